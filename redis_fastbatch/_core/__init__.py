@@ -1,0 +1,1 @@
+"""The compiled core: buffers, RESP and codecs. It knows bytes, not Redis clients."""

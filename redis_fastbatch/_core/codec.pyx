@@ -1,0 +1,77 @@
+# cython: language_level=3
+"""The door every codec stands behind: a value into the output buffer, and back from received bytes."""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_FromStringAndSize
+
+from redis_fastbatch._core.buffer cimport OutputBuffer
+
+from redis_fastbatch.errors import DecodeError, EncodeError, FastBatchError
+
+
+cdef class ValueCodec:
+    """Base of the compiled codecs. Subclasses write `encode` and `decode`."""
+
+    cdef int encode(self, object value, OutputBuffer out) except -1:
+        raise NotImplementedError(f"{type(self).__name__} has no encode")
+
+    cdef object decode(self, const char* data, Py_ssize_t size):
+        raise NotImplementedError(f"{type(self).__name__} has no decode")
+
+    def dumps(self, value):
+        """Returns `value` as bytes.
+
+        Raises:
+            EncodeError: the value is not of a type this codec writes.
+        """
+        cdef OutputBuffer out = OutputBuffer()
+        self.encode(value, out)
+        return PyBytes_FromStringAndSize(out.data + out.start, out.end - out.start)
+
+    def loads(self, data):
+        """Returns the value that `data` (bytes or any object with a contiguous buffer) holds.
+
+        Raises:
+            DecodeError: the bytes are not what this codec reads.
+        """
+        cdef Py_buffer view
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            return self.decode(<const char*>view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+
+
+cdef class PythonCodec(ValueCodec):
+    """A codec made of two Python callables: `dumps(value) -> bytes` and `loads(bytes) -> value`."""
+
+    cdef object to_bytes
+    cdef object from_bytes
+
+    def __init__(self, to_bytes, from_bytes):
+        self.to_bytes = to_bytes
+        self.from_bytes = from_bytes
+
+    cdef int encode(self, object value, OutputBuffer out) except -1:
+        cdef Py_buffer view
+        try:
+            data = self.to_bytes(value)
+            PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        except FastBatchError:
+            raise
+        except Exception as error:
+            raise EncodeError(f"{type(value).__name__}: {error}") from error
+        try:
+            out.append(<const char*>view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+        return 0
+
+    cdef object decode(self, const char* data, Py_ssize_t size):
+        try:
+            return self.from_bytes(PyBytes_FromStringAndSize(data, size))
+        except FastBatchError:
+            raise
+        except Exception as error:
+            # json.JSONDecodeError says where as `pos`; other libraries do not say.
+            raise DecodeError(f"{type(error).__name__}: {error}", getattr(error, "pos", 0)) from error

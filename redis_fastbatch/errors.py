@@ -1,0 +1,66 @@
+"""Every exception this package raises of its own. What redis-py raises stays redis-py's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from redis_fastbatch.report import BatchReport
+
+Key = Any
+
+
+class FastBatchError(Exception):
+    """Base of all errors of redis_fastbatch."""
+
+
+class EncodeError(FastBatchError):
+    """A key or value cannot be written.
+
+    Attributes:
+        key: the item's key, None where a value was encoded on its own.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, reason: str, key: Key = None) -> None:
+        super().__init__(reason, key)
+        self.reason = reason
+        self.key = key
+
+    def __str__(self) -> str:
+        return self.reason if self.key is None else f"key {self.key!r}: {self.reason}"
+
+
+class DecodeError(FastBatchError):
+    """Bytes read from the server are not what the codec reads.
+
+    Attributes:
+        reason: what was expected and what was found.
+        offset: where in the value, in bytes.
+        key: the item's key, None where bytes were decoded on their own.
+    """
+
+    def __init__(self, reason: str, offset: int = 0, key: Key = None) -> None:
+        super().__init__(reason, offset, key)
+        self.reason = reason
+        self.offset = offset
+        self.key = key
+
+    def __str__(self) -> str:
+        place = f"at byte {self.offset}: {self.reason}"
+        return place if self.key is None else f"key {self.key!r}, {place}"
+
+
+class BatchError(FastBatchError):
+    """Some items of a batch were not written; `.report` says which, and what was.
+
+    Attributes:
+        report: the BatchReport of the whole batch.
+    """
+
+    def __init__(self, message: str, report: BatchReport) -> None:
+        super().__init__(message, report)
+        self.report = report
+
+    def __str__(self) -> str:
+        return str(self.args[0])
