@@ -184,7 +184,8 @@ class EmbeddedServer:
 
     The server is killed when its parent dies, however it dies, where util-linux's setpriv is installed and
     `start` was called in the main thread (the kernel ties the child to the thread that made it); elsewhere it
-    is killed at interpreter exit and when the object is collected.
+    is killed at interpreter exit and when the object is collected. Only a parent that is itself killed leaves
+    the directory behind.
 
     Attributes:
         host: always the IPv4 loopback address.

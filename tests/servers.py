@@ -1,0 +1,400 @@
+"""The servers the tests run against: single ones, replicas, a Sentinel and a cluster, all on loopback.
+
+The fixtures of conftest.py are made of these. A test that breaks its servers (a failover, a kill) starts its
+own with the same context managers, rather than breaking what other tests share.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import redis
+import redis.sentinel
+
+from redis_fastbatch.server import FREE_PORT, EmbeddedServer, debian_redis_binary
+
+SLOTS = 16384
+SENTINEL_NAME = "fastbatch"
+
+
+def missing(what: str) -> NoReturn:
+    """Skips the test for want of a server, or fails it where CI has promised that all are there."""
+    if os.environ.get("CI_REQUIRE_ALL_SERVERS") == "1":
+        pytest.fail(f"{what}, and CI_REQUIRE_ALL_SERVERS=1 asks for it")
+    pytest.skip(what)
+
+
+def required(binary: Path | None, what: str) -> Path:
+    """The binary, or the test is skipped, or fails in CI, where there is none."""
+    return missing(f"{what} is not installed") if binary is None else binary
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+    """Waits for a condition, which may raise redis-py's errors while it does not hold.
+
+    Args:
+        condition: asked again and again.
+        what: named in the error.
+        seconds: how long to wait.
+
+    Raises:
+        TimeoutError: the condition did not come to hold.
+    """
+    deadline = time.monotonic() + seconds
+    while not _holds(condition):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {seconds} s")
+        time.sleep(0.02)
+
+
+def _holds(condition: Callable[[], bool]) -> bool:
+    try:
+        return condition()
+    except redis.RedisError:
+        return False
+
+
+@contextmanager
+def configured(client: redis.Redis, **settings: str | int) -> Iterator[None]:
+    """Sets a server's parameters, and puts them back at the end.
+
+    Args:
+        client: of the server.
+        **settings: as CONFIG SET takes them, with underscores for hyphens.
+    """
+    wanted = {name.replace("_", "-"): value for name, value in settings.items()}
+    before = {name: _text(client.config_get(name))[name] for name in wanted}
+    try:
+        for name, value in wanted.items():
+            client.config_set(name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            client.config_set(name, value)
+
+
+def _text(settings: dict[Any, Any]) -> dict[str, str]:
+    decoded = ((_decoded(name), _decoded(value)) for name, value in settings.items())
+    return dict(decoded)
+
+
+def _decoded(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+@dataclass(frozen=True)
+class AclUser:
+    """A user of one server who may do anything, but only to keys of one prefix."""
+
+    server: EmbeddedServer
+    username: str
+    password: str
+    prefix: str
+
+    def client(self, **kwargs: Any) -> redis.Redis:
+        """A client that logs in as the user."""
+        return self.server.client(username=self.username, password=self.password, **kwargs)
+
+
+@contextmanager
+def acl_user(server: EmbeddedServer, *rules: str, prefix: str = "allowed:") -> Iterator[AclUser]:
+    """Makes a user with keys of one prefix, and deletes it at the end.
+
+    Args:
+        server: where.
+        *rules: further ACL rules, such as `-mset`.
+        prefix: what the keys it may touch begin with.
+    """
+    user = AclUser(server, f"user-{secrets.token_hex(4)}", secrets.token_hex(16), prefix)
+    with server.client() as admin:
+        admin.execute_command(
+            "ACL", "SETUSER", user.username, "on", f">{user.password}", f"~{prefix}*", "&*", "+@all", *rules
+        )
+        try:
+            yield user
+        finally:
+            admin.execute_command("ACL", "DELUSER", user.username)
+
+
+@dataclass(frozen=True)
+class TlsServer:
+    """A server that listens with TLS on one port and without on another."""
+
+    server: EmbeddedServer
+    port: int
+    ca_path: Path
+
+    @property
+    def host(self) -> str:
+        """The address on the certificate."""
+        return self.server.host
+
+    @property
+    def url(self) -> str:
+        """The TLS port, the authority's certificate included."""
+        return f"rediss://{self.host}:{self.port}/0?ssl_ca_certs={self.ca_path}"
+
+    def client(self, **kwargs: Any) -> redis.Redis:
+        """A client over TLS that checks the certificate."""
+        options = {"host": self.host, "port": self.port, "ssl": True, "ssl_ca_certs": str(self.ca_path)}
+        return redis.Redis(**{**options, **kwargs})
+
+
+@contextmanager
+def tls_deployment(directory: Path) -> Iterator[TlsServer]:
+    """A Debian redis-server with TLS; of the binaries at hand only Debian's is built with it.
+
+    Args:
+        directory: where the certificates are kept.
+    """
+    # Not at the top: trustme needs cryptography, which not every platform has a wheel of.
+    trustme = pytest.importorskip("trustme")
+    binary = required(debian_redis_binary(), "Debian's redis-server")
+    authority = trustme.CA()
+    ca_path, chain, key = directory / "ca.pem", directory / "server.pem", directory / "server.key"
+    certificate = authority.issue_cert("127.0.0.1", "localhost")
+    authority.cert_pem.write_to_path(str(ca_path))
+    certificate.private_key_pem.write_to_path(str(key))
+    for blob in certificate.cert_chain_pems:
+        blob.write_to_path(str(chain), append=True)
+    with EmbeddedServer(
+        binary,
+        tls_port=FREE_PORT,
+        tls_cert_file=str(chain),
+        tls_key_file=str(key),
+        tls_ca_cert_file=str(ca_path),
+        tls_auth_clients=False,
+    ) as server:
+        yield TlsServer(server, server.port_of("tls_port"), ca_path)
+
+
+@dataclass(frozen=True)
+class ReplicaPair:
+    """A master and its replica."""
+
+    master: EmbeddedServer
+    replica: EmbeddedServer
+
+    def wait_for_sync(self, seconds: float = 30.0) -> None:
+        """Waits until the replica has all that the master has."""
+        with self.master.client() as master, self.replica.client() as replica:
+            wait_until(lambda: _is_level(master, replica), "the replica catches up", seconds)
+
+
+def _is_level(master: redis.Redis, replica: redis.Redis) -> bool:
+    theirs = replica.info("replication")
+    if theirs.get("master_link_status") != "up" or theirs.get("master_sync_in_progress"):
+        return False
+    return bool(theirs["slave_repl_offset"] >= master.info("replication")["master_repl_offset"])
+
+
+@contextmanager
+def replica_deployment(binary: Path | None = None, **options: Any) -> Iterator[ReplicaPair]:
+    """A master and a replica of it, in sync.
+
+    Args:
+        binary: of both; the embedded one by default.
+        **options: of both, as EmbeddedServer takes them.
+    """
+    with (
+        EmbeddedServer(binary, repl_diskless_sync_delay=0, **options) as master,
+        EmbeddedServer(binary, replicaof=(master.host, master.port), **options) as replica,
+    ):
+        pair = ReplicaPair(master, replica)
+        pair.wait_for_sync()
+        yield pair
+
+
+@dataclass(frozen=True)
+class SentinelGroup:
+    """A master and a replica, watched by one Sentinel whose word is enough for a failover.
+
+    Attributes:
+        servers: the master as it was at the start, and its replica.
+        sentinel: the Sentinel's process.
+        name: what the Sentinel calls the master.
+    """
+
+    servers: ReplicaPair
+    sentinel: EmbeddedServer
+    name: str = SENTINEL_NAME
+
+    def connect(self, **kwargs: Any) -> redis.sentinel.Sentinel:
+        """A redis-py Sentinel; `.master_for(group.name)` gives a client of whoever is the master.
+
+        Args:
+            **kwargs: of the connections to master and replicas.
+        """
+        return redis.sentinel.Sentinel([(self.sentinel.host, self.sentinel.port)], **kwargs)
+
+    def master_address(self) -> tuple[str, int]:
+        """Host and port of the master, in the Sentinel's opinion."""
+        host, port = self.connect(socket_timeout=2.0).discover_master(self.name)
+        return str(host), int(port)
+
+    def failover(self, seconds: float = 30.0) -> None:
+        """Makes the replica the master, and waits until the Sentinel says so."""
+        before = self.master_address()
+        with self.sentinel.client() as client:
+            client.execute_command("SENTINEL", "FAILOVER", self.name)
+        wait_until(lambda: self.master_address() != before, "the failover", seconds)
+
+
+@contextmanager
+def sentinel_deployment(binary: Path | None = None) -> Iterator[SentinelGroup]:
+    """A master, its replica and a Sentinel that knows both.
+
+    Args:
+        binary: of all three; the embedded one by default.
+    """
+    with replica_deployment(binary) as pair:
+        watched = [
+            f"sentinel monitor {SENTINEL_NAME} {pair.master.host} {pair.master.port} 1",
+            f"sentinel down-after-milliseconds {SENTINEL_NAME} 1000",
+            f"sentinel failover-timeout {SENTINEL_NAME} 5000",
+        ]
+        with EmbeddedServer(pair.master.binary, arguments=["--sentinel"], directives=watched) as sentinel:
+            group = SentinelGroup(pair, sentinel)
+            wait_until(lambda: _knows_both(group), "the Sentinel finds the replica")
+            yield group
+
+
+def _knows_both(group: SentinelGroup) -> bool:
+    sentinel = group.connect(socket_timeout=2.0)
+    replicas = sentinel.discover_slaves(group.name)
+    return bool(sentinel.discover_master(group.name)) and len(replicas) == 1
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Masters that share the slots evenly, in order, and a replica of each.
+
+    Attributes:
+        masters: the first has the lowest slots.
+        replicas: the i-th replicates the i-th master.
+    """
+
+    masters: tuple[EmbeddedServer, ...]
+    replicas: tuple[EmbeddedServer, ...]
+
+    @property
+    def nodes(self) -> tuple[EmbeddedServer, ...]:
+        """Masters, then replicas."""
+        return self.masters + self.replicas
+
+    @property
+    def url(self) -> str:
+        """Any node will do: the first."""
+        return self.masters[0].url
+
+    def client(self, **kwargs: Any) -> redis.RedisCluster:
+        """A new redis-py cluster client.
+
+        Args:
+            **kwargs: as redis.RedisCluster takes them.
+        """
+        first = self.masters[0]
+        return redis.RedisCluster(host=first.host, port=first.port, **kwargs)
+
+    def node_id(self, node: EmbeddedServer) -> str:
+        """A node's id in CLUSTER NODES."""
+        with node.client() as client:
+            return _decoded(client.execute_command("CLUSTER", "MYID"))
+
+    def flush(self) -> None:
+        """Empties all masters."""
+        for master in self.masters:
+            with master.client() as client:
+                client.flushall()
+
+    def wait_until_ok(self, seconds: float = 60.0) -> None:
+        """Waits until every node that runs knows all of them, finds the cluster sound, and is in sync."""
+        for node in self.nodes:
+            if node.running:
+                wait_until(partial(self._is_ok, node), f"{node} in a sound cluster", seconds)
+
+    def _is_ok(self, node: EmbeddedServer) -> bool:
+        with node.client() as client:
+            info = _cluster_info(client)
+            sound = info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == len(self.nodes)
+            state = client.info("replication")
+            return sound and (state["role"] == "master" or state["master_link_status"] == "up")
+
+
+def _cluster_info(client: redis.Redis) -> dict[str, str]:
+    # redis-py has parsed this reply since some version only.
+    reply = client.execute_command("CLUSTER", "INFO")
+    if isinstance(reply, dict):
+        return _text(reply)
+    return dict(line.split(":", 1) for line in _decoded(reply).split())
+
+
+@contextmanager
+def cluster_deployment(masters: int = 3, binary: Path | None = None, **options: Any) -> Iterator[Cluster]:
+    """A cluster with a replica for every master, sound when it is handed over.
+
+    Args:
+        masters: how many; there are twice as many nodes.
+        binary: of all nodes; the embedded one by default.
+        **options: of all nodes, as EmbeddedServer takes them.
+    """
+    with ExitStack() as running:
+        nodes = [running.enter_context(_cluster_node(binary, options)) for _ in range(2 * masters)]
+        cluster = Cluster(tuple(nodes[:masters]), tuple(nodes[masters:]))
+        _join(cluster)
+        cluster.wait_until_ok()
+        yield cluster
+
+
+def _cluster_node(binary: Path | None, options: dict[str, Any]) -> EmbeddedServer:
+    return EmbeddedServer(
+        binary,
+        cluster_enabled=True,
+        # The usual port + 10000 is beyond 65535 for most of the ports that the system hands out.
+        cluster_port=FREE_PORT,
+        cluster_node_timeout=5000,
+        repl_diskless_sync_delay=0,
+        **options,
+    )
+
+
+def _join(cluster: Cluster) -> None:
+    for epoch, node in enumerate(cluster.nodes, start=1):
+        # Epochs of their own spare the nodes the rounds they would need to settle who has which.
+        _cluster(node, "SET-CONFIG-EPOCH", epoch)
+    for master, (first, last) in zip(cluster.masters, slot_ranges(len(cluster.masters)), strict=True):
+        _cluster(master, "ADDSLOTSRANGE", first, last)
+    for node in cluster.nodes[1:]:
+        _cluster(cluster.masters[0], "MEET", node.host, node.port, node.port_of("cluster_port"))
+    for master, replica in zip(cluster.masters, cluster.replicas, strict=True):
+        _replicate(replica, cluster.node_id(master))
+
+
+def slot_ranges(masters: int) -> Sequence[tuple[int, int]]:
+    """The first and last slot of each of so many masters."""
+    starts = [SLOTS * index // masters for index in range(masters + 1)]
+    return [(first, after - 1) for first, after in pairwise(starts)]
+
+
+def _replicate(replica: EmbeddedServer, master_id: str) -> None:
+    def accepted() -> bool:
+        _cluster(replica, "REPLICATE", master_id)
+        return True
+
+    # Refused until gossip has told the replica of its master.
+    wait_until(accepted, f"{replica} has heard of its master")
+
+
+def _cluster(node: EmbeddedServer, *arguments: str | int) -> None:
+    with node.client() as client:
+        client.execute_command("CLUSTER", *arguments)
