@@ -8,6 +8,13 @@ from typing import cast
 
 import pytest
 import redis
+
+from redis_fastbatch.server import (
+    EmbeddedServer,
+    debian_redis_binary,
+    falkordb_redis_binary,
+    find_binary,
+)
 from servers import (
     AclUser,
     Cluster,
@@ -21,13 +28,6 @@ from servers import (
     required,
     sentinel_deployment,
     tls_deployment,
-)
-
-from redis_fastbatch.server import (
-    EmbeddedServer,
-    debian_redis_binary,
-    falkordb_redis_binary,
-    find_binary,
 )
 
 

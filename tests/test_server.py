@@ -15,17 +15,6 @@ from pathlib import Path
 
 import pytest
 import redis
-from servers import (
-    AclUser,
-    Cluster,
-    ReplicaPair,
-    SentinelGroup,
-    TlsServer,
-    configured,
-    sentinel_deployment,
-    slot_ranges,
-    wait_until,
-)
 
 import redis_fastbatch.server
 from redis_fastbatch.errors import FastBatchError
@@ -37,6 +26,17 @@ from redis_fastbatch.server import (
     embedded_binary,
     falkordb_redis_binary,
     find_binary,
+)
+from servers import (
+    AclUser,
+    Cluster,
+    ReplicaPair,
+    SentinelGroup,
+    TlsServer,
+    configured,
+    sentinel_deployment,
+    slot_ranges,
+    wait_until,
 )
 
 
