@@ -379,7 +379,11 @@ class TestParent:
 
 def _python(code: str, environment: dict[str, str], *arguments: str) -> str:
     command = [sys.executable, "-c", textwrap.dedent(code), *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    # Where `python -c` finds the same package as this test, be it installed or built in place.
+    home = Path(redis_fastbatch.__file__).parents[1]
+    done = subprocess.run(
+        command, env=environment, cwd=home, capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.stderr == ""
     return done.stdout
 
