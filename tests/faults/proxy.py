@@ -52,8 +52,8 @@ class Fault:
 
     The place is counted in the original stream, from the connection's beginning (`FaultProxy.inject`) or from
     the moment of `FaultProxy.inject_now`. At that place `insert` is added, then what is to be dropped is
-    dropped, then `then` happens. A fault at place 0 strikes when the next byte arrives, not while the stream
-    is idle; any other as soon as all that precedes it has passed.
+    dropped, then `then` happens. A fault at place 0, or one that drops something, strikes when the next byte
+    arrives, not while the stream is idle; any other as soon as all that precedes it has passed.
 
     Attributes:
         direction: which stream.
@@ -190,6 +190,10 @@ class _Armed:
     fault: Fault
     ends_drop: bool = False
 
+    @property
+    def drops(self) -> bool:
+        return bool(self.fault.drop_bytes or self.fault.drop_replies)
+
 
 class Lane:
     """One stream of one connection, without its sockets: bytes in, what to do with them out."""
@@ -219,12 +223,12 @@ class Lane:
         """
         start, end = self._passed, self._passed + len(data)
         self._frame(data)
-        yield from self._strike()
+        yield from self._strike(more=True)
         while self._passed < end:
             piece_start, self._passed = self._passed, self._next_stop(end)
             if not self._drops:
                 yield data[piece_start - start : self._passed - start], Then.PASS
-            yield from self._strike()
+            yield from self._strike(more=self._passed < end)
 
     def _frame(self, data: bytes) -> None:
         del self._ends[:-1], self._counts[:-1]
@@ -252,12 +256,16 @@ class Lane:
         places = (self._position_of(armed.mark) for armed in self._armed)
         return min([end, *(place for place in places if place is not None)])
 
-    def _strike(self) -> Iterator[tuple[bytes, Then]]:
-        while due := [armed for armed in self._armed if self._is_due(armed)]:
+    def _strike(self, more: bool) -> Iterator[tuple[bytes, Then]]:
+        while due := [armed for armed in self._armed if self._is_due(armed, more)]:
             self._armed.remove(due[0])
             yield from self._strike_one(due[0])
 
-    def _is_due(self, armed: _Armed) -> bool:
+    def _is_due(self, armed: _Armed, more: bool) -> bool:
+        # What stands in for a reply must not come before the question: redis-py drops a connection on
+        # which it finds something unread when it takes it from the pool.
+        if armed.drops and not armed.ends_drop and not more:
+            return False
         place = self._position_of(armed.mark)
         return place is not None and place <= self._passed
 
@@ -267,7 +275,7 @@ class Lane:
             self._drops -= 1
         else:
             yield fault.insert, Then.PASS
-            if fault.drop_bytes or fault.drop_replies:
+            if armed.drops:
                 self._drops += 1
                 until = self._mark(fault.drop_bytes, fault.drop_replies or None)
                 self._armed.append(_Armed(until, fault, ends_drop=True))

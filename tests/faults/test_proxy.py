@@ -146,6 +146,13 @@ class TestLane:
             b"+1\r\n+2Y\r\n" + PUSH + b"+3\r\nX+4\r\n"
         )
 
+    def test_a_replacement_waits_for_what_it_replaces(self) -> None:
+        lane = Lane(TO_CLIENT)
+        lane.arm(Fault(after_replies=1, insert=b"X", drop_replies=1))
+        lane.arm(Fault(after_replies=2, insert=b"Y"))
+        pieces = [b"".join(piece for piece, _ in lane.feed(reply)) for reply in (b"+1\r\n", b"+2\r\n")]
+        assert pieces == [b"+1\r\n", b"XY"]
+
     def test_a_push_is_no_reply(self) -> None:
         fault = Fault(after_replies=1, insert=b"X")
         assert passed(PUSH + b"+1\r\n+2\r\n", 4, fault) == (PUSH + b"+1\r\nX+2\r\n", [])
