@@ -41,7 +41,7 @@ setup(
     ext_modules=cythonize(
         extensions(),
         build_dir="build/cython",
-        nthreads=0 if sys.platform == "win32" else (os.cpu_count() or 1),
+        nthreads=0 if os.environ.get("FB0") or sys.platform == "win32" else (os.cpu_count() or 1),
         compiler_directives={
             "language_level": 3,
             "boundscheck": False,

@@ -12,6 +12,7 @@ cdef class OutputBuffer:
 
     cdef int grow(self, Py_ssize_t extra) except -1 nogil
     cdef int append(self, const char* source, Py_ssize_t size) except -1 nogil
+    cdef int shrink(self, Py_ssize_t capacity) except -1
     cdef void reset(self, Py_ssize_t headroom) noexcept nogil
 
 

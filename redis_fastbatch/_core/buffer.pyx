@@ -66,6 +66,18 @@ cdef class OutputBuffer:
         self.end = headroom
 
 
+    cdef int shrink(self, Py_ssize_t capacity) except -1:
+        """Gives back what is allocated beyond `capacity`, where that much is not in use."""
+        cdef char* moved
+        if self.capacity <= capacity or self.end > capacity or self.exports:
+            return 0
+        moved = <char*>PyMem_RawRealloc(self.data, capacity)
+        if moved != NULL:
+            self.data = moved
+            self.capacity = capacity
+        return 0
+
+
 cdef class ReceiveBuffer:
     """Bytes off the wire. `free_space()` is where to receive into, `received(n)` says how much came."""
 

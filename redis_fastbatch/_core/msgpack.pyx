@@ -1,0 +1,29 @@
+# cython: language_level=3
+"""The codec `msgpack`: plain MessagePack that any reader reads."""
+
+from redis_fastbatch._core.buffer cimport OutputBuffer
+from redis_fastbatch._core.codec cimport ValueCodec
+from redis_fastbatch._core.msgpack_pack cimport Packer
+from redis_fastbatch._core.msgpack_unpack cimport Unpacker
+
+
+cdef class MsgpackCodec(ValueCodec):
+    """MessagePack both ways (https://github.com/msgpack/msgpack/blob/master/spec.md).
+
+    Writes None, bool, int of 64 bits, float, str, bytes, bytearray, memoryview, list, tuple, dict, aware
+    datetime (the timestamp extension), msgpack.ExtType and msgpack.Timestamp, and subclasses of these.
+
+    Args:
+        default: called with a value of any other type; what it returns is written in its place.
+        ext_hook: called as `ext_hook(code, data)` for an extension read; msgpack.ExtType by default.
+    """
+
+    def __init__(self, default=None, ext_hook=None):
+        self.packer = Packer(default)
+        self.unpacker = Unpacker(ext_hook)
+
+    cdef int encode(self, object value, OutputBuffer out) except -1:
+        return self.packer.pack(value, out, 0)
+
+    cdef object decode(self, const char* data, Py_ssize_t size):
+        return self.unpacker.unpack_all(data, size)

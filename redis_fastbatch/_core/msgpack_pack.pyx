@@ -1,0 +1,311 @@
+# cython: language_level=3
+"""Python values to MessagePack, byte for byte as `msgpack.packb(value, use_bin_type=True, datetime=True)`.
+
+A reference is held to whatever is being packed, and containers are checked for their size after every
+item: `default` and subclasses' methods may run any code, from any thread.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytearray cimport PyByteArray_Check
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.datetime cimport PyDateTime_CheckExact, PyDelta_CheckExact, import_datetime
+from cpython.dict cimport PyDict_Check, PyDict_CheckExact, PyDict_Next, PyDict_Size
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check, PyFloat_CheckExact
+from cpython.list cimport PyList_Check, PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.long cimport PyLong_AsUnsignedLongLong, PyLong_Check, PyLong_CheckExact
+from cpython.memoryview cimport PyMemoryView_Check
+from cpython.object cimport PyObject
+from cpython.tuple cimport PyTuple_Check, PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from cpython.unicode cimport PyUnicode_Check, PyUnicode_CheckExact
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from redis_fastbatch._core.buffer cimport OutputBuffer, reserve
+from redis_fastbatch._core.msgpack_format cimport (
+    put_array_header,
+    put_bin_header,
+    put_bool,
+    put_double,
+    put_ext_header,
+    put_int,
+    put_map_header,
+    put_nil,
+    put_str_header,
+    put_timestamp,
+    put_uint,
+)
+from redis_fastbatch._core.utf8 cimport (
+    PyUnicode_DATA,
+    PyUnicode_GET_LENGTH,
+    PyUnicode_IS_COMPACT_ASCII,
+    PyUnicode_KIND,
+    copy_short,
+    put_utf8,
+    utf8_size,
+)
+
+import datetime
+
+from msgpack import ExtType, Timestamp
+
+from redis_fastbatch.errors import EncodeError, FastBatchError
+
+cdef extern from "Python.h":
+    long long PyLong_AsLongLongAndOverflow(object number, int* overflow) except? -1
+
+import_datetime()
+
+# What msgpack-python allows; deeper values could overflow a small thread stack.
+cdef int MAX_DEPTH = 512
+cdef object UINT64_MAX = 2**64 - 1
+cdef object EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+
+
+cdef inline uint32_t length32(Py_ssize_t size, str what) except? 0xFFFFFFFF:
+    if size > <Py_ssize_t>0xFFFFFFFE:
+        raise EncodeError(f"{what} of {size} is longer than MessagePack's 32-bit lengths hold")
+    return <uint32_t>size
+
+
+cdef int changed_size(str what) except -1:
+    raise EncodeError(f"{what} changed size while it was encoded")
+
+
+cdef str unknown(object value):
+    if PyLong_Check(value):
+        return f"an int of {value.bit_length()} bits: MessagePack's integers have 64"
+    if PyDateTime_CheckExact(value):
+        return "a datetime without a time zone: MessagePack's timestamp is a point in time"
+    return f"a {type(value).__name__} is not of a type that MessagePack holds"
+
+
+cdef class Packer:
+    """Packs what MessagePack knows; hands the rest to `default`, whose result is packed in its place."""
+
+    def __init__(self, default=None):
+        if default is not None and not callable(default):
+            raise TypeError("default must be callable")
+        self.default = default
+
+    cdef int pack(self, object value, OutputBuffer out, int depth) except -1:
+        if PyUnicode_CheckExact(value):
+            return self.pack_str(value, out)
+        if PyLong_CheckExact(value):
+            if self.pack_int(value, out):
+                return 0
+            return self.pack_other(value, out, depth)
+        if value is None or value is True or value is False:
+            return self.pack_constant(value, out)
+        if PyFloat_CheckExact(value):
+            reserve(out, 9)
+            put_double(out.data + out.end, PyFloat_AS_DOUBLE(value))
+            out.end += 9
+            return 0
+        if depth >= MAX_DEPTH:
+            raise EncodeError(f"nested more than {MAX_DEPTH} levels deep, or a container that holds itself")
+        if PyDict_CheckExact(value):
+            return self.pack_dict(<dict>value, out, depth + 1)
+        if PyList_CheckExact(value):
+            return self.pack_list(<list>value, out, depth + 1)
+        if PyBytes_CheckExact(value):
+            return self.pack_binary(value, out)
+        if PyTuple_CheckExact(value):
+            return self.pack_tuple(<tuple>value, out, depth + 1)
+        return self.pack_other(value, out, depth)
+
+    cdef int pack_constant(self, object value, OutputBuffer out) except -1:
+        reserve(out, 1)
+        if value is None:
+            put_nil(out.data + out.end)
+        else:
+            put_bool(out.data + out.end, value is True)
+        out.end += 1
+        return 0
+
+    cdef int pack_str(self, object text, OutputBuffer out) except -1:
+        cdef Py_ssize_t length = PyUnicode_GET_LENGTH(text)
+        cdef Py_ssize_t size
+        cdef int kind
+        cdef void* data
+        cdef char* p
+        if PyUnicode_IS_COMPACT_ASCII(text):
+            reserve(out, length + 5)
+            p = put_str_header(out.data + out.end, length32(length, "a str"))
+            copy_short(p, <const char*>PyUnicode_DATA(text), length)
+            out.end = p + length - out.data
+            return 0
+        kind = PyUnicode_KIND(text)
+        data = PyUnicode_DATA(text)
+        size = utf8_size(kind, data, length)
+        if size < 0:
+            raise EncodeError(f"a str holds the surrogate {text[-1 - size]!r} at index {-1 - size}: no UTF-8")
+        reserve(out, size + 5)
+        p = put_str_header(out.data + out.end, length32(size, "a str"))
+        p = put_utf8(p, kind, data, length)
+        out.end = p - out.data
+        return 0
+
+    cdef bint pack_int(self, object number, OutputBuffer out) except -1:
+        """False when the int has more than 64 bits."""
+        cdef int overflow
+        cdef int64_t small = PyLong_AsLongLongAndOverflow(number, &overflow)
+        cdef uint64_t large
+        if overflow == 0:
+            reserve(out, 9)
+            out.end = put_int(out.data + out.end, small) - out.data
+            return True
+        if overflow < 0 or number > UINT64_MAX:
+            return False
+        large = PyLong_AsUnsignedLongLong(number)
+        reserve(out, 9)
+        out.end = put_uint(out.data + out.end, large) - out.data
+        return True
+
+    cdef int pack_binary(self, object value, OutputBuffer out) except -1:
+        cdef Py_buffer view
+        cdef char* p
+        if PyBytes_Check(value):
+            reserve(out, PyBytes_GET_SIZE(value) + 5)
+            p = put_bin_header(out.data + out.end, length32(PyBytes_GET_SIZE(value), "bytes"))
+            out.end = p - out.data
+            return out.append(PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+        try:
+            PyObject_GetBuffer(value, &view, PyBUF_SIMPLE)
+        except (BufferError, ValueError) as error:
+            raise EncodeError(f"a {type(value).__name__}: {error}") from error
+        try:
+            reserve(out, view.len + 5)
+            p = put_bin_header(out.data + out.end, length32(view.len, "a buffer"))
+            out.end = p - out.data
+            return out.append(<const char*>view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+
+    cdef int pack_dict(self, dict mapping, OutputBuffer out, int depth) except -1:
+        cdef Py_ssize_t count = PyDict_Size(mapping)
+        cdef Py_ssize_t packed = 0
+        cdef Py_ssize_t position = 0
+        cdef PyObject* next_key
+        cdef PyObject* next_value
+        cdef object key, value
+        reserve(out, 5)
+        out.end = put_map_header(out.data + out.end, length32(count, "a dict")) - out.data
+        while PyDict_Next(mapping, &position, &next_key, &next_value):
+            key = <object>next_key
+            value = <object>next_value
+            if PyUnicode_CheckExact(key):
+                self.pack_str(key, out)
+            else:
+                self.pack(key, out, depth)
+            self.pack(value, out, depth)
+            packed += 1
+            if PyDict_Size(mapping) != count:
+                break
+        if packed != count or PyDict_Size(mapping) != count:
+            changed_size("a dict")
+        return 0
+
+    cdef int pack_pairs(self, object mapping, OutputBuffer out, int depth) except -1:
+        cdef Py_ssize_t count = len(mapping)
+        cdef Py_ssize_t packed = 0
+        reserve(out, 5)
+        out.end = put_map_header(out.data + out.end, length32(count, "a dict")) - out.data
+        for key, value in mapping.items():
+            self.pack(key, out, depth)
+            self.pack(value, out, depth)
+            packed += 1
+        if packed != count:
+            changed_size(f"a {type(mapping).__name__}")
+        return 0
+
+    cdef int pack_list(self, list items, OutputBuffer out, int depth) except -1:
+        cdef Py_ssize_t count = PyList_GET_SIZE(items)
+        cdef Py_ssize_t i
+        cdef object item
+        reserve(out, 5)
+        out.end = put_array_header(out.data + out.end, length32(count, "a list")) - out.data
+        for i in range(count):
+            if PyList_GET_SIZE(items) != count:
+                changed_size("a list")
+            item = <object>PyList_GET_ITEM(items, i)
+            self.pack(item, out, depth)
+        if PyList_GET_SIZE(items) != count:
+            changed_size("a list")
+        return 0
+
+    cdef int pack_tuple(self, tuple items, OutputBuffer out, int depth) except -1:
+        cdef Py_ssize_t count = PyTuple_GET_SIZE(items)
+        cdef Py_ssize_t i
+        reserve(out, 5)
+        out.end = put_array_header(out.data + out.end, length32(count, "a tuple")) - out.data
+        for i in range(count):
+            self.pack(<object>PyTuple_GET_ITEM(items, i), out, depth)
+        return 0
+
+    cdef int pack_ext(self, object code, object data, OutputBuffer out) except -1:
+        cdef int number = code
+        cdef char* p
+        if not PyBytes_Check(data) or not -128 <= number <= 127:
+            raise EncodeError("an ExtType needs a code of -128..127 and bytes")
+        reserve(out, PyBytes_GET_SIZE(data) + 6)
+        p = put_ext_header(out.data + out.end, number, length32(PyBytes_GET_SIZE(data), "an ExtType"))
+        out.end = p - out.data
+        return out.append(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+
+    cdef int pack_datetime(self, object value, OutputBuffer out) except -1:
+        delta = value - EPOCH
+        if not PyDelta_CheckExact(delta):
+            raise EncodeError("a datetime whose difference from the epoch is no timedelta")
+        reserve(out, 15)
+        out.end = put_timestamp(
+            out.data + out.end,
+            <int64_t>delta.days * 86400 + <int64_t>delta.seconds,
+            <uint32_t>delta.microseconds * 1000,
+        ) - out.data
+        return 0
+
+    cdef int pack_other(self, object value, OutputBuffer out, int depth) except -1:
+        if self.pack_known(value, out, depth):
+            return 0
+        if self.default is None:
+            raise EncodeError(unknown(value))
+        try:
+            replacement = self.default(value)
+        except FastBatchError:
+            raise
+        except Exception as error:
+            raise EncodeError(f"default() failed on a {type(value).__name__}: {error}") from error
+        if not self.pack_known(replacement, out, depth):
+            raise EncodeError(f"{unknown(replacement)} (default() made it of a {type(value).__name__})")
+        return 0
+
+    cdef bint pack_known(self, object value, OutputBuffer out, int depth) except -1:
+        """Packs any type, subclasses too; False when it is none of them. In msgpack-python's
+        order, which decides for a class that is several of them."""
+        if value is None or value is True or value is False:
+            self.pack_constant(value, out)
+        elif PyLong_Check(value):
+            return self.pack_int(value, out)
+        elif PyFloat_Check(value):
+            reserve(out, 9)
+            put_double(out.data + out.end, PyFloat_AS_DOUBLE(value))
+            out.end += 9
+        elif PyBytes_Check(value) or PyByteArray_Check(value):
+            self.pack_binary(value, out)
+        elif PyUnicode_Check(value):
+            self.pack_str(value, out)
+        elif PyDict_Check(value):
+            self.pack_pairs(value, out, depth + 1)
+        elif isinstance(value, ExtType):
+            self.pack_ext(value.code, value.data, out)
+        elif type(value) is Timestamp:
+            reserve(out, 15)
+            out.end = put_timestamp(out.data + out.end, value.seconds, value.nanoseconds) - out.data
+        elif PyTuple_Check(value) or PyList_Check(value):
+            self.pack_tuple(tuple(value), out, depth + 1)
+        elif PyMemoryView_Check(value):
+            self.pack_binary(value, out)
+        elif PyDateTime_CheckExact(value) and value.tzinfo is not None:
+            self.pack_datetime(value, out)
+        else:
+            return False
+        return True

@@ -1,0 +1,59 @@
+# cython: language_level=3
+"""The codec `raw`: str, bytes, int and float as Redis keeps them; bytes back."""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+
+from redis_fastbatch._core.buffer cimport OutputBuffer, reserve
+from redis_fastbatch._core.codec cimport ValueCodec
+from redis_fastbatch._core.utf8 cimport (
+    PyUnicode_DATA,
+    PyUnicode_GET_LENGTH,
+    PyUnicode_IS_COMPACT_ASCII,
+    PyUnicode_KIND,
+    put_utf8,
+    utf8_size,
+)
+
+from redis_fastbatch.errors import EncodeError
+
+
+cdef class RawCodec(ValueCodec):
+    """Redis strings as they are: str as UTF-8, bytes-like as it is, int and float in decimal, as INCR and
+    INCRBYFLOAT read them. What is read is bytes."""
+
+    cdef int encode(self, object value, OutputBuffer out) except -1:
+        cdef Py_buffer view
+        if isinstance(value, str):
+            return self.put_text(value, out)
+        if PyBytes_Check(value):
+            return out.append(PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return self.put_text((float if isinstance(value, float) else int).__repr__(value), out)
+        if isinstance(value, (bytearray, memoryview)):
+            try:
+                PyObject_GetBuffer(value, &view, PyBUF_SIMPLE)
+            except BufferError as error:
+                raise EncodeError(f"a {type(value).__name__}: {error}") from error
+            try:
+                return out.append(<const char*>view.buf, view.len)
+            finally:
+                PyBuffer_Release(&view)
+        raise EncodeError(f"the codec raw writes str, bytes, int and float, not {type(value).__name__}")
+
+    cdef int put_text(self, str text, OutputBuffer out) except -1:
+        cdef Py_ssize_t length = PyUnicode_GET_LENGTH(text)
+        cdef int kind = PyUnicode_KIND(text)
+        cdef void* data = PyUnicode_DATA(text)
+        cdef Py_ssize_t size
+        if PyUnicode_IS_COMPACT_ASCII(text):
+            return out.append(<const char*>data, length)
+        size = utf8_size(kind, data, length)
+        if size < 0:
+            raise EncodeError(f"a str holds the surrogate {text[-1 - size]!r} at index {-1 - size}: no UTF-8")
+        reserve(out, size)
+        out.end = put_utf8(out.data + out.end, kind, data, length) - out.data
+        return 0
+
+    cdef object decode(self, const char* data, Py_ssize_t size):
+        return PyBytes_FromStringAndSize(data, size)

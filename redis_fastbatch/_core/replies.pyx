@@ -1,0 +1,285 @@
+# cython: language_level=3
+"""Reads the replies of a batch, RESP2 and RESP3 (https://redis.io/docs/latest/develop/reference/protocol-spec/).
+
+The hot replies are read here: +OK without an object each, and bulk strings straight into values. hiredis
+parses whatever else comes, once all of it has arrived. Reading stops, and goes on later, wherever the
+received bytes end.
+"""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.dict cimport PyDict_SetItem
+from libc.string cimport memchr, memcmp
+
+from redis_fastbatch._core.buffer cimport ReceiveBuffer
+from redis_fastbatch._core.codec cimport ValueCodec
+
+import hiredis
+
+from redis.exceptions import InvalidResponse
+
+from redis_fastbatch.errors import DecodeError
+
+cdef enum:
+    INCOMPLETE = 0
+    LONGEST_NUMBER = 19
+    MAX_NESTING = 128
+
+
+class ErrorReply(Exception):
+    """An error the server replied with, such as "OOM command not allowed"; its text is args[0]."""
+
+
+cdef Py_ssize_t broken(str reason) except -2:
+    raise InvalidResponse(f"Protocol Error: {reason}")
+
+
+cdef class ReplyReader(ReceiveBuffer):
+    """Received bytes and where reading stands in them.
+
+    Args:
+        max_value_size: a longer bulk string is refused, in bytes; 0 for no limit.
+
+    Attributes:
+        pushes: RESP3 push messages that came between replies, as hiredis parses them. The caller empties it.
+        elements: how many of an array, begun by array(), are still to be read.
+    """
+
+    def __init__(self, Py_ssize_t max_value_size=0):
+        self.pushes = []
+        self.max_value_size = max_value_size
+
+    cdef Py_ssize_t line_end(self, Py_ssize_t start) noexcept:
+        """Where the line's CRLF is; INCOMPLETE when it has not arrived."""
+        cdef const char* found
+        cdef Py_ssize_t at = start
+        while at + 1 < self.end:
+            found = <const char*>memchr(self.data + at, c'\r', self.end - 1 - at)
+            if found == NULL:
+                return INCOMPLETE
+            if found[1] == c'\n':
+                return found - self.data
+            at = found - self.data + 1
+        return INCOMPLETE
+
+    cdef Py_ssize_t integer(self, Py_ssize_t start, Py_ssize_t stop) except? -2:
+        cdef Py_ssize_t number = 0
+        cdef bint negative = start < stop and self.data[start] == c'-'
+        cdef Py_ssize_t i
+        if negative:
+            start += 1
+        if not 0 < stop - start < LONGEST_NUMBER:
+            return broken(f"a number of {stop - start} digits")
+        for i in range(start, stop):
+            if not c'0' <= self.data[i] <= c'9':
+                return broken(f"byte {self.data[i] & 0xFF:#04x} in a number")
+            number = number * 10 + (self.data[i] - c'0')
+        return -number if negative else number
+
+    cdef object parse(self, Py_ssize_t stop):
+        """One reply, complete up to `stop`, through hiredis."""
+        if self.parser is None:
+            self.parser = hiredis.Reader(protocolError=InvalidResponse, replyError=ErrorReply)
+        self.parser.feed(PyBytes_FromStringAndSize(self.data + self.position, stop - self.position))
+        reply = self.parser.gets()
+        self.position = stop
+        return reply
+
+    cdef bint skip_pushes(self) except -1:
+        """Takes push messages aside. False when no reply has begun to arrive behind them."""
+        cdef Py_ssize_t stop
+        while self.position < self.end and self.data[self.position] == c'>':
+            stop = reply_end(self, self.position, 0)
+            if stop == INCOMPLETE:
+                return False
+            self.pushes.append(self.parse(stop))
+        return self.position < self.end
+
+    def reply(self):
+        """One whole reply of any kind, in a tuple; None when it has not all arrived.
+
+        An error is an ErrorReply, returned and not raised.
+
+        Raises:
+            redis.exceptions.InvalidResponse: the bytes are no RESP.
+        """
+        cdef Py_ssize_t stop
+        if not self.skip_pushes():
+            return None
+        stop = reply_end(self, self.position, 0)
+        return None if stop == INCOMPLETE else (self.parse(stop),)
+
+    cdef bint is_quiet(self, Py_ssize_t stop) noexcept:
+        cdef Py_ssize_t size = stop - self.position
+        return (size == 5 and memcmp(self.data + self.position, b"+OK\r\n", 5) == 0) or (
+            size == 9 and memcmp(self.data + self.position, b"+QUEUED\r\n", 9) == 0
+        )
+
+    def statuses(self, Py_ssize_t limit, Py_ssize_t first, list others):
+        """Reads up to `limit` replies and returns how many had arrived.
+
+        +OK and +QUEUED are only counted; any other reply is appended to `others` as (first + its index, reply).
+        """
+        cdef Py_ssize_t done = 0
+        cdef Py_ssize_t stop
+        while done < limit:
+            if self.end - self.position >= 5 and memcmp(self.data + self.position, b"+OK\r\n", 5) == 0:
+                self.position += 5
+                done += 1
+                continue
+            if not self.skip_pushes():
+                break
+            stop = reply_end(self, self.position, 0)
+            if stop == INCOMPLETE:
+                break
+            if self.is_quiet(stop):
+                self.position = stop
+            else:
+                others.append((first + done, self.parse(stop)))
+            done += 1
+        return done
+
+    def array(self, Py_ssize_t expected):
+        """Begins to read an array of `expected` elements; its elements() are read by values().
+
+        Returns:
+            True when it has begun, False when its header has not arrived, an ErrorReply when the server
+            refused the command.
+
+        Raises:
+            redis.exceptions.InvalidResponse: another kind of reply, or an array of another length.
+        """
+        cdef Py_ssize_t stop
+        cdef Py_ssize_t count
+        if not self.skip_pushes():
+            return False
+        if self.data[self.position] != c'*':
+            whole = self.reply()
+            if whole is None:
+                return False
+            if isinstance(whole[0], ErrorReply):
+                return whole[0]
+            broken(f"an array expected, found {whole[0]!r:.80}")
+        stop = self.line_end(self.position)
+        if stop == INCOMPLETE:
+            return False
+        count = self.integer(self.position + 1, stop)
+        if count != expected:
+            broken(f"an array of {expected} expected, one of {count} found")
+        self.position = stop + 2
+        self.elements = count
+        return True
+
+    def values(self, list keys, Py_ssize_t done, ValueCodec codec, object default, out, list failures):
+        """Reads bulk strings as the values of `keys`, from key number `done` on.
+
+        Each value goes into `out`: under its key into a dict, as a pair (key, value) behind the others of a
+        list. A null, an error reply to a single key of the wrong type, and bytes that cannot be decoded
+        make it `default`.
+
+        Args:
+            failures: gets a (key, bytes or None, exception) for each value that cannot be had.
+
+        Returns:
+            How many of `keys` are done now.
+
+        Raises:
+            DecodeError: a value is longer than max_value_size. The rest of it cannot be skipped: the
+                connection is of no further use.
+            redis.exceptions.InvalidResponse: the bytes are no RESP.
+        """
+        cdef Py_ssize_t count = len(keys)
+        cdef Py_ssize_t stop, size
+        cdef dict mapping = out if isinstance(out, dict) else None
+        cdef object key, value
+        while done < count and self.position < self.end:
+            key = keys[done]
+            if self.data[self.position] == c'$':
+                stop = self.line_end(self.position)
+                if stop == INCOMPLETE:
+                    break
+                size = self.integer(self.position + 1, stop)
+                if size >= 0:
+                    if self.max_value_size and size > self.max_value_size:
+                        raise DecodeError(f"a value of {size} bytes: max_value_size is "
+                                          f"{self.max_value_size}", 0, key)
+                    if self.end - stop - 4 < size:
+                        break
+                    if self.data[stop + 2 + size] != c'\r' or self.data[stop + 3 + size] != c'\n':
+                        broken("a bulk string that does not end where its length says")
+                    value = self.decode(codec, stop + 2, size, key, failures)
+                    if value is NOTHING:
+                        value = default
+                    self.position = stop + 4 + size
+                else:
+                    value = default
+                    self.position = stop + 2
+            elif self.end - self.position >= 3 and memcmp(self.data + self.position, b"_\r\n", 3) == 0:
+                value = default
+                self.position += 3
+            else:
+                if self.data[self.position] == c'>' and not self.elements:
+                    if not self.skip_pushes():
+                        break
+                    continue
+                whole = self.reply()
+                if whole is None:
+                    break
+                value = default
+                if isinstance(whole[0], ErrorReply):
+                    if not str(whole[0]).startswith("WRONGTYPE"):
+                        failures.append((key, None, whole[0]))
+                elif whole[0] is not None:
+                    broken(f"a bulk string expected, found {whole[0]!r:.80}")
+            done += 1
+            if self.elements:
+                self.elements -= 1
+            if mapping is not None:
+                PyDict_SetItem(mapping, key, value)
+            else:
+                (<list>out).append((key, value))
+        return done
+
+    cdef object decode(self, ValueCodec codec, Py_ssize_t start, Py_ssize_t size, object key, list failures):
+        try:
+            return codec.decode(self.data + start, size)
+        except DecodeError as error:
+            error.key = key
+            failures.append((key, PyBytes_FromStringAndSize(self.data + start, size), error))
+            return NOTHING
+
+
+cdef object NOTHING = object()
+
+
+cdef Py_ssize_t reply_end(ReplyReader reader, Py_ssize_t start, int depth) except -2:
+    """Behind the reply that begins at `start`; INCOMPLETE when it has not all arrived."""
+    cdef char kind
+    cdef Py_ssize_t stop, count, i
+    if depth > MAX_NESTING:
+        return broken(f"replies nested more than {MAX_NESTING} levels deep")
+    if start >= reader.end:
+        return INCOMPLETE
+    kind = reader.data[start]
+    stop = reader.line_end(start)
+    if stop == INCOMPLETE:
+        return INCOMPLETE
+    if kind in b"+-:_,#(":
+        return stop + 2
+    if kind in b"$=!":
+        count = reader.integer(start + 1, stop)
+        if count < 0:
+            return stop + 2
+        return stop + 4 + count if reader.end - stop - 4 >= count else INCOMPLETE
+    if kind in b"*~>%|":
+        count = reader.integer(start + 1, stop)
+        if kind == c'%' or kind == c'|':
+            count *= 2
+        if kind == c'|':
+            count += 1
+        stop += 2
+        for i in range(count):
+            stop = reply_end(reader, stop, depth + 1)
+            if stop == INCOMPLETE:
+                return INCOMPLETE
+        return stop
+    return broken(f"byte {kind & 0xFF:#04x} begins no reply")

@@ -1,0 +1,419 @@
+# cython: language_level=3
+"""RESP encoding of a batch (https://redis.io/docs/latest/develop/reference/protocol-spec/).
+
+A value is serialized in place: room is left for its `$<length>` header, as wide as the last value's was, and
+only a value of another width is moved. A command's own header, whose count is known only at the end, is
+written right-aligned into headroom before the first item.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_CheckExact, PyDict_Next, PyDict_Size
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
+from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from cpython.unicode cimport PyUnicode_CheckExact
+from libc.string cimport memcpy, memmove
+
+from redis_fastbatch._core.buffer cimport OutputBuffer, reserve
+from redis_fastbatch._core.codec cimport ValueCodec
+from redis_fastbatch._core.utf8 cimport (
+    PyUnicode_DATA,
+    PyUnicode_GET_LENGTH,
+    PyUnicode_IS_COMPACT_ASCII,
+    copy_short,
+)
+
+from collections.abc import Mapping
+
+from redis_fastbatch.errors import EncodeError, FastBatchError
+
+# proto-max-bulk-len's default: a longer argument costs the connection.
+cdef Py_ssize_t MAX_BULK = 512 * 1024 * 1024
+cdef Py_ssize_t MAX_CAPACITY_KEPT = 1024 * 1024
+cdef bytes MULTI = b"*1\r\n$5\r\nMULTI\r\n"
+cdef bytes EXEC = b"*1\r\n$4\r\nEXEC\r\n"
+
+
+cdef extern from "Python.h":
+    PyObject* PyIter_Next(object iterator) except? NULL
+
+
+cdef inline Py_ssize_t digits(Py_ssize_t number) noexcept nogil:
+    cdef Py_ssize_t count = 1
+    while number >= 10:
+        number //= 10
+        count += 1
+    return count
+
+
+cdef inline char* put_header(char* p, char mark, Py_ssize_t number, Py_ssize_t width) noexcept nogil:
+    """Writes mark, number (of `width` digits) and CRLF; returns the place behind."""
+    cdef char* q = p + width
+    p[0] = mark
+    while q > p:
+        q[0] = <char>(c'0' + number % 10)
+        number //= 10
+        q -= 1
+    p[width + 1] = c'\r'
+    p[width + 2] = c'\n'
+    return p + width + 3
+
+
+cdef bytes bulk(bytes argument):
+    return b"$%d\r\n%b\r\n" % (len(argument), argument)
+
+
+cdef class Command:
+    """The command that carries items.
+
+    Args:
+        name: the command, such as b"MSET".
+        many: one command takes many items; else an item is a command.
+        counted: the number of items goes before them, as MSETEX has it.
+        with_values: an item is a key and a value; else a key alone.
+        tail: arguments after the item or items, such as (b"EX", b"60").
+        transaction: a chunk's commands stand between MULTI and EXEC.
+    """
+
+    def __init__(
+        self,
+        bytes name,
+        *,
+        bint many,
+        bint counted=False,
+        bint with_values=True,
+        tuple tail=(),
+        bint transaction=False,
+    ):
+        self.name = name
+        self.many = many
+        self.counted = counted
+        self.with_values = with_values
+        self.transaction = transaction
+        self.suffix_arguments = len(tail)
+        self.suffix = b"".join([bulk(argument) for argument in tail])
+        if many:
+            self.prefix = b""
+        else:
+            self.prefix = b"*%d\r\n" % (2 + with_values + len(tail)) + bulk(name)
+        self.headroom = 96 + len(name)
+
+    def __repr__(self):
+        return f"<Command {self.name.decode()}{' many' if self.many else ''}>"
+
+
+cdef class Chunk(OutputBuffer):
+    """Some whole commands in one buffer, with the keys and values that they carry.
+
+    Attributes:
+        keys: the items' keys as the caller gave them.
+        values: their values; empty for a command without values.
+    """
+
+    def __init__(self, Command command):
+        self.restart(command)
+
+    def restart(self, Command command):
+        """Empties the chunk for new items, keeping its memory."""
+        self.command = command
+        self.keys = []
+        self.values = []
+        self.sealed = False
+        self.reset(0)
+        self.shrink(MAX_CAPACITY_KEPT)
+        reserve(self, command.headroom)
+        self.reset(command.headroom)
+        if self.value_width == 0:
+            self.value_width = 2
+
+    @property
+    def count(self):
+        """Items in the chunk."""
+        return len(self.keys)
+
+    @property
+    def replies(self):
+        """Replies the server sends for it, EXEC's array counted as one."""
+        cdef Py_ssize_t replies = 1 if self.command.many else len(self.keys)
+        return replies + 2 if self.command.transaction else replies
+
+    cdef int put_bulk(self, const char* data, Py_ssize_t size) except -1:
+        cdef char* p
+        if size > MAX_BULK:
+            raise EncodeError(f"{size} bytes: Redis takes at most {MAX_BULK} for a key or value")
+        reserve(self, size + 32)
+        p = put_header(self.data + self.end, c'$', size, digits(size))
+        copy_short(p, data, size)
+        p[size] = c'\r'
+        p[size + 1] = c'\n'
+        self.end = p + size + 2 - self.data
+        return 0
+
+    cdef int put_key(self, object key, str encoding, str errors) except -1:
+        if PyUnicode_CheckExact(key) and PyUnicode_IS_COMPACT_ASCII(key):
+            return self.put_bulk(<const char*>PyUnicode_DATA(key), PyUnicode_GET_LENGTH(key))
+        if PyBytes_CheckExact(key):
+            return self.put_bulk(PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
+        cdef bytes encoded
+        if isinstance(key, str):
+            try:
+                encoded = key.encode(encoding, errors)
+            except UnicodeEncodeError as error:
+                raise EncodeError(f"the key cannot be encoded: {error}") from error
+        elif isinstance(key, (bytes, bytearray, memoryview)):
+            encoded = bytes(key)
+        elif isinstance(key, (int, float)) and not isinstance(key, bool):
+            encoded = repr(key).encode()
+        else:
+            raise EncodeError(f"a key is str, bytes or int, not {type(key).__name__}")
+        return self.put_bulk(PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded))
+
+    cdef int put_value(self, object value, ValueCodec codec) except -1:
+        cdef Py_ssize_t header = self.end
+        cdef Py_ssize_t width = self.value_width
+        cdef Py_ssize_t body, size, actual
+        reserve(self, width + 3)
+        body = header + width + 3
+        self.end = body
+        codec.encode(value, self)
+        size = self.end - body
+        if size > MAX_BULK:
+            raise EncodeError(f"the value takes {size} bytes: Redis takes at most {MAX_BULK}")
+        actual = digits(size)
+        reserve(self, 32)
+        if actual != width:
+            memmove(self.data + header + actual + 3, self.data + body, size)
+            self.end += actual - width
+            self.value_width = actual
+        put_header(self.data + header, c'$', size, actual)
+        self.data[self.end] = c'\r'
+        self.data[self.end + 1] = c'\n'
+        self.end += 2
+        return 0
+
+    cdef int put_item(self, object key, object value, ValueCodec codec, str encoding, str errors) except -1:
+        cdef Command command = self.command
+        if not command.many:
+            self.append(PyBytes_AS_STRING(command.prefix), PyBytes_GET_SIZE(command.prefix))
+        self.put_key(key, encoding, errors)
+        if command.with_values:
+            self.put_value(value, codec)
+        if not command.many:
+            self.append(PyBytes_AS_STRING(command.suffix), PyBytes_GET_SIZE(command.suffix))
+        return 0
+
+    cdef int take_back(self, Py_ssize_t mark) except -1:
+        """Forgets the bytes of an item that could not be encoded, and the memory that it alone needed."""
+        self.end = mark
+        return self.shrink(MAX_CAPACITY_KEPT)
+
+    def seal(self):
+        """Completes the commands: from here on the chunk can be sent."""
+        cdef Command command = self.command
+        cdef Py_ssize_t count = len(self.keys)
+        cdef bytes header = MULTI if command.transaction else b""
+        if self.sealed:
+            return
+        if command.many:
+            self.append(PyBytes_AS_STRING(command.suffix), PyBytes_GET_SIZE(command.suffix))
+            header += b"*%d\r\n" % (
+                1 + command.counted + count * (1 + command.with_values) + command.suffix_arguments
+            )
+            header += bulk(command.name)
+            if command.counted:
+                header += bulk(b"%d" % count)
+        if command.transaction:
+            self.append(PyBytes_AS_STRING(EXEC), PyBytes_GET_SIZE(EXEC))
+        self.start -= len(header)
+        memcpy(self.data + self.start, PyBytes_AS_STRING(header), len(header))
+        self.sealed = True
+
+    def extract(self, Command command, positions=None):
+        """The items at `positions` (all by default) as another command: a sealed chunk of its own.
+
+        What was serialized once is not serialized again: the bytes are taken over.
+        """
+        cdef Chunk other = Chunk(command)
+        cdef const char* p = self.data + self.command.headroom
+        cdef const char* item
+        cdef Py_ssize_t count = len(self.keys)
+        cdef Py_ssize_t i, prefix, suffix
+        wanted = None if positions is None else set(positions)
+        prefix = 0 if self.command.many else PyBytes_GET_SIZE(self.command.prefix)
+        suffix = 0 if self.command.many else PyBytes_GET_SIZE(self.command.suffix)
+        for i in range(count):
+            item = p + prefix
+            p = after_bulk(item)
+            if self.command.with_values:
+                p = after_bulk(p)
+            if wanted is None or i in wanted:
+                if not command.many:
+                    other.append(PyBytes_AS_STRING(command.prefix), PyBytes_GET_SIZE(command.prefix))
+                other.append(item, p - item)
+                if not command.many:
+                    other.append(PyBytes_AS_STRING(command.suffix), PyBytes_GET_SIZE(command.suffix))
+                other.keys.append(self.keys[i])
+                if self.values:
+                    other.values.append(self.values[i])
+            p += suffix
+        other.seal()
+        return other
+
+
+cdef const char* after_bulk(const char* p) noexcept:
+    """Behind a bulk string that this module wrote."""
+    cdef Py_ssize_t size = 0
+    p += 1
+    while p[0] != c'\r':
+        size = size * 10 + (p[0] - c'0')
+        p += 1
+    return p + 2 + size + 2
+
+
+cdef class ItemSource:
+    """Items from a mapping or an iterable of pairs, or keys from an iterable."""
+
+    def __init__(self, items, bint pairs=True):
+        self.pairs = pairs
+        if pairs and PyDict_CheckExact(items):
+            self.mapping = items
+            self.size = PyDict_Size(items)
+        elif pairs and isinstance(items, Mapping):
+            self.iterator = iter(items.items())
+        elif isinstance(items, (str, bytes, bytearray)):
+            raise TypeError(f"a batch of keys or items is expected, not one {type(items).__name__}")
+        else:
+            self.iterator = iter(items)
+
+    cdef bint advance(self) except -1:
+        """Puts the next item into `key` and `value`; False at the end."""
+        cdef PyObject* next_item
+        if self.mapping is not None:
+            return self.advance_mapping()
+        if self.iterator is None:
+            return False
+        next_item = PyIter_Next(self.iterator)
+        if next_item == NULL:
+            self.iterator = None
+            return False
+        item = <object>next_item
+        Py_DECREF(item)
+        if self.pairs:
+            self.unpack(item)
+        else:
+            self.key = item
+        return True
+
+    cdef bint advance_mapping(self) except -1:
+        cdef PyObject* key
+        cdef PyObject* value
+        if PyDict_Size(self.mapping) != self.size:
+            raise RuntimeError("the dict of items changed size while it was written")
+        if not PyDict_Next(self.mapping, &self.position, &key, &value):
+            self.mapping = None
+            return False
+        self.key = <object>key
+        self.value = <object>value
+        return True
+
+    cdef int unpack(self, object item) except -1:
+        if PyTuple_CheckExact(item) and PyTuple_GET_SIZE(item) == 2:
+            self.key = <object>PyTuple_GET_ITEM(item, 0)
+            self.value = <object>PyTuple_GET_ITEM(item, 1)
+            return 0
+        try:
+            self.key, self.value = item
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"an item is a pair of key and value, not {item!r:.100}") from error
+        return 0
+
+
+cdef class BatchWriter:
+    """Encodes items into chunks.
+
+    Args:
+        items: a mapping or an iterable of (key, value) pairs; of keys, where the command has no values.
+        command: what carries the items.
+        codec: how a value becomes bytes.
+        max_items: items a chunk holds at most.
+        max_bytes: a chunk is full once it holds as many bytes.
+        encoding, errors: how str keys become bytes, as the redis-py client has it.
+
+    Attributes:
+        failures: a (key, value, exception) for each item that could not be encoded. The caller empties it.
+        exhausted: there are no more items.
+        source_error: what the iterable of items raised, which ended it; else None.
+    """
+
+    def __init__(
+        self,
+        items,
+        Command command,
+        ValueCodec codec,
+        *,
+        Py_ssize_t max_items,
+        Py_ssize_t max_bytes,
+        str encoding="utf-8",
+        str errors="strict",
+    ):
+        self.source = ItemSource(items, command.with_values)
+        self.command = command
+        self.codec = codec
+        self.max_items = max_items
+        self.max_bytes = max_bytes
+        self.encoding = encoding
+        self.errors = errors
+        self.failures = []
+
+    def use(self, Command command):
+        """Takes another command for the chunks that follow."""
+        self.command = command
+
+    def fill(self, Chunk chunk):
+        """Puts items into `chunk` until it is full or there are no more, and seals it."""
+        chunk.restart(self.command)
+        while True:
+            try:
+                self.exhausted = self.run(chunk)
+                break
+            except BaseException as error:
+                if self.in_item:
+                    chunk.take_back(self.mark)
+                if not isinstance(error, Exception):
+                    raise
+                if not self.in_item:
+                    self.source_error = error
+                    self.exhausted = True
+                    break
+                self.in_item = False
+                self.failures.append((self.source.key, self.source.value, self.explained(error)))
+        chunk.seal()
+
+    cdef bint run(self, Chunk chunk) except -1:
+        """True when the items are at their end, False when the chunk is full."""
+        cdef ItemSource source = self.source
+        cdef Py_ssize_t limit = chunk.start + self.max_bytes
+        cdef Py_ssize_t count = len(chunk.keys)
+        while count < self.max_items and chunk.end < limit:
+            if not source.advance():
+                return True
+            self.mark = chunk.end
+            self.in_item = True
+            chunk.put_item(source.key, source.value, self.codec, self.encoding, self.errors)
+            self.in_item = False
+            chunk.keys.append(source.key)
+            if chunk.command.with_values:
+                chunk.values.append(source.value)
+            count += 1
+        return False
+
+    def explained(self, error):
+        """The exception as an EncodeError that names the key."""
+        if not isinstance(error, FastBatchError):
+            reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            explained = EncodeError(reason)
+            explained.__cause__ = error
+            error = explained
+        if getattr(error, "key", None) is None:
+            error.key = self.source.key
+        return error

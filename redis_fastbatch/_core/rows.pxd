@@ -1,0 +1,22 @@
+# cython: language_level=3
+from cpython.object cimport PyObject
+
+
+cdef class RowShape:
+    """The keys of a map seen before, and a dict of them to copy instead of building one key by key."""
+
+    cdef Py_ssize_t count
+    cdef Py_ssize_t misses      # rows since the last hit
+    cdef tuple names
+    cdef dict template
+    cdef bint direct            # `slots` may be used on copies of the template
+    cdef const char** keys      # each key as MessagePack has it, header included
+    cdef Py_ssize_t* sizes
+    cdef list encoded           # owns what `keys` points to
+
+    cdef dict blank(self)
+    cdef PyObject** slots(self, dict row) noexcept
+    cdef int put(self, dict row, PyObject** slots, Py_ssize_t i, object value) except -1
+
+
+cdef RowShape make_shape(tuple names, list encoded)

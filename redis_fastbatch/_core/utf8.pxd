@@ -1,0 +1,125 @@
+# cython: language_level=3
+"""UTF-8 straight from a str's own storage, so that no copy stays cached in the str."""
+
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcpy
+
+
+cdef extern from "Python.h":
+    bint PyUnicode_IS_COMPACT_ASCII(object text)
+    Py_ssize_t PyUnicode_GET_LENGTH(object text)
+    int PyUnicode_KIND(object text)
+    void* PyUnicode_DATA(object text)
+    uint32_t PyUnicode_READ(int kind, void* text, Py_ssize_t index) noexcept nogil
+
+
+cdef inline Py_ssize_t utf8_size(int kind, const void* text, Py_ssize_t length) noexcept nogil:
+    """Bytes that the code points take in UTF-8; -1 - i where code point i is a surrogate."""
+    cdef Py_ssize_t size = 0
+    cdef Py_ssize_t i
+    cdef uint32_t c
+    for i in range(length):
+        c = PyUnicode_READ(kind, <void*>text, i)
+        if c < 0x80:
+            size += 1
+        elif c < 0x800:
+            size += 2
+        elif c < 0x10000:
+            if 0xD800 <= c <= 0xDFFF:
+                return -1 - i
+            size += 3
+        else:
+            size += 4
+    return size
+
+
+cdef inline char* put_utf8(char* p, int kind, const void* text, Py_ssize_t length) noexcept nogil:
+    """Writes what utf8_size() counted and returns the place behind it."""
+    cdef Py_ssize_t i
+    cdef uint32_t c
+    for i in range(length):
+        c = PyUnicode_READ(kind, <void*>text, i)
+        if c < 0x80:
+            p[0] = <char>c
+            p += 1
+        elif c < 0x800:
+            p[0] = <char>(0xC0 | (c >> 6))
+            p[1] = <char>(0x80 | (c & 0x3F))
+            p += 2
+        elif c < 0x10000:
+            p[0] = <char>(0xE0 | (c >> 12))
+            p[1] = <char>(0x80 | ((c >> 6) & 0x3F))
+            p[2] = <char>(0x80 | (c & 0x3F))
+            p += 3
+        else:
+            p[0] = <char>(0xF0 | (c >> 18))
+            p[1] = <char>(0x80 | ((c >> 12) & 0x3F))
+            p[2] = <char>(0x80 | ((c >> 6) & 0x3F))
+            p[3] = <char>(0x80 | (c & 0x3F))
+            p += 4
+    return p
+
+
+cdef inline bint is_ascii(const char* p, Py_ssize_t size) noexcept nogil:
+    cdef uint64_t word
+    while size >= 8:
+        memcpy(&word, p, 8)
+        if word & <uint64_t>0x8080808080808080:
+            return False
+        p += 8
+        size -= 8
+    while size > 0:
+        if p[0] & 0x80:
+            return False
+        p += 1
+        size -= 1
+    return True
+
+
+cdef inline void copy_short(char* target, const char* source, Py_ssize_t size) noexcept nogil:
+    """memcpy for the few bytes of a field name: up to 16 without a call, by two overlapping moves."""
+    cdef uint64_t head, tail
+    cdef unsigned int head4, tail4
+    if 8 <= size <= 16:
+        memcpy(&head, source, 8)
+        memcpy(&tail, source + size - 8, 8)
+        memcpy(target, &head, 8)
+        memcpy(target + size - 8, &tail, 8)
+    elif 4 <= size < 8:
+        memcpy(&head4, source, 4)
+        memcpy(&tail4, source + size - 4, 4)
+        memcpy(target, &head4, 4)
+        memcpy(target + size - 4, &tail4, 4)
+    elif size > 16:
+        memcpy(target, source, size)
+    else:
+        while size > 0:
+            size -= 1
+            target[size] = source[size]
+
+
+cdef inline bint same_bytes(const char* a, const char* b, Py_ssize_t size) noexcept nogil:
+    """memcmp() == 0 for the few bytes of a field name."""
+    cdef uint64_t a8, b8
+    cdef unsigned int a4, b4
+    while size > 8:
+        memcpy(&a8, a, 8)
+        memcpy(&b8, b, 8)
+        if a8 != b8:
+            return False
+        a += 8
+        b += 8
+        size -= 8
+    if size >= 4:
+        memcpy(&a4, a, 4)
+        memcpy(&b4, b, 4)
+        if a4 != b4:
+            return False
+        memcpy(&a4, a + size - 4, 4)
+        memcpy(&b4, b + size - 4, 4)
+        return a4 == b4
+    while size > 0:
+        size -= 1
+        if a[size] != b[size]:
+            return False
+    return True

@@ -1,0 +1,65 @@
+"""The codecs by name, and the protocol of a codec of one's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from redis_fastbatch._core.codec import PythonCodec, ValueCodec
+from redis_fastbatch._core.msgpack import MsgpackCodec
+from redis_fastbatch._core.raw import RawCodec
+
+__all__ = ["AnyCodec", "Codec", "MsgpackCodec", "RawCodec", "ValueCodec", "json_codec", "resolve"]
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """A codec of one's own: any object with these two methods.
+
+    What they raise becomes the item's EncodeError or DecodeError, and is its `__cause__`.
+    """
+
+    def dumps(self, value: Any, /) -> bytes:
+        """Returns the bytes of a value."""
+
+    def loads(self, data: bytes, /) -> Any:
+        """Returns the value of bytes."""
+
+
+AnyCodec: TypeAlias = "str | ValueCodec | Codec"
+
+
+def json_codec() -> PythonCodec:
+    """Compact JSON by the standard library: UTF-8, no spaces, NaN and Infinity refused as JSON has none."""
+    encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    decoder = json.JSONDecoder()
+    return PythonCodec(
+        lambda value: encoder.encode(value).encode(), lambda data: decoder.decode(str(data, "utf-8"))
+    )
+
+
+_registry: dict[str, Callable[[], ValueCodec]] = {
+    "msgpack": MsgpackCodec,
+    "raw": RawCodec,
+    "json": json_codec,
+}
+
+
+def resolve(codec: AnyCodec) -> ValueCodec:
+    """Returns the codec of that name, or wraps a codec of the user's.
+
+    Raises:
+        ValueError: no codec has that name.
+        TypeError: the object has no dumps() and loads().
+    """
+    if isinstance(codec, ValueCodec):
+        return codec
+    if isinstance(codec, str):
+        try:
+            return _registry[codec]()
+        except KeyError:
+            raise ValueError(f"no codec {codec!r}: there are {', '.join(sorted(_registry))}") from None
+    if isinstance(codec, Codec):
+        return PythonCodec(codec.dumps, codec.loads)
+    raise TypeError(f"a codec is a name or has dumps() and loads(); a {type(codec).__name__} is neither")

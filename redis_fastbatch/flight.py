@@ -1,0 +1,578 @@
+"""What of a batch is under way, and what the replies to it mean. No input or output happens here.
+
+A flight hands out chunks to send, is told when they were sent, reads their replies, and knows at any time what
+is settled: so the sync, the asyncio and the cluster transport need only move bytes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, Protocol, TypeAlias
+
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ExecAbortError,
+    InvalidResponse,
+    MasterDownError,
+    NoPermissionError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+
+from redis_fastbatch import gcpause
+from redis_fastbatch._core.codec import ValueCodec
+from redis_fastbatch._core.replies import ErrorReply, ReplyReader
+from redis_fastbatch._core.resp import BatchWriter, Chunk, Command
+from redis_fastbatch.errors import DecodeError, FastBatchError
+from redis_fastbatch.report import BatchReport, Progress
+
+OnError: TypeAlias = "Literal['raise', 'report'] | Callable[[Any, Any, Exception], object]"
+Explain: TypeAlias = Callable[[ErrorReply], Exception]
+
+COMMAND_BYTES = 32 * 1024
+"""A command is cut at about as many bytes: the server works on one while the next is encoded."""
+
+COMMAND_ITEMS = 1000
+"""Items a command carries at most by default: well under a millisecond of the server's time."""
+
+WINDOW_BYTES = 512 * 1024
+"""Bytes that may be sent and not yet be confirmed."""
+
+REPLY_BYTES = 128 * 1024
+"""The size of a reply that reading aims at when it chooses how many keys a command asks for."""
+
+FIRST_KEYS = 100
+"""Keys the first command asks for, while the size of the values is not known."""
+
+READ_WINDOW = 3
+"""Commands that read and are under way at the same time."""
+
+# Errors that say nothing of the items: every one would be refused alike.
+SERVER_STATE = (ReadOnlyError, BusyLoadingError, MasterDownError, AuthenticationError)
+SERVER_STATE_CODES = ("MISCONF", "NOREPLICAS", "CLUSTERDOWN", "BUSY")
+
+# Memory of chunks that are done, kept for the next ones.
+SPARE_CHUNKS = 32
+
+
+class Flight(Protocol):
+    """What a transport needs of a batch under way."""
+
+    repeatable: bool
+    patient: bool
+
+    @property
+    def done(self) -> bool:
+        """Everything is sent and settled."""
+
+    @property
+    def settled(self) -> int:
+        """Grows whenever replies settle something."""
+
+    @property
+    def in_flight(self) -> bool:
+        """Replies are outstanding."""
+
+    def next_chunk(self) -> Chunk | None:
+        """A sealed chunk to send now, or None while the window is full or when there is no more."""
+
+    def started(self, chunk: Chunk) -> None:
+        """The first byte of the chunk is about to leave."""
+
+    def finished(self, chunk: Chunk) -> None:
+        """The last byte of the chunk has left."""
+
+    def take(self, reader: ReplyReader, explain: Explain) -> None:
+        """Reads what replies have arrived."""
+
+    def take_reply(self, reply: Any) -> None:
+        """One reply that somebody else read: an exception for an error."""
+
+    def interrupted(self) -> bool:
+        """The connection is lost. False when what was under way may not be sent again."""
+
+    def abandon(self, error: BaseException) -> None:
+        """The batch ends here: what is under way has an unknown outcome."""
+
+
+class _Flying:
+    """A chunk under way."""
+
+    __slots__ = ("chunk", "done", "others", "position", "whole")
+
+    def __init__(self, chunk: Chunk, position: int) -> None:
+        self.chunk = chunk
+        self.position = position
+        self.done = 0
+        self.others: list[tuple[int, Any]] = []
+        self.whole = False
+
+    def again(self) -> _Flying:
+        """The same chunk, with no reply read."""
+        return _Flying(self.chunk, self.position)
+
+
+class WriteFlight:
+    """A batch of writes under way.
+
+    Args:
+        writer: encodes the items.
+        single: the command that carries one item, for those of a refused chunk.
+        report: gets the outcome.
+        on_error: what to do with a failed item: "raise" and "report" leave it to the report.
+        repeatable: whether commands of unknown outcome may be sent again.
+        atomic: the batch is one chunk, all or nothing.
+        window: bytes that may be unconfirmed.
+    """
+
+    def __init__(
+        self,
+        writer: BatchWriter,
+        single: Command,
+        report: BatchReport,
+        *,
+        on_error: OnError = "raise",
+        repeatable: bool = True,
+        atomic: bool = False,
+        window: int = WINDOW_BYTES,
+        progress: Progress | None = None,
+        on_msetex_lost: Callable[[], None] | None = None,
+    ) -> None:
+        self.repeatable = repeatable
+        self.patient = True
+        self.settled = 0
+        self.report = report
+        self._writer = writer
+        self._single = single
+        self._on_failure = on_error if callable(on_error) else None
+        self._atomic = atomic
+        self._window = window
+        self._progress = progress
+        self._on_msetex_lost = on_msetex_lost
+        self._flying: deque[_Flying] = deque()
+        self._ready: deque[_Flying] = deque()
+        self._spare: list[Chunk] = []
+        self._bytes = 0
+        self._taken = 0
+        self._abandoned = False
+
+    @property
+    def done(self) -> bool:
+        return not self._flying and not self._ready and self._writer.exhausted
+
+    @property
+    def in_flight(self) -> bool:
+        return bool(self._flying)
+
+    @property
+    def source_error(self) -> Exception | None:
+        """What the iterable of items raised, which ended it."""
+        return self._writer.source_error
+
+    def next_chunk(self) -> Chunk | None:
+        if self._bytes >= self._window:
+            return None
+        if self._ready:
+            return self._ready[0].chunk
+        if self._writer.exhausted:
+            return None
+        return self._encode()
+
+    def _encode(self) -> Chunk | None:
+        writer = self._writer
+        chunk = self._spare.pop() if self._spare else Chunk(writer.command)
+        position = self._taken
+        writer.fill(chunk)
+        failures = writer.failures[:]
+        writer.failures.clear()
+        self._taken += chunk.count + len(failures)
+        for key, value, error in failures:
+            self._fail(key, value, error)
+        if self._atomic and (failures or writer.source_error is not None):
+            self._fail_chunk(chunk, FastBatchError("not written: another item of the atomic batch failed"))
+            return None
+        if not chunk.count:
+            return None
+        self._ready.append(_Flying(chunk, position))
+        return chunk
+
+    def started(self, chunk: Chunk) -> None:
+        self._flying.append(self._ready.popleft())
+        size = len(chunk)
+        self._bytes += size
+        self.report.bytes_sent += size
+
+    def finished(self, chunk: Chunk) -> None:
+        self._flying[-1].whole = True
+
+    def take(self, reader: ReplyReader, explain: Explain) -> None:
+        while self._flying:
+            flying = self._flying[0]
+            chunk = flying.chunk
+            wanted = chunk.replies - flying.done
+            had = len(flying.others)
+            read = reader.statuses(wanted, flying.done, flying.others)
+            flying.done += read
+            for i in range(had, len(flying.others)):
+                index, reply = flying.others[i]
+                if isinstance(reply, ErrorReply):
+                    flying.others[i] = index, self._impatient(explain(reply))
+            if read < wanted:
+                return
+            self._land()
+
+    def take_reply(self, reply: Any) -> None:
+        flying = self._flying[0]
+        if isinstance(reply, Exception):
+            reply = self._impatient(reply)
+        if reply not in (b"OK", b"QUEUED", "OK", "QUEUED"):
+            flying.others.append((flying.done, reply))
+        flying.done += 1
+        if flying.done == flying.chunk.replies:
+            self._land()
+
+    def _impatient(self, error: Exception) -> Exception:
+        """A server that is still loading is waited for, as redis-py does, until its retries are used up."""
+        if self.patient and isinstance(error, BusyLoadingError):
+            raise error
+        return error
+
+    def _land(self) -> None:
+        """All replies to the oldest chunk are there."""
+        flying = self._flying.popleft()
+        self._bytes -= len(flying.chunk)
+        command = flying.chunk.command
+        if command.transaction:
+            self._settle_transaction(flying)
+        elif command.many:
+            self._settle_many(flying)
+        else:
+            self._settle_each(flying.chunk, flying.others)
+        self.settled += 1
+        if len(self._spare) < SPARE_CHUNKS:
+            self._spare.append(flying.chunk)
+        if self._progress is not None:
+            self._progress.update(self.report.total)
+
+    def _settle_many(self, flying: _Flying) -> None:
+        chunk = flying.chunk
+        reply = flying.others[0][1] if flying.others else None
+        if reply is None or reply == 1:
+            self.report.written += chunk.count
+        elif not isinstance(reply, Exception):
+            raise InvalidResponse(f"{chunk.command.name.decode()} was answered with {reply!r:.80}")
+        elif self._is_msetex_lost(chunk.command, reply):
+            self._lose_msetex(flying)
+        elif self._atomic or _is_server_state(reply):
+            self._fail_chunk(chunk, reply)
+        else:
+            self._ready.append(_Flying(chunk.extract(self._single), flying.position))
+
+    def _is_msetex_lost(self, command: Command, error: Exception) -> bool:
+        if command.name != b"MSETEX":
+            return False
+        text = str(error).lower()
+        return "unknown command" in text or (isinstance(error, NoPermissionError) and "'msetex'" in text)
+
+    def _lose_msetex(self, flying: _Flying) -> None:
+        """The server has no MSETEX, or no longer: the SETs that carry the same take its place."""
+        if self._on_msetex_lost is not None:
+            self._on_msetex_lost()
+        single = self._single
+        if self._atomic:
+            single = Command(b"SET", many=False, tail=single.tail, transaction=True)
+        self._writer.use(single)
+        self._ready.append(_Flying(flying.chunk.extract(single), flying.position))
+
+    def _settle_each(self, chunk: Chunk, others: Iterable[tuple[int, Any]]) -> None:
+        written = chunk.count
+        for index, reply in others:
+            written -= 1
+            if reply is None:
+                self.report.add_skipped(chunk.keys[index])
+            elif isinstance(reply, Exception):
+                self._fail(chunk.keys[index], chunk.values[index], reply)
+            else:
+                raise InvalidResponse(f"SET was answered with {reply!r:.80}")
+        self.report.written += written
+
+    def _settle_transaction(self, flying: _Flying) -> None:
+        """Replies: MULTI's, one for each command as it was queued, EXEC's."""
+        chunk = flying.chunk
+        refused = {index - 1: reply for index, reply in flying.others if index <= chunk.count}
+        outcome = flying.others[-1][1] if flying.others else None
+        if isinstance(outcome, list) and len(outcome) == chunk.count and not refused:
+            replies = [
+                (index, ResponseError(str(reply)) if isinstance(reply, ErrorReply) else reply)
+                for index, reply in enumerate(outcome)
+                if reply not in (b"OK", "OK")
+            ]
+            self._settle_each(chunk, replies)
+            return
+        if not isinstance(outcome, Exception):
+            raise InvalidResponse(f"EXEC was answered with {outcome!r:.80}")
+        first = next((error for error in refused.values() if isinstance(error, Exception)), outcome)
+        self._fail_chunk(chunk, ExecAbortError(f"the transaction was discarded: {first}"), refused)
+
+    def _fail_chunk(self, chunk: Chunk, error: Exception, own: dict[int, Any] | None = None) -> None:
+        for index, key in enumerate(chunk.keys):
+            self._fail(key, chunk.values[index], own.get(index, error) if own else error)
+
+    def _fail(self, key: Any, value: Any, error: Exception) -> None:
+        self.report.add_failure(key, error)
+        if self._on_failure is not None:
+            self._on_failure(key, value, error)
+
+    def interrupted(self) -> bool:
+        """What was under way goes to the front of what is to be sent."""
+        for flying in self._flying:
+            if not self.repeatable and (flying.whole or not self._atomic):
+                return False
+        while self._flying:
+            self._ready.appendleft(self._flying.pop().again())
+        self._bytes = 0
+        return True
+
+    def abandon(self, error: BaseException) -> None:
+        unknown = RedisError(f"outcome unknown: {type(error).__name__} before the server confirmed it: {error}")
+        for flying in self._flying:
+            self._fail_chunk(flying.chunk, unknown)
+        unsent = RedisError(f"not sent: {type(error).__name__}: {error}")
+        for flying in self._ready:
+            self._fail_chunk(flying.chunk, unsent)
+        self.report.confirmed_prefix = self.confirmed_prefix()
+        self._abandoned = True
+        self._flying.clear()
+        self._ready.clear()
+
+    def finish(self) -> None:
+        """Completes the report. Call it when the flight has ended, well or not."""
+        if not self._abandoned:
+            self.report.confirmed_prefix = self._taken
+        if self._progress is not None:
+            self._progress.close()
+
+    def confirmed_prefix(self) -> int:
+        """Items from the start of the input of which every one is settled."""
+        open_positions = [flying.position for flying in (*self._flying, *self._ready)]
+        return min(open_positions, default=self._taken)
+
+
+def _is_server_state(error: Exception) -> bool:
+    return isinstance(error, SERVER_STATE) or str(error).startswith(SERVER_STATE_CODES)
+
+
+class _Reading:
+    """A command that reads, under way."""
+
+    __slots__ = ("begun", "chunk", "done", "mark")
+
+    def __init__(self, chunk: Chunk) -> None:
+        self.chunk = chunk
+        self.begun = False
+        self.done = 0
+        self.mark = 0
+
+
+class ReadFlight:
+    """A batch of MGETs under way.
+
+    Args:
+        writer: encodes the keys.
+        codec: decodes the values.
+        out: gets the values: a dict by key, or a list of (key, value) pairs in the keys' order.
+        default: stands for a key that is missing or cannot be decoded.
+        on_error: "raise" ends the batch at the first value that cannot be decoded; "report" goes on; a
+            callable gets (key, bytes, exception) and goes on.
+        limit: keys a command asks for at most.
+        pause: keeps the garbage collector away; told of every value, it lets it breathe now and then.
+    """
+
+    repeatable = True
+
+    def __init__(
+        self,
+        writer: BatchWriter,
+        codec: ValueCodec,
+        out: dict[Any, Any] | list[tuple[Any, Any]],
+        *,
+        default: Any = None,
+        on_error: OnError = "raise",
+        limit: int = COMMAND_ITEMS,
+        pause: gcpause.Pause | None = None,
+    ) -> None:
+        self.patient = True
+        self.settled = 0
+        self.failed = 0
+        self.error: Exception | None = None
+        self._writer = writer
+        self._codec = codec
+        self._out = out
+        self._default = default
+        self._on_error = on_error
+        self._limit = limit
+        self._pause = pause
+        self._flying: deque[_Reading] = deque()
+        self._ready: deque[_Reading] = deque()
+        self._values = 0
+        self._bytes = 0
+
+    @property
+    def done(self) -> bool:
+        return not self._flying and not self._ready and self._ended
+
+    @property
+    def _ended(self) -> bool:
+        return self._writer.exhausted or self.error is not None
+
+    @property
+    def in_flight(self) -> bool:
+        return bool(self._flying)
+
+    def next_chunk(self) -> Chunk | None:
+        if len(self._flying) >= READ_WINDOW:
+            return None
+        if not self._ready:
+            if self._ended:
+                return None
+            self._encode()
+        return self._ready[0].chunk if self._ready else None
+
+    def _encode(self) -> None:
+        self._writer.max_items = self._keys_at_once()
+        chunk = Chunk(self._writer.command)
+        self._writer.fill(chunk)
+        for key, _, error in self._writer.failures:
+            self._failure(key, None, error)
+        self._writer.failures.clear()
+        if self._writer.source_error is not None and self.error is None:
+            self.error = self._writer.source_error
+        if chunk.count:
+            self._ready.append(_Reading(chunk))
+
+    def _keys_at_once(self) -> int:
+        """So many that their values are about REPLY_BYTES."""
+        if not self._values:
+            return min(FIRST_KEYS, self._limit)
+        average = self._bytes // self._values + 1
+        return max(1, min(self._limit, REPLY_BYTES // average + 1))
+
+    def started(self, chunk: Chunk) -> None:
+        self._flying.append(self._ready.popleft())
+
+    def finished(self, chunk: Chunk) -> None:
+        """Reading again is always safe: nothing to remember."""
+
+    def take(self, reader: ReplyReader, explain: Explain) -> None:
+        while self._flying:
+            reading = self._flying[0]
+            keys = reading.chunk.keys
+            if not reading.begun:
+                begun = reader.array(len(keys))
+                if begun is False:
+                    return
+                if begun is not True:
+                    self._refuse(explain(begun))
+                    continue
+                reading.begun = True
+                reading.mark = len(self._out)
+            failures: list[tuple[Any, bytes | None, Exception]] = []
+            before, had = len(reader), reading.done
+            reading.done = reader.values(keys, had, self._codec, self._default, self._out, failures)
+            self._count(reading.done - had, before - len(reader))
+            for key, data, error in failures:
+                self._failure(key, data, explain(error) if isinstance(error, ErrorReply) else error)
+            if reading.done < len(keys):
+                return
+            self._flying.popleft()
+
+    def take_reply(self, reply: Any) -> None:
+        reading = self._flying[0]
+        if isinstance(reply, Exception):
+            self._refuse(reply)
+            return
+        if not isinstance(reply, list) or len(reply) != len(reading.chunk.keys):
+            raise InvalidResponse(f"MGET was answered with {reply!r:.80}")
+        pairs = zip(reading.chunk.keys, map(self._loads, reading.chunk.keys, reply), strict=True)
+        if isinstance(self._out, dict):
+            self._out.update(pairs)
+        else:
+            self._out.extend(pairs)
+        self._count(len(reply), sum(len(data) for data in reply if data is not None))
+        self._flying.popleft()
+
+    def _loads(self, key: Any, data: bytes | None) -> Any:
+        if data is None:
+            return self._default
+        try:
+            return self._codec.loads(data)
+        except DecodeError as error:
+            error.key = key
+            self._failure(key, data, error)
+            return self._default
+
+    def _count(self, values: int, size: int) -> None:
+        self.settled += values
+        self._values += values
+        self._bytes += size
+        if self._pause is not None:
+            self._pause.made(values)
+
+    def _refuse(self, error: Exception) -> None:
+        """The server refused a whole command."""
+        if self.patient and isinstance(error, BusyLoadingError):
+            raise error
+        self._flying.popleft()
+        if self.error is None:
+            self.error = error
+
+    def _failure(self, key: Any, data: bytes | None, error: Exception) -> None:
+        self.failed += 1
+        if isinstance(error, DecodeError) or callable(self._on_error):
+            if callable(self._on_error):
+                self._on_error(key, data, error)
+                return
+            if self._on_error == "report":
+                return
+        if self.error is None:
+            self.error = error
+
+    def interrupted(self) -> bool:
+        if self._flying and self._flying[0].begun and isinstance(self._out, list):
+            del self._out[self._flying[0].mark :]
+        while self._flying:
+            self._ready.appendleft(_Reading(self._flying.pop().chunk))
+        return True
+
+    def abandon(self, error: BaseException) -> None:
+        self._flying.clear()
+        self._ready.clear()
+
+
+class CountFlight(ReadFlight):
+    """A batch of commands that answer with a number each, such as UNLINK."""
+
+    def __init__(self, writer: BatchWriter) -> None:
+        super().__init__(writer, ValueCodec(), {}, limit=COMMAND_ITEMS)
+        self.total = 0
+
+    def take(self, reader: ReplyReader, explain: Explain) -> None:
+        while self._flying:
+            whole = reader.reply()
+            if whole is None:
+                return
+            reply = whole[0]
+            self.take_reply(explain(reply) if isinstance(reply, ErrorReply) else reply)
+
+    def take_reply(self, reply: Any) -> None:
+        if isinstance(reply, Exception):
+            self._refuse(reply)
+        elif isinstance(reply, int):
+            self.total += reply
+            self.settled += 1
+            self._flying.popleft()
+        else:
+            raise InvalidResponse(f"a number expected, found {reply!r:.80}")

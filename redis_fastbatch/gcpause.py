@@ -1,0 +1,66 @@
+"""Keeps the cyclic garbage collector away while a batch builds its result.
+
+Thousands of new containers, all of them alive, make the collector run again and again for nothing: measured on
+50,000 dicts with a list in each, it takes three quarters of the time. The pause is counted, so that threads
+and nested batches are right; the collector is left as it was found; and it gets its turn after every
+`EVERY` items, so that other threads' garbage does not wait for the end of a long batch.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+from types import TracebackType
+
+EVERY = 50_000
+"""Items after which the collector may run."""
+
+_lock = threading.Lock()
+_pauses = 0
+_was_enabled = False
+
+
+def _begin() -> None:
+    global _pauses, _was_enabled
+    with _lock:
+        if _pauses == 0:
+            _was_enabled = gc.isenabled()
+            gc.disable()
+        _pauses += 1
+
+
+def _end() -> None:
+    global _pauses
+    with _lock:
+        _pauses -= 1
+        if _pauses == 0 and _was_enabled:
+            gc.enable()
+
+
+class Pause:
+    """A context in which the collector rests. One belongs to one thread; `enabled=False` does nothing."""
+
+    def __init__(self, enabled: bool = True) -> None:
+        self._enabled = enabled
+        self._made = 0
+
+    def __enter__(self) -> Pause:
+        if self._enabled:
+            _begin()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._enabled:
+            _end()
+
+    def made(self, items: int) -> None:
+        """Counts items, and lets the collector have its turn when there were enough."""
+        self._made += items
+        if self._enabled and self._made >= EVERY:
+            self._made = 0
+            _end()
+            # The collector starts when a container is allocated.
+            [[]]
+            _begin()

@@ -1,0 +1,172 @@
+"""What a batch did: counts, failures by key, rates; and telling it while it goes on."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TextIO, TypeAlias
+
+ProgressCallback: TypeAlias = Callable[[int, "int | None"], object]
+
+MAX_FAILURES = 1000
+"""Failed keys a report keeps with their exceptions; further ones are only counted."""
+
+
+@dataclass
+class BatchReport:
+    """The outcome of a batch that wrote.
+
+    Attributes:
+        written: items the server confirmed.
+        skipped: items that `nx` or `xx` kept from being written.
+        failed: items that were not written, or of which it is not known.
+        failures: the first of the failed keys, each with its exception.
+        skipped_keys: the first of the skipped keys.
+        confirmed_prefix: items, counted from the start of the input, of which every one is settled: written,
+            skipped or reported as failed. A script that starts again may leave out that many.
+        bytes_sent: bytes put on the wire, those that had to be sent again included.
+        seconds: how long the batch took, in seconds.
+    """
+
+    written: int = 0
+    skipped: int = 0
+    failed: int = 0
+    failures: dict[Any, Exception] = field(default_factory=dict)
+    skipped_keys: list[Any] = field(default_factory=list)
+    confirmed_prefix: int = 0
+    bytes_sent: int = 0
+    seconds: float = 0.0
+
+    @property
+    def total(self) -> int:
+        """Items that the batch took from its input and settled."""
+        return self.written + self.skipped + self.failed
+
+    @property
+    def items_per_second(self) -> float:
+        """Items settled a second."""
+        return self.total / self.seconds if self.seconds else 0.0
+
+    def add_failure(self, key: Any, error: Exception) -> None:
+        """Counts a failed item, and keeps it while there is room."""
+        self.failed += 1
+        if len(self.failures) < MAX_FAILURES:
+            self.failures[key] = error
+
+    def add_skipped(self, key: Any) -> None:
+        """Counts an item that a condition kept from being written."""
+        self.skipped += 1
+        if len(self.skipped_keys) < MAX_FAILURES:
+            self.skipped_keys.append(key)
+
+    def summary(self) -> str:
+        """The counts in one line."""
+        parts = [f"{self.written:,} written"]
+        if self.skipped:
+            parts.append(f"{self.skipped:,} skipped")
+        if self.failed:
+            parts.append(f"{self.failed:,} failed")
+        rate = f"{self.items_per_second:,.0f} items/s" if self.seconds else "no time"
+        return f"{', '.join(parts)}; {self.bytes_sent:,} bytes in {self.seconds:.3f} s ({rate})"
+
+    def first_failure(self) -> str:
+        """The first failed key and its reason, in words; empty when nothing failed."""
+        for key, error in self.failures.items():
+            reason = str(error)
+            return reason if repr(key) in reason else f"key {key!r}: {reason}"
+        return ""
+
+
+class Progress(Protocol):
+    """Hears how many items are done."""
+
+    def update(self, done: int) -> None:
+        """`done` items are settled."""
+
+    def close(self) -> None:
+        """There will be no more."""
+
+
+class CallbackProgress:
+    """Hands every step on to a callable `(done, total_or_None)`."""
+
+    def __init__(self, callback: ProgressCallback, total: int | None) -> None:
+        self._callback = callback
+        self._total = total
+
+    def update(self, done: int) -> None:
+        self._callback(done, self._total)
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+
+class LineProgress:
+    """One line on a terminal, rewritten a few times a second."""
+
+    INTERVAL = 0.2
+
+    def __init__(self, total: int | None, stream: TextIO) -> None:
+        self._total = total
+        self._stream = stream
+        self._started = self._drawn = time.monotonic()
+        self._done = 0
+
+    def update(self, done: int) -> None:
+        self._done = done
+        now = time.monotonic()
+        if now - self._drawn >= self.INTERVAL:
+            self._drawn = now
+            self._draw()
+
+    def _draw(self) -> None:
+        rate = self._done / max(time.monotonic() - self._started, 1e-9)
+        of = f" of {self._total:,}" if self._total is not None else ""
+        self._stream.write(f"\r{self._done:,}{of} items, {rate:,.0f} items/s ")
+        self._stream.flush()
+
+    def close(self) -> None:
+        self._draw()
+        self._stream.write("\n")
+        self._stream.flush()
+
+
+class RichProgress:
+    """rich's bar, where rich is installed."""
+
+    def __init__(self, total: int | None, stream: TextIO) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._bar = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.speed:,.0f} items/s"),
+            TimeRemainingColumn(),
+            console=Console(file=stream),
+        )
+        self._task = self._bar.add_task("items", total=total)
+        self._bar.start()
+
+    def update(self, done: int) -> None:
+        self._bar.update(self._task, completed=done)
+
+    def close(self) -> None:
+        self._bar.stop()
+
+
+def make_progress(progress: bool | ProgressCallback | None, total: int | None) -> Progress | None:
+    """Turns the argument `progress` of the public methods into what hears of the progress."""
+    if not progress:
+        return None
+    if callable(progress):
+        return CallbackProgress(progress, total)
+    stream = sys.stderr
+    if not stream.isatty():
+        return None
+    try:
+        return RichProgress(total, stream)
+    except ImportError:
+        return LineProgress(total, stream)

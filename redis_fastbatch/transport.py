@@ -1,0 +1,305 @@
+"""Moves a flight's bytes over a connection of redis-py's pool.
+
+This is the only file that touches redis-py's private parts. A connection whose ways are known is spoken to
+through its socket, without blocking, so that replies are read whenever sending would wait: neither side's
+buffer can fill up for good. Any other connection is used through its public methods, with the same results.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+import select
+import socket
+import ssl
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from redis import ConnectionPool
+from redis.connection import AbstractConnection
+from redis.exceptions import BusyLoadingError, ConnectionError, ReadOnlyError, ResponseError, TimeoutError
+from redis.sentinel import SentinelManagedConnection
+
+from redis_fastbatch._core.replies import ErrorReply, ReplyReader
+from redis_fastbatch._core.resp import Chunk
+from redis_fastbatch.flight import Flight
+
+logger = logging.getLogger("redis_fastbatch")
+
+_WANTS_READ = (BlockingIOError, ssl.SSLWantReadError)
+_WANTS_WRITE = (BlockingIOError, ssl.SSLWantWriteError)
+_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+# Before redis-py 5.3 a pool asks for the name of the command; since then it warns when given one.
+_takes_name = (
+    inspect.signature(ConnectionPool.get_connection).parameters["command_name"].default
+    is inspect.Parameter.empty
+)
+_GET_CONNECTION_ARGUMENTS = ("MSET",) if _takes_name else ()
+
+
+class Channel(Protocol):
+    """A connection as a flight uses it."""
+
+    def send(self, chunk: Chunk, flight: Flight) -> None:
+        """Sends the whole chunk, taking replies aside when the server does not read on."""
+
+    def receive(self, flight: Flight) -> None:
+        """Waits for replies and lets the flight take them."""
+
+
+class SocketChannel:
+    """Speaks through the socket of a redis-py connection."""
+
+    def __init__(self, connection: Any, max_value_size: int) -> None:
+        self._connection = connection
+        self._socket: socket.socket = connection._sock
+        self._reader = ReplyReader(max_value_size)
+
+    def __enter__(self) -> SocketChannel:
+        self._socket.setblocking(False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._connection._sock is self._socket:
+            self._socket.settimeout(self._connection.socket_timeout)
+
+    def send(self, chunk: Chunk, flight: Flight) -> None:
+        flight.started(chunk)
+        with memoryview(chunk) as view:  # type: ignore[arg-type]
+            sent = 0
+            while sent < len(view):
+                try:
+                    sent += self._socket.send(view[sent:] if sent else view)
+                except _WOULD_BLOCK as error:
+                    self._wait_to_send(error)
+                except OSError as error:
+                    raise self._lost("writing to", error) from error
+        flight.finished(chunk)
+
+    def _wait_to_send(self, reason: OSError) -> None:
+        readable, _ = self._wait(write=not isinstance(reason, ssl.SSLWantReadError))
+        if readable:
+            self._receive_some()
+
+    def receive(self, flight: Flight) -> None:
+        while not self._receive_some():
+            self._wait(write=False)
+        flight.take(self._reader, self.explain)
+        if self._reader.pushes:
+            self._hand_on_pushes()
+
+    def _receive_some(self) -> bool:
+        """Takes what has arrived; False when nothing has."""
+        try:
+            with self._reader.free_space() as free:
+                size = self._socket.recv_into(free)
+        except _WOULD_BLOCK:
+            return False
+        except OSError as error:
+            raise self._lost("reading from", error) from error
+        if size == 0:
+            raise ConnectionError("Connection closed by server.")
+        self._reader.received(size)
+        return True
+
+    def _wait(self, *, write: bool) -> tuple[bool, bool]:
+        """Waits until the socket can be read, or be written if asked; socket_timeout bounds it."""
+        timeout = self._connection.socket_timeout
+        readable, writable = _wait_for(self._socket, write, timeout)
+        if not readable and not writable:
+            raise TimeoutError(f"no answer from the server within socket_timeout, {timeout} seconds")
+        return readable, writable
+
+    def _lost(self, doing: str, error: OSError) -> ConnectionError:
+        return ConnectionError(f"Error while {doing} socket: {error}")
+
+    def explain(self, reply: ErrorReply) -> Exception:
+        """An error reply as the exception that redis-py makes of it."""
+        error: Exception = self._connection._parser.parse_error(str(reply))
+        if isinstance(error, ReadOnlyError) and _is_sentinel_master(self._connection):
+            # As redis-py does it: the connection is closed, and asks Sentinel for the new master.
+            raise ConnectionError("The previous master is now a slave") from error
+        return error
+
+    def _hand_on_pushes(self) -> None:
+        """RESP3 push messages go to the handlers that redis-py or the user registered."""
+        handle = getattr(self._connection._parser, "handle_push_response", None)
+        for push in self._reader.pushes:
+            if handle is None or "push_request" in inspect.signature(handle).parameters:
+                logger.debug("a push message was left alone: this redis-py has no handlers for it")
+            else:
+                handle(push)
+        self._reader.pushes.clear()
+
+
+class PublicChannel:
+    """Speaks through the public methods of a connection."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> PublicChannel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The connection was never changed."""
+
+    def send(self, chunk: Chunk, flight: Flight) -> None:
+        flight.started(chunk)
+        self._connection.send_packed_command([bytes(memoryview(chunk))])  # type: ignore[arg-type]
+        flight.finished(chunk)
+
+    def receive(self, flight: Flight) -> None:
+        try:
+            reply = self._connection.read_response(disable_decoding=True)
+        except ResponseError as error:
+            reply = error
+        flight.take_reply(reply)
+
+
+def _wait_for(sock: socket.socket, write: bool, timeout: float | None) -> tuple[bool, bool]:
+    if isinstance(sock, ssl.SSLSocket) and sock.pending():
+        return True, False
+    if not hasattr(select, "poll"):
+        readable, writable, _ = select.select([sock], [sock] if write else [], [], timeout)
+        return bool(readable), bool(writable)
+    poller = select.poll()
+    poller.register(sock, select.POLLIN | (select.POLLOUT if write else 0))
+    for _, event in poller.poll(None if timeout is None else timeout * 1000):
+        # An error or hang-up shows when the socket is read.
+        return bool(event & ~select.POLLOUT), bool(event & select.POLLOUT)
+    return False, False
+
+
+def _is_sentinel_master(connection: Any) -> bool:
+    return isinstance(connection, SentinelManagedConnection) and bool(connection.connection_pool.is_master)
+
+
+def _is_known(connection: Any) -> bool:
+    """Whether this is a connection whose socket may be used: redis-py's own reading and writing, nothing
+    received that redis-py's parser holds back."""
+    kind = type(connection)
+    if not isinstance(connection, AbstractConnection) or not isinstance(connection._sock, socket.socket):
+        return False
+    if kind.send_packed_command is not AbstractConnection.send_packed_command:
+        return False
+    if kind.read_response not in (
+        AbstractConnection.read_response,
+        SentinelManagedConnection.read_response,
+    ):
+        return False
+    parser = connection._parser
+    if hasattr(parser, "_reader"):
+        return not parser._reader.has_data()
+    return hasattr(parser, "_buffer") and not parser._buffer.unread_bytes()
+
+
+class _ProgressMade(Exception):
+    """A connection was lost after replies had come over it: retrying begins to count anew."""
+
+
+class Lease:
+    """A connection borrowed from a client's pool, with the retry policy that it carries.
+
+    Args:
+        client: a redis.Redis.
+        max_value_size: longer values are refused on reading, in bytes; 0 for no limit.
+    """
+
+    def __init__(self, client: Any, connection: Any, max_value_size: int = 0) -> None:
+        self.client = client
+        self.connection = connection
+        self._max_value_size = max_value_size
+
+    def run(self, flight: Flight) -> None:
+        """Carries out a flight, over a new connection where the retry policy allows one.
+
+        Raises:
+            redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: after the last retry, or at once
+                where what was under way may not be repeated.
+        """
+        seed: list[Exception] = []
+
+        def attempt() -> None:
+            if seed:
+                raise seed.pop()
+            settled = flight.settled
+            try:
+                self._pump(flight)
+            except (ConnectionError, TimeoutError) as error:
+                if not flight.interrupted():
+                    raise _Unrepeatable from error
+                if flight.settled > settled:
+                    raise _ProgressMade from error
+                raise
+
+        while True:
+            try:
+                self.connection.retry.call_with_retry(attempt, lambda error: self.connection.disconnect())
+                return
+            except _ProgressMade as progress:
+                assert isinstance(progress.__cause__, Exception)
+                seed.append(progress.__cause__)
+            except _Unrepeatable as final:
+                assert isinstance(final.__cause__, Exception)
+                self._give_up(flight, final.__cause__)
+                raise final.__cause__ from None
+            except BusyLoadingError as error:
+                if not flight.patient:
+                    self._give_up(flight, error)
+                    raise
+                flight.patient = False
+            except BaseException as error:
+                self._give_up(flight, error)
+                raise
+
+    def _give_up(self, flight: Flight, error: BaseException) -> None:
+        self.connection.disconnect()
+        flight.abandon(error)
+
+    def _pump(self, flight: Flight) -> None:
+        with self._channel() as channel:
+            while not flight.done:
+                chunk = flight.next_chunk()
+                if chunk is not None:
+                    channel.send(chunk, flight)
+                elif flight.in_flight:
+                    channel.receive(flight)
+
+    def _channel(self) -> Any:
+        self.connection.connect()
+        self.connection.check_health()
+        if _is_known(self.connection):
+            return SocketChannel(self.connection, self._max_value_size)
+        return PublicChannel(self.connection)
+
+    def ask(self, *command: str) -> Any:
+        """One command and its reply, as the connection's own methods send and read them.
+
+        Raises:
+            redis.exceptions.ResponseError: the server refused it.
+        """
+        self.connection.send_command(*command)
+        return self.connection.read_response(disable_decoding=True)
+
+
+class _Unrepeatable(Exception):
+    """The connection was lost while commands were under way that must not be sent twice."""
+
+
+@contextlib.contextmanager
+def lease(client: Any, max_value_size: int = 0) -> Iterator[Lease]:
+    """Borrows a connection of the client's pool, or the one connection of a single-connection client."""
+    if client.connection is not None:
+        lock = getattr(client, "single_connection_lock", None) or contextlib.nullcontext()
+        with lock:
+            yield Lease(client, client.connection, max_value_size)
+        return
+    pool = client.connection_pool
+    connection = pool.get_connection(*_GET_CONNECTION_ARGUMENTS)
+    try:
+        yield Lease(client, connection, max_value_size)
+    finally:
+        pool.release(connection)
