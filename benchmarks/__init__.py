@@ -1,0 +1,1 @@
+"""redis_fastbatch against its peers and against the wire itself: see README.md in this directory."""

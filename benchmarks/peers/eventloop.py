@@ -1,0 +1,57 @@
+"""Runs asyncio clients from a benchmark that is not asynchronous, all on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Generic, TypeVar
+
+Client = TypeVar("Client")
+Result = TypeVar("Result")
+
+
+@functools.cache
+def _loop() -> asyncio.AbstractEventLoop:
+    # One for all: valkey-glide hands its answers to the loop of the process's first client, and a second
+    # client on another loop would wait for ever.
+    return asyncio.new_event_loop()
+
+
+class OpenClient(Generic[Client]):
+    """An asyncio client that stays open between calls.
+
+    Attributes:
+        client: the client, entered as its context manager.
+    """
+
+    def __init__(self, open_client: Callable[[], AbstractAsyncContextManager[Client]]) -> None:
+        self._loop = _loop()
+        self._closing = asyncio.Event()
+        opened: asyncio.Future[Client] = self._loop.create_future()
+        self._owner = self._loop.create_task(self._hold(open_client, opened))
+        self._loop.run_until_complete(asyncio.wait({opened, self._owner}, return_when="FIRST_COMPLETED"))
+        if self._owner.done():
+            self._owner.result()
+        self.client = opened.result()
+
+    def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        """Runs a coroutine to its end."""
+        return self._loop.run_until_complete(coroutine)
+
+    def close(self) -> None:
+        """Closes the client."""
+        self._closing.set()
+        self._loop.run_until_complete(self._owner)
+
+    async def _hold(
+        self,
+        open_client: Callable[[], AbstractAsyncContextManager[Client]],
+        opened: asyncio.Future[Client],
+    ) -> None:
+        # One task enters and leaves the client: coredis keeps a task group open in between, which anyio lets
+        # nobody leave but the task that entered it.
+        async with open_client() as client:
+            opened.set_result(client)
+            await self._closing.wait()

@@ -1,0 +1,44 @@
+"""redis-toolkit itself, the library that redis_fastbatch.toolkit replaces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from importlib.metadata import version
+from io import StringIO
+from typing import Any
+
+from benchmarks.peers.base import DATABASES, Peer
+from benchmarks.servers import Endpoint
+
+# What it says of its loggers while it is imported does not belong into the tables. The loggers keep the
+# stream they find here; errors reach us as exceptions.
+with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+    from redis_toolkit import RedisOptions, RedisToolkit
+
+
+class Toolkit(Peer):
+    """Its batch_set, a MULTI/EXEC pipeline of JSON values, and its batch_get; it has no batch with expiry."""
+
+    name = f"redis-toolkit {version('redis-toolkit')}"
+    operations = frozenset({"set", "get"})
+    wire = "toolkit"
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        options = RedisOptions(
+            # Without the line it would otherwise log for every batch.
+            is_logger_info=False,
+            log_level="ERROR",
+            # Its validation stays on, as it is by default, but a batch may be larger than 100 MB.
+            max_value_size=512 * 1024 * 1024,
+        )
+        self._toolkit = RedisToolkit(redis=endpoint.client(DATABASES[self.wire]), options=options)
+
+    def set(self, items: Mapping[str, Any]) -> None:
+        self._toolkit.batch_set(items)
+
+    def get(self, keys: Sequence[str]) -> dict[str, Any]:
+        return self._toolkit.batch_get(keys)
+
+    def close(self) -> None:
+        self._toolkit.cleanup()
