@@ -1,0 +1,179 @@
+"""The floor: what the wire and the server take by themselves, with nothing to encode or decode.
+
+A bare blocking socket sends commands that were encoded beforehand, and throws the replies away as it receives
+them. How the bytes are cut into sends makes a difference, because the server works on the first ones while the
+next are under way: so each batch is sent in several ways, and the fastest is the floor.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from benchmarks import wire
+from benchmarks.servers import Endpoint
+from benchmarks.wire import Command, Pair
+
+SLICE = 32 * 1024
+KEYS_PER_MGET = 1_000
+# While no more replies than this are unread, they fit into the buffers of the two sockets: the server never has
+# to wait for us before it reads on, and a blocking send cannot deadlock. A piece may owe more by itself (a
+# buffer of a hundred thousand SETs does): the server keeps what the sockets do not hold, and still reads on.
+UNREAD = 64 * 1024
+TIMEOUT_SECONDS = 120
+
+
+class FloorError(Exception):
+    """The server answered something else than the batch must bring."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one send takes, and how many bytes of replies the server owes for the commands that end in it."""
+
+    data: memoryview
+    owed: int
+
+
+@dataclass(frozen=True)
+class Script:
+    """A batch, cut into sends.
+
+    Attributes:
+        unread: replies are read, before the next send, until no more than these bytes of them are missing.
+        reply: all that the server must answer.
+    """
+
+    name: str
+    pieces: Sequence[Piece]
+    unread: int
+    reply: bytes
+
+
+def write_scripts(pairs: Sequence[Pair], seconds: int | None, msetex: bool) -> list[Script]:
+    """Returns the ways of storing the pairs, to expire or not.
+
+    With expiry and without MSETEX, these are a SET for each pair.
+    """
+    command = _write_command(seconds, msetex)
+    whole = command(pairs)
+    parts = [command(run) for run in wire.by_bytes(pairs, SLICE)]
+    a_command_each = seconds is not None and not msetex
+    ends = _ends([command([pair]) for pair in pairs] if a_command_each else [whole])
+    return [
+        Script("floor, one buffer", [Piece(memoryview(whole.data), len(whole.reply))], UNREAD, whole.reply),
+        Script("floor, 32 KiB commands", _piece_each(parts), UNREAD, _replies(parts)),
+        Script("floor, 32 KiB slices", _sliced(whole, ends), UNREAD, whole.reply),
+    ]
+
+
+def read_scripts(pairs: Sequence[Pair]) -> list[Script]:
+    """Returns the ways of reading the pairs back, once they are stored."""
+    whole = wire.mget(pairs)
+    parts = [wire.mget(pairs[start : start + KEYS_PER_MGET]) for start in range(0, len(pairs), KEYS_PER_MGET)]
+    reply = _replies(parts)
+    # The second in flight: the server works on one command while we receive the other's reply.
+    two = max(len(part.reply) for part in parts)
+    return [
+        Script("floor, one MGET", [Piece(memoryview(whole.data), len(whole.reply))], 0, whole.reply),
+        Script("floor, 1,000 keys a MGET", _piece_each(parts), 0, reply),
+        Script("floor, 1,000 keys a MGET, two in flight", _piece_each(parts), two, reply),
+    ]
+
+
+class BareSocket:
+    """A connection without a client library."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._socket = socket.create_connection((endpoint.host, endpoint.port))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # The kernel's timeout: Python's own would poll before every send and receive.
+        patience = struct.pack("ll", TIMEOUT_SECONDS, 0)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+        self._scrap = memoryview(bytearray(256 * 1024))
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._socket.close()
+
+    def run(self, script: Script) -> None:
+        """Sends a script and receives all of its replies, which are counted by the byte and dropped.
+
+        Raises:
+            FloorError: the replies are longer than they should be.
+        """
+        self._exchange(script, self._drop)
+
+    def check(self, script: Script) -> None:
+        """Does the same and compares every byte of the replies.
+
+        Raises:
+            FloorError: there is a difference.
+        """
+        received = bytearray()
+
+        def keep() -> int:
+            data = self._socket.recv(len(self._scrap))
+            received.extend(data)
+            return len(data)
+
+        self._exchange(script, keep)
+        if received != script.reply:
+            raise FloorError(f"{script.name}: the replies begin with {bytes(received[:80])!r}")
+
+    def _drop(self) -> int:
+        return self._socket.recv_into(self._scrap)
+
+    def _exchange(self, script: Script, receive: Callable[[], int]) -> None:
+        send = self._socket.sendall
+        owed = 0
+        for piece in script.pieces:
+            send(piece.data)
+            owed += piece.owed
+            while owed > script.unread:
+                owed -= _some(receive())
+        while owed > 0:
+            owed -= _some(receive())
+        if owed:
+            raise FloorError(f"{script.name}: {-owed} bytes more than the replies are long")
+
+
+def _some(received: int) -> int:
+    if not received:
+        raise FloorError("the server closed the connection")
+    return received
+
+
+def _write_command(seconds: int | None, msetex: bool) -> Callable[[Sequence[Pair]], Command]:
+    if seconds is None:
+        return wire.mset
+    expiring = wire.msetex if msetex else wire.set_ex
+    return lambda pairs: expiring(pairs, seconds)
+
+
+def _piece_each(commands: Iterable[Command]) -> list[Piece]:
+    return [Piece(memoryview(command.data), len(command.reply)) for command in commands]
+
+
+def _replies(commands: Iterable[Command]) -> bytes:
+    return b"".join(command.reply for command in commands)
+
+
+def _ends(commands: Sequence[Command]) -> list[int]:
+    return list(accumulate(len(command.data) for command in commands))
+
+
+def _sliced(whole: Command, ends: Sequence[int]) -> list[Piece]:
+    """Cuts at every 32 KiB, whatever is there; `ends` is where the buffer's commands end."""
+    view = memoryview(whole.data)
+    reply_length = len(whole.reply) // len(ends)
+    pieces = []
+    for start in range(0, len(view), SLICE):
+        ended = bisect_right(ends, start + SLICE) - bisect_right(ends, start)
+        pieces.append(Piece(view[start : start + SLICE], ended * reply_length))
+    return pieces
