@@ -41,13 +41,13 @@ COMMAND_ITEMS = 1000
 WINDOW_BYTES = 512 * 1024
 """Bytes that may be sent and not yet be confirmed."""
 
-REPLY_BYTES = 128 * 1024
+REPLY_BYTES = 64 * 1024
 """The size of a reply that reading aims at when it chooses how many keys a command asks for."""
 
 FIRST_KEYS = 100
 """Keys the first command asks for, while the size of the values is not known."""
 
-READ_WINDOW = 3
+READ_WINDOW = 6
 """Commands that read and are under way at the same time."""
 
 # Errors that say nothing of the items: every one would be refused alike.

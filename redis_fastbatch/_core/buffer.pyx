@@ -11,7 +11,7 @@ from libc.string cimport memcpy, memmove
 
 cdef Py_ssize_t FIRST_CAPACITY = 4096
 cdef Py_ssize_t MAX_CAPACITY = (<Py_ssize_t>1) << 40
-cdef Py_ssize_t RECEIVE_CAPACITY = 64 * 1024
+cdef Py_ssize_t RECEIVE_CAPACITY = 128 * 1024
 
 
 cdef class OutputBuffer:

@@ -9,7 +9,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_Check
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.datetime cimport PyDateTime_CheckExact, PyDelta_CheckExact, import_datetime
-from cpython.dict cimport PyDict_Check, PyDict_CheckExact, PyDict_Next, PyDict_Size
+from cpython.dict cimport PyDict_Check, PyDict_CheckExact, PyDict_Next
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check, PyFloat_CheckExact
 from cpython.list cimport PyList_Check, PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.long cimport PyLong_AsUnsignedLongLong, PyLong_Check, PyLong_CheckExact
@@ -50,6 +50,7 @@ from msgpack import ExtType, Timestamp
 from redis_fastbatch.errors import EncodeError, FastBatchError
 
 cdef extern from "Python.h":
+    Py_ssize_t PyDict_GET_SIZE(dict mapping)
     long long PyLong_AsLongLongAndOverflow(object number, int* overflow) except? -1
 
 import_datetime()
@@ -181,7 +182,7 @@ cdef class Packer:
             PyBuffer_Release(&view)
 
     cdef int pack_dict(self, dict mapping, OutputBuffer out, int depth) except -1:
-        cdef Py_ssize_t count = PyDict_Size(mapping)
+        cdef Py_ssize_t count = PyDict_GET_SIZE(mapping)
         cdef Py_ssize_t packed = 0
         cdef Py_ssize_t position = 0
         cdef PyObject* next_key
@@ -196,11 +197,14 @@ cdef class Packer:
                 self.pack_str(key, out)
             else:
                 self.pack(key, out, depth)
-            self.pack(value, out, depth)
+            if PyUnicode_CheckExact(value):
+                self.pack_str(value, out)
+            else:
+                self.pack(value, out, depth)
             packed += 1
-            if PyDict_Size(mapping) != count:
+            if PyDict_GET_SIZE(mapping) != count:
                 break
-        if packed != count or PyDict_Size(mapping) != count:
+        if packed != count or PyDict_GET_SIZE(mapping) != count:
             changed_size("a dict")
         return 0
 

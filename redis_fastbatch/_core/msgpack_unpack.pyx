@@ -15,7 +15,7 @@ from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint16_t, uint32_t, 
 from libc.string cimport memcpy
 
 from redis_fastbatch._core.interned cimport make_text
-from redis_fastbatch._core.rows cimport RowShape, make_shape
+from redis_fastbatch._core.rows cimport RowShape, make_shape, put_value
 from redis_fastbatch._core.utf8 cimport same_bytes
 
 import datetime
@@ -285,7 +285,7 @@ cdef class Unpacker:
             c.p += size
             marker = c.p[0]
             holds_containers |= 0x80 <= marker < 0xA0 or 0xC7 <= marker < 0xCA or 0xD4 <= marker < 0xE0
-            shape.put(row, slots, i, self.unpack(c))
+            put_value(shape, row, slots, i, self.unpack(c))
         if holds_containers and slots != NULL and not tracked:
             PyObject_GC_Track(row)
         shape.misses = 0

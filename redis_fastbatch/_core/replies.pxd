@@ -3,6 +3,21 @@ from redis_fastbatch._core.buffer cimport ReceiveBuffer
 from redis_fastbatch._core.codec cimport ValueCodec
 
 
+cdef class ValueRun:
+    """How far the values of some keys are read."""
+
+    cdef list keys
+    cdef list pairs
+    cdef dict mapping
+    cdef list refused
+    cdef object default
+    cdef Py_ssize_t count
+    cdef Py_ssize_t done
+    cdef Py_ssize_t undecodable   # behind the value that is being decoded
+
+    cdef int put(self, object value) except -1
+
+
 cdef class ReplyReader(ReceiveBuffer):
     """Reads the replies of a batch from received bytes."""
 
@@ -16,4 +31,6 @@ cdef class ReplyReader(ReceiveBuffer):
     cdef object parse(self, Py_ssize_t stop)
     cdef bint is_quiet(self, Py_ssize_t stop) noexcept
     cdef bint skip_pushes(self) except -1
-    cdef object decode(self, ValueCodec codec, Py_ssize_t start, Py_ssize_t size, object key, list failures)
+    cdef int run_values(self, ValueRun run, ValueCodec codec) except -1
+    cdef bint other_value(self, ValueRun run) except -1
+    cdef Py_ssize_t bulk_start(self, Py_ssize_t* size) except -2

@@ -33,6 +33,29 @@ cdef Py_ssize_t broken(str reason) except -2:
     raise InvalidResponse(f"Protocol Error: {reason}")
 
 
+cdef class ValueRun:
+    def __init__(self, list keys, Py_ssize_t done, default, out):
+        self.keys = keys
+        self.count = len(keys)
+        self.done = done
+        self.default = default
+        self.refused = []
+        if isinstance(out, dict):
+            self.mapping = out
+        else:
+            self.pairs = out
+
+    cdef int put(self, object value) except -1:
+        """The value of the next key."""
+        cdef object key = self.keys[self.done]
+        if self.mapping is not None:
+            PyDict_SetItem(self.mapping, key, value)
+        else:
+            self.pairs.append((key, value))
+        self.done += 1
+        return 0
+
+
 cdef class ReplyReader(ReceiveBuffer):
     """Received bytes and where reading stands in them.
 
@@ -187,68 +210,90 @@ cdef class ReplyReader(ReceiveBuffer):
                 connection is of no further use.
             redis.exceptions.InvalidResponse: the bytes are no RESP.
         """
-        cdef Py_ssize_t count = len(keys)
-        cdef Py_ssize_t stop, size
-        cdef dict mapping = out if isinstance(out, dict) else None
-        cdef object key, value
-        while done < count and self.position < self.end:
-            key = keys[done]
+        cdef ValueRun run = ValueRun(keys, done, default, out)
+        while True:
+            try:
+                self.run_values(run, codec)
+                failures.extend([(key, None, error) for key, error in run.refused])
+                return run.done
+            except DecodeError as error:
+                if not run.undecodable:
+                    raise
+                error.key = run.keys[run.done]
+                data = PyBytes_FromStringAndSize(self.data + self.position, run.undecodable - 2 - self.position)
+                failures.append((error.key, data[data.index(b"\n") + 1:], error))
+                self.position = run.undecodable
+                run.undecodable = 0
+                run.put(default)
+                self.elements -= self.elements > 0
+
+    cdef int run_values(self, ValueRun run, ValueCodec codec) except -1:
+        """Reads values until they or the received bytes end."""
+        cdef Py_ssize_t start, size
+        while run.done < run.count and self.position < self.end:
             if self.data[self.position] == c'$':
-                stop = self.line_end(self.position)
-                if stop == INCOMPLETE:
-                    break
-                size = self.integer(self.position + 1, stop)
-                if size >= 0:
-                    if self.max_value_size and size > self.max_value_size:
-                        raise DecodeError(f"a value of {size} bytes: max_value_size is "
-                                          f"{self.max_value_size}", 0, key)
-                    if self.end - stop - 4 < size:
-                        break
-                    if self.data[stop + 2 + size] != c'\r' or self.data[stop + 3 + size] != c'\n':
-                        broken("a bulk string that does not end where its length says")
-                    value = self.decode(codec, stop + 2, size, key, failures)
-                    if value is NOTHING:
-                        value = default
-                    self.position = stop + 4 + size
+                start = self.bulk_start(&size)
+                if start == INCOMPLETE:
+                    return 0
+                if size < 0:
+                    run.put(run.default)
+                    self.position = start
                 else:
-                    value = default
-                    self.position = stop + 2
+                    if self.max_value_size and size > self.max_value_size:
+                        raise DecodeError(f"a value of {size} bytes: max_value_size is {self.max_value_size}",
+                                          0, run.keys[run.done])
+                    if self.end - start - 2 < size:
+                        return 0
+                    if self.data[start + size] != c'\r' or self.data[start + size + 1] != c'\n':
+                        broken("a bulk string that does not end where its length says")
+                    run.undecodable = start + size + 2
+                    value = codec.decode(self.data + start, size)
+                    run.undecodable = 0
+                    run.put(value)
+                    self.position = start + size + 2
             elif self.end - self.position >= 3 and memcmp(self.data + self.position, b"_\r\n", 3) == 0:
-                value = default
+                run.put(run.default)
                 self.position += 3
-            else:
-                if self.data[self.position] == c'>' and not self.elements:
-                    if not self.skip_pushes():
-                        break
-                    continue
-                whole = self.reply()
-                if whole is None:
-                    break
-                value = default
-                if isinstance(whole[0], ErrorReply):
-                    if not str(whole[0]).startswith("WRONGTYPE"):
-                        failures.append((key, None, whole[0]))
-                elif whole[0] is not None:
-                    broken(f"a bulk string expected, found {whole[0]!r:.80}")
-            done += 1
+            elif self.data[self.position] == c'>' and not self.elements:
+                if not self.skip_pushes():
+                    return 0
+                continue
+            elif not self.other_value(run):
+                return 0
             if self.elements:
                 self.elements -= 1
-            if mapping is not None:
-                PyDict_SetItem(mapping, key, value)
-            else:
-                (<list>out).append((key, value))
-        return done
+        return 0
 
-    cdef object decode(self, ValueCodec codec, Py_ssize_t start, Py_ssize_t size, object key, list failures):
-        try:
-            return codec.decode(self.data + start, size)
-        except DecodeError as error:
-            error.key = key
-            failures.append((key, PyBytes_FromStringAndSize(self.data + start, size), error))
-            return NOTHING
+    cdef bint other_value(self, ValueRun run) except -1:
+        """A reply in a value's place that is neither a bulk string nor null; False when it is not complete."""
+        whole = self.reply()
+        if whole is None:
+            return False
+        if isinstance(whole[0], ErrorReply):
+            if not str(whole[0]).startswith("WRONGTYPE"):
+                run.refused.append((run.keys[run.done], whole[0]))
+        elif whole[0] is not None:
+            broken(f"a bulk string expected, found {whole[0]!r:.80}")
+        run.put(run.default)
+        return True
 
-
-cdef object NOTHING = object()
+    cdef Py_ssize_t bulk_start(self, Py_ssize_t* size) except -2:
+        """Where the bytes of the bulk string at `position` begin; INCOMPLETE when not even its header is there."""
+        cdef Py_ssize_t at = self.position + 1
+        cdef Py_ssize_t number = 0
+        while at < self.end and c'0' <= self.data[at] <= c'9' and at - self.position < LONGEST_NUMBER:
+            number = number * 10 + (self.data[at] - c'0')
+            at += 1
+        if self.end - at >= 2 and self.data[at] == c'\r' and self.data[at + 1] == c'\n' and at > self.position + 1:
+            size[0] = number
+            return at + 2
+        at = self.line_end(self.position)
+        if at == INCOMPLETE:
+            if self.end - self.position > LONGEST_NUMBER + 3:
+                broken("a bulk string's header without an end")
+            return INCOMPLETE
+        size[0] = self.integer(self.position + 1, at)
+        return at + 2
 
 
 cdef Py_ssize_t reply_end(ReplyReader reader, Py_ssize_t start, int depth) except -2:

@@ -7,7 +7,7 @@ written right-aligned into headroom before the first item.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
-from cpython.dict cimport PyDict_CheckExact, PyDict_Next, PyDict_Size
+from cpython.dict cimport PyDict_CheckExact, PyDict_Next
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
@@ -35,6 +35,7 @@ cdef bytes EXEC = b"*1\r\n$4\r\nEXEC\r\n"
 
 
 cdef extern from "Python.h":
+    Py_ssize_t PyDict_GET_SIZE(dict mapping)
     PyObject* PyIter_Next(object iterator) except? NULL
 
 
@@ -277,7 +278,7 @@ cdef class ItemSource:
         self.pairs = pairs
         if pairs and PyDict_CheckExact(items):
             self.mapping = items
-            self.size = PyDict_Size(items)
+            self.size = PyDict_GET_SIZE(items)
         elif pairs and isinstance(items, Mapping):
             self.iterator = iter(items.items())
         elif isinstance(items, (str, bytes, bytearray)):
@@ -307,7 +308,7 @@ cdef class ItemSource:
     cdef bint advance_mapping(self) except -1:
         cdef PyObject* key
         cdef PyObject* value
-        if PyDict_Size(self.mapping) != self.size:
+        if PyDict_GET_SIZE(self.mapping) != self.size:
             raise RuntimeError("the dict of items changed size while it was written")
         if not PyDict_Next(self.mapping, &self.position, &key, &value):
             self.mapping = None

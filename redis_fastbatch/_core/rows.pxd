@@ -1,5 +1,7 @@
 # cython: language_level=3
+from cpython.dict cimport PyDict_SetItem
 from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
 
 
 cdef class RowShape:
@@ -16,7 +18,18 @@ cdef class RowShape:
 
     cdef dict blank(self)
     cdef PyObject** slots(self, dict row) noexcept
-    cdef int put(self, dict row, PyObject** slots, Py_ssize_t i, object value) except -1
+
+
+cdef inline int put_value(RowShape shape, dict row, PyObject** slots, Py_ssize_t i, object value) except -1:
+    """Makes `value` the row's value number `i`; `slots` are shape.slots(row)."""
+    cdef PyObject* old
+    if slots == NULL:
+        return PyDict_SetItem(row, shape.names[i], value)
+    old = slots[i]
+    Py_INCREF(value)
+    slots[i] = <PyObject*>value
+    Py_DECREF(<object>old)
+    return 0
 
 
 cdef RowShape make_shape(tuple names, list encoded)

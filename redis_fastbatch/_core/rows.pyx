@@ -10,10 +10,9 @@ dict proves it right (`direct`), else values go in through PyDict_SetItem.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cpython.dict cimport PyDict_Copy, PyDict_SetItem
+from cpython.dict cimport PyDict_Copy
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
 
 cdef extern from *:
     """
@@ -76,16 +75,6 @@ cdef class RowShape:
 
     cdef PyObject** slots(self, dict row) noexcept:
         return fastbatch_dict_slots(row) if self.direct else NULL
-
-    cdef int put(self, dict row, PyObject** slots, Py_ssize_t i, object value) except -1:
-        cdef PyObject* old
-        if slots == NULL:
-            return PyDict_SetItem(row, self.names[i], value)
-        old = slots[i]
-        Py_INCREF(value)
-        slots[i] = <PyObject*>value
-        Py_DECREF(<object>old)
-        return 0
 
 
 cdef RowShape make_shape(tuple names, list encoded):
