@@ -183,7 +183,7 @@ class WriteFlight:
 
     def _encode(self) -> Chunk | None:
         writer = self._writer
-        chunk = self._spare.pop() if self._spare else Chunk(writer.command)
+        chunk = self._spare.pop() if self._spare else writer.blank()
         position = self._taken
         writer.fill(chunk)
         failures = writer.failures[:]

@@ -21,8 +21,9 @@ cdef class Chunk(OutputBuffer):
     """Whole commands, and the items that are in them."""
 
     cdef readonly Command command
-    cdef readonly list keys
-    cdef readonly list values
+    cdef list item_keys
+    cdef list item_values
+    cdef Py_ssize_t items
     cdef readonly bint sealed
     cdef Py_ssize_t value_width      # digits of the last value's length, a guess for the next one's
 
@@ -31,6 +32,8 @@ cdef class Chunk(OutputBuffer):
     cdef int put_bulk(self, const char* data, Py_ssize_t size) except -1
     cdef int put_item(self, object key, object value, ValueCodec codec, str encoding, str errors) except -1
     cdef int take_back(self, Py_ssize_t mark) except -1
+    cdef Chunk blank(self, Command command)
+    cdef int adopt(self, Chunk other, Py_ssize_t i) except -1
 
 
 cdef class ItemSource:

@@ -104,12 +104,7 @@ cdef class Command:
 
 
 cdef class Chunk(OutputBuffer):
-    """Some whole commands in one buffer, with the keys and values that they carry.
-
-    Attributes:
-        keys: the items' keys as the caller gave them.
-        values: their values; empty for a command without values.
-    """
+    """Some whole commands in one buffer, with the keys and values that they carry."""
 
     def __init__(self, Command command):
         self.restart(command)
@@ -117,8 +112,9 @@ cdef class Chunk(OutputBuffer):
     def restart(self, Command command):
         """Empties the chunk for new items, keeping its memory."""
         self.command = command
-        self.keys = []
-        self.values = []
+        self.item_keys = []
+        self.item_values = []
+        self.items = 0
         self.sealed = False
         self.reset(0)
         self.shrink(MAX_CAPACITY_KEPT)
@@ -130,12 +126,22 @@ cdef class Chunk(OutputBuffer):
     @property
     def count(self):
         """Items in the chunk."""
-        return len(self.keys)
+        return self.items
+
+    @property
+    def keys(self):
+        """The items' keys as the caller gave them."""
+        return self.item_keys
+
+    @property
+    def values(self):
+        """Their values; empty for a command without values."""
+        return self.item_values
 
     @property
     def replies(self):
         """Replies the server sends for it, EXEC's array counted as one."""
-        cdef Py_ssize_t replies = 1 if self.command.many else len(self.keys)
+        cdef Py_ssize_t replies = 1 if self.command.many else self.items
         return replies + 2 if self.command.transaction else replies
 
     cdef int put_bulk(self, const char* data, Py_ssize_t size) except -1:
@@ -211,7 +217,7 @@ cdef class Chunk(OutputBuffer):
     def seal(self):
         """Completes the commands: from here on the chunk can be sent."""
         cdef Command command = self.command
-        cdef Py_ssize_t count = len(self.keys)
+        cdef Py_ssize_t count = self.items
         cdef bytes header = MULTI if command.transaction else b""
         if self.sealed:
             return
@@ -234,10 +240,10 @@ cdef class Chunk(OutputBuffer):
 
         What was serialized once is not serialized again: the bytes are taken over.
         """
-        cdef Chunk other = Chunk(command)
+        cdef Chunk other = self.blank(command)
         cdef const char* p = self.data + self.command.headroom
         cdef const char* item
-        cdef Py_ssize_t count = len(self.keys)
+        cdef Py_ssize_t count = self.items
         cdef Py_ssize_t i, prefix, suffix
         wanted = None if positions is None else set(positions)
         prefix = 0 if self.command.many else PyBytes_GET_SIZE(self.command.prefix)
@@ -253,12 +259,22 @@ cdef class Chunk(OutputBuffer):
                 other.append(item, p - item)
                 if not command.many:
                     other.append(PyBytes_AS_STRING(command.suffix), PyBytes_GET_SIZE(command.suffix))
-                other.keys.append(self.keys[i])
-                if self.values:
-                    other.values.append(self.values[i])
+                other.adopt(self, i)
             p += suffix
         other.seal()
         return other
+
+    cdef Chunk blank(self, Command command):
+        """An empty chunk of the same kind."""
+        return Chunk(command)
+
+    cdef int adopt(self, Chunk other, Py_ssize_t i) except -1:
+        """Counts item i of `other`, whose bytes were appended, among its own."""
+        self.item_keys.append(other.item_keys[i])
+        if other.item_values:
+            self.item_values.append(other.item_values[i])
+        self.items += 1
+        return 0
 
 
 cdef const char* after_bulk(const char* p) noexcept:
@@ -366,6 +382,10 @@ cdef class BatchWriter:
         self.errors = errors
         self.failures = []
 
+    def blank(self):
+        """An empty chunk for fill()."""
+        return Chunk(self.command)
+
     def use(self, Command command):
         """Takes another command for the chunks that follow."""
         self.command = command
@@ -394,18 +414,17 @@ cdef class BatchWriter:
         """True when the items are at their end, False when the chunk is full."""
         cdef ItemSource source = self.source
         cdef Py_ssize_t limit = chunk.start + self.max_bytes
-        cdef Py_ssize_t count = len(chunk.keys)
-        while count < self.max_items and chunk.end < limit:
+        while chunk.items < self.max_items and chunk.end < limit:
             if not source.advance():
                 return True
             self.mark = chunk.end
             self.in_item = True
             chunk.put_item(source.key, source.value, self.codec, self.encoding, self.errors)
             self.in_item = False
-            chunk.keys.append(source.key)
+            chunk.item_keys.append(source.key)
             if chunk.command.with_values:
-                chunk.values.append(source.value)
-            count += 1
+                chunk.item_values.append(source.value)
+            chunk.items += 1
         return False
 
     def explained(self, error):
