@@ -5,5 +5,7 @@ from redis_fastbatch._core.buffer cimport OutputBuffer
 cdef class ValueCodec:
     """How a value becomes the bytes of a Redis string, and back."""
 
+    cdef OutputBuffer scratch
+
     cdef int encode(self, object value, OutputBuffer out) except -1
     cdef object decode(self, const char* data, Py_ssize_t size)

@@ -2,11 +2,18 @@
 """The door every codec stands behind: a value into the output buffer, and back from received bytes."""
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport (
+    PyBytes_AS_STRING,
+    PyBytes_CheckExact,
+    PyBytes_FromStringAndSize,
+    PyBytes_GET_SIZE,
+)
 
 from redis_fastbatch._core.buffer cimport OutputBuffer
 
 from redis_fastbatch.errors import DecodeError, EncodeError, FastBatchError
+
+cdef Py_ssize_t SCRATCH_KEPT = 64 * 1024
 
 
 cdef class ValueCodec:
@@ -24,9 +31,17 @@ cdef class ValueCodec:
         Raises:
             EncodeError: the value is not of a type this codec writes.
         """
-        cdef OutputBuffer out = OutputBuffer()
+        # Taken away while in use: `value`'s own code may call dumps() again, and so may other threads.
+        cdef OutputBuffer out = self.scratch
+        self.scratch = None
+        if out is None:
+            out = OutputBuffer()
+        out.reset(0)
         self.encode(value, out)
-        return PyBytes_FromStringAndSize(out.data + out.start, out.end - out.start)
+        data = PyBytes_FromStringAndSize(out.data, out.end)
+        out.shrink(SCRATCH_KEPT)
+        self.scratch = out
+        return data
 
     def loads(self, data):
         """Returns the value that `data` (bytes or any object with a contiguous buffer) holds.
@@ -35,6 +50,8 @@ cdef class ValueCodec:
             DecodeError: the bytes are not what this codec reads.
         """
         cdef Py_buffer view
+        if PyBytes_CheckExact(data):
+            return self.decode(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
             return self.decode(<const char*>view.buf, view.len)

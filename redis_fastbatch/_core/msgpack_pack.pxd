@@ -8,9 +8,6 @@ cdef class Packer:
     cdef object default
 
     cdef int pack(self, object value, OutputBuffer out, int depth) except -1
-    cdef int pack_constant(self, object value, OutputBuffer out) except -1
-    cdef int pack_str(self, object text, OutputBuffer out) except -1
-    cdef bint pack_int(self, object number, OutputBuffer out) except -1
     cdef int pack_binary(self, object value, OutputBuffer out) except -1
     cdef int pack_dict(self, dict mapping, OutputBuffer out, int depth) except -1
     cdef int pack_pairs(self, object mapping, OutputBuffer out, int depth) except -1

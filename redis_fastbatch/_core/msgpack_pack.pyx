@@ -10,13 +10,13 @@ from cpython.bytearray cimport PyByteArray_Check
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.datetime cimport PyDateTime_CheckExact, PyDelta_CheckExact, import_datetime
 from cpython.dict cimport PyDict_Check, PyDict_CheckExact, PyDict_Next
-from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check, PyFloat_CheckExact
+from cpython.float cimport PyFloat_Check
 from cpython.list cimport PyList_Check, PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE
-from cpython.long cimport PyLong_AsUnsignedLongLong, PyLong_Check, PyLong_CheckExact
+from cpython.long cimport PyLong_Check
 from cpython.memoryview cimport PyMemoryView_Check
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_Check, PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
-from cpython.unicode cimport PyUnicode_Check, PyUnicode_CheckExact
+from cpython.unicode cimport PyUnicode_Check
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from redis_fastbatch._core.buffer cimport OutputBuffer, reserve
@@ -33,15 +33,7 @@ from redis_fastbatch._core.msgpack_format cimport (
     put_timestamp,
     put_uint,
 )
-from redis_fastbatch._core.utf8 cimport (
-    PyUnicode_DATA,
-    PyUnicode_GET_LENGTH,
-    PyUnicode_IS_COMPACT_ASCII,
-    PyUnicode_KIND,
-    copy_short,
-    put_utf8,
-    utf8_size,
-)
+from redis_fastbatch._core.utf8 cimport copy_short, put_utf8, utf8_size
 
 import datetime
 
@@ -51,12 +43,24 @@ from redis_fastbatch.errors import EncodeError, FastBatchError
 
 cdef extern from "Python.h":
     Py_ssize_t PyDict_GET_SIZE(dict mapping)
-    long long PyLong_AsLongLongAndOverflow(object number, int* overflow) except? -1
+    long long PyLong_AsLongLongAndOverflow(PyObject* number, int* overflow) except? -1
+    unsigned long long PyLong_AsUnsignedLongLong(PyObject* number) except? 0xFFFFFFFFFFFFFFFF
+    PyObject* Py_None
+    PyObject* Py_True
+    PyObject* Py_False
+    double PyFloat_AS_DOUBLE(PyObject* number)
+    bint PyUnicode_CheckExact(PyObject* value)
+    bint PyLong_CheckExact(PyObject* value)
+    bint PyFloat_CheckExact(PyObject* value)
+    bint PyUnicode_IS_COMPACT_ASCII(PyObject* text)
+    Py_ssize_t PyUnicode_GET_LENGTH(PyObject* text)
+    int PyUnicode_KIND(PyObject* text)
+    void* PyUnicode_DATA(PyObject* text)
 
 import_datetime()
 
-# What msgpack-python allows; deeper values could overflow a small thread stack.
-cdef int MAX_DEPTH = 512
+# What is read, and what msgpack-python allows; deeper values could overflow a small thread stack.
+cdef int MAX_DEPTH = 1024
 cdef object UINT64_MAX = 2**64 - 1
 cdef object EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 
@@ -79,6 +83,89 @@ cdef str unknown(object value):
     return f"a {type(value).__name__} is not of a type that MessagePack holds"
 
 
+cdef int put_constant(PyObject* value, OutputBuffer out) except -1:
+    reserve(out, 1)
+    if value == Py_None:
+        put_nil(out.data + out.end)
+    else:
+        put_bool(out.data + out.end, value == Py_True)
+    out.end += 1
+    return 0
+
+
+cdef inline int put_float(PyObject* number, OutputBuffer out) except -1:
+    reserve(out, 9)
+    put_double(out.data + out.end, PyFloat_AS_DOUBLE(number))
+    out.end += 9
+    return 0
+
+
+cdef inline int put_text(PyObject* text, OutputBuffer out) except -1:
+    cdef Py_ssize_t length = PyUnicode_GET_LENGTH(text)
+    cdef char* p
+    if not PyUnicode_IS_COMPACT_ASCII(text):
+        return put_wide_text(text, out)
+    reserve(out, length + 5)
+    p = put_str_header(out.data + out.end, length32(length, "a str"))
+    copy_short(p, <const char*>PyUnicode_DATA(text), length)
+    out.end = p + length - out.data
+    return 0
+
+
+cdef int put_wide_text(PyObject* text, OutputBuffer out) except -1:
+    cdef Py_ssize_t length = PyUnicode_GET_LENGTH(text)
+    cdef int kind = PyUnicode_KIND(text)
+    cdef void* data = PyUnicode_DATA(text)
+    cdef Py_ssize_t size = utf8_size(kind, data, length)
+    cdef char* p
+    if size < 0:
+        raise EncodeError(
+            f"a str holds the surrogate {(<object>text)[-1 - size]!r} at index {-1 - size}: no UTF-8"
+        )
+    reserve(out, size + 5)
+    p = put_str_header(out.data + out.end, length32(size, "a str"))
+    out.end = put_utf8(p, kind, data, length) - out.data
+    return 0
+
+
+cdef inline bint put_integer(PyObject* number, OutputBuffer out) except -1:
+    """False when the int has more than 64 bits."""
+    cdef int overflow
+    cdef int64_t small = PyLong_AsLongLongAndOverflow(number, &overflow)
+    if overflow:
+        return put_large_integer(number, out)
+    reserve(out, 9)
+    out.end = put_int(out.data + out.end, small) - out.data
+    return True
+
+
+cdef bint put_large_integer(PyObject* number, OutputBuffer out) except -1:
+    if not 0 <= <object>number <= UINT64_MAX:
+        return False
+    reserve(out, 9)
+    out.end = put_uint(out.data + out.end, PyLong_AsUnsignedLongLong(number)) - out.data
+    return True
+
+
+cdef inline bint put_scalar(PyObject* value, OutputBuffer out) except -1:
+    """Packs str, int, float, None and bool; False when it is none of them, or an int that is too large.
+
+    No other code runs meanwhile, so a borrowed reference is good enough.
+    """
+    if PyUnicode_CheckExact(value):
+        put_text(value, out)
+        return True
+    if PyLong_CheckExact(value):
+        return put_integer(value, out)
+    if PyFloat_CheckExact(value):
+        put_float(value, out)
+        return True
+    if value == Py_None or value == Py_True or value == Py_False:
+        put_constant(value, out)
+        return True
+    return False
+
+
 cdef class Packer:
     """Packs what MessagePack knows; hands the rest to `default`, whose result is packed in its place."""
 
@@ -88,18 +175,7 @@ cdef class Packer:
         self.default = default
 
     cdef int pack(self, object value, OutputBuffer out, int depth) except -1:
-        if PyUnicode_CheckExact(value):
-            return self.pack_str(value, out)
-        if PyLong_CheckExact(value):
-            if self.pack_int(value, out):
-                return 0
-            return self.pack_other(value, out, depth)
-        if value is None or value is True or value is False:
-            return self.pack_constant(value, out)
-        if PyFloat_CheckExact(value):
-            reserve(out, 9)
-            put_double(out.data + out.end, PyFloat_AS_DOUBLE(value))
-            out.end += 9
+        if put_scalar(<PyObject*>value, out):
             return 0
         if depth >= MAX_DEPTH:
             raise EncodeError(f"nested more than {MAX_DEPTH} levels deep, or a container that holds itself")
@@ -112,54 +188,6 @@ cdef class Packer:
         if PyTuple_CheckExact(value):
             return self.pack_tuple(<tuple>value, out, depth + 1)
         return self.pack_other(value, out, depth)
-
-    cdef int pack_constant(self, object value, OutputBuffer out) except -1:
-        reserve(out, 1)
-        if value is None:
-            put_nil(out.data + out.end)
-        else:
-            put_bool(out.data + out.end, value is True)
-        out.end += 1
-        return 0
-
-    cdef int pack_str(self, object text, OutputBuffer out) except -1:
-        cdef Py_ssize_t length = PyUnicode_GET_LENGTH(text)
-        cdef Py_ssize_t size
-        cdef int kind
-        cdef void* data
-        cdef char* p
-        if PyUnicode_IS_COMPACT_ASCII(text):
-            reserve(out, length + 5)
-            p = put_str_header(out.data + out.end, length32(length, "a str"))
-            copy_short(p, <const char*>PyUnicode_DATA(text), length)
-            out.end = p + length - out.data
-            return 0
-        kind = PyUnicode_KIND(text)
-        data = PyUnicode_DATA(text)
-        size = utf8_size(kind, data, length)
-        if size < 0:
-            raise EncodeError(f"a str holds the surrogate {text[-1 - size]!r} at index {-1 - size}: no UTF-8")
-        reserve(out, size + 5)
-        p = put_str_header(out.data + out.end, length32(size, "a str"))
-        p = put_utf8(p, kind, data, length)
-        out.end = p - out.data
-        return 0
-
-    cdef bint pack_int(self, object number, OutputBuffer out) except -1:
-        """False when the int has more than 64 bits."""
-        cdef int overflow
-        cdef int64_t small = PyLong_AsLongLongAndOverflow(number, &overflow)
-        cdef uint64_t large
-        if overflow == 0:
-            reserve(out, 9)
-            out.end = put_int(out.data + out.end, small) - out.data
-            return True
-        if overflow < 0 or number > UINT64_MAX:
-            return False
-        large = PyLong_AsUnsignedLongLong(number)
-        reserve(out, 9)
-        out.end = put_uint(out.data + out.end, large) - out.data
-        return True
 
     cdef int pack_binary(self, object value, OutputBuffer out) except -1:
         cdef Py_buffer view
@@ -187,19 +215,17 @@ cdef class Packer:
         cdef Py_ssize_t position = 0
         cdef PyObject* next_key
         cdef PyObject* next_value
-        cdef object key, value
+        cdef object value
         reserve(out, 5)
         out.end = put_map_header(out.data + out.end, length32(count, "a dict")) - out.data
         while PyDict_Next(mapping, &position, &next_key, &next_value):
-            key = <object>next_key
-            value = <object>next_value
-            if PyUnicode_CheckExact(key):
-                self.pack_str(key, out)
-            else:
-                self.pack(key, out, depth)
-            if PyUnicode_CheckExact(value):
-                self.pack_str(value, out)
-            else:
+            if not put_scalar(next_key, out):
+                # Packing the key can run code that takes the value out of the dict.
+                value = <object>next_value
+                self.pack(<object>next_key, out, depth)
+                self.pack(value, out, depth)
+            elif not put_scalar(next_value, out):
+                value = <object>next_value
                 self.pack(value, out, depth)
             packed += 1
             if PyDict_GET_SIZE(mapping) != count:
@@ -230,8 +256,9 @@ cdef class Packer:
         for i in range(count):
             if PyList_GET_SIZE(items) != count:
                 changed_size("a list")
-            item = <object>PyList_GET_ITEM(items, i)
-            self.pack(item, out, depth)
+            if not put_scalar(PyList_GET_ITEM(items, i), out):
+                item = <object>PyList_GET_ITEM(items, i)
+                self.pack(item, out, depth)
         if PyList_GET_SIZE(items) != count:
             changed_size("a list")
         return 0
@@ -286,17 +313,15 @@ cdef class Packer:
         """Packs any type, subclasses too; False when it is none of them. In msgpack-python's
         order, which decides for a class that is several of them."""
         if value is None or value is True or value is False:
-            self.pack_constant(value, out)
+            put_constant(<PyObject*>value, out)
         elif PyLong_Check(value):
-            return self.pack_int(value, out)
+            return put_integer(<PyObject*>value, out)
         elif PyFloat_Check(value):
-            reserve(out, 9)
-            put_double(out.data + out.end, PyFloat_AS_DOUBLE(value))
-            out.end += 9
+            put_float(<PyObject*>value, out)
         elif PyBytes_Check(value) or PyByteArray_Check(value):
             self.pack_binary(value, out)
         elif PyUnicode_Check(value):
-            self.pack_str(value, out)
+            put_text(<PyObject*>value, out)
         elif PyDict_Check(value):
             self.pack_pairs(value, out, depth + 1)
         elif isinstance(value, ExtType):
