@@ -54,6 +54,8 @@ READ_WINDOW = 6
 SERVER_STATE = (ReadOnlyError, BusyLoadingError, MasterDownError, AuthenticationError)
 SERVER_STATE_CODES = ("MISCONF", "NOREPLICAS", "CLUSTERDOWN", "BUSY")
 
+NO_LIMIT = 2**62
+
 # Memory of chunks that are done, kept for the next ones.
 SPARE_CHUNKS = 32
 
@@ -63,6 +65,14 @@ class Flight(Protocol):
 
     repeatable: bool
     patient: bool
+    pace: int | None
+    """Items that next_chunk() and take() may deal with at a time; None for no limit. A transport that sets it
+    must be ready for next_chunk() to return None while a chunk is half full, and call take() until it leaves
+    what has arrived alone."""
+
+    @property
+    def dry(self) -> bool:
+        """The source has no item at hand: there is no chunk until it has."""
 
     @property
     def done(self) -> bool:
@@ -143,6 +153,7 @@ class WriteFlight:
     ) -> None:
         self.repeatable = repeatable
         self.patient = True
+        self.pace: int | None = None
         self.settled = 0
         self.report = report
         self._writer = writer
@@ -154,10 +165,12 @@ class WriteFlight:
         self._on_msetex_lost = on_msetex_lost
         self._flying: deque[_Flying] = deque()
         self._ready: deque[_Flying] = deque()
+        self._filling: _Flying | None = None
         self._spare: list[Chunk] = []
         self._bytes = 0
         self._taken = 0
         self._abandoned = False
+        self._doomed = False
 
     @property
     def done(self) -> bool:
@@ -166,6 +179,10 @@ class WriteFlight:
     @property
     def in_flight(self) -> bool:
         return bool(self._flying)
+
+    @property
+    def dry(self) -> bool:
+        return self._writer.dry
 
     @property
     def source_error(self) -> Exception | None:
@@ -183,21 +200,35 @@ class WriteFlight:
 
     def _encode(self) -> Chunk | None:
         writer = self._writer
-        chunk = self._spare.pop() if self._spare else writer.blank()
-        position = self._taken
-        writer.fill(chunk)
+        flying = self._filling
+        if flying is None:
+            flying = _Flying(self._spare.pop() if self._spare else writer.blank(), self._taken)
+        chunk = flying.chunk
+        had = 0 if self._filling is None else chunk.count
+        if self.pace is None:
+            writer.fill(chunk)
+        else:
+            if self._filling is None:
+                chunk.restart(writer.command)
+            writer.fill_some(chunk, self.pace)
+        self._filling = None if chunk.sealed else flying
         failures = writer.failures[:]
         writer.failures.clear()
-        self._taken += chunk.count + len(failures)
+        self._taken += chunk.count - had + len(failures)
         for key, value, error in failures:
             self._fail(key, value, error)
-        if self._atomic and (failures or writer.source_error is not None):
-            self._fail_chunk(chunk, FastBatchError("not written: another item of the atomic batch failed"))
+        if self._atomic and (failures or self._doomed or writer.source_error is not None):
+            return self._doom(chunk)
+        if not chunk.sealed or not chunk.count:
             return None
-        if not chunk.count:
-            return None
-        self._ready.append(_Flying(chunk, position))
+        self._ready.append(flying)
         return chunk
+
+    def _doom(self, chunk: Chunk) -> None:
+        """An item of an atomic batch failed: none is sent once all have been encoded."""
+        self._doomed = True
+        if chunk.sealed:
+            self._fail_chunk(chunk, FastBatchError("not written: another item of the atomic batch failed"))
 
     def started(self, chunk: Chunk) -> None:
         self._flying.append(self._ready.popleft())
@@ -223,6 +254,8 @@ class WriteFlight:
             if read < wanted:
                 return
             self._land()
+            if self.pace is not None:
+                return
 
     def take_reply(self, reply: Any) -> None:
         flying = self._flying[0]
@@ -341,12 +374,16 @@ class WriteFlight:
         for flying in self._flying:
             self._fail_chunk(flying.chunk, unknown)
         unsent = RedisError(f"not sent: {type(error).__name__}: {error}")
-        for flying in self._ready:
+        for flying in self._unsent():
             self._fail_chunk(flying.chunk, unsent)
         self.report.confirmed_prefix = self.confirmed_prefix()
         self._abandoned = True
         self._flying.clear()
         self._ready.clear()
+        self._filling = None
+
+    def _unsent(self) -> tuple[_Flying, ...]:
+        return (*self._ready, self._filling) if self._filling is not None else tuple(self._ready)
 
     def finish(self) -> None:
         """Completes the report. Call it when the flight has ended, well or not."""
@@ -357,7 +394,7 @@ class WriteFlight:
 
     def confirmed_prefix(self) -> int:
         """Items from the start of the input of which every one is settled."""
-        open_positions = [flying.position for flying in (*self._flying, *self._ready)]
+        open_positions = [flying.position for flying in (*self._flying, *self._unsent())]
         return min(open_positions, default=self._taken)
 
 
@@ -405,6 +442,7 @@ class ReadFlight:
         pause: gcpause.Pause | None = None,
     ) -> None:
         self.patient = True
+        self.pace: int | None = None
         self.settled = 0
         self.failed = 0
         self.error: Exception | None = None
@@ -417,6 +455,7 @@ class ReadFlight:
         self._pause = pause
         self._flying: deque[_Reading] = deque()
         self._ready: deque[_Reading] = deque()
+        self._filling: Chunk | None = None
         self._values = 0
         self._bytes = 0
 
@@ -432,6 +471,10 @@ class ReadFlight:
     def in_flight(self) -> bool:
         return bool(self._flying)
 
+    @property
+    def dry(self) -> bool:
+        return self._writer.dry
+
     def next_chunk(self) -> Chunk | None:
         if len(self._flying) >= READ_WINDOW:
             return None
@@ -443,14 +486,15 @@ class ReadFlight:
 
     def _encode(self) -> None:
         self._writer.max_items = self._keys_at_once()
-        chunk = Chunk(self._writer.command)
-        self._writer.fill(chunk)
+        chunk = Chunk(self._writer.command) if self._filling is None else self._filling
+        self._writer.fill_some(chunk, NO_LIMIT if self.pace is None else self.pace)
+        self._filling = None if chunk.sealed else chunk
         for key, _, error in self._writer.failures:
             self._failure(key, None, error)
         self._writer.failures.clear()
         if self._writer.source_error is not None and self.error is None:
             self.error = self._writer.source_error
-        if chunk.count:
+        if chunk.sealed and chunk.count:
             self._ready.append(_Reading(chunk))
 
     def _keys_at_once(self) -> int:
@@ -481,13 +525,16 @@ class ReadFlight:
                 reading.mark = len(self._out)
             failures: list[tuple[Any, bytes | None, Exception]] = []
             before, had = len(reader), reading.done
-            reading.done = reader.values(keys, had, self._codec, self._default, self._out, failures)
+            most = NO_LIMIT if self.pace is None else self.pace
+            reading.done = reader.values(keys, had, self._codec, self._default, self._out, failures, most)
             self._count(reading.done - had, before - len(reader))
             for key, data, error in failures:
                 self._failure(key, data, explain(error) if isinstance(error, ErrorReply) else error)
             if reading.done < len(keys):
                 return
             self._flying.popleft()
+            if self.pace is not None:
+                return
 
     def take_reply(self, reply: Any) -> None:
         reading = self._flying[0]

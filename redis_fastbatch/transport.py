@@ -200,6 +200,50 @@ class _ProgressMade(Exception):
     """A connection was lost after replies had come over it: retrying begins to count anew."""
 
 
+class _Unrepeatable(Exception):
+    """The connection was lost while commands were under way that must not be sent twice."""
+
+
+class Attempts:
+    """What retrying a flight means, whoever moves its bytes. The waiting is redis-py's Retry's.
+
+    Args:
+        flight: what is carried out, perhaps over several connections one after the other.
+    """
+
+    def __init__(self, flight: Flight) -> None:
+        self._flight = flight
+        self._settled = flight.settled
+        self._seed: BaseException | None = None
+
+    def begin(self) -> None:
+        """An attempt begins. Raises the error that ended the one before, for a Retry that has begun anew."""
+        if self._seed is not None:
+            error, self._seed = self._seed, None
+            raise error
+        self._settled = self._flight.settled
+
+    def failed(self, error: Exception) -> Exception:
+        """What to tell the Retry of an attempt that lost its connection: `error`, or what verdict() knows."""
+        if not self._flight.interrupted():
+            return _Unrepeatable(error)
+        if self._flight.settled > self._settled:
+            return _ProgressMade(error)
+        return error
+
+    def verdict(self, error: BaseException) -> BaseException | None:
+        """What to give up with after the Retry raised `error`; None to let it begin anew."""
+        if isinstance(error, _ProgressMade):
+            self._seed = error.args[0]
+            return None
+        if isinstance(error, BusyLoadingError) and self._flight.patient:
+            self._flight.patient = False
+            return None
+        if isinstance(error, _Unrepeatable):
+            return error.args[0]  # type: ignore[no-any-return]
+        return error
+
+
 class Lease:
     """A connection borrowed from a client's pool, with the retry policy that it carries.
 
@@ -220,44 +264,28 @@ class Lease:
             redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: after the last retry, or at once
                 where what was under way may not be repeated.
         """
-        seed: list[Exception] = []
+        attempts = Attempts(flight)
 
         def attempt() -> None:
-            if seed:
-                raise seed.pop()
-            settled = flight.settled
+            attempts.begin()
             try:
                 self._pump(flight)
             except (ConnectionError, TimeoutError) as error:
-                if not flight.interrupted():
-                    raise _Unrepeatable from error
-                if flight.settled > settled:
-                    raise _ProgressMade from error
-                raise
+                raise attempts.failed(error) from error.__cause__
 
         while True:
             try:
                 self.connection.retry.call_with_retry(attempt, lambda error: self.connection.disconnect())
                 return
-            except _ProgressMade as progress:
-                assert isinstance(progress.__cause__, Exception)
-                seed.append(progress.__cause__)
-            except _Unrepeatable as final:
-                assert isinstance(final.__cause__, Exception)
-                self._give_up(flight, final.__cause__)
-                raise final.__cause__ from None
-            except BusyLoadingError as error:
-                if not flight.patient:
-                    self._give_up(flight, error)
-                    raise
-                flight.patient = False
             except BaseException as error:
-                self._give_up(flight, error)
-                raise
-
-    def _give_up(self, flight: Flight, error: BaseException) -> None:
-        self.connection.disconnect()
-        flight.abandon(error)
+                final = attempts.verdict(error)
+                if final is None:
+                    continue
+                self.connection.disconnect()
+                flight.abandon(final)
+                if final is error:
+                    raise
+                raise final from final.__cause__
 
     def _pump(self, flight: Flight) -> None:
         with self._channel() as channel:
@@ -283,10 +311,6 @@ class Lease:
         """
         self.connection.send_command(*command)
         return self.connection.read_response(disable_decoding=True)
-
-
-class _Unrepeatable(Exception):
-    """The connection was lost while commands were under way that must not be sent twice."""
 
 
 @contextlib.contextmanager

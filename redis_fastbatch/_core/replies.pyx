@@ -25,6 +25,9 @@ cdef enum:
     MAX_NESTING = 128
 
 
+cdef Py_ssize_t ALL = 1 << 62
+
+
 class ErrorReply(Exception):
     """An error the server replied with, such as "OOM command not allowed"; its text is args[0]."""
 
@@ -192,7 +195,9 @@ cdef class ReplyReader(ReceiveBuffer):
         self.elements = count
         return True
 
-    def values(self, list keys, Py_ssize_t done, ValueCodec codec, object default, out, list failures):
+    def values(
+        self, list keys, Py_ssize_t done, ValueCodec codec, object default, out, list failures, Py_ssize_t most=ALL
+    ):
         """Reads bulk strings as the values of `keys`, from key number `done` on.
 
         Each value goes into `out`: under its key into a dict, as a pair (key, value) behind the others of a
@@ -201,6 +206,7 @@ cdef class ReplyReader(ReceiveBuffer):
 
         Args:
             failures: gets a (key, bytes or None, exception) for each value that cannot be had.
+            most: values to read at most.
 
         Returns:
             How many of `keys` are done now.
@@ -211,6 +217,8 @@ cdef class ReplyReader(ReceiveBuffer):
             redis.exceptions.InvalidResponse: the bytes are no RESP.
         """
         cdef ValueRun run = ValueRun(keys, done, default, out)
+        if run.count - done > most:
+            run.count = done + most
         while True:
             try:
                 self.run_values(run, codec)

@@ -60,6 +60,7 @@ cdef class BatchWriter:
     cdef readonly ValueCodec codec
     cdef readonly list failures
     cdef readonly bint exhausted
+    cdef readonly bint dry
     cdef readonly object source_error
     cdef str encoding
     cdef str errors
@@ -68,4 +69,4 @@ cdef class BatchWriter:
     cdef Py_ssize_t mark    # where the item being encoded begins
     cdef bint in_item       # an item is being encoded: what is raised is about it
 
-    cdef bint run(self, Chunk chunk) except -1
+    cdef bint run(self, Chunk chunk, Py_ssize_t stop) except -1

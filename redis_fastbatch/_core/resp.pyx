@@ -287,6 +287,10 @@ cdef const char* after_bulk(const char* p) noexcept:
     return p + 2 + size + 2
 
 
+class SourceDry(Exception):
+    """Raised by an iterable of items that has none at hand, but may have some later."""
+
+
 cdef class ItemSource:
     """Items from a mapping or an iterable of pairs, or keys from an iterable."""
 
@@ -360,6 +364,7 @@ cdef class BatchWriter:
         failures: a (key, value, exception) for each item that could not be encoded. The caller empties it.
         exhausted: there are no more items.
         source_error: what the iterable of items raised, which ended it; else None.
+        dry: the iterable has no item at hand, which it said by raising SourceDry.
     """
 
     def __init__(
@@ -393,10 +398,21 @@ cdef class BatchWriter:
     def fill(self, Chunk chunk):
         """Puts items into `chunk` until it is full or there are no more, and seals it."""
         chunk.restart(self.command)
+        self.fill_some(chunk, self.max_items)
+        if not self.dry:
+            chunk.seal()
+
+    def fill_some(self, Chunk chunk, Py_ssize_t most):
+        """Goes on filling `chunk` with up to `most` items; seals it when it is full or there are no more."""
+        cdef Py_ssize_t stop = chunk.items + most
+        self.dry = False
         while True:
             try:
-                self.exhausted = self.run(chunk)
+                self.exhausted = self.run(chunk, stop)
                 break
+            except SourceDry:
+                self.dry = True
+                return
             except BaseException as error:
                 if self.in_item:
                     chunk.take_back(self.mark)
@@ -408,13 +424,17 @@ cdef class BatchWriter:
                     break
                 self.in_item = False
                 self.failures.append((self.source.key, self.source.value, self.explained(error)))
-        chunk.seal()
+                stop -= 1
+        if self.exhausted or chunk.items >= self.max_items or chunk.end >= chunk.start + self.max_bytes:
+            chunk.seal()
 
-    cdef bint run(self, Chunk chunk) except -1:
-        """True when the items are at their end, False when the chunk is full."""
+    cdef bint run(self, Chunk chunk, Py_ssize_t stop) except -1:
+        """True when the items are at their end; False when the chunk is full, or holds `stop` items."""
         cdef ItemSource source = self.source
         cdef Py_ssize_t limit = chunk.start + self.max_bytes
-        while chunk.items < self.max_items and chunk.end < limit:
+        if stop > self.max_items:
+            stop = self.max_items
+        while chunk.items < stop and chunk.end < limit:
             if not source.advance():
                 return True
             self.mark = chunk.end
