@@ -372,6 +372,8 @@ cdef class Unpacker:
             seconds = <int64_t>big64(p + 4)
         else:
             fail(c, f"a timestamp of {size} bytes: it has 4, 8 or 12")
+        if nanoseconds > 999_999_999:
+            fail(c, f"a timestamp of {nanoseconds} nanoseconds: a second has 999,999,999 at most")
         try:
             return EPOCH + datetime.timedelta(seconds=seconds, microseconds=nanoseconds // 1000)
         except OverflowError:
