@@ -12,27 +12,28 @@ from typing import Any
 import redis
 
 from redis_fastbatch import gcpause, strategy
-from redis_fastbatch._core.resp import BatchWriter, Command
-from redis_fastbatch.codecs import AnyCodec, resolve
-from redis_fastbatch.errors import BatchError
-from redis_fastbatch.flight import COMMAND_BYTES, COMMAND_ITEMS, CountFlight, OnError, ReadFlight, WriteFlight
-from redis_fastbatch.report import BatchReport, ProgressCallback, make_progress
+from redis_fastbatch.codecs import AnyCodec
+from redis_fastbatch.flight import COMMAND_ITEMS, OnError
+from redis_fastbatch.plans import (
+    ITER_ROUND,
+    Found,
+    Key,
+    Plans,
+    checked_chunk_size,
+    raise_failures,
+    read_ended,
+    wants_msetex,
+    write_ended,
+)
+from redis_fastbatch.report import BatchReport, ProgressCallback
 from redis_fastbatch.strategy import PointInTime, Seconds, SetOptions
 from redis_fastbatch.transport import Lease, lease
 
 logger = logging.getLogger("redis_fastbatch")
 
-Key = Any
 Items = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 
-# An atomic batch is one command, however large.
-UNLIMITED = 2**62
-
-ITER_ROUND = 4000
-"""Keys that batch_get_iter() reads at a time by default."""
-
-
-class FastBatch:
+class FastBatch(Plans):
     """Reads and writes batches of values through a redis-py client.
 
     Thread-safe: each call borrows a connection of its own from the client's pool. Picklable when made by
@@ -55,12 +56,7 @@ class FastBatch:
         max_value_size: int = 0,
         pause_gc: bool = True,
     ) -> None:
-        self._client = client
-        self._codec = resolve(codec)
-        self._max_value_size = max_value_size
-        self._pause_gc = pause_gc
-        self._url: str | None = None
-        self._settings: dict[str, Any] = {}
+        super().__init__(client, codec, max_value_size=max_value_size, pause_gc=pause_gc)
 
     @classmethod
     def from_url(
@@ -79,19 +75,10 @@ class FastBatch:
             codec, max_value_size, pause_gc: as the constructor's.
             connection: further arguments for redis.Redis.from_url().
         """
-        settings = {"codec": codec, "max_value_size": max_value_size, "pause_gc": pause_gc}
+        settings: dict[str, Any] = {"codec": codec, "max_value_size": max_value_size, "pause_gc": pause_gc}
         batch = cls(redis.Redis.from_url(url, **connection), **settings)
-        batch._url = url
-        batch._settings = {**settings, **connection}
+        batch._made_from(url, {**settings, **connection})
         return batch
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if self._url is None:
-            raise TypeError("a FastBatch can be pickled when it was made by from_url()")
-        return _from_url, (type(self), self._url, self._settings)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._client!r}>"
 
     def __enter__(self) -> FastBatch:
         return self
@@ -108,7 +95,7 @@ class FastBatch:
     @property
     def client(self) -> redis.Redis:
         """The redis-py client underneath."""
-        return self._client
+        return self._client  # type: ignore[no-any-return]
 
     def batch_set(
         self,
@@ -129,7 +116,7 @@ class FastBatch:
         """Writes items, sending while it encodes. Memory stays bounded however many there are.
 
         Args:
-            items: a mapping, or an iterable of (key, value) pairs, generators too. Keys are str, bytes or int.
+            items: a mapping, or an iterable of (key, value) pairs, generators too. Keys are str, bytes, int.
                 Of equal keys the last one wins.
             ex, px: expiry of every key from now, in seconds or milliseconds (an int, or a timedelta).
             exat, pxat: expiry of every key as a Unix time in seconds or milliseconds (an int or a datetime).
@@ -155,49 +142,30 @@ class FastBatch:
         report = BatchReport()
         started = time.perf_counter()
         with lease(self._client) as borrowed:
-            flight = self._write_flight(borrowed, items, options, chunk_size, progress, on_error, report)
+            flight = self._write_flight(
+                items,
+                options,
+                report,
+                msetex=wants_msetex(options) and has_msetex(borrowed),
+                chunk_size=chunk_size,
+                progress=progress,
+                on_error=on_error,
+            )
             try:
                 borrowed.run(flight)
                 if flight.source_error is not None:
                     raise flight.source_error
             except BaseException as error:
-                _finish(report, flight, started)
+                write_ended(report, flight, started)
                 error.report = report  # type: ignore[attr-defined]
                 raise
-        _finish(report, flight, started)
-        if report.failed and on_error == "raise":
-            raise BatchError(_failure_message(report), report)
+        write_ended(report, flight, started)
+        raise_failures(report, on_error)
         return report
 
-    def _write_flight(
-        self,
-        borrowed: Lease,
-        items: Items,
-        options: SetOptions,
-        chunk_size: int | None,
-        progress: bool | ProgressCallback | None,
-        on_error: OnError,
-        report: BatchReport,
-    ) -> WriteFlight:
-        pool = self._client.connection_pool
-        needs_msetex = bool(options.expiry()) and not options.conditional
-        return WriteFlight(
-            self._writer(
-                items,
-                options.command(msetex=needs_msetex and has_msetex(borrowed)),
-                UNLIMITED if options.atomic else _checked_chunk_size(chunk_size),
-                UNLIMITED if options.atomic else COMMAND_BYTES,
-            ),
-            options.single(),
-            report,
-            on_error=_checked_on_error(on_error),
-            repeatable=options.repeatable,
-            atomic=options.atomic,
-            progress=make_progress(progress, len(items) if isinstance(items, Mapping) else None),
-            on_msetex_lost=lambda: strategy.capabilities.remember_msetex(pool, False),
-        )
-
-    def batch_get(self, keys: Iterable[Key], *, default: Any = None, on_error: OnError = "raise") -> dict[Key, Any]:
+    def batch_get(
+        self, keys: Iterable[Key], *, default: Any = None, on_error: OnError = "raise"
+    ) -> dict[Key, Any]:
         """Reads the values of keys.
 
         Args:
@@ -239,7 +207,7 @@ class FastBatch:
             As batch_get() does.
         """
         source = iter(keys)
-        size = ITER_ROUND if chunk_size is None else _checked_chunk_size(chunk_size)
+        size = checked_chunk_size(chunk_size, ITER_ROUND)
         while some := list(islice(source, size)):
             found: list[tuple[Key, Any]] = []
             self._read(some, found, default, on_error, min(size, COMMAND_ITEMS))
@@ -248,28 +216,16 @@ class FastBatch:
     def _read(
         self,
         keys: Iterable[Key],
-        out: dict[Key, Any] | list[tuple[Key, Any]],
+        out: Found,
         default: Any,
         on_error: OnError,
         limit: int,
     ) -> None:
-        writer = self._writer(keys, strategy.MGET, limit, COMMAND_BYTES)
         with gcpause.Pause(self._pause_gc) as pause:
-            flight = ReadFlight(
-                writer,
-                self._codec,
-                out,
-                default=default,
-                on_error=_checked_on_error(on_error),
-                limit=limit,
-                pause=pause,
-            )
+            flight = self._read_flight(keys, out, pause, default, on_error, limit)
             with lease(self._client, self._max_value_size) as borrowed:
                 borrowed.run(flight)
-        if flight.error is not None:
-            raise flight.error
-        if flight.failed and on_error == "report":
-            logger.warning("batch_get: %d values could not be decoded", flight.failed)
+        read_ended(flight, on_error)
 
     def batch_delete(self, keys: Iterable[Key]) -> int:
         """Deletes keys by UNLINK: the server frees their memory in the background.
@@ -284,7 +240,7 @@ class FastBatch:
             EncodeError: a key is of a wrong type.
             redis.exceptions.RedisError: the server refused, or the connection was lost for good.
         """
-        flight = CountFlight(self._writer(keys, strategy.UNLINK, COMMAND_ITEMS, COMMAND_BYTES))
+        flight = self._count_flight(keys)
         with lease(self._client) as borrowed:
             borrowed.run(flight)
         if flight.error is not None:
@@ -298,19 +254,7 @@ class FastBatch:
             match: a glob-style pattern, such as "user:*".
             count: about how many keys the server looks at a time.
         """
-        return self._client.scan_iter(match=match, count=count)
-
-    def _writer(self, items: Any, command: Command, max_items: int, max_bytes: int) -> BatchWriter:
-        encoder = self._client.connection_pool.get_encoder()
-        return BatchWriter(
-            items,
-            command,
-            self._codec,
-            max_items=max_items,
-            max_bytes=max_bytes,
-            encoding=encoder.encoding,
-            errors=encoder.encoding_errors,
-        )
+        return self._client.scan_iter(match=match, count=count)  # type: ignore[no-any-return]
 
 
 def has_msetex(borrowed: Lease) -> bool:
@@ -325,31 +269,3 @@ def has_msetex(borrowed: Lease) -> bool:
             known = False
         strategy.capabilities.remember_msetex(pool, known)
     return known
-
-
-def _from_url(cls: type[FastBatch], url: str, settings: dict[str, Any]) -> FastBatch:
-    return cls.from_url(url, **settings)
-
-
-def _finish(report: BatchReport, flight: WriteFlight, started: float) -> None:
-    report.seconds = time.perf_counter() - started
-    flight.finish()
-
-
-def _checked_chunk_size(chunk_size: int | None) -> int:
-    if chunk_size is None:
-        return COMMAND_ITEMS
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
-    return chunk_size
-
-
-def _checked_on_error(on_error: OnError) -> OnError:
-    if on_error in ("raise", "report") or callable(on_error):
-        return on_error
-    raise ValueError(f'on_error is "raise", "report" or a callable, not {on_error!r}')
-
-
-def _failure_message(report: BatchReport) -> str:
-    others = f" and {report.failed - 1:,} more" if report.failed > 1 else ""
-    return f"{report.failed:,} of {report.total:,} items were not written: {report.first_failure()}{others}"

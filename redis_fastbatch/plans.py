@@ -1,0 +1,174 @@
+"""What the synchronous and the asyncio client share: turning the arguments of their methods into flights."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+from redis_fastbatch import gcpause, strategy
+from redis_fastbatch._core.resp import BatchWriter, Command
+from redis_fastbatch.codecs import AnyCodec, resolve
+from redis_fastbatch.errors import BatchError
+from redis_fastbatch.flight import (
+    COMMAND_BYTES,
+    COMMAND_ITEMS,
+    NO_LIMIT,
+    CountFlight,
+    OnError,
+    ReadFlight,
+    WriteFlight,
+)
+from redis_fastbatch.report import BatchReport, ProgressCallback, make_progress
+from redis_fastbatch.strategy import SetOptions
+
+logger = logging.getLogger("redis_fastbatch")
+
+Key: TypeAlias = Any
+Found: TypeAlias = "dict[Key, Any] | list[tuple[Key, Any]]"
+
+ITER_ROUND = 4000
+"""Keys that batch_get_iter() reads at a time by default."""
+
+
+class Plans:
+    """A client, a codec, and the flights that are made with them.
+
+    Args:
+        client: a redis-py client of one server, synchronous or asyncio.
+        codec, max_value_size, pause_gc: as FastBatch takes them.
+    """
+
+    def __init__(self, client: Any, codec: AnyCodec, *, max_value_size: int, pause_gc: bool) -> None:
+        self._client = client
+        self._codec = resolve(codec)
+        self._max_value_size = max_value_size
+        self._pause_gc = pause_gc
+        self._url: str | None = None
+        self._settings: dict[str, Any] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._url is None:
+            raise TypeError(f"{type(self).__name__} can be pickled when it was made by from_url()")
+        return _from_url, (type(self), self._url, self._settings)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._client!r}>"
+
+    def _made_from(self, url: str, settings: dict[str, Any]) -> None:
+        """Remembers how from_url() was called, for pickling."""
+        self._url = url
+        self._settings = settings
+
+    def _writer(self, items: Any, command: Command, max_items: int, max_bytes: int) -> BatchWriter:
+        encoder = self._client.get_encoder()
+        return BatchWriter(
+            items,
+            command,
+            self._codec,
+            max_items=max_items,
+            max_bytes=max_bytes,
+            encoding=encoder.encoding,
+            errors=encoder.encoding_errors,
+        )
+
+    def _write_flight(
+        self,
+        items: Any,
+        options: SetOptions,
+        report: BatchReport,
+        *,
+        msetex: bool,
+        chunk_size: int | None,
+        progress: bool | ProgressCallback | None,
+        on_error: OnError,
+    ) -> WriteFlight:
+        pool = self._client.connection_pool
+        return WriteFlight(
+            self._writer(
+                items,
+                options.command(msetex=msetex),
+                NO_LIMIT if options.atomic else checked_chunk_size(chunk_size),
+                NO_LIMIT if options.atomic else COMMAND_BYTES,
+            ),
+            options.single(),
+            report,
+            on_error=checked_on_error(on_error),
+            repeatable=options.repeatable,
+            atomic=options.atomic,
+            progress=make_progress(progress, len(items) if isinstance(items, Mapping) else None),
+            on_msetex_lost=lambda: strategy.capabilities.remember_msetex(pool, False),
+        )
+
+    def _read_flight(
+        self,
+        keys: Iterable[Key],
+        out: Found,
+        pause: gcpause.Pause,
+        default: Any,
+        on_error: OnError,
+        limit: int = COMMAND_ITEMS,
+    ) -> ReadFlight:
+        return ReadFlight(
+            self._writer(keys, strategy.MGET, limit, COMMAND_BYTES),
+            self._codec,
+            out,
+            default=default,
+            on_error=checked_on_error(on_error),
+            limit=limit,
+            pause=pause,
+        )
+
+    def _count_flight(self, keys: Iterable[Key]) -> CountFlight:
+        return CountFlight(self._writer(keys, strategy.UNLINK, COMMAND_ITEMS, COMMAND_BYTES))
+
+
+def wants_msetex(options: SetOptions) -> bool:
+    """Whether MSETEX would carry these options, so that it matters whether the server has it."""
+    return bool(options.expiry()) and not options.conditional
+
+
+def write_ended(report: BatchReport, flight: WriteFlight, started: float) -> None:
+    """Completes a report, at the end of the batch or at the error that ended it."""
+    report.seconds = time.perf_counter() - started
+    flight.finish()
+
+
+def raise_failures(report: BatchReport, on_error: OnError) -> None:
+    """Raises BatchError for failed items where that is asked for."""
+    if report.failed and on_error == "raise":
+        raise BatchError(_failure_message(report), report)
+
+
+def read_ended(flight: ReadFlight, on_error: OnError) -> None:
+    """Raises what ended a batch that reads; logs what was tolerated."""
+    if flight.error is not None:
+        raise flight.error
+    if flight.failed and on_error == "report":
+        logger.warning("batch_get: %d values could not be decoded", flight.failed)
+
+
+def checked_chunk_size(chunk_size: int | None, default: int = COMMAND_ITEMS) -> int:
+    """A valid chunk_size, or the default for None."""
+    if chunk_size is None:
+        return default
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
+    return chunk_size
+
+
+def checked_on_error(on_error: OnError) -> OnError:
+    """A valid on_error."""
+    if on_error in ("raise", "report") or callable(on_error):
+        return on_error
+    raise ValueError(f'on_error is "raise", "report" or a callable, not {on_error!r}')
+
+
+def _failure_message(report: BatchReport) -> str:
+    others = f" and {report.failed - 1:,} more" if report.failed > 1 else ""
+    return f"{report.failed:,} of {report.total:,} items were not written: {report.first_failure()}{others}"
+
+
+def _from_url(kind: Any, url: str, settings: dict[str, Any]) -> Any:
+    return kind.from_url(url, **settings)
