@@ -13,25 +13,27 @@ import redis
 
 from redis_fastbatch import gcpause, strategy
 from redis_fastbatch.codecs import AnyCodec
-from redis_fastbatch.flight import COMMAND_ITEMS, OnError
+from redis_fastbatch.flight import COMMAND_ITEMS, OnError, WriteFlight
 from redis_fastbatch.plans import (
     ITER_ROUND,
     Found,
     Key,
     Plans,
     checked_chunk_size,
+    progress_of,
     raise_failures,
     read_ended,
     wants_msetex,
-    write_ended,
 )
-from redis_fastbatch.report import BatchReport, ProgressCallback
+from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback
 from redis_fastbatch.strategy import PointInTime, Seconds, SetOptions
 from redis_fastbatch.transport import Lease, lease
+from redis_fastbatch.workers import MakeFlight, check_workers, read, write
 
 logger = logging.getLogger("redis_fastbatch")
 
 Items = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
+
 
 class FastBatch(Plans):
     """Reads and writes batches of values through a redis-py client.
@@ -112,6 +114,8 @@ class FastBatch(Plans):
         chunk_size: int | None = None,
         progress: bool | ProgressCallback | None = None,
         on_error: OnError = "raise",
+        on_chunk: OnChunk | None = None,
+        workers: int = 1,
     ) -> BatchReport:
         """Writes items, sending while it encodes. Memory stays bounded however many there are.
 
@@ -128,6 +132,9 @@ class FastBatch(Plans):
             progress: True for a bar on a terminal, or a callable (items done, total or None).
             on_error: "raise" raises BatchError after what could be written was; "report" leaves failures to
                 the report; a callable gets (key, value, exception) of each failed item.
+            on_chunk: called with the ChunkStats of each command or pipeline once it is settled.
+            workers: threads that encode and send side by side, each over a connection of its own. The order
+                of items is then not kept: of equal keys any may win. One is best for one server.
 
         Returns:
             What was written, skipped and failed.
@@ -140,31 +147,50 @@ class FastBatch(Plans):
         """
         options = SetOptions(ex, px, exat, pxat, keepttl, nx, xx, atomic)
         report = BatchReport()
-        started = time.perf_counter()
-        with lease(self._client) as borrowed:
-            flight = self._write_flight(
-                items,
+        heard = progress_of(items, progress)
+
+        def make_flight(borrowed: Lease, some: Any, part: BatchReport, progress: Progress | None) -> WriteFlight:
+            return self._write_flight(
+                some,
                 options,
-                report,
+                part,
                 msetex=wants_msetex(options) and has_msetex(borrowed),
                 chunk_size=chunk_size,
                 progress=progress,
                 on_error=on_error,
+                on_chunk=on_chunk,
             )
-            try:
-                borrowed.run(flight)
-                if flight.source_error is not None:
-                    raise flight.source_error
-            except BaseException as error:
-                write_ended(report, flight, started)
-                error.report = report  # type: ignore[attr-defined]
-                raise
-        write_ended(report, flight, started)
+
+        started = time.perf_counter()
+        try:
+            if workers == 1:
+                self._write(items, make_flight, report, heard)
+            else:
+                check_workers(workers, atomic)
+                pairs = items.items() if isinstance(items, Mapping) else items
+                write(self._client, pairs, workers, make_flight, report, heard)
+        except BaseException as error:
+            error.report = report  # type: ignore[attr-defined]
+            raise
+        finally:
+            report.seconds = time.perf_counter() - started
+            if heard is not None:
+                heard.close()
         raise_failures(report, on_error)
         return report
 
+    def _write(self, items: Items, make_flight: MakeFlight, report: BatchReport, heard: Progress | None) -> None:
+        with lease(self._client) as borrowed:
+            flight = make_flight(borrowed, items, report, heard)
+            try:
+                borrowed.run(flight)
+            finally:
+                flight.finish()
+        if flight.source_error is not None:
+            raise flight.source_error
+
     def batch_get(
-        self, keys: Iterable[Key], *, default: Any = None, on_error: OnError = "raise"
+        self, keys: Iterable[Key], *, default: Any = None, on_error: OnError = "raise", workers: int = 1
     ) -> dict[Key, Any]:
         """Reads the values of keys.
 
@@ -173,6 +199,8 @@ class FastBatch(Plans):
             default: stands for a key that is missing, or holds another type than a string.
             on_error: what to do with a value that cannot be decoded: "raise"; "report" takes `default` for it
                 and logs how many there were; a callable gets (key, bytes, exception), and the key `default`.
+            workers: threads that read side by side, each over a connection of its own. Decoding holds the
+                GIL: more than one gains little.
 
         Returns:
             A dict of every key, in the order given, to its value or `default`.
@@ -182,8 +210,13 @@ class FastBatch(Plans):
             EncodeError: a key is of a wrong type.
             redis.exceptions.RedisError: the server refused to read, or the connection was lost for good.
         """
-        found: dict[Key, Any] = {}
-        self._read(keys, found, default, on_error, COMMAND_ITEMS)
+        if workers == 1:
+            found: dict[Key, Any] = {}
+            self._read(keys, found, default, on_error, COMMAND_ITEMS)
+            return found
+        check_workers(workers)
+        found = dict.fromkeys(keys, default)
+        read(list(found), workers, lambda some: self._read(some, found, default, on_error, COMMAND_ITEMS))
         return found
 
     def batch_get_iter(

@@ -6,6 +6,8 @@ is settled: so the sync, the asyncio and the cluster transport need only move by
 
 from __future__ import annotations
 
+import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, Protocol, TypeAlias
@@ -27,7 +29,9 @@ from redis_fastbatch._core.codec import ValueCodec
 from redis_fastbatch._core.replies import ErrorReply, ReplyReader
 from redis_fastbatch._core.resp import BatchWriter, Chunk, Command
 from redis_fastbatch.errors import DecodeError, FastBatchError
-from redis_fastbatch.report import BatchReport, Progress
+from redis_fastbatch.report import BatchReport, ChunkStats, OnChunk, Progress
+
+logger = logging.getLogger("redis_fastbatch")
 
 OnError: TypeAlias = "Literal['raise', 'report'] | Callable[[Any, Any, Exception], object]"
 Explain: TypeAlias = Callable[[ErrorReply], Exception]
@@ -56,6 +60,9 @@ SERVER_STATE_CODES = ("MISCONF", "NOREPLICAS", "CLUSTERDOWN", "BUSY")
 
 NO_LIMIT = 2**62
 
+LOG_INTERVAL = 10.0
+"""Seconds between two log lines of a long batch."""
+
 # Memory of chunks that are done, kept for the next ones.
 SPARE_CHUNKS = 32
 
@@ -71,8 +78,12 @@ class Flight(Protocol):
     what has arrived alone."""
 
     @property
+    def halfway(self) -> bool:
+        """A chunk is half full, and next_chunk() would go on with it."""
+
+    @property
     def dry(self) -> bool:
-        """The source has no item at hand: there is no chunk until it has."""
+        """The source had no item at hand when a chunk was being filled."""
 
     @property
     def done(self) -> bool:
@@ -111,7 +122,7 @@ class Flight(Protocol):
 class _Flying:
     """A chunk under way."""
 
-    __slots__ = ("chunk", "done", "others", "position", "whole")
+    __slots__ = ("chunk", "done", "others", "position", "started", "whole")
 
     def __init__(self, chunk: Chunk, position: int) -> None:
         self.chunk = chunk
@@ -119,6 +130,7 @@ class _Flying:
         self.done = 0
         self.others: list[tuple[int, Any]] = []
         self.whole = False
+        self.started = 0.0
 
     def again(self) -> _Flying:
         """The same chunk, with no reply read."""
@@ -136,6 +148,9 @@ class WriteFlight:
         repeatable: whether commands of unknown outcome may be sent again.
         atomic: the batch is one chunk, all or nothing.
         window: bytes that may be unconfirmed.
+        progress: hears of every chunk that is settled.
+        on_chunk: gets the ChunkStats of every chunk that is settled.
+        on_msetex_lost: called when the server turns out not to have MSETEX.
     """
 
     def __init__(
@@ -149,6 +164,7 @@ class WriteFlight:
         atomic: bool = False,
         window: int = WINDOW_BYTES,
         progress: Progress | None = None,
+        on_chunk: OnChunk | None = None,
         on_msetex_lost: Callable[[], None] | None = None,
     ) -> None:
         self.repeatable = repeatable
@@ -162,6 +178,8 @@ class WriteFlight:
         self._atomic = atomic
         self._window = window
         self._progress = progress
+        self._on_chunk = on_chunk
+        self._log_due = time.monotonic() + LOG_INTERVAL
         self._on_msetex_lost = on_msetex_lost
         self._flying: deque[_Flying] = deque()
         self._ready: deque[_Flying] = deque()
@@ -179,6 +197,10 @@ class WriteFlight:
     @property
     def in_flight(self) -> bool:
         return bool(self._flying)
+
+    @property
+    def halfway(self) -> bool:
+        return self._filling is not None and not self._ready and self._bytes < self._window
 
     @property
     def dry(self) -> bool:
@@ -231,7 +253,9 @@ class WriteFlight:
             self._fail_chunk(chunk, FastBatchError("not written: another item of the atomic batch failed"))
 
     def started(self, chunk: Chunk) -> None:
-        self._flying.append(self._ready.popleft())
+        flying = self._ready.popleft()
+        flying.started = time.monotonic()
+        self._flying.append(flying)
         size = len(chunk)
         self._bytes += size
         self.report.bytes_sent += size
@@ -285,10 +309,25 @@ class WriteFlight:
         else:
             self._settle_each(flying.chunk, flying.others)
         self.settled += 1
+        self._tell(flying)
         if len(self._spare) < SPARE_CHUNKS:
             self._spare.append(flying.chunk)
+
+    def _tell(self, flying: _Flying) -> None:
+        """Lets whoever wants to know hear of a settled chunk."""
+        now = time.monotonic()
         if self._progress is not None:
             self._progress.update(self.report.total)
+        if self._on_chunk is not None:
+            chunk = flying.chunk
+            self._on_chunk(ChunkStats(chunk.count, len(chunk), now - flying.started, self._bytes))
+        if now >= self._log_due:
+            elapsed = now - self._log_due + LOG_INTERVAL
+            self._log_due = now + LOG_INTERVAL
+            rate = (self.report.total - self._logged) / elapsed
+            self._logged = self.report.total
+            failed = self.report.failed
+            logger.info("batch_set: %d items settled, %d failed, %.0f items/s", self._logged, failed, rate)
 
     def _settle_many(self, flying: _Flying) -> None:
         chunk = flying.chunk
@@ -470,6 +509,10 @@ class ReadFlight:
     @property
     def in_flight(self) -> bool:
         return bool(self._flying)
+
+    @property
+    def halfway(self) -> bool:
+        return self._filling is not None and not self._ready and len(self._flying) < READ_WINDOW
 
     @property
     def dry(self) -> bool:

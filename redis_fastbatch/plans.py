@@ -20,7 +20,7 @@ from redis_fastbatch.flight import (
     ReadFlight,
     WriteFlight,
 )
-from redis_fastbatch.report import BatchReport, ProgressCallback, make_progress
+from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback, make_progress
 from redis_fastbatch.strategy import SetOptions
 
 logger = logging.getLogger("redis_fastbatch")
@@ -81,8 +81,9 @@ class Plans:
         *,
         msetex: bool,
         chunk_size: int | None,
-        progress: bool | ProgressCallback | None,
+        progress: Progress | None,
         on_error: OnError,
+        on_chunk: OnChunk | None = None,
     ) -> WriteFlight:
         pool = self._client.connection_pool
         return WriteFlight(
@@ -97,7 +98,8 @@ class Plans:
             on_error=checked_on_error(on_error),
             repeatable=options.repeatable,
             atomic=options.atomic,
-            progress=make_progress(progress, len(items) if isinstance(items, Mapping) else None),
+            progress=progress,
+            on_chunk=on_chunk,
             on_msetex_lost=lambda: strategy.capabilities.remember_msetex(pool, False),
         )
 
@@ -122,6 +124,11 @@ class Plans:
 
     def _count_flight(self, keys: Iterable[Key]) -> CountFlight:
         return CountFlight(self._writer(keys, strategy.UNLINK, COMMAND_ITEMS, COMMAND_BYTES))
+
+
+def progress_of(items: Any, progress: bool | ProgressCallback | None) -> Progress | None:
+    """What hears of the progress of a batch of these items."""
+    return make_progress(progress, len(items) if isinstance(items, Mapping) else None)
 
 
 def wants_msetex(options: SetOptions) -> bool:

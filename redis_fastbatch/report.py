@@ -8,10 +8,28 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TextIO, TypeAlias
 
+OnChunk: TypeAlias = "Callable[[ChunkStats], object]"
 ProgressCallback: TypeAlias = Callable[[int, "int | None"], object]
 
 MAX_FAILURES = 1000
 """Failed keys a report keeps with their exceptions; further ones are only counted."""
+
+
+@dataclass(frozen=True)
+class ChunkStats:
+    """What a monitoring hook hears of each command or pipeline of commands once it is settled.
+
+    Attributes:
+        items: items it carried.
+        bytes: its size on the wire, in bytes.
+        seconds: from its first byte's leaving to its last reply's being read, in seconds.
+        in_flight: bytes sent and not yet confirmed when it was settled.
+    """
+
+    items: int
+    bytes: int
+    seconds: float
+    in_flight: int
 
 
 @dataclass
@@ -60,6 +78,17 @@ class BatchReport:
         self.skipped += 1
         if len(self.skipped_keys) < MAX_FAILURES:
             self.skipped_keys.append(key)
+
+    def merge(self, other: BatchReport) -> None:
+        """Adds another report's counts, failures and skipped keys; times and prefixes are not for adding."""
+        self.written += other.written
+        self.skipped += other.skipped
+        self.failed += other.failed
+        self.bytes_sent += other.bytes_sent
+        for key, error in other.failures.items():
+            if len(self.failures) < MAX_FAILURES:
+                self.failures[key] = error
+        self.skipped_keys += other.skipped_keys[: MAX_FAILURES - len(self.skipped_keys)]
 
     def summary(self) -> str:
         """The counts in one line."""

@@ -1,0 +1,284 @@
+"""One batch carried by several threads, each with a connection of its own.
+
+The threads take slices of the items from one source, under a lock; encoding holds the GIL, sending and
+receiving do not. A thread that fails hands back what it took and had not begun, so that the others finish it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any, TypeAlias
+
+from redis_fastbatch.flight import WriteFlight
+from redis_fastbatch.report import BatchReport, Progress
+from redis_fastbatch.transport import Lease, lease
+
+logger = logging.getLogger("redis_fastbatch")
+
+MakeFlight: TypeAlias = Callable[[Lease, Any, BatchReport, "Progress | None"], WriteFlight]
+ReadShare: TypeAlias = Callable[[Iterable[Any]], None]
+
+SLICE = 500
+"""Items that a thread takes at a time."""
+
+# Waiting in short steps lets a KeyboardInterrupt through on every platform.
+JOIN_SECONDS = 0.1
+
+
+class Source:
+    """Items that several threads share, in slices. Keeps count of what is where."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self._items = iter(items)
+        self._lock = threading.Lock()
+        self._returned: deque[tuple[int, list[Any]]] = deque()
+        self._taken = 0
+        self._stopped = False
+        self.error: BaseException | None = None
+
+    def take(self) -> tuple[int, list[Any]] | None:
+        """The next slice and the position of its first item; None when there is no more."""
+        with self._lock:
+            if self._stopped:
+                return None
+            if self._returned:
+                return self._returned.popleft()
+            items = self._pull()
+            position = self._taken
+            self._taken += len(items)
+            return (position, items) if items else None
+
+    def _pull(self) -> list[Any]:
+        items: list[Any] = []
+        if self.error is None:
+            try:
+                for item in islice(self._items, SLICE):
+                    items.append(item)
+            except BaseException as error:
+                self.error = error
+        return items
+
+    def give_back(self, position: int, items: list[Any]) -> None:
+        """Items that a thread took and did not begin."""
+        with self._lock:
+            self._returned.append((position, items))
+
+    def stop(self) -> None:
+        """No further slice is given out."""
+        self._stopped = True
+
+    @property
+    def unbegun(self) -> int:
+        """The position of the first item that no thread has begun."""
+        return min((position for position, _ in self._returned), default=self._taken)
+
+    @property
+    def left_over(self) -> bool:
+        """Whether items were handed back and nobody took them."""
+        return bool(self._returned)
+
+
+class Share:
+    """One thread's part of a source: an iterable of items that remembers where they come from."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._slices: deque[tuple[int, int]] = deque()
+        self._rest: list[Any] = []
+        self._next = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        while (taken := self._source.take()) is not None:
+            position, self._rest = taken
+            self._slices.append((position, len(self._rest)))
+            self._next = 0
+            for item in self._rest:
+                self._next += 1
+                yield item
+
+    def give_back(self) -> None:
+        """Returns what was taken and not yet handed to the encoder."""
+        rest = self._rest[self._next :]
+        if rest:
+            position, _ = self._slices[-1]
+            self._slices[-1] = (position, self._next)
+            self._source.give_back(position + self._next, rest)
+
+    def position(self, local: int) -> int | None:
+        """Where this share's item number `local` stands in the source; None behind its last."""
+        for start, size in self._slices:
+            if local < size:
+                return start + local
+            local -= size
+        return None
+
+
+class SharedProgress:
+    """Adds up the progress of several threads."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._done: dict[Progress, int] = {}
+
+    def part(self) -> Progress | None:
+        """What one more thread tells its progress to; None where nobody listens."""
+        return None if self._progress is None else _Part(self)
+
+    def update(self, part: Progress, done: int) -> None:
+        """One thread's number of items done."""
+        with self._lock:
+            self._done[part] = done
+            if self._progress is not None:
+                self._progress.update(sum(self._done.values()))
+
+
+class _Part:
+    def __init__(self, whole: SharedProgress) -> None:
+        self._whole = whole
+
+    def update(self, done: int) -> None:
+        self._whole.update(self, done)
+
+    def close(self) -> None:
+        """The whole is closed when all threads have ended."""
+
+
+class _Writer:
+    """One thread that writes."""
+
+    def __init__(self, client: Any, source: Source, make_flight: MakeFlight, whole: SharedProgress) -> None:
+        self.report = BatchReport()
+        self.error: BaseException | None = None
+        self._client = client
+        self._share = Share(source)
+        self._make_flight = make_flight
+        self._progress = whole.part()
+
+    def run(self) -> None:
+        """The thread's whole life."""
+        try:
+            with lease(self._client) as borrowed:
+                flight = self._make_flight(borrowed, self._share, self.report, self._progress)
+                try:
+                    borrowed.run(flight)
+                finally:
+                    flight.finish()
+        except BaseException as error:
+            self.error = error
+            self._share.give_back()
+
+    @property
+    def open_position(self) -> int | None:
+        """Where in the whole input this thread's first item stands that is not settled; None if all are."""
+        return None if self.error is None else self._share.position(self.report.confirmed_prefix)
+
+
+def check_workers(workers: int, atomic: bool = False) -> None:
+    """Refuses a number of workers that makes no sense."""
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, not {workers}")
+    if atomic and workers > 1:
+        raise ValueError("an atomic batch is one command: it cannot have several workers")
+
+
+def write(
+    client: Any,
+    items: Iterable[Any],
+    threads: int,
+    make_flight: MakeFlight,
+    report: BatchReport,
+    progress: Progress | None,
+) -> None:
+    """Writes items by several threads and adds up their reports.
+
+    Args:
+        client: each thread borrows a connection from its pool.
+        items: pairs; their order between threads is not kept.
+        threads: how many.
+        make_flight: called as (lease, items, report, progress) in each thread.
+        report: gets the sum.
+        progress: hears of the sum.
+
+    Raises:
+        KeyboardInterrupt: the calling thread was interrupted; what the threads had begun is settled.
+        Exception: what `items` raised; or, where no thread was left to go on, what ended the last of them.
+    """
+    source = Source(items)
+    sum_of_all = SharedProgress(progress)
+    writers: list[_Writer] = []
+    try:
+        running = [_Writer(client, source, make_flight, sum_of_all) for _ in range(threads)]
+        while running:
+            writers += running
+            _run(source, [writer.run for writer in running])
+            # Items handed back by a thread that failed when the others had already ended.
+            alive = any(writer.error is None for writer in running)
+            running = [_Writer(client, source, make_flight, sum_of_all)] if alive and source.left_over else []
+    finally:
+        for writer in writers:
+            report.merge(writer.report)
+        opened = [writer.open_position for writer in writers]
+        report.confirmed_prefix = min(
+            (position for position in opened if position is not None), default=source.unbegun
+        )
+        report.confirmed_prefix = min(report.confirmed_prefix, source.unbegun)
+    if source.error is not None:
+        raise source.error
+    failed = [writer.error for writer in writers if writer.error is not None]
+    if failed and source.left_over:
+        raise failed[-1]
+    for error in failed:
+        logger.warning("a thread of batch_set ended early, the others did its work: %s", error)
+
+
+def _run(source: Source, jobs: list[Callable[[], None]]) -> None:
+    """Runs each job in a thread of its own until all have ended."""
+    threads = [
+        threading.Thread(target=job, name=f"redis_fastbatch-{number}", daemon=True)
+        for number, job in enumerate(jobs)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        _join(threads)
+    except BaseException:
+        source.stop()
+        _join(threads)
+        raise
+
+
+def read(keys: Iterable[Any], threads: int, read_share: ReadShare) -> None:
+    """Reads keys by several threads.
+
+    Args:
+        keys: what to read.
+        threads: how many.
+        read_share: called with some of the keys in each thread; reads them all.
+
+    Raises:
+        Exception: the first that a thread raised, after all have ended.
+    """
+    source = Source(keys)
+    errors: list[BaseException] = []
+
+    def job() -> None:
+        try:
+            read_share(Share(source))
+        except BaseException as error:
+            source.stop()
+            errors.append(error)
+
+    _run(source, [job] * threads)
+    if errors or source.error is not None:
+        raise errors[0] if errors else source.error  # type: ignore[misc]
+
+
+def _join(threads: list[threading.Thread]) -> None:
+    for thread in threads:
+        while thread.is_alive():
+            thread.join(JOIN_SECONDS)
