@@ -32,6 +32,8 @@ cdef Py_ssize_t MAX_BULK = 512 * 1024 * 1024
 cdef Py_ssize_t MAX_CAPACITY_KEPT = 1024 * 1024
 cdef bytes MULTI = b"*1\r\n$5\r\nMULTI\r\n"
 cdef bytes EXEC = b"*1\r\n$4\r\nEXEC\r\n"
+cdef bytes ASCII_BYTES = bytes(range(128))
+cdef str ASCII = ASCII_BYTES.decode("ascii")
 
 
 cdef extern from "Python.h":
@@ -383,6 +385,8 @@ cdef class BatchWriter:
         self.codec = codec
         self.max_items = max_items
         self.max_bytes = max_bytes
+        if ASCII.encode(encoding, errors) != ASCII_BYTES:
+            raise ValueError(f"keys in {encoding}: only encodings that leave ASCII as it is are supported")
         self.encoding = encoding
         self.errors = errors
         self.failures = []
