@@ -39,10 +39,27 @@ def json_codec() -> PythonCodec:
     )
 
 
+def toolkit_codec() -> ValueCodec:
+    """redis-toolkit's format, see ToolkitCodec."""
+    # Imported late, here and below: most programs never use it.
+    from redis_fastbatch._core.toolkit_json import ToolkitCodec
+
+    return ToolkitCodec()
+
+
+def toolkit_msgpack_codec() -> ValueCodec:
+    """Tagged MessagePack that also reads redis-toolkit's format, see ToolkitMsgpackCodec."""
+    from redis_fastbatch._core.toolkit_json import ToolkitMsgpackCodec
+
+    return ToolkitMsgpackCodec()
+
+
 _registry: dict[str, Callable[[], ValueCodec]] = {
     "msgpack": MsgpackCodec,
     "raw": RawCodec,
     "json": json_codec,
+    "toolkit": toolkit_codec,
+    "toolkit-msgpack": toolkit_msgpack_codec,
 }
 
 

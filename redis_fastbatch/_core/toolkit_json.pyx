@@ -1,0 +1,156 @@
+# cython: language_level=3
+"""The codecs `toolkit` and `toolkit-msgpack`."""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.dict cimport PyDict_CheckExact, PyDict_Next
+from cpython.long cimport PyLong_Check
+from cpython.object cimport PyObject
+from cpython.unicode cimport PyUnicode_CheckExact
+from libc.string cimport memcmp
+
+from redis_fastbatch._core.buffer cimport OutputBuffer, reserve
+from redis_fastbatch._core.codec cimport ValueCodec
+from redis_fastbatch._core.msgpack_pack cimport Packer
+from redis_fastbatch._core.msgpack_unpack cimport Unpacker
+from redis_fastbatch._core.toolkit_json_read cimport JsonReader
+from redis_fastbatch._core.toolkit_json_write cimport write_wrapper
+from redis_fastbatch._core.utf8 cimport PyUnicode_GET_LENGTH
+
+from redis_fastbatch._core import toolkit_json_plain as plain
+from redis_fastbatch._core.toolkit_json_plain import Unusual
+from redis_fastbatch.errors import DecodeError, EncodeError, FastBatchError
+
+cdef enum:
+    TAG = 0xC1   # never used by MessagePack, never found in UTF-8
+
+
+cdef class ToolkitCodec(ValueCodec):
+    """redis-toolkit 0.4.0's format: writes the same bytes, reads the same values from any bytes.
+
+    Args:
+        preserve_int: the ints 0 and 1 come back as ints; the toolkit makes False and True of them.
+    """
+
+    def __init__(self, *, bint preserve_int=False):
+        self.reader = JsonReader()
+        self.preserve_int = preserve_int
+
+    cdef int encode(self, object value, OutputBuffer out) except -1:
+        cdef Py_ssize_t start = out.end
+        try:
+            return write_wrapper(value, out)
+        except Unusual:
+            out.end = start
+        try:
+            data = plain.dumps(value)
+        except Exception as error:
+            raise EncodeError(f"{type(value).__name__}: {error}") from error
+        return out.append(<const char*><bytes>data, len(data))
+
+    cdef object decode(self, const char* data, Py_ssize_t size):
+        if size > 14 and data[0] == c'{':
+            try:
+                return self.reader.read_wrapper(data, size, self.preserve_int)
+            except (Unusual, UnicodeDecodeError):
+                # The plain way decides, without this exception in the way of its own.
+                pass
+        return self.decode_plain(data, size)
+
+    cdef object decode_plain(self, const char* data, Py_ssize_t size):
+        try:
+            return plain.loads(PyBytes_FromStringAndSize(data, size), self.preserve_int)
+        except Exception as error:
+            raise DecodeError(f"{type(error).__name__}: {error}") from error
+
+
+cdef class ToolkitMsgpackCodec(ToolkitCodec):
+    """Writes MessagePack behind the byte 0xC1; reads that, and all that ToolkitCodec reads.
+
+    A NumPy array, and an int of more than 64 bits that stands on its own, are written in the toolkit's format: MessagePack
+    has no place for them.
+
+    Args:
+        preserve_int: as ToolkitCodec's; ints in MessagePack are always preserved.
+    """
+
+    def __init__(self, *, bint preserve_int=False):
+        ToolkitCodec.__init__(self, preserve_int=preserve_int)
+        self.packer = Packer()
+        self.unpacker = Unpacker()
+
+    cdef int encode(self, object value, OutputBuffer out) except -1:
+        cdef Py_ssize_t start = out.end
+        reserve(out, 1)
+        out.data[out.end] = <char>TAG
+        out.end += 1
+        try:
+            return self.packer.pack(value, out, 0)
+        except EncodeError:
+            if not PyLong_Check(value) and not plain.is_array(value):
+                raise
+        out.end = start
+        return ToolkitCodec.encode(self, value, out)
+
+    cdef object decode(self, const char* data, Py_ssize_t size):
+        if size == 0 or <unsigned char>data[0] != TAG:
+            return ToolkitCodec.decode(self, data, size)
+        try:
+            return self.unpacker.unpack_all(data + 1, size - 1)
+        except DecodeError as error:
+            error.offset += 1
+            raise
+
+
+cdef class LimitedCodec(ValueCodec):
+    """Another codec that refuses to write too much. For one batch: it adds up what it has written.
+
+    Args:
+        codec: what writes.
+        max_value_size: bytes of a value.
+        max_total: bytes of all values together.
+        error: called with a message, makes the exception that is raised.
+    """
+
+    def __init__(self, ValueCodec codec, Py_ssize_t max_value_size, Py_ssize_t max_total, error):
+        self.codec = codec
+        self.max_value_size = max_value_size
+        self.max_total = max_total
+        self.error = error
+
+    cdef int encode(self, object value, OutputBuffer out) except -1:
+        cdef Py_ssize_t start = out.end
+        self.codec.encode(value, out)
+        start = out.end - start
+        if start > self.max_value_size:
+            raise self.error(f"the value takes {start} bytes; max_value_size is {self.max_value_size}")
+        self.total += start
+        if self.total > self.max_total:
+            raise self.error(f"the values of the batch take more than {self.max_total} bytes together")
+        return 0
+
+    cdef object decode(self, const char* data, Py_ssize_t size):
+        return self.codec.decode(data, size)
+
+
+def first_longer_key(mapping, Py_ssize_t limit):
+    """The first key of a mapping that is longer than `limit`; None when there is none.
+
+    Raises:
+        TypeError: a key has no length.
+    """
+    cdef Py_ssize_t position = 0
+    cdef PyObject* next_key
+    cdef object key
+    if not PyDict_CheckExact(mapping):
+        for key in mapping:
+            if len(key) > limit:
+                return key
+        return None
+    while PyDict_Next(mapping, &position, &next_key, NULL):
+        key = <object>next_key
+        if PyUnicode_CheckExact(key):
+            if PyUnicode_GET_LENGTH(key) > limit:
+                return key
+        elif len(key) > limit:
+            return key
+    return None
