@@ -313,6 +313,8 @@ cdef Py_ssize_t reply_end(ReplyReader reader, Py_ssize_t start, int depth) excep
     if start >= reader.end:
         return INCOMPLETE
     kind = reader.data[start]
+    if kind not in b"+-:_,#($=!*~>%|":
+        return broken(f"byte {kind & 0xFF:#04x} begins no reply")
     stop = reader.line_end(start)
     if stop == INCOMPLETE:
         return INCOMPLETE
@@ -323,16 +325,14 @@ cdef Py_ssize_t reply_end(ReplyReader reader, Py_ssize_t start, int depth) excep
         if count < 0:
             return stop + 2
         return stop + 4 + count if reader.end - stop - 4 >= count else INCOMPLETE
-    if kind in b"*~>%|":
-        count = reader.integer(start + 1, stop)
-        if kind == c'%' or kind == c'|':
-            count *= 2
-        if kind == c'|':
-            count += 1
-        stop += 2
-        for i in range(count):
-            stop = reply_end(reader, stop, depth + 1)
-            if stop == INCOMPLETE:
-                return INCOMPLETE
-        return stop
-    return broken(f"byte {kind & 0xFF:#04x} begins no reply")
+    count = reader.integer(start + 1, stop)
+    if kind == c'%' or kind == c'|':
+        count *= 2
+    if kind == c'|':
+        count += 1
+    stop += 2
+    for i in range(count):
+        stop = reply_end(reader, stop, depth + 1)
+        if stop == INCOMPLETE:
+            return INCOMPLETE
+    return stop
