@@ -180,6 +180,7 @@ class WriteFlight:
         self._progress = progress
         self._on_chunk = on_chunk
         self._log_due = time.monotonic() + LOG_INTERVAL
+        self._logged = 0
         self._on_msetex_lost = on_msetex_lost
         self._flying: deque[_Flying] = deque()
         self._ready: deque[_Flying] = deque()
@@ -240,7 +241,8 @@ class WriteFlight:
         for key, value, error in failures:
             self._fail(key, value, error)
         if self._atomic and (failures or self._doomed or writer.source_error is not None):
-            return self._doom(chunk)
+            self._doom(chunk)
+            return None
         if not chunk.sealed or not chunk.count:
             return None
         self._ready.append(flying)
@@ -512,7 +514,12 @@ class ReadFlight:
 
     @property
     def halfway(self) -> bool:
-        return self._filling is not None and not self._ready and len(self._flying) < READ_WINDOW
+        return (
+            self._filling is not None
+            and not self._ready
+            and not self._ended
+            and len(self._flying) < READ_WINDOW
+        )
 
     @property
     def dry(self) -> bool:

@@ -36,7 +36,7 @@ _takes_name = (
     inspect.signature(ConnectionPool.get_connection).parameters["command_name"].default
     is inspect.Parameter.empty
 )
-_GET_CONNECTION_ARGUMENTS = ("MSET",) if _takes_name else ()
+GET_CONNECTION_ARGUMENTS = ("MSET",) if _takes_name else ()
 
 
 class Channel(Protocol):
@@ -67,7 +67,7 @@ class SocketChannel:
 
     def send(self, chunk: Chunk, flight: Flight) -> None:
         flight.started(chunk)
-        with memoryview(chunk) as view:  # type: ignore[arg-type]
+        with memoryview(chunk) as view:
             sent = 0
             while sent < len(view):
                 try:
@@ -148,7 +148,7 @@ class PublicChannel:
 
     def send(self, chunk: Chunk, flight: Flight) -> None:
         flight.started(chunk)
-        self._connection.send_packed_command([bytes(memoryview(chunk))])  # type: ignore[arg-type]
+        self._connection.send_packed_command([bytes(memoryview(chunk))])
         flight.finished(chunk)
 
     def receive(self, flight: Flight) -> None:
@@ -322,7 +322,7 @@ def lease(client: Any, max_value_size: int = 0) -> Iterator[Lease]:
             yield Lease(client, client.connection, max_value_size)
         return
     pool = client.connection_pool
-    connection = pool.get_connection(*_GET_CONNECTION_ARGUMENTS)
+    connection = pool.get_connection(*GET_CONNECTION_ARGUMENTS)
     try:
         yield Lease(client, connection, max_value_size)
     finally:

@@ -93,6 +93,7 @@ cdef class Command:
         self.counted = counted
         self.with_values = with_values
         self.transaction = transaction
+        self.tail = tail
         self.suffix_arguments = len(tail)
         self.suffix = b"".join([bulk(argument) for argument in tail])
         if many:

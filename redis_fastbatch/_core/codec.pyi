@@ -1,0 +1,9 @@
+from collections.abc import Callable
+from typing import Any
+
+class ValueCodec:
+    def dumps(self, value: Any) -> bytes: ...
+    def loads(self, data: bytes | bytearray | memoryview) -> Any: ...
+
+class PythonCodec(ValueCodec):
+    def __init__(self, to_bytes: Callable[[Any], bytes], from_bytes: Callable[[bytes], Any]) -> None: ...

@@ -1,0 +1,3 @@
+from redis_fastbatch._core.codec import ValueCodec
+
+class RawCodec(ValueCodec): ...

@@ -1,0 +1,25 @@
+from typing import Any
+
+from redis_fastbatch._core.buffer import ReceiveBuffer
+from redis_fastbatch._core.codec import ValueCodec
+
+class ErrorReply(Exception): ...
+
+class ReplyReader(ReceiveBuffer):
+    pushes: list[Any]
+    elements: int
+    def __init__(self, max_value_size: int = 0) -> None: ...
+    def reply(self) -> tuple[Any] | None: ...
+    def statuses(self, limit: int, first: int, others: list[tuple[int, Any]]) -> int: ...
+    def array(self, expected: int) -> bool | ErrorReply: ...
+    def values(
+        self,
+        keys: list[Any],
+        done: int,
+        codec: ValueCodec,
+        default: Any,
+        out: dict[Any, Any] | list[tuple[Any, Any]],
+        failures: list[tuple[Any, bytes | None, Exception]],
+        most: int = ...,
+    ) -> int: ...
+
