@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
+import enum
 import json
+import sys
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any, Protocol, TypeAlias, runtime_checkable
+from uuid import UUID
 
 from redis_fastbatch._core.codec import PythonCodec, ValueCodec
 from redis_fastbatch._core.msgpack import MsgpackCodec
 from redis_fastbatch._core.raw import RawCodec
 
-__all__ = ["AnyCodec", "Codec", "MsgpackCodec", "RawCodec", "ValueCodec", "json_codec", "resolve"]
+__all__ = ["AnyCodec", "Codec", "MsgpackCodec", "RawCodec", "ValueCodec", "common_types", "json_codec", "resolve"]
 
 
 @runtime_checkable
@@ -28,6 +34,32 @@ class Codec(Protocol):
 
 
 AnyCodec: TypeAlias = "str | ValueCodec | Codec"
+
+
+def common_types(value: Any) -> Any:
+    """A `default=` for MsgpackCodec that writes common types as the nearest that MessagePack has.
+
+    Decimal, UUID, date, time and naive datetime become str; numpy arrays become lists and numpy scalars numbers;
+    dataclasses become dicts, sets lists, and members of an Enum their value. They are read back as what they
+    became.
+
+    Raises:
+        TypeError: a value of any other type.
+    """
+    if isinstance(value, (Decimal, UUID)):
+        return str(value)
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, (set, frozenset)):
+        return list(value)
+    if isinstance(value, enum.Enum):
+        return value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)):
+        return value.tolist()
+    raise TypeError(f"no common type: {type(value).__name__}")
 
 
 def json_codec() -> PythonCodec:

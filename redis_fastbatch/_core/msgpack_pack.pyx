@@ -80,7 +80,7 @@ cdef str unknown(object value):
         return f"an int of {value.bit_length()} bits: MessagePack's integers have 64"
     if PyDateTime_CheckExact(value):
         return "a datetime without a time zone: MessagePack's timestamp is a point in time"
-    return f"a {type(value).__name__} is not of a type that MessagePack holds"
+    return f"MessagePack has no type for {type(value).__name__}; the codec's default= can turn it into one"
 
 
 cdef int put_constant(PyObject* value, OutputBuffer out) except -1:
