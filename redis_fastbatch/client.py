@@ -189,6 +189,12 @@ class FastBatch(Plans):
         if flight.source_error is not None:
             raise flight.source_error
 
+    def batch_set_table(self, table: Any, *, key: str, **options: Any) -> BatchReport:
+        """Writes the rows of anything with `__arrow_c_stream__()`, see redis_fastbatch.table.set_table()."""
+        from redis_fastbatch.table import set_table
+
+        return set_table(self, table, key=key, **options)
+
     def batch_get(
         self, keys: Iterable[Key], *, default: Any = None, on_error: OnError = "raise", workers: int = 1
     ) -> dict[Key, Any]:

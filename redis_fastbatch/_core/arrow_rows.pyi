@@ -1,0 +1,33 @@
+from collections.abc import Callable
+from typing import Any
+
+from redis_fastbatch._core.arrow_stream import ArrowStream
+from redis_fastbatch._core.resp import Chunk, Command
+
+class TableChunk(Chunk):
+    def __init__(self, command: Command, row_codec: Callable[[bytes], Any]) -> None: ...
+    def row_value(self, wanted: int) -> Any: ...
+
+class TableWriter:
+    command: Command
+    failures: list[tuple[int, Any, Exception]]
+    exhausted: bool
+    dry: bool
+    source_error: Exception | None
+    max_items: int
+    def __init__(
+        self,
+        stream: ArrowStream,
+        command: Command,
+        *,
+        columns: list[str] | None,
+        key: list[str | bytes],
+        tag: bytes,
+        row_codec: Callable[[bytes], Any],
+        max_items: int,
+        max_bytes: int,
+    ) -> None: ...
+    def blank(self) -> TableChunk: ...
+    def use(self, command: Command) -> None: ...
+    def fill(self, chunk: TableChunk) -> None: ...
+    def fill_some(self, chunk: TableChunk, most: int) -> None: ...

@@ -1,0 +1,252 @@
+"""Arrow tables and DataFrames to Redis, a row a key, without a Python object for any value.
+
+A row is stored as the MessagePack map of its fields: the same bytes as batch_set() of the row's dict with the
+codec `msgpack`, where `arrow_default()` stands for the types that MessagePack has not:
+
+| Arrow | stored as |
+|---|---|
+| null of any type | nil |
+| integers, bool | int, bool |
+| float16, float32, float64 | float64 |
+| string, large_string, string_view | str (the UTF-8 is taken as it is: Arrow guarantees it) |
+| binary, large_binary, binary_view, fixed_size_binary | bin |
+| timestamp with a zone | MessagePack's timestamp: a point in time, the zone's name is not kept |
+| timestamp without one | str, "2024-05-01T12:30:00.250000" |
+| date32, date64 | str, "2024-05-01" |
+| time32, time64 | str, "12:30:00.250000"; nine digits where nanoseconds need them |
+| duration | str in ISO 8601 of days and seconds, "P1DT2.5S", as msgspec writes a timedelta |
+| decimal32 to decimal256 | str, as str() of the decimal.Decimal |
+| list, large_list, fixed_size_list | array |
+| struct, map | map; a map's equal keys are kept as they are |
+| dictionary | as its values |
+| an extension type | as its storage type |
+
+Unions, run-end-encoded columns, list views and intervals are refused before anything is sent.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import string
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from redis_fastbatch import strategy
+from redis_fastbatch._core.arrow_rows import TableWriter
+from redis_fastbatch._core.arrow_stream import ArrowStream
+from redis_fastbatch.client import has_msetex
+from redis_fastbatch.codecs import AnyCodec, MsgpackCodec, ValueCodec, resolve
+from redis_fastbatch.errors import BatchError, EncodeError
+from redis_fastbatch.flight import COMMAND_BYTES, OnError, WriteFlight
+from redis_fastbatch.plans import checked_chunk_size, checked_on_error, wants_msetex
+from redis_fastbatch.report import BatchReport, ProgressCallback, make_progress
+from redis_fastbatch.strategy import PointInTime, Seconds, SetOptions
+from redis_fastbatch.transport import Lease, lease
+
+if TYPE_CHECKING:
+    from redis_fastbatch.client import FastBatch
+
+__all__ = ["arrow_default", "set_table"]
+
+TAG = b"\xc1"
+"""What the codec toolkit-msgpack writes before MessagePack."""
+
+
+def set_table(
+    batch: FastBatch,
+    table: Any,
+    *,
+    key: str,
+    prefix: str | bytes = "",
+    columns: Iterable[str] | None = None,
+    ex: Seconds | None = None,
+    px: Seconds | None = None,
+    exat: PointInTime | None = None,
+    pxat: PointInTime | None = None,
+    keepttl: bool = False,
+    nx: bool = False,
+    xx: bool = False,
+    codec: AnyCodec | None = None,
+    chunk_size: int | None = None,
+    progress: bool | ProgressCallback | None = None,
+    on_error: OnError = "raise",
+) -> BatchReport:
+    """Writes a table, a row a key. This is FastBatch.batch_set_table().
+
+    Memory stays bounded by the table's own batches, however many there are, and the GIL is free while rows
+    are encoded.
+
+    Args:
+        batch: the client.
+        table: anything with `__arrow_c_stream__()`: pyarrow's Table and RecordBatchReader, polars' and
+            pandas' DataFrame (there, as pyarrow has it, NaN becomes null), DuckDB's results. A reader is
+            consumed.
+        key: the column whose values are the keys, of integers or strings or binaries; or a template, such as
+            "flight:{carrier}:{number}", whose columns may be of decimals, dates and times too. Of rows of
+            the same key the last one wins.
+        prefix: goes before every key.
+        columns: the columns of which a row's value is made; all by default, the key's too.
+        ex, px, exat, pxat, keepttl, nx, xx, chunk_size, progress: as for batch_set().
+        codec: "msgpack" or "toolkit-msgpack"; the client's by default.
+        on_error: "raise", "report", or a callable that gets (row number, row as a dict, exception) of each
+            failed row.
+
+    Returns:
+        What was written, skipped and failed. It calls rows by their number, which begins at 0. A row whose
+        key is null, or which has a date that Python has not, fails alone.
+
+    Raises:
+        EncodeError: before anything is sent: there is no such column, or it is of a type that is not carried.
+        BatchError: rows failed, and on_error is "raise".
+        TypeError, ValueError: `table` is no table, or arguments are wrong.
+        redis.exceptions.RedisError: as from batch_set(). This, and what the table's own stream raises, has a
+            `report` of what was done until then.
+    """
+    options = SetOptions(ex, px, exat, pxat, keepttl, nx, xx)
+    report = BatchReport()
+    checked_on_error(on_error)
+    row_codec, tag = _row_format(batch, codec)
+    # TableWriter reads the schema: what is wrong with it shows before a connection is borrowed.
+    writer = TableWriter(
+        ArrowStream(table),
+        options.single(),
+        columns=None if columns is None else _names(columns),
+        key=_key_parts(batch, key, prefix, table),
+        tag=tag,
+        row_codec=row_codec.loads,
+        max_items=checked_chunk_size(chunk_size),
+        max_bytes=COMMAND_BYTES,
+    )
+
+    pool = batch.client.connection_pool
+    flight = WriteFlight(
+        writer,
+        options.single(),
+        report,
+        on_error=on_error,
+        repeatable=options.repeatable,
+        progress=make_progress(progress, _rows(table)),
+        on_msetex_lost=lambda: strategy.capabilities.remember_msetex(pool, False),
+    )
+    with lease(batch.client) as borrowed:
+        writer.use(options.command(msetex=wants_msetex(options) and has_msetex(borrowed)))
+        _carry_out(borrowed, flight, report)
+    if report.failed and on_error == "raise":
+        raise BatchError(_failure_message(report), report)
+    return report
+
+
+def _carry_out(borrowed: Lease, flight: WriteFlight, report: BatchReport) -> None:
+    started = time.perf_counter()
+    try:
+        borrowed.run(flight)
+        if flight.source_error is not None:
+            raise flight.source_error
+    except BaseException as error:
+        error.report = report  # type: ignore[attr-defined]
+        raise
+    finally:
+        report.seconds = time.perf_counter() - started
+        flight.finish()
+
+
+def _failure_message(report: BatchReport) -> str:
+    row, error = next(iter(report.failures.items()))
+    reason = str(error) if isinstance(error, EncodeError) else f"row {row}: {error}"
+    others = f" and {report.failed - 1:,} more" if report.failed > 1 else ""
+    return f"{report.failed:,} of {report.total:,} rows were not written: {reason}{others}"
+
+
+def arrow_default(value: Any) -> Any:
+    """What a table's rows hold for values of types that MessagePack has not.
+
+    `MsgpackCodec(default=arrow_default)` gives `pyarrow_table.to_pylist(maps_as_pydicts="strict")` the same
+    bytes as batch_set_table() gives the table's rows.
+
+    Raises:
+        TypeError: another type than those that to_pylist() makes.
+    """
+    if isinstance(value, datetime.datetime) and value.tzinfo is not None:
+        # Not a datetime itself, whose bytes the codec knows: pandas' Timestamp, which has nanoseconds.
+        return msgpack.Timestamp(*divmod(value.as_unit("ns").value, 10**9))  # type: ignore[attr-defined]
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, datetime.timedelta):
+        return _iso_duration(value)
+    if isinstance(value, decimal.Decimal):
+        return str(value)
+    raise TypeError(f"a {type(value).__name__} is no value of an Arrow table")
+
+
+def _iso_duration(value: datetime.timedelta) -> str:
+    """Days and seconds in ISO 8601; pandas' Timedelta with its nanoseconds."""
+    if hasattr(value, "as_unit"):
+        nanoseconds = value.as_unit("ns").value
+    else:
+        nanoseconds = value // datetime.timedelta(microseconds=1) * 1000
+    sign = "-" if nanoseconds < 0 else ""
+    seconds, fraction = divmod(abs(nanoseconds), 10**9)
+    days, seconds = divmod(seconds, 86400)
+    text = f"{sign}P{days}D" if days or not nanoseconds else f"{sign}P"
+    if seconds or fraction:
+        text += f"T{seconds}"
+        if fraction:
+            text += f".{fraction:09}".rstrip("0")
+        text += "S"
+    return text
+
+
+def _row_format(batch: FastBatch, codec: AnyCodec | None) -> tuple[ValueCodec, bytes]:
+    """The codec that reads a row's value again, and what goes before the value's MessagePack."""
+    from redis_fastbatch._core.toolkit_json import ToolkitMsgpackCodec
+
+    resolved = batch._codec if codec is None else resolve(codec)
+    if isinstance(resolved, MsgpackCodec):
+        return resolved, b""
+    if isinstance(resolved, ToolkitMsgpackCodec):
+        return resolved, TAG
+    name = codec if isinstance(codec, str) else type(resolved).__name__
+    raise ValueError(f'rows are written with the codec "msgpack" or "toolkit-msgpack", not {name}')
+
+
+def _names(columns: Iterable[str]) -> list[str]:
+    if isinstance(columns, str):
+        raise TypeError(f"columns is a list of names, not the str {columns!r}")
+    return list(columns)
+
+
+def _key_parts(batch: FastBatch, key: str, prefix: str | bytes, table: Any) -> list[str | bytes]:
+    """What a key is made of: bytes as they are, and names of columns."""
+    if not isinstance(key, str):
+        raise TypeError(f"key is a column's name or a template, not {key!r}")
+    encoder: Any = batch.client.get_encoder()  # type: ignore[no-untyped-call]
+    parts: list[str | bytes] = [encoder.encode(prefix)] if prefix else []
+    if "{" not in key:
+        return [*parts, key]
+    try:
+        fields = list(string.Formatter().parse(key))
+    except ValueError as error:
+        raise ValueError(f"the key template {key!r}: {error}") from None
+    for literal, column, form, conversion in fields:
+        if literal:
+            parts.append(encoder.encode(literal))
+        if column is None:
+            continue
+        if not column or form or conversion:
+            raise ValueError(f"the key template {key!r}: only names of columns stand between braces")
+        parts.append(column)
+    if not any(isinstance(part, str) for part in parts):
+        raise EncodeError(f"the key template {key!r} names no column: every row would have the same key")
+    return parts
+
+
+def _rows(table: Any) -> int | None:
+    """How many rows a table says that it has; None for a reader."""
+    rows = getattr(table, "num_rows", None)
+    if rows is None and hasattr(table, "__len__"):
+        rows = len(table)
+    return rows if isinstance(rows, int) else None
