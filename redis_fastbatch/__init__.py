@@ -1,11 +1,13 @@
 """The fastest way to move batches between Python and Redis."""
 
+from typing import TYPE_CHECKING, Any
+
 try:
     from redis_fastbatch._core import resp as _resp  # noqa: F401
 except ImportError as _error:
     raise ImportError(
-        f"redis_fastbatch's compiled core is missing or does not load ({_error}): run this outside the source "
-        "tree, or build it there with `python setup.py build_ext --inplace`"
+        f"redis_fastbatch's compiled core is missing or does not load ({_error}): run this outside the "
+        "source tree, or build it there with `python setup.py build_ext --inplace`"
     ) from _error
 
 from redis_fastbatch._version import __version__
@@ -14,7 +16,11 @@ from redis_fastbatch.codecs import Codec, MsgpackCodec, RawCodec
 from redis_fastbatch.errors import BatchError, DecodeError, EncodeError, FastBatchError
 from redis_fastbatch.report import BatchReport
 
+if TYPE_CHECKING:
+    from redis_fastbatch.aio import AsyncFastBatch
+
 __all__ = [
+    "AsyncFastBatch",
     "BatchError",
     "BatchReport",
     "Codec",
@@ -26,3 +32,12 @@ __all__ = [
     "RawCodec",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # redis.asyncio takes a while to import: only who uses it waits for it.
+    if name == "AsyncFastBatch":
+        from redis_fastbatch.aio import AsyncFastBatch
+
+        return AsyncFastBatch
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -38,10 +38,16 @@ def _end() -> None:
 
 
 class Pause:
-    """A context in which the collector rests. One belongs to one thread; `enabled=False` does nothing."""
+    """A context in which the collector rests. One belongs to one thread.
 
-    def __init__(self, enabled: bool = True) -> None:
+    Args:
+        enabled: False makes it do nothing.
+        every: items after which the collector may run.
+    """
+
+    def __init__(self, enabled: bool = True, every: int = EVERY) -> None:
         self._enabled = enabled
+        self._every = every
         self._made = 0
         self._last: list[int] = []
 
@@ -59,9 +65,14 @@ class Pause:
     def made(self, items: int) -> None:
         """Counts items, and lets the collector have its turn when there were enough."""
         self._made += items
-        if self._enabled and self._made >= EVERY:
-            self._made = 0
+        if self._made >= self._every:
+            self.turn()
+
+    def turn(self) -> None:
+        """Lets the collector run if it wants to."""
+        self._made = 0
+        if self._enabled:
             _end()
-            # A container allocated is what makes a due collection start.
-            self._last = [self._made]
+            # It starts when a container is allocated.
+            _ = [[]]
             _begin()

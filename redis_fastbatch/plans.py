@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from redis_fastbatch import gcpause, strategy
@@ -105,7 +104,7 @@ class Plans:
 
     def _read_flight(
         self,
-        keys: Iterable[Key],
+        keys: Any,
         out: Found,
         pause: gcpause.Pause,
         default: Any,
@@ -122,7 +121,7 @@ class Plans:
             pause=pause,
         )
 
-    def _count_flight(self, keys: Iterable[Key]) -> CountFlight:
+    def _count_flight(self, keys: Any) -> CountFlight:
         return CountFlight(self._writer(keys, strategy.UNLINK, COMMAND_ITEMS, COMMAND_BYTES))
 
 
@@ -134,12 +133,6 @@ def progress_of(items: Any, progress: bool | ProgressCallback | None) -> Progres
 def wants_msetex(options: SetOptions) -> bool:
     """Whether MSETEX would carry these options, so that it matters whether the server has it."""
     return bool(options.expiry()) and not options.conditional
-
-
-def write_ended(report: BatchReport, flight: WriteFlight, started: float) -> None:
-    """Completes a report, at the end of the batch or at the error that ended it."""
-    report.seconds = time.perf_counter() - started
-    flight.finish()
 
 
 def raise_failures(report: BatchReport, on_error: OnError) -> None:

@@ -1,0 +1,324 @@
+"""AsyncFastBatch, the asyncio twin of FastBatch.
+
+Encoding and decoding are cut into slices of about a millisecond, between which the event loop has its turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from itertools import islice
+from types import TracebackType
+from typing import Any, TypeAlias
+
+import redis
+import redis.asyncio
+
+from redis_fastbatch import gcpause, strategy
+from redis_fastbatch.aio_transport import AsyncLease, Feed, lease
+from redis_fastbatch.codecs import AnyCodec
+from redis_fastbatch.flight import COMMAND_ITEMS, OnError, WriteFlight
+from redis_fastbatch.plans import (
+    ITER_ROUND,
+    Found,
+    Key,
+    Plans,
+    checked_chunk_size,
+    logger,
+    progress_of,
+    raise_failures,
+    read_ended,
+    wants_msetex,
+)
+from redis_fastbatch.report import BatchReport, OnChunk, ProgressCallback
+from redis_fastbatch.strategy import PointInTime, Seconds, SetOptions
+
+AsyncItems: TypeAlias = "Mapping[Any, Any] | Iterable[tuple[Any, Any]] | AsyncIterable[tuple[Any, Any]]"
+AsyncKeys: TypeAlias = "Iterable[Key] | AsyncIterable[Key]"
+
+
+class LoopPause(gcpause.Pause):
+    """A pause of the garbage collector across the turns of an event loop, whose other tasks make garbage too.
+
+    The collector has its turns in small portions, and every tenth of a second however few items there were.
+    """
+
+    ITEMS = 20_000
+    SECONDS = 0.1
+
+    def __init__(self, enabled: bool = True) -> None:
+        super().__init__(enabled, self.ITEMS)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> LoopPause:
+        super().__enter__()
+        self._wind_up()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        super().__exit__(kind, error, trace)
+
+    def _wind_up(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self.SECONDS, self._ring)
+
+    def _ring(self) -> None:
+        self.turn()
+        self._wind_up()
+
+
+class AsyncFastBatch(Plans):
+    """Reads and writes batches of values through a redis.asyncio client.
+
+    Calls may run at the same time: each borrows a connection of its own from the client's pool. Picklable when
+    made by from_url().
+
+    Args:
+        client: a redis.asyncio.Redis.
+        codec, max_value_size, pause_gc: as FastBatch takes them.
+    """
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        codec: AnyCodec = "msgpack",
+        *,
+        max_value_size: int = 0,
+        pause_gc: bool = True,
+    ) -> None:
+        super().__init__(client, codec, max_value_size=max_value_size, pause_gc=pause_gc)
+
+    @classmethod
+    def from_url(
+        cls,
+        url: str,
+        codec: AnyCodec = "msgpack",
+        *,
+        max_value_size: int = 0,
+        pause_gc: bool = True,
+        **connection: Any,
+    ) -> AsyncFastBatch:
+        """Connects by URL, as redis.asyncio.Redis.from_url() does.
+
+        Args:
+            url: redis://, rediss:// or unix://.
+            codec, max_value_size, pause_gc: as the constructor's.
+            connection: further arguments for redis.asyncio.Redis.from_url().
+        """
+        settings: dict[str, Any] = {"codec": codec, "max_value_size": max_value_size, "pause_gc": pause_gc}
+        batch = cls(redis.asyncio.Redis.from_url(url, **connection), **settings)
+        batch._made_from(url, {**settings, **connection})
+        return batch
+
+    async def __aenter__(self) -> AsyncFastBatch:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Closes the client underneath."""
+        # redis-py 5.0.1 renamed close() to aclose().
+        close = getattr(self._client, "aclose", None) or self._client.close
+        await close()
+
+    close = aclose
+
+    @property
+    def client(self) -> redis.asyncio.Redis:
+        """The redis.asyncio client underneath."""
+        return self._client  # type: ignore[no-any-return]
+
+    async def batch_set(
+        self,
+        items: AsyncItems,
+        *,
+        ex: Seconds | None = None,
+        px: Seconds | None = None,
+        exat: PointInTime | None = None,
+        pxat: PointInTime | None = None,
+        keepttl: bool = False,
+        nx: bool = False,
+        xx: bool = False,
+        atomic: bool = False,
+        chunk_size: int | None = None,
+        progress: bool | ProgressCallback | None = None,
+        on_error: OnError = "raise",
+        on_chunk: OnChunk | None = None,
+    ) -> BatchReport:
+        """Writes items, as FastBatch.batch_set() does.
+
+        Args:
+            items: as FastBatch takes them, or an async iterable of (key, value) pairs.
+            ex, px, exat, pxat, keepttl, nx, xx, atomic, chunk_size: as FastBatch's.
+            progress, on_error, on_chunk: as FastBatch's; what is called must be a function, not a coroutine.
+
+        Returns:
+            What was written, skipped and failed.
+
+        Raises:
+            asyncio.CancelledError: the task was cancelled. Like the errors that end a batch early it carries
+                a `report` of what was confirmed until then.
+            BatchError, ValueError, TypeError, redis.exceptions.RedisError: as FastBatch.batch_set() does.
+        """
+        options = SetOptions(ex, px, exat, pxat, keepttl, nx, xx, atomic)
+        report = BatchReport()
+        heard = progress_of(items, progress)
+        feed = _feed(items)
+        started = time.perf_counter()
+        try:
+            async with lease(self._client) as borrowed:
+                flight = self._write_flight(
+                    feed or items,
+                    options,
+                    report,
+                    msetex=wants_msetex(options) and await has_msetex(borrowed),
+                    chunk_size=chunk_size,
+                    progress=heard,
+                    on_error=on_error,
+                    on_chunk=on_chunk,
+                )
+                await _write(borrowed, flight, feed)
+        except BaseException as error:
+            error.report = report  # type: ignore[attr-defined]
+            raise
+        finally:
+            report.seconds = time.perf_counter() - started
+            if heard is not None:
+                heard.close()
+        raise_failures(report, on_error)
+        return report
+
+    async def batch_get(
+        self, keys: AsyncKeys, *, default: Any = None, on_error: OnError = "raise"
+    ) -> dict[Key, Any]:
+        """Reads the values of keys, as FastBatch.batch_get() does.
+
+        Args:
+            keys: an iterable or an async iterable of str, bytes or int.
+            default, on_error: as FastBatch's.
+
+        Returns:
+            A dict of every key, in the order given, to its value or `default`.
+
+        Raises:
+            As FastBatch.batch_get() does.
+        """
+        found: dict[Key, Any] = {}
+        await self._read(keys, found, default, on_error, COMMAND_ITEMS)
+        return found
+
+    async def batch_get_iter(
+        self,
+        keys: AsyncKeys,
+        *,
+        default: Any = None,
+        chunk_size: int | None = None,
+        on_error: OnError = "raise",
+    ) -> AsyncIterator[tuple[Key, Any]]:
+        """Reads the values of any number of keys in bounded memory; holds no connection between items.
+
+        Args:
+            keys, default, on_error: as for batch_get().
+            chunk_size: keys read at a time.
+
+        Yields:
+            (key, value or `default`) in the order of the keys.
+
+        Raises:
+            As batch_get() does.
+        """
+        size = checked_chunk_size(chunk_size, ITER_ROUND)
+        async for some in _rounds(keys, size):
+            found: list[tuple[Key, Any]] = []
+            await self._read(some, found, default, on_error, min(size, COMMAND_ITEMS))
+            for pair in found:
+                yield pair
+
+    async def _read(self, keys: AsyncKeys, out: Found, default: Any, on_error: OnError, limit: int) -> None:
+        feed = _feed(keys)
+        with LoopPause(self._pause_gc) as pause:
+            flight = self._read_flight(feed or keys, out, pause, default, on_error, limit)
+            async with lease(self._client, self._max_value_size) as borrowed:
+                await borrowed.run(flight, feed)
+        read_ended(flight, on_error)
+
+    async def batch_delete(self, keys: AsyncKeys) -> int:
+        """Deletes keys by UNLINK, as FastBatch.batch_delete() does.
+
+        Args:
+            keys: an iterable or an async iterable of str, bytes or int.
+
+        Returns:
+            How many of them existed.
+
+        Raises:
+            As FastBatch.batch_delete() does.
+        """
+        feed = _feed(keys)
+        flight = self._count_flight(feed or keys)
+        async with lease(self._client) as borrowed:
+            await borrowed.run(flight, feed)
+        if flight.error is not None:
+            raise flight.error
+        return flight.total
+
+    def scan(self, match: str | bytes | None = None, count: int = 1000) -> AsyncIterator[Key]:
+        """Iterates over the server's keys, as redis.asyncio.Redis.scan_iter() does.
+
+        Args:
+            match: a glob-style pattern, such as "user:*".
+            count: about how many keys the server looks at a time.
+        """
+        return self._client.scan_iter(match=match, count=count)  # type: ignore[no-any-return]
+
+
+async def _write(borrowed: AsyncLease, flight: WriteFlight, feed: Feed | None) -> None:
+    try:
+        await borrowed.run(flight, feed)
+    finally:
+        flight.finish()
+    if flight.source_error is not None:
+        raise flight.source_error
+
+
+async def has_msetex(borrowed: AsyncLease) -> bool:
+    """Whether the server behind a connection has MSETEX; it is asked once for a pool."""
+    pool = borrowed.client.connection_pool
+    known = strategy.capabilities.msetex(pool)
+    if known is None:
+        try:
+            known = any(await borrowed.ask("COMMAND", "INFO", "MSETEX"))
+        except redis.ResponseError as error:
+            logger.debug("the server does not tell whether it has MSETEX: %s", error)
+            known = False
+        strategy.capabilities.remember_msetex(pool, known)
+    return known
+
+
+def _feed(source: Any) -> Feed | None:
+    """A Feed of an async iterable; None for what is not one."""
+    return Feed(source) if hasattr(source, "__aiter__") else None
+
+
+async def _rounds(keys: AsyncKeys, size: int) -> AsyncIterator[list[Key]]:
+    """Lists of up to `size` keys."""
+    if not isinstance(keys, AsyncIterable):
+        source: Iterator[Key] = iter(keys)
+        while some := list(islice(source, size)):
+            yield some
+        return
+    some = []
+    async for key in keys:
+        some.append(key)
+        if len(some) == size:
+            yield some
+            some = []
+    if some:
+        yield some

@@ -1,0 +1,427 @@
+"""Moves a flight's bytes over a connection of a redis.asyncio pool.
+
+Together with transport.py this is where redis-py's private parts are touched. While a flight has a connection,
+its asyncio transport is handed to a protocol that receives straight into the reply reader; everything else
+about the transport (TCP, TLS, unix sockets, uvloop's) stays what it was. A connection of an unknown kind is
+used through its public methods, with the same results.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator
+from typing import Any
+
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.sentinel import SentinelManagedConnection
+from redis.exceptions import ConnectionError, ReadOnlyError, ResponseError, TimeoutError
+
+from redis_fastbatch._core.replies import ErrorReply, ReplyReader
+from redis_fastbatch._core.resp import Chunk, SourceDry
+from redis_fastbatch.flight import Flight
+from redis_fastbatch.transport import GET_CONNECTION_ARGUMENTS, Attempts
+
+logger = logging.getLogger("redis_fastbatch")
+
+HOLD = 0.001
+"""Seconds after which a batch lets the event loop have its turn."""
+
+FIRST_PACE = 64
+"""Items dealt with at a time, while it is not known how long they take."""
+
+MAX_PACE = 512
+
+PIECE = 256 * 1024
+"""Bytes handed to the asyncio transport at a time."""
+
+ENOUGH = 512 * 1024
+"""Bytes received and not yet read, at which receiving rests while nobody waits for more."""
+
+
+class Feed:
+    """An async iterable as an iterable that runs dry, and is refilled in between."""
+
+    SLICE = 1000
+    """Items fetched ahead at most."""
+
+    def __init__(self, source: AsyncIterable[Any]) -> None:
+        self._source = source.__aiter__()
+        self._items: deque[Any] = deque()
+        self._end: Exception | None = None
+
+    def __iter__(self) -> Feed:
+        return self
+
+    def __next__(self) -> Any:
+        if self._items:
+            return self._items.popleft()
+        raise self._end or SourceDry()
+
+    async def refill(self) -> None:
+        """Waits for an item, and takes those along that follow soon."""
+        began = time.perf_counter()
+        try:
+            while len(self._items) < self.SLICE:
+                self._items.append(await self._source.__anext__())
+                if time.perf_counter() - began > HOLD:
+                    return
+        except StopAsyncIteration:
+            self._end = StopIteration()
+        except Exception as error:
+            self._end = error
+
+
+class Pace:
+    """How many items of one kind of work fit into a slice that holds the event loop for a short time only."""
+
+    def __init__(self) -> None:
+        self.items = FIRST_PACE
+
+    def took(self, seconds: float) -> None:
+        """Learns from a slice of up to `items` items."""
+        if seconds > HOLD:
+            self.items = max(1, int(self.items * HOLD / seconds))
+        elif seconds < HOLD / 4:
+            self.items = min(2 * self.items, MAX_PACE)
+
+
+class Wire(asyncio.BufferedProtocol):
+    """The protocol of a borrowed transport: receives into a reply reader, and wakes the one task that waits.
+
+    Args:
+        transport: of a redis-py connection.
+        reader: gets the bytes.
+    """
+
+    def __init__(self, transport: asyncio.Transport, reader: ReplyReader) -> None:
+        self.reader = reader
+        self.blocked = False
+        self.lost: ConnectionError | None = None
+        self._transport = transport
+        self._owner: Any = transport.get_protocol()
+        self._resting = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def __enter__(self) -> Wire:
+        self._transport.set_protocol(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._receive_again()
+        self._transport.set_protocol(self._owner)
+
+    # What the transport calls. The protocol that it belongs to hears of all but the bytes.
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        space: memoryview = self.reader.free_space()
+        return space
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.reader.received(nbytes)
+        if len(self.reader) >= ENOUGH and not self._resting:
+            self._transport.pause_reading()
+            self._resting = True
+        self._wake()
+
+    def eof_received(self) -> bool | None:
+        self.lost = ConnectionError("Connection closed by server.")
+        self._wake()
+        keep_open: bool | None = self._owner.eof_received()
+        return keep_open
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.lost is None:
+            self.lost = ConnectionError(f"Connection lost: {error or 'closed'}")
+        self._wake()
+        self._owner.connection_lost(error)
+
+    def pause_writing(self) -> None:
+        self.blocked = True
+        self._owner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.blocked = False
+        self._owner.resume_writing()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _receive_again(self) -> None:
+        if self._resting and not self._transport.is_closing():
+            self._transport.resume_reading()
+        self._resting = False
+
+    async def wait(self, timeout: float | None) -> None:
+        """Waits until bytes have come, or the transport can take more.
+
+        Raises:
+            redis.exceptions.ConnectionError: the connection is lost, now or already.
+            redis.exceptions.TimeoutError: nothing happened within `timeout` seconds.
+        """
+        if self.lost is not None:
+            raise self.lost
+        self._receive_again()
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        timer = None if timeout is None else loop.call_later(timeout, self._time_out, timeout)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+
+    def _time_out(self, timeout: float) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(
+                TimeoutError(f"no answer from the server within socket_timeout, {timeout} seconds")
+            )
+
+
+class WireChannel:
+    """Speaks through the asyncio transport of a redis-py connection."""
+
+    def __init__(self, connection: Any, max_value_size: int) -> None:
+        self._connection = connection
+        self._transport: asyncio.Transport = connection._writer.transport
+        self._reader = ReplyReader(max_value_size)
+        self._wire = Wire(self._transport, self._reader)
+
+    def __enter__(self) -> WireChannel:
+        self._wire.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._wire.__exit__(*error)
+
+    async def send(self, chunk: Chunk, flight: Flight) -> None:
+        """Hands the chunk to the transport, waiting whenever that has enough to do."""
+        flight.started(chunk)
+        with memoryview(chunk) as view:
+            for start in range(0, len(view), PIECE):
+                if self._wire.lost is not None:
+                    raise self._wire.lost
+                # A copy: the transport may keep what it is given.
+                self._transport.write(bytes(view[start : start + PIECE]))
+                while self._wire.blocked:
+                    await self._wire.wait(self._connection.socket_timeout)
+        flight.finished(chunk)
+
+    def take(self, flight: Flight) -> bool:
+        """Lets the flight take replies; False when it needs more than has arrived."""
+        before = len(self._reader)
+        flight.take(self._reader, self._explain)
+        return len(self._reader) < before
+
+    async def arrival(self) -> None:
+        """Waits for something to take."""
+        await self._wire.wait(self._connection.socket_timeout)
+
+    async def hand_on_pushes(self) -> None:
+        """RESP3 push messages go to the handlers that redis-py or the user registered."""
+        if not self._reader.pushes:
+            return
+        handle = getattr(self._connection._parser, "handle_push_response", None)
+        pushes = self._reader.pushes[:]
+        self._reader.pushes.clear()
+        for push in pushes:
+            if handle is None or "push_request" in inspect.signature(handle).parameters:
+                logger.debug("a push message was left alone: this redis-py has no handlers for it")
+            else:
+                await handle(push)
+
+    def _explain(self, reply: ErrorReply) -> Exception:
+        error: Exception = self._connection._parser.parse_error(str(reply))
+        if isinstance(error, ReadOnlyError) and _is_sentinel_master(self._connection):
+            # As redis-py does it: the connection is closed, and asks Sentinel for the new master.
+            raise ConnectionError("The previous master is now a slave") from error
+        return error
+
+
+class PublicChannel:
+    """Speaks through the public methods of a connection."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._reply: Any = None
+        self._has_reply = False
+
+    def __enter__(self) -> PublicChannel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The connection was never changed."""
+
+    async def send(self, chunk: Chunk, flight: Flight) -> None:
+        """Sends the chunk as redis-py sends a command."""
+        flight.started(chunk)
+        await self._connection.send_packed_command(bytes(memoryview(chunk)))
+        flight.finished(chunk)
+
+    def take(self, flight: Flight) -> bool:
+        """Gives the flight the reply that arrival() waited for."""
+        if not self._has_reply:
+            return False
+        self._has_reply = False
+        flight.take_reply(self._reply)
+        return True
+
+    async def arrival(self) -> None:
+        """Reads a reply."""
+        try:
+            self._reply = await self._connection.read_response(disable_decoding=True)
+        except ResponseError as error:
+            self._reply = error
+        self._has_reply = True
+
+    async def hand_on_pushes(self) -> None:
+        """read_response() has done it."""
+
+
+def _is_sentinel_master(connection: Any) -> bool:
+    return isinstance(connection, SentinelManagedConnection) and bool(connection.connection_pool.is_master)
+
+
+def _is_known(connection: Any) -> bool:
+    """Whether this connection's transport may be used: redis-py's own reading and writing, nothing received
+    that its stream or its parser holds back."""
+    kind = type(connection)
+    if not isinstance(connection, AbstractConnection):
+        return False
+    if kind.send_packed_command is not AbstractConnection.send_packed_command:
+        return False
+    if kind.read_response not in (
+        AbstractConnection.read_response,
+        SentinelManagedConnection.read_response,
+    ):
+        return False
+    stream: Any = connection._reader
+    writer, parser = connection._writer, connection._parser
+    if type(stream) is not asyncio.StreamReader or type(writer) is not asyncio.StreamWriter:
+        return False
+    if writer.transport.is_closing() or getattr(stream, "_buffer", None):
+        return False
+    if hasattr(parser, "_reader"):
+        return not parser._reader.has_data()
+    return not getattr(parser, "_buffer", True)
+
+
+class AsyncLease:
+    """A connection borrowed from a client's pool, with the retry policy that it carries.
+
+    Args:
+        client: a redis.asyncio.Redis.
+        connection: the client's.
+        max_value_size: longer values are refused on reading, in bytes; 0 for no limit.
+    """
+
+    def __init__(self, client: Any, connection: Any, max_value_size: int = 0) -> None:
+        self.client = client
+        self.connection = connection
+        self._max_value_size = max_value_size
+
+    async def run(self, flight: Flight, feed: Feed | None = None) -> None:
+        """Carries out a flight, over a new connection where the retry policy allows one.
+
+        Args:
+            flight: what to carry out.
+            feed: the flight's source, where that is asynchronous.
+
+        Raises:
+            redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: after the last retry, or at once
+                where what was under way may not be repeated.
+            asyncio.CancelledError: the task was cancelled. The connection is closed if replies are outstanding.
+        """
+        attempts = Attempts(flight)
+
+        async def attempt() -> None:
+            attempts.begin()
+            try:
+                await self._pump(flight, feed)
+            except (ConnectionError, TimeoutError) as error:
+                raise attempts.failed(error) from error.__cause__
+
+        while True:
+            try:
+                await self.connection.retry.call_with_retry(attempt, self._disconnect)
+                return
+            except BaseException as error:
+                final = attempts.verdict(error)
+                if final is None:
+                    continue
+                if flight.in_flight or not isinstance(final, asyncio.CancelledError):
+                    await self._disconnect()
+                flight.abandon(final)
+                if final is error:
+                    raise
+                raise final from final.__cause__
+
+    async def _disconnect(self, error: Exception | None = None) -> None:
+        await self.connection.disconnect(nowait=True)
+
+    async def _pump(self, flight: Flight, feed: Feed | None) -> None:
+        encoding, decoding = Pace(), Pace()
+        clock = time.perf_counter
+        with await self._channel() as channel:
+            resumed = clock()
+            while not flight.done:
+                began = clock()
+                flight.pace = encoding.items
+                chunk = flight.next_chunk()
+                if chunk is not None or flight.halfway:
+                    encoding.took(clock() - began)
+                if chunk is not None:
+                    await channel.send(chunk, flight)
+                elif flight.halfway:
+                    if flight.dry and feed is not None:
+                        await feed.refill()
+                elif flight.in_flight:
+                    flight.pace = decoding.items
+                    if channel.take(flight):
+                        decoding.took(clock() - began)
+                        await channel.hand_on_pushes()
+                    else:
+                        await channel.arrival()
+                        resumed = clock()
+                if clock() - resumed > HOLD:
+                    await asyncio.sleep(0)
+                    resumed = clock()
+
+    async def _channel(self) -> Any:
+        await self.connection.connect()
+        await self.connection.check_health()
+        if _is_known(self.connection):
+            return WireChannel(self.connection, self._max_value_size)
+        return PublicChannel(self.connection)
+
+    async def ask(self, *command: str) -> Any:
+        """One command and its reply, as the connection's own methods send and read them.
+
+        Raises:
+            redis.exceptions.ResponseError: the server refused it.
+        """
+        await self.connection.send_command(*command)
+        return await self.connection.read_response(disable_decoding=True)
+
+
+@contextlib.asynccontextmanager
+async def lease(client: Any, max_value_size: int = 0) -> AsyncIterator[AsyncLease]:
+    """Borrows a connection of the client's pool, or the one connection of a single-connection client."""
+    await client.initialize()
+    if client.connection is not None:
+        async with client._single_conn_lock:
+            yield AsyncLease(client, client.connection, max_value_size)
+        return
+    pool = client.connection_pool
+    connection = await pool.get_connection(*GET_CONNECTION_ARGUMENTS)
+    try:
+        yield AsyncLease(client, connection, max_value_size)
+    finally:
+        await pool.release(connection)
