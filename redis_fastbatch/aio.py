@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from itertools import islice
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -29,6 +29,7 @@ from redis_fastbatch.plans import (
     progress_of,
     raise_failures,
     read_ended,
+    source_of,
     wants_msetex,
 )
 from redis_fastbatch.report import BatchReport, OnChunk, ProgressCallback
@@ -310,7 +311,7 @@ def _feed(source: Any) -> Feed | None:
 async def _rounds(keys: AsyncKeys, size: int) -> AsyncIterator[list[Key]]:
     """Lists of up to `size` keys."""
     if not isinstance(keys, AsyncIterable):
-        source: Iterator[Key] = iter(keys)
+        source = source_of(keys)
         while some := list(islice(source, size)):
             yield some
         return

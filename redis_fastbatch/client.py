@@ -23,6 +23,7 @@ from redis_fastbatch.plans import (
     progress_of,
     raise_failures,
     read_ended,
+    source_of,
     wants_msetex,
 )
 from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback
@@ -221,7 +222,7 @@ class FastBatch(Plans):
             self._read(keys, found, default, on_error, COMMAND_ITEMS)
             return found
         check_workers(workers)
-        found = dict.fromkeys(keys, default)
+        found = dict.fromkeys(source_of(keys), default)
         read(list(found), workers, lambda some: self._read(some, found, default, on_error, COMMAND_ITEMS))
         return found
 
@@ -245,7 +246,7 @@ class FastBatch(Plans):
         Raises:
             As batch_get() does.
         """
-        source = iter(keys)
+        source = source_of(keys)
         size = checked_chunk_size(chunk_size, ITER_ROUND)
         while some := list(islice(source, size)):
             found: list[tuple[Key, Any]] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from redis_fastbatch import gcpause, strategy
@@ -123,6 +123,13 @@ class Plans:
 
     def _count_flight(self, keys: Any) -> CountFlight:
         return CountFlight(self._writer(keys, strategy.UNLINK, COMMAND_ITEMS, COMMAND_BYTES))
+
+
+def source_of(keys: Iterable[Key]) -> Iterator[Key]:
+    """The keys one after the other; one string is not taken for a batch of its characters."""
+    if isinstance(keys, (str, bytes, bytearray)):
+        raise TypeError(f"a batch of keys is expected, not one {type(keys).__name__}")
+    return iter(keys)
 
 
 def progress_of(items: Any, progress: bool | ProgressCallback | None) -> Progress | None:
