@@ -12,8 +12,11 @@ import gc
 import threading
 from types import TracebackType
 
-EVERY = 50_000
+EVERY = 200_000
 """Items after which the collector may run."""
+
+YOUNG = 1
+"""The generation up to which it then runs: what came to be since its last turn, traversed this once."""
 
 _lock = threading.Lock()
 _pauses = 0
@@ -49,7 +52,6 @@ class Pause:
         self._enabled = enabled
         self._every = every
         self._made = 0
-        self._last: list[int] = []
 
     def __enter__(self) -> Pause:
         if self._enabled:
@@ -71,8 +73,12 @@ class Pause:
     def turn(self) -> None:
         """Lets the collector run if it wants to."""
         self._made = 0
-        if self._enabled:
-            _end()
-            # It starts when a container is allocated.
-            _ = [[]]
-            _begin()
+        # Not by enabling it for a moment: when a collection then begins is up to the interpreter, and the pauses
+        # of other threads would keep it away for good.
+        if self._enabled and _was_enabled and _is_due():
+            gc.collect(YOUNG)
+
+
+def _is_due() -> bool:
+    threshold = gc.get_threshold()[0]
+    return 0 < threshold < gc.get_count()[0]
