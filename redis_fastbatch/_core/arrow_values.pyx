@@ -110,7 +110,7 @@ cdef int beyond_python(Column* c) except -1 nogil:
 
 cdef int broken(Column* c) except -1 nogil:
     with gil:
-        return refuse(c, "an offset or index that points outside its data")
+        return refuse(c, "an offset or index points outside its data")
 
 
 cdef int too_long(Column* c, int64_t size) except -1 nogil:
@@ -346,10 +346,10 @@ cdef char* put_entry(OutputBuffer out, char* p, Column* entries, int64_t at, Py_
 
 
 cdef bint is_plain(Column* c) noexcept nogil:
-    """Whether put_plain() writes such values."""
+    """Whether put_plain() writes such values, as far as they are not null."""
     if c.kind == DICTIONARY:
         return is_plain(c.dictionary)
-    return INT8 <= c.kind <= UINT64 or TEXT <= c.kind <= FIXED_BINARY or (
+    return c.kind == NULLS or INT8 <= c.kind <= UINT64 or TEXT <= c.kind <= FIXED_BINARY or (
         DECIMAL <= c.kind <= LOCAL_TIMESTAMP and c.kind != TIMESTAMP
     )
 

@@ -1,0 +1,333 @@
+"""batch_set_table: keys, failures, options, and streams that break."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from redis_fastbatch import BatchError, DecodeError, EncodeError, FastBatch
+from redis_fastbatch.server import EmbeddedServer
+
+pa = pytest.importorskip("pyarrow")
+
+
+@pytest.fixture
+def batch(client: redis.Redis) -> FastBatch:
+    return FastBatch(client)
+
+
+@pytest.fixture
+def one(valkey_client: redis.Redis) -> FastBatch:
+    return FastBatch(valkey_client)
+
+
+def people(count: int = 5) -> Any:
+    return pa.table({"id": range(count), "name": [f"n{i}" for i in range(count)]})
+
+
+def test_rows_are_what_batch_set_writes(batch: FastBatch) -> None:
+    table = people(5000)
+    report = batch.batch_set_table(table, key="id", prefix="user:")
+    assert (report.written, report.failed, report.confirmed_prefix) == (5000, 0, 5000)
+    raw = batch.client.mget([f"user:{i}" for i in range(5000)])
+    batch.batch_set({f"user:{row['id']}": row for row in table.to_pylist()})
+    assert batch.client.mget([f"user:{i}" for i in range(5000)]) == raw
+    assert batch.batch_get(["user:4999"]) == {"user:4999": {"id": 4999, "name": "n4999"}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (pa.int8(), [-128, 0, 127]),
+        (pa.uint64(), [2**64 - 1, 0, 7]),
+        (pa.int64(), [-(2**63), 2**63 - 1, 0]),
+        (pa.string(), ["a", "ü" * 200, ""]),
+        (pa.large_string(), ["a", "b", "c"]),
+        (pa.string_view(), ["a", "b" * 20, "c"]),
+        (pa.binary(), [b"\0", b"\xff\r\n", b""]),
+        (pa.large_binary(), [b"x", b"y", b"z"]),
+        (pa.binary_view(), [b"x" * 13, b"y", b"z"]),
+        (pa.binary(2), [b"ab", b"cd", b"ef"]),
+        (pa.dictionary(pa.int32(), pa.string()), ["a", "b", "c"]),
+    ],
+)
+def test_key_columns(one: FastBatch, kind: Any, values: list[Any]) -> None:
+    one.batch_set_table(pa.table({"k": pa.array(values, kind), "n": [0, 1, 2]}), key="k", columns=["n"])
+    keys = [value if isinstance(value, bytes) else str(value).encode() for value in values]
+    assert one.batch_get(keys) == {key: {"n": i} for i, key in enumerate(keys)}
+
+
+def test_key_templates(one: FastBatch) -> None:
+    table = pa.table({"a": [1, 2], "b": ["x", "y"], "d": pa.array([0, 1], pa.date32())})
+    one.batch_set_table(table, key="{{{a}}}:{b}:{d}", prefix=b"p:", columns=["a"])
+    assert sorted(one.client.keys()) == [b"p:{1}:x:1970-01-01", b"p:{2}:y:1970-01-02"]
+    one.batch_set_table(table, key="{a}{a}", columns=["b"])
+    assert one.batch_get(["11", "22"]) == {"11": {"b": "x"}, "22": {"b": "y"}}
+
+
+@pytest.mark.parametrize(
+    ("key", "error", "words"),
+    [
+        ("missing", EncodeError, "column 'missing': there is no such column; there are 'id', 'name'"),
+        ("x:{missing}", EncodeError, "column 'missing': there is no such column"),
+        ("x:{", ValueError, "key template 'x:{'"),
+        ("x:{}", ValueError, "only names of columns"),
+        ("x:{id!r}", ValueError, "only names of columns"),
+        ("x:{id:>5}", ValueError, "only names of columns"),
+        ("x:{{id}}", EncodeError, "names no column"),
+        (5, TypeError, "a column's name or a template"),
+    ],
+)
+def test_wrong_keys(one: FastBatch, key: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        one.batch_set_table(people(), key=key)
+    assert one.client.dbsize() == 0
+
+
+@pytest.mark.parametrize("array", [[0.5], [True], [[1]], [{"a": 1}]])
+def test_key_columns_of_other_types(one: FastBatch, array: Any) -> None:
+    with pytest.raises(EncodeError, match="column 'k': a key is made of"):
+        one.batch_set_table(pa.table({"k": array}), key="k")
+
+
+def test_columns(one: FastBatch) -> None:
+    table = pa.table({"a": [1], "b": [2], "c": [3]})
+    one.batch_set_table(table, key="a", columns=["c", "b"])
+    assert list(one.batch_get(["1"])["1"].items()) == [("c", 3), ("b", 2)]
+    one.batch_set_table(table, key="a", columns=[])
+    assert one.batch_get(["1"]) == {"1": {}}
+    with pytest.raises(EncodeError, match="column 'b': it is there twice"):
+        one.batch_set_table(table, key="a", columns=["b", "b"])
+    with pytest.raises(TypeError, match="a list of names"):
+        one.batch_set_table(table, key="a", columns="abc")
+
+
+def test_columns_of_the_same_name(one: FastBatch) -> None:
+    table = pa.table([[1], [2], [3]], names=["a", "b", "b"])
+    with pytest.raises(EncodeError, match="column 'b': it is there twice"):
+        one.batch_set_table(table, key="a")
+    one.batch_set_table(table, key="a", columns=["a"])
+    assert one.batch_get(["1"]) == {"1": {"a": 1}}
+
+
+def test_null_keys_fail_by_row_number(one: FastBatch) -> None:
+    table = pa.concat_tables(
+        [pa.table({"k": ["a", None], "v": [0, 1]}), pa.table({"k": ["b", None, "c"], "v": [2, 3, None]})]
+    )
+    failed: list[Any] = []
+    report = one.batch_set_table(table, key="k", on_error=lambda *failure: failed.append(failure))
+    assert (report.written, report.failed, report.confirmed_prefix) == (3, 2, 5)
+    assert list(report.failures) == [1, 3]
+    assert str(report.failures[3]) == "row 3: the key column 'k' is null"
+    assert [(row, value) for row, value, _ in failed] == [(1, {"k": None, "v": 1}), (3, {"k": None, "v": 3})]
+    with pytest.raises(
+        BatchError, match=r"^2 of 5 rows were not written: row 1: the key column 'k' is null and 1 more$"
+    ):
+        one.batch_set_table(table, key="{k}")
+    assert one.batch_get(["a", "b", "c"]) == {
+        "a": {"k": "a", "v": 0},
+        "b": {"k": "b", "v": 2},
+        "c": {"k": "c", "v": None},
+    }
+
+
+def test_many_null_keys(one: FastBatch) -> None:
+    table = pa.table({"k": pa.array([None] * 5000 + [1], pa.int64())})
+    report = one.batch_set_table(table, key="k", on_error="report")
+    assert (report.written, report.failed, len(report.failures)) == (1, 5000, 1000)
+
+
+def test_rows_with_dates_that_python_has_not(one: FastBatch) -> None:
+    table = pa.table({"k": [1, 2, 3], "d": pa.array([0, 4_000_000, 1], pa.int32()).cast(pa.date32())})
+    report = one.batch_set_table(table, key="k", on_error="report")
+    assert (report.written, report.failed) == (2, 1)
+    assert "row 1: column 'd': a date or time beyond" in str(report.failures[1])
+    for kind in ("timestamp", "time"):
+        made = pa.timestamp("s", "UTC") if kind == "timestamp" else pa.time64("us")
+        table = pa.table({"k": [1], "d": pa.array([2**60]).cast(made, safe=False)})
+        assert one.batch_set_table(table, key="k", on_error="report").failed == 1
+
+
+def test_of_equal_keys_the_last_row_wins(batch: FastBatch) -> None:
+    table = pa.table({"k": ["a", "b"] * 5000, "n": range(10000)})
+    assert batch.batch_set_table(table, key="k").written == 10000
+    assert batch.batch_get(["a", "b"]) == {"a": {"k": "a", "n": 9998}, "b": {"k": "b", "n": 9999}}
+
+
+def test_expiry(batch: FastBatch) -> None:
+    batch.batch_set_table(people(3000), key="id", ex=100)
+    assert all(90 < batch.client.ttl(str(i)) <= 100 for i in (0, 1500, 2999))
+    batch.batch_set_table(people(3000), key="id", keepttl=True)
+    assert 90 < batch.client.ttl("0") <= 100
+    batch.batch_set_table(people(3000), key="id", px=50_000)
+    assert 40 < batch.client.ttl("2999") <= 50
+    with pytest.raises(ValueError, match="exclude each other"):
+        batch.batch_set_table(people(), key="id", ex=1, px=1)
+
+
+def test_conditions(batch: FastBatch) -> None:
+    batch.client.set("1", "old")
+    report = batch.batch_set_table(people(4), key="id", nx=True)
+    assert (report.written, report.skipped, report.skipped_keys) == (3, 1, [1])
+    assert batch.client.get("1") == b"old"
+    report = batch.batch_set_table(people(5), key="id", xx=True)
+    assert (report.written, report.skipped_keys) == (4, [4])
+
+
+def test_empty_tables(one: FastBatch) -> None:
+    for table in (people(0), people().slice(5), pa.RecordBatchReader.from_batches(people().schema, [])):
+        report = one.batch_set_table(table, key="id")
+        assert (report.written, report.total, report.bytes_sent) == (0, 0, 0)
+
+
+def test_a_reader_is_consumed_once(one: FastBatch) -> None:
+    reader = people().to_reader()
+    assert one.batch_set_table(reader, key="id").written == 5
+    assert one.batch_set_table(reader, key="id").total == 0
+    capsule = people().__arrow_c_stream__()
+
+    class Once:
+        def __arrow_c_stream__(self) -> object:
+            return capsule
+
+    assert one.batch_set_table(Once(), key="id").written == 5
+    with pytest.raises(ValueError, match="consumed before"):
+        one.batch_set_table(Once(), key="id")
+
+
+def test_what_is_no_table(one: FastBatch) -> None:
+    for thing in ({}, [], None, "text"):
+        with pytest.raises(TypeError, match="a table has __arrow_c_stream__"):
+            one.batch_set_table(thing, key="id")
+    with pytest.raises(ValueError, match="single columns"):
+        one.batch_set_table(pa.chunked_array([[1]]), key="id")
+
+    class Liar:
+        def __arrow_c_stream__(self) -> object:
+            return object()
+
+    with pytest.raises(TypeError, match="gave no arrow_array_stream"):
+        one.batch_set_table(Liar(), key="id")
+
+
+def test_a_stream_that_fails(one: FastBatch) -> None:
+    def batches() -> Iterator[Any]:
+        yield people(3).to_batches()[0]
+        raise OSError("the disk is gone")
+
+    reader = pa.RecordBatchReader.from_batches(people().schema, batches())
+    with pytest.raises((OSError, ValueError), match="the disk is gone") as caught:
+        one.batch_set_table(reader, key="id")
+    assert caught.value.report.written == 3  # type: ignore[attr-defined]
+    assert one.client.dbsize() == 3
+
+
+def test_offsets_that_point_outside(one: FastBatch) -> None:
+    """Arrow trusts its producers; what can be checked for nothing is checked all the same."""
+    np = pytest.importorskip("numpy")
+
+    def fails(column: Any, offsets: Any, at: int, wrong: int) -> None:
+        # pyarrow makes only what is right: it is spoilt afterwards.
+        table = pa.table({"k": ["a", "b"], "v": column})
+        before, offsets[at] = int(offsets[at]), wrong
+        report = one.batch_set_table(table, key="k", on_error="report")
+        offsets[at] = before
+        assert (report.written, list(report.failures)) == (1, [1])
+        assert "points outside its data" in str(report.failures[1])
+
+    offsets = np.array([0, 2, 3], np.int32)
+    column = pa.ListArray.from_buffers(
+        pa.list_(pa.int64()), 2, [None, pa.py_buffer(offsets)], children=[pa.array([1, 2, 3])]
+    )
+    fails(column, offsets, 2, 99)
+    fails(column, offsets, 2, 1)
+    column = pa.StringArray.from_buffers(2, pa.py_buffer(offsets), pa.py_buffer(b"abc"))
+    fails(column, offsets, 2, 1)
+    indices = np.array([0, 0], np.int8)
+    column = pa.DictionaryArray.from_arrays(
+        pa.Array.from_buffers(pa.int8(), 2, [None, pa.py_buffer(indices)]), ["x"]
+    )
+    fails(column, indices, 1, 1)
+    fails(column, indices, 1, -1)
+    views = np.zeros(8, np.int32)
+    views[4:] = (20, 0, 0, 0)
+    column = pa.Array.from_buffers(pa.string_view(), 2, [None, pa.py_buffer(views), pa.py_buffer(b"x" * 20)])
+    for at, wrong in ((4, -1), (4, 21), (6, 1), (6, -1), (7, 1), (7, -1)):
+        fails(column, views, at, wrong)
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000, 10**6])
+def test_chunk_size(one: FastBatch, size: int) -> None:
+    assert one.batch_set_table(people(50), key="id", chunk_size=size).written == 50
+    assert one.client.dbsize() == 50
+
+
+def test_progress(one: FastBatch) -> None:
+    heard: list[Any] = []
+    one.batch_set_table(people(5000), key="id", progress=lambda done, total: heard.append((done, total)))
+    assert heard[-1] == (5000, 5000)
+    heard.clear()
+    one.batch_set_table(people(5000).to_reader(), key="id", progress=lambda *step: heard.append(step))
+    assert heard[-1] == (5000, None)
+
+
+def test_codecs(valkey_client: redis.Redis) -> None:
+    tagged = FastBatch(valkey_client, codec="toolkit-msgpack")
+    tagged.batch_set_table(people(2), key="id")
+    assert valkey_client.get("1")[:1] == b"\xc1"  # type: ignore[index]
+    assert tagged.batch_get(["1"]) == {"1": {"id": 1, "name": "n1"}}
+    with pytest.raises(DecodeError):
+        FastBatch(valkey_client).batch_get(["1"])
+    as_json = FastBatch(valkey_client, codec="json")
+    with pytest.raises(ValueError, match="rows are written with the codec"):
+        as_json.batch_set_table(people(2), key="id")
+    as_json.batch_set_table(people(2), key="id", codec="msgpack")
+    assert FastBatch(valkey_client).batch_get(["1"]) == {"1": {"id": 1, "name": "n1"}}
+    with pytest.raises(ValueError, match="no codec 'pickle'"):
+        as_json.batch_set_table(people(2), key="id", codec="pickle")
+
+
+def test_rows_that_the_server_refuses(acl_server: Any) -> None:
+    """A refused MSET is sent again as SETs: only what may not be written fails, with its row's dict."""
+    with acl_server.client() as client:
+        failed: list[Any] = []
+        table = pa.table({"k": ["allowed:1", "forbidden:2", "allowed:3"], "v": [1, 2, 3]})
+        report = FastBatch(client).batch_set_table(
+            table, key="k", on_error=lambda *failure: failed.append(failure)
+        )
+        assert (report.written, report.failed) == (2, 1)
+        assert [(row, value) for row, value, _ in failed] == [(1, {"k": "forbidden:2", "v": 2})]
+        with pytest.raises(BatchError, match="1 of 3 rows were not written: row 1: "):
+            FastBatch(client).batch_set_table(table, key="k")
+
+
+def test_huge_values(one: FastBatch) -> None:
+    table = pa.table({"k": ["a" * 1000, "b"], "v": ["x" * 3_000_000, "y"]})
+    assert one.batch_set_table(table, key="k").written == 2
+    assert one.batch_get(["b"])["b"]["v"] == "y"
+    assert len(one.batch_get(["a" * 1000])["a" * 1000]["v"]) == 3_000_000
+
+
+def test_a_table_is_written_by_several_threads(valkey: EmbeddedServer, one: FastBatch) -> None:
+    table = people(3000)
+    threads = [
+        threading.Thread(target=one.batch_set_table, args=(table,), kwargs={"key": "id", "prefix": f"{n}:"})
+        for n in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert one.client.dbsize() == 12000
+
+
+def test_a_decoding_client(valkey: EmbeddedServer) -> None:
+    with valkey.client(decode_responses=True) as client:
+        client.flushall()
+        batch = FastBatch(client)
+        batch.batch_set_table(people(3), key="id")
+        assert batch.batch_get(["2"]) == {"2": {"id": 2, "name": "n2"}}
