@@ -27,6 +27,7 @@ cdef class Unpacker:
 
     cdef object unpack_all(self, const char* data, Py_ssize_t size)
     cdef object unpack(self, Cursor* c)
+    cdef PyObject* unpack_plain(self, Cursor* c, unsigned int marker) except? NULL
     cdef object unpack_marked(self, Cursor* c, unsigned int marker)
     cdef object unpack_text(self, Cursor* c, Py_ssize_t size)
     cdef object unpack_key(self, Cursor* c)

@@ -14,9 +14,9 @@ from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from redis_fastbatch._core.interned cimport make_text
-from redis_fastbatch._core.rows cimport RowShape, make_shape, put_value
-from redis_fastbatch._core.utf8 cimport same_bytes
+from redis_fastbatch._core.interned cimport make_text, new_str, shared_float, short_str
+from redis_fastbatch._core.rows cimport RowShape, fill_slot, make_shape
+from redis_fastbatch._core.utf8 cimport is_ascii, same_bytes
 
 import datetime
 
@@ -28,6 +28,11 @@ cdef extern from "Python.h":
     void PyObject_GC_Track(object container)
     void PyObject_GC_UnTrack(object container)
     bint PyObject_GC_IsTracked(object container)
+    PyObject* new_int "PyLong_FromLong"(long value) except NULL
+    PyObject* new_unsigned "PyLong_FromUnsignedLongLong"(unsigned long long value) except NULL
+    PyObject* Py_None
+    PyObject* Py_True
+    PyObject* Py_False
 
 cdef enum:
     MAX_DEPTH = 1024    # what msgpack-python reads
@@ -135,6 +140,52 @@ cdef class Unpacker:
         if marker >= 0x90:
             return self.unpack_list(c, marker & 0x0F)
         return self.unpack_map(c, marker & 0x0F)
+
+    cdef inline PyObject* unpack_plain(self, Cursor* c, unsigned int marker) except? NULL:
+        """A new reference to the value at the cursor when it is of a kind that rows mostly hold; NULL, and the
+        cursor where it was, for any other and for what is wrong: unpack() tells which."""
+        cdef const unsigned char* p = c.p + 1
+        cdef Py_ssize_t left = c.end - p
+        cdef Py_ssize_t size
+        cdef PyObject* value
+        if marker < 0x80:
+            c.p = p
+            return new_int(marker)
+        if 0xA0 <= marker < 0xC0 or marker == 0xD9:
+            if marker == 0xD9:
+                if left < 1:
+                    return NULL
+                size = p[0]
+                p += 1
+                left -= 1
+            else:
+                size = marker & 0x1F
+            if left < size or not is_ascii(<const char*>p, size):
+                return NULL
+            if size <= 16:
+                value = short_str(self.texts, <const char*>p, size)
+            else:
+                value = new_str(<const char*>p, size)
+            c.p = p + size
+            return value
+        if marker == 0xCB and left >= 8:
+            c.p = p + 8
+            return shared_float(self.floats, big64(p))
+        if marker == 0xCC and left >= 1:
+            c.p = p + 1
+            return new_int(p[0])
+        if marker == 0xCD and left >= 2:
+            c.p = p + 2
+            return new_int(big16(p))
+        if marker == 0xCE and left >= 4:
+            c.p = p + 4
+            return new_unsigned(big32(p))
+        if marker == 0xC0 or marker == 0xC2 or marker == 0xC3:
+            value = Py_None if marker == 0xC0 else (Py_True if marker == 0xC3 else Py_False)
+            Py_INCREF(<object>value)
+            c.p = p
+            return value
+        return NULL
 
     cdef object unpack_marked(self, Cursor* c, unsigned int marker):
         cdef const unsigned char* p = c.p
@@ -278,14 +329,21 @@ cdef class Unpacker:
         cdef bint holds_containers = False
         cdef Py_ssize_t i, size
         cdef unsigned int marker
+        cdef PyObject* value
+        cdef object other
         for i in range(shape.count):
             size = shape.sizes[i]
             if c.end - c.p <= size or not same_bytes(<const char*>c.p, shape.keys[i], size):
                 return self.unpack_other_row(c, shape, row, i)
             c.p += size
             marker = c.p[0]
-            holds_containers |= 0x80 <= marker < 0xA0 or 0xC7 <= marker < 0xCA or 0xD4 <= marker < 0xE0
-            put_value(shape, row, slots, i, self.unpack(c))
+            value = self.unpack_plain(c, marker)
+            if value == NULL:
+                holds_containers |= 0x80 <= marker < 0xA0 or 0xC7 <= marker < 0xCA or 0xD4 <= marker < 0xE0
+                other = self.unpack(c)
+                Py_INCREF(other)
+                value = <PyObject*>other
+            fill_slot(shape, row, slots, i, value)
         if holds_containers and slots != NULL and not tracked:
             PyObject_GC_Track(row)
         shape.misses = 0

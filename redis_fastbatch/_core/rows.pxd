@@ -20,16 +20,24 @@ cdef class RowShape:
     cdef PyObject** slots(self, dict row) noexcept
 
 
-cdef inline int put_value(RowShape shape, dict row, PyObject** slots, Py_ssize_t i, object value) except -1:
-    """Makes `value` the row's value number `i`; `slots` are shape.slots(row)."""
+cdef inline int fill_slot(RowShape shape, dict row, PyObject** slots, Py_ssize_t i, PyObject* value) except -1:
+    """Makes `value` the row's value number `i` and takes over the reference; `slots` are shape.slots(row)."""
     cdef PyObject* old
     if slots == NULL:
-        return PyDict_SetItem(row, shape.names[i], value)
+        try:
+            return PyDict_SetItem(row, shape.names[i], <object>value)
+        finally:
+            Py_DECREF(<object>value)
     old = slots[i]
-    Py_INCREF(value)
-    slots[i] = <PyObject*>value
+    slots[i] = value
     Py_DECREF(<object>old)
     return 0
+
+
+cdef inline int put_value(RowShape shape, dict row, PyObject** slots, Py_ssize_t i, object value) except -1:
+    """Makes `value` the row's value number `i`."""
+    Py_INCREF(value)
+    return fill_slot(shape, row, slots, i, <PyObject*>value)
 
 
 cdef RowShape make_shape(tuple names, list encoded)
