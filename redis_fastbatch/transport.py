@@ -61,9 +61,15 @@ class SocketChannel:
         self._socket.setblocking(False)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._connection._sock is self._socket:
-            self._socket.settimeout(self._connection.socket_timeout)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._connection._sock is not self._socket:
+            return
+        if kind is None and len(self._reader):
+            # Whatever it is, it would be taken for the reply to somebody's next command.
+            logger.warning("the server sent more than it was asked for: the connection is closed")
+            self._connection.disconnect()
+            return
+        self._socket.settimeout(self._connection.socket_timeout)
 
     def send(self, chunk: Chunk, flight: Flight) -> None:
         flight.started(chunk)
