@@ -18,6 +18,7 @@ from redis_fastbatch.report import BatchReport
 
 if TYPE_CHECKING:
     from redis_fastbatch.aio import AsyncFastBatch
+    from redis_fastbatch.toolkit import RedisToolkit
 
 __all__ = [
     "AsyncFastBatch",
@@ -30,6 +31,7 @@ __all__ = [
     "FastBatchError",
     "MsgpackCodec",
     "RawCodec",
+    "RedisToolkit",
     "__version__",
 ]
 
@@ -40,4 +42,8 @@ def __getattr__(name: str) -> Any:
         from redis_fastbatch.aio import AsyncFastBatch
 
         return AsyncFastBatch
+    if name == "RedisToolkit":
+        from redis_fastbatch.toolkit import RedisToolkit
+
+        return RedisToolkit
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -44,7 +44,7 @@ cdef class ToolkitCodec(ValueCodec):
         try:
             data = plain.dumps(value)
         except Exception as error:
-            raise EncodeError(f"{type(value).__name__}: {error}") from error
+            raise EncodeError(str(error) or type(error).__name__) from error
         return out.append(<const char*><bytes>data, len(data))
 
     cdef object decode(self, const char* data, Py_ssize_t size):
@@ -66,8 +66,8 @@ cdef class ToolkitCodec(ValueCodec):
 cdef class ToolkitMsgpackCodec(ToolkitCodec):
     """Writes MessagePack behind the byte 0xC1; reads that, and all that ToolkitCodec reads.
 
-    A NumPy array, and an int of more than 64 bits that stands on its own, are written in the toolkit's format: MessagePack
-    has no place for them.
+    A NumPy array, and an int of more than 64 bits that stands on its own, are written in the toolkit's format:
+    MessagePack has no place for them.
 
     Args:
         preserve_int: as ToolkitCodec's; ints in MessagePack are always preserved.

@@ -26,7 +26,7 @@ def _base64(data: bytes | bytearray) -> str:
     return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
-def _json_default(value: Any) -> Any:
+def json_default(value: Any) -> Any:
     """What json.dumps writes for a value inside a container that JSON has no type for."""
     if isinstance(value, bytes):
         return _wrapped("bytes", _base64(value))
@@ -50,16 +50,16 @@ def dumps(value: Any) -> bytes:
     if isinstance(value, (str, int, float, dict, list, tuple)):
         return _json(_wrapped(type(value).__name__, value))
     if is_array(value):
-        array = {"__type__": "numpy", "__dtype__": str(value.dtype), "__shape__": value.shape}
-        return json.dumps({**array, "__data__": value.tolist()}, ensure_ascii=False).encode()
+        header = {"__type__": "numpy", "__dtype__": str(value.dtype), "__shape__": value.shape}
+        return json.dumps({**header, "__data__": value.tolist()}, ensure_ascii=False).encode()
     raise TypeError(
-        f"a {type(value).__name__}: the toolkit's format holds None, bool, int, float, str, bytes, bytearray, "
-        "dict, list, tuple and NumPy arrays"
+        f"a value of type {type(value).__name__}: the toolkit's format holds None, bool, int, float, str, bytes, "
+        "bytearray, dict, list, tuple and NumPy arrays"
     )
 
 
 def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, default=_json_default).encode()
+    return json.dumps(value, ensure_ascii=False, default=json_default).encode()
 
 
 def loads(data: bytes, preserve_int: bool = False) -> Any:
@@ -97,7 +97,7 @@ def _unwrapped(wrapper: dict[str, Any], preserve_int: bool) -> Any:
         revived = _revived(data)
         return tuple(revived) if name == "tuple" else revived
     if name == "numpy":
-        return _array(wrapper)
+        return array(wrapper)
     # A type that is not known: its data as it is.
     return _MAKERS[name](data) if name in _MAKERS else data
 
@@ -128,7 +128,7 @@ def _revived(value: Any) -> Any:
     return value
 
 
-def _array(wrapper: dict[str, Any]) -> Any:
+def array(wrapper: dict[str, Any]) -> Any:
     import numpy
 
     return numpy.array(wrapper["__data__"], dtype=wrapper["__dtype__"]).reshape(wrapper["__shape__"])

@@ -1,0 +1,528 @@
+"""RedisToolkit: redis-toolkit's class, over FastBatch."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from itertools import islice
+from types import TracebackType
+from typing import Any, TypeVar
+
+import redis
+from redis import Redis
+
+from redis_fastbatch._core.codec import ValueCodec
+from redis_fastbatch._core.toolkit_json import (
+    LimitedCodec,
+    ToolkitCodec,
+    ToolkitMsgpackCodec,
+    first_longer_key,
+)
+from redis_fastbatch.client import FastBatch
+from redis_fastbatch.codecs import AnyCodec, resolve
+from redis_fastbatch.errors import EncodeError
+from redis_fastbatch.report import BatchReport
+from redis_fastbatch.toolkit import _log
+from redis_fastbatch.toolkit._subscriber import Subscriber, channel_name
+from redis_fastbatch.toolkit.exceptions import (
+    RedisToolkitError,
+    SerializationError,
+    ValidationError,
+    wrap_redis_exceptions,
+)
+from redis_fastbatch.toolkit.options import DEFAULT_OPTIONS, RedisConnectionConfig, RedisOptions
+from redis_fastbatch.toolkit.pool_manager import pool_manager
+from redis_fastbatch.toolkit.subscription_manager import SubscriptionManager
+from redis_fastbatch.toolkit.utils.retry import CONNECTION_ERRORS, call_with_retry
+from redis_fastbatch.toolkit.utils.serializers import deserialize_value
+
+__all__ = ["RedisToolkit"]
+
+logger = _log.logger
+
+T = TypeVar("T")
+Seconds = int | timedelta
+Callback = Callable[[str, Any], object]
+
+BATCH_OF_VALUES = 10
+"""A batch may be as large as so many values of the largest size allowed."""
+
+DELETED_AT_ONCE = 1000
+
+
+class RedisToolkit:
+    """Reads and writes Python values, one or many; publishes and listens.
+
+    Args:
+        redis: the client to use. cleanup() closes it.
+        config: how to reach a server, where no client is given; localhost by default.
+        channels: channels to listen to.
+        message_handler: called as `message_handler(channel, value)` for what comes on them. Listening begins
+            at once when both are given.
+        options: settings; DEFAULT_OPTIONS by default.
+        codec: what is written: "toolkit" (redis-toolkit's bytes), "toolkit-msgpack" (shorter and faster;
+            reads both), or any other codec of FastBatch.
+        preserve_int: the ints 0 and 1 come back as ints; redis-toolkit makes bools of them.
+
+    Attributes:
+        options: the settings; they may be changed at any time.
+
+    Raises:
+        ValueError: both a client and a configuration are given.
+    """
+
+    def __init__(
+        self,
+        redis: Redis | None = None,
+        config: RedisConnectionConfig | None = None,
+        channels: list[str] | None = None,
+        message_handler: Callback | None = None,
+        options: RedisOptions | None = None,
+        *,
+        codec: AnyCodec = "toolkit",
+        preserve_int: bool = False,
+    ) -> None:
+        if redis is not None and config is not None:
+            raise ValueError("give a redis client or a config, not both")
+        self.options = options or DEFAULT_OPTIONS
+        self._codec = _make_codec(codec, preserve_int)
+        self._log_level = _log.level_number(self.options.log_level)
+        if self.options.log_path:
+            _log.log_to_file(self.options.log_path, self._log_level)
+        self._using_shared_pool = redis is None and self.options.use_connection_pool
+        self._redis_client: Any = redis if redis is not None else self._connect(config)
+        self._channels: list[str] = channels or []
+        self._message_handler = message_handler
+        self._subscription_manager = self._make_subscription_manager()
+        self._subscriber = Subscriber(
+            lambda: self._redis_client,
+            self._channels,
+            self._process_message,
+            self.options,
+            f"RedisToolkit-Subscriber-{id(self)}",
+        )
+        if channels and message_handler:
+            self._subscriber.start()
+
+    def _connect(self, config: RedisConnectionConfig | None) -> Redis:
+        config = config or RedisConnectionConfig()
+        if self.options.use_connection_pool:
+            return pool_manager.create_client(config, self.options.max_connections)
+        return Redis(**config.to_redis_kwargs())
+
+    def _make_subscription_manager(self) -> SubscriptionManager | None:
+        options = self.options
+        if not options.enable_dynamic_subscription:
+            return None
+        return SubscriptionManager(
+            options.subscription_expire_minutes,
+            options.subscription_check_interval,
+            options.subscription_auto_cleanup,
+            options.subscription_max_expired,
+        )
+
+    @property
+    def client(self) -> Redis:
+        """The redis-py client underneath; None after cleanup()."""
+        return self._redis_client  # type: ignore[no-any-return]
+
+    def __enter__(self) -> RedisToolkit:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cleanup()
+
+    @wrap_redis_exceptions
+    def health_check(self) -> bool:
+        """Whether the server answers."""
+        try:
+            self._redis_client.ping()
+        except Exception as error:
+            self._tell(logging.WARNING, "health check: %s: %s", type(error).__name__, error)
+            return False
+        return True
+
+    def setter(
+        self,
+        name: str,
+        value: Any,
+        options: RedisOptions | None = None,
+        *,
+        ex: Seconds | None = None,
+        expire: Seconds | None = None,
+    ) -> None:
+        """Writes a value.
+
+        Args:
+            name: the key.
+            value: of a type that the codec writes.
+            options: settings for this call.
+            ex, expire: the time to live in seconds, under either name.
+
+        Raises:
+            ValidationError: the key or the value is too long.
+            SerializationError: the codec does not write such a value.
+            RedisToolkitError: redis-py failed; its exception is the `__cause__`.
+        """
+        opts = options or self.options
+        if opts.enable_validation and len(name) > opts.max_key_length:
+            raise ValidationError(_key_too_long(name, opts))
+        try:
+            data = self._codec.dumps(value)
+        except EncodeError as error:
+            raise _not_serialized(error, name, value) from error
+        if opts.enable_validation and len(data) > opts.max_value_size:
+            raise ValidationError(
+                f"key {name!r}: the value takes {len(data)} bytes; max_value_size is {opts.max_value_size}"
+            )
+        expiry = _expiry(ex, expire)
+        if self._tells_of(opts):
+            logger.info("set %s: %s", name, _log.shortened(value, opts.max_log_size))
+        try:
+            self._retrying("set", lambda: self._redis_client.set(name, data, ex=expiry))
+        except redis.RedisError as error:
+            raise RedisToolkitError(f"key {name!r} could not be written: {error}") from error
+
+    def getter(self, name: str, options: RedisOptions | None = None, *, default: Any = None) -> Any:
+        """Reads a value.
+
+        Args:
+            name: the key.
+            options: settings for this call.
+            default: what comes back when there is no such key.
+
+        Raises:
+            SerializationError: reading failed, for whatever reason; see its `original_exception`.
+        """
+        opts = options or self.options
+        try:
+            raw = self._retrying("get", lambda: self._redis_client.get(name))
+            if raw is None:
+                return default
+            value = self._loads(raw)
+        except Exception as error:
+            raise SerializationError(f"key {name!r} could not be read: {error}", None, error) from error
+        if self._tells_of(opts):
+            logger.info("get %s: %s", name, _log.shortened(value, opts.max_log_size))
+        return value
+
+    def deleter(self, name: str) -> bool:
+        """Deletes a key; whether there was one."""
+        deleted = self._retrying("delete", lambda: self._redis_client.delete(name))
+        if self._tells_of(self.options):
+            logger.info("delete %s", name)
+        return bool(deleted)
+
+    def batch_set(
+        self,
+        mapping: Mapping[str, Any],
+        options: RedisOptions | None = None,
+        *,
+        ex: Seconds | None = None,
+        expire: Seconds | None = None,
+        atomic: bool = True,
+    ) -> None:
+        """Writes many values.
+
+        Args:
+            mapping: values by key.
+            options: settings for this call.
+            ex, expire: the time to live of every key in seconds, under either name.
+            atomic: all or nothing. Without it a large batch is sent while it is encoded; of a batch that
+                fails, values may then have been written.
+
+        Raises:
+            ValidationError: a key, a value or the whole batch is too large.
+            SerializationError: the codec does not write such a value.
+            RedisToolkitError: redis-py failed; its exception is the `__cause__`.
+        """
+        opts = options or self.options
+        expiry = _expiry(ex, expire)
+        if opts.enable_validation:
+            longer = first_longer_key(mapping, opts.max_key_length)
+            if longer is not None:
+                raise ValidationError(_key_too_long(longer, opts))
+        try:
+            report = self._retrying(
+                "batch_set",
+                lambda: FastBatch(self._redis_client, self._writing_codec(opts)).batch_set(
+                    mapping, ex=expiry, atomic=atomic, on_error="report"
+                ),
+            )
+        except redis.RedisError as error:
+            raise RedisToolkitError(f"{len(mapping)} keys could not be written: {error}") from error
+        if report.failed:
+            raise _batch_failure(report, mapping)
+        if self._tells_of(opts):
+            logger.info("batch_set: %d keys", report.written)
+
+    def _writing_codec(self, opts: RedisOptions) -> ValueCodec:
+        if not opts.enable_validation:
+            return self._codec
+        limit = opts.max_value_size
+        return LimitedCodec(self._codec, limit, limit * BATCH_OF_VALUES, ValidationError)
+
+    def batch_get(
+        self, names: Iterable[str], options: RedisOptions | None = None, *, default: Any = None
+    ) -> dict[str, Any]:
+        """Reads many values.
+
+        Args:
+            names: the keys.
+            options: settings for this call.
+            default: stands for a key that does not exist.
+
+        Returns:
+            A dict of every name to its value or `default`.
+
+        Raises:
+            SerializationError: reading failed, for whatever reason; see its `original_exception`.
+        """
+        opts = options or self.options
+        keys = names if isinstance(names, (list, tuple, str, bytes)) else list(names)
+        try:
+            found = self._retrying(
+                "batch_get", lambda: FastBatch(self._redis_client, self._codec).batch_get(keys, default=default)
+            )
+        except Exception as error:
+            raise SerializationError(f"{len(keys)} keys could not be read: {error}", None, error) from error
+        if self._tells_of(opts):
+            logger.info("batch_get: %d keys", len(keys))
+        return found
+
+    def batch_delete(self, names: Iterable[str]) -> dict[str, bool]:
+        """Deletes many keys.
+
+        Args:
+            names: the keys.
+
+        Returns:
+            A dict of every name to whether there was such a key.
+
+        Raises:
+            RedisToolkitError: redis-py failed; its exception is the `__cause__`.
+        """
+        deleted: dict[str, bool] = {}
+        rest = iter(names)
+        try:
+            while some := list(islice(rest, DELETED_AT_ONCE)):
+                counts = self._retrying("batch_delete", lambda some=some: self._unlink(some))  # type: ignore[misc]
+                for name, count in zip(some, counts, strict=True):
+                    deleted[name] = bool(count) or deleted.get(name, False)
+        except redis.RedisError as error:
+            raise RedisToolkitError(f"keys could not be deleted: {error}") from error
+        if self._tells_of(self.options):
+            logger.info("batch_delete: %d keys", len(deleted))
+        return deleted
+
+    def _unlink(self, names: list[str]) -> list[int]:
+        with self._redis_client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.unlink(name)
+            return pipe.execute()  # type: ignore[no-any-return]
+
+    def publisher(self, channel: str, data: Any, options: RedisOptions | None = None) -> None:
+        """Publishes a value.
+
+        Raises:
+            SerializationError: it failed, for whatever reason; see its `original_exception`.
+        """
+        opts = options or self.options
+        try:
+            message = self._codec.dumps(data)
+            if self._tells_of(opts):
+                logger.info("publish to %s: %s", channel, _log.shortened(data, opts.max_log_size))
+            self._retrying("publish", lambda: self._redis_client.publish(channel, message))
+        except Exception as error:
+            cause = error.__cause__ if isinstance(error, EncodeError) else None
+            raise SerializationError(
+                f"nothing was published to {channel!r}: {error}", data, cause or error
+            ) from error
+
+    @property
+    def subscription_manager(self) -> SubscriptionManager | None:
+        """What keeps the dynamic subscriptions; None when they are off."""
+        return self._subscription_manager
+
+    def set_subscription_manager(self, manager: SubscriptionManager | None) -> None:
+        """Puts another manager in the place of the present one, which is stopped; None turns them off."""
+        if self._subscription_manager is not None:
+            self._subscription_manager.stop()
+        self._subscription_manager = manager
+
+    def subscribe_dynamic(self, channel: str, callback: Callback) -> bool:
+        """Listens to a channel from now on.
+
+        Args:
+            channel: the channel.
+            callback: called as `callback(channel, value)` in the subscriber's thread.
+
+        Returns:
+            False when dynamic subscriptions are off.
+        """
+        manager = self._subscription_manager
+        if manager is None:
+            self._tell(logging.ERROR, "dynamic subscriptions are off")
+            return False
+        manager.subscribe_dynamic(channel, callback)
+        self._listen_to(channel)
+        return True
+
+    def resubscribe_channel(self, channel: str) -> bool:
+        """Takes up a subscription that has ended; False when there is none, or they are off."""
+        manager = self._subscription_manager
+        if manager is None:
+            self._tell(logging.ERROR, "dynamic subscriptions are off")
+            return False
+        if not manager.resubscribe(channel):
+            return False
+        self._listen_to(channel)
+        return True
+
+    def _listen_to(self, channel: str) -> None:
+        if channel not in self._channels:
+            self._channels.append(channel)
+        self._subscriber.start()
+        if not self._subscriber.wait_for(channel):
+            self._tell(logging.DEBUG, "the subscription to %r is not confirmed yet", channel)
+
+    def unsubscribe_dynamic(self, channel: str) -> bool:
+        """Ends a dynamic subscription; False when there is none, or they are off."""
+        manager = self._subscription_manager
+        if manager is None:
+            self._tell(logging.ERROR, "dynamic subscriptions are off")
+            return False
+        if not manager.unsubscribe_dynamic(channel):
+            return False
+        if channel in self._channels:
+            self._channels.remove(channel)
+        if not self._channels:
+            self.stop_subscriber()
+        return True
+
+    def get_subscription_stats(self) -> dict[str, Any]:
+        """The manager's statistics, `enabled`, and `static_channels`: how many channels are listened to."""
+        if self._subscription_manager is None:
+            return {"enabled": False, "message": "dynamic subscriptions are off"}
+        statistics = self._subscription_manager.get_statistics()
+        return {**statistics, "enabled": True, "static_channels": len(self._channels)}
+
+    def get_expired_channels(self) -> dict[str, dict[str, Any]]:
+        """What is known of the dynamic subscriptions that ended."""
+        manager = self._subscription_manager
+        return {} if manager is None else manager.get_expired_channels()
+
+    @property
+    def sub_thread(self) -> threading.Thread | None:
+        """The subscriber's thread; None when there was none yet."""
+        return self._subscriber.thread
+
+    @property
+    def run_subscriber(self) -> bool:
+        """False ends the subscriber's thread soon."""
+        return self._subscriber.wanted
+
+    @run_subscriber.setter
+    def run_subscriber(self, wanted: bool) -> None:
+        self._subscriber.wanted = wanted
+
+    def stop_subscriber(self) -> None:
+        """Ends the subscriber's thread, and waits for that as long as the options say."""
+        self._subscriber.stop()
+
+    def _process_message(self, message: dict[str, Any]) -> None:
+        channel = channel_name(message)
+        try:
+            value = self._loads(message["data"])
+            if self._tells_of(self.options):
+                logger.info("message on %s: %s", channel, _log.shortened(value, self.options.max_log_size))
+            manager = self._subscription_manager
+            handler = self._message_handler
+            if manager is not None:
+                manager.update_activity(channel)
+                handler = manager.get_channel_callback(channel) or handler
+            if handler is not None:
+                handler(channel, value)
+        except Exception as error:
+            # One message that cannot be handled does not end the listening.
+            logger.error("a message on %s was not handled: %s: %s", channel, type(error).__name__, error)
+
+    def cleanup(self) -> None:
+        """Stops listening and lets go of the connections; closes the client, unless its pool is shared."""
+        self.stop_subscriber()
+        if self._subscription_manager is not None:
+            self._subscription_manager.stop()
+        client, self._redis_client = self._redis_client, None
+        if client is None or self._using_shared_pool:
+            return
+        try:
+            if hasattr(client, "connection_pool"):
+                client.connection_pool.disconnect()
+            client.close()
+        except Exception as error:
+            self._tell(logging.WARNING, "the client did not close: %s", error)
+
+    def _loads(self, raw: Any) -> Any:
+        if isinstance(raw, str):
+            # The client decodes replies: what the codec wrote as text comes as text.
+            raw = raw.encode()
+        return self._codec.loads(raw) if isinstance(raw, bytes) else deserialize_value(raw)
+
+    def _retrying(self, name: str, function: Callable[[], T]) -> T:
+        options = self.options
+        return call_with_retry(
+            function,
+            name,
+            attempts=options.retry_attempts,
+            pause=lambda attempt: float(options.retry_delay * options.retry_backoff ** (attempt - 1)),
+            exceptions=CONNECTION_ERRORS,
+        )
+
+    def _tells_of(self, opts: RedisOptions) -> bool:
+        return opts.is_logger_info and self._log_level <= logging.INFO and logger.isEnabledFor(logging.INFO)
+
+    def _tell(self, level: int, message: str, *arguments: object) -> None:
+        if level >= self._log_level:
+            logger.log(level, message, *arguments)
+
+
+def _make_codec(codec: AnyCodec, preserve_int: bool) -> ValueCodec:
+    if codec == "toolkit":
+        return ToolkitCodec(preserve_int=preserve_int)
+    if codec == "toolkit-msgpack":
+        return ToolkitMsgpackCodec(preserve_int=preserve_int)
+    if preserve_int:
+        raise ValueError('preserve_int is for the codecs "toolkit" and "toolkit-msgpack"')
+    return resolve(codec)
+
+
+def _expiry(ex: Seconds | None, expire: Seconds | None) -> Seconds | None:
+    if ex is not None and expire is not None:
+        raise ValueError("ex and expire are two names of one setting: give one")
+    return expire if ex is None else ex
+
+
+def _key_too_long(key: Any, opts: RedisOptions) -> str:
+    return f"a key of {len(key)} characters; max_key_length is {opts.max_key_length}"
+
+
+def _not_serialized(error: EncodeError, key: Any, value: Any) -> SerializationError:
+    return SerializationError(f"key {key!r}: {error.reason}", value, error.__cause__ or error)
+
+
+def _batch_failure(report: BatchReport, mapping: Mapping[str, Any]) -> RedisToolkitError:
+    """The exception for a batch of which items failed: for the first of them, which made the others fail."""
+    key, error = next(iter(report.failures.items()))
+    made: RedisToolkitError
+    if isinstance(error, ValidationError):
+        made = ValidationError(f"key {key!r}: {error}")
+    elif isinstance(error, EncodeError):
+        made = _not_serialized(error, key, mapping.get(key))
+    else:
+        made = RedisToolkitError(f"{report.failed} keys could not be written: {error}")
+    made.__cause__ = error
+    return made

@@ -1,0 +1,112 @@
+"""Connection pools that all toolkits of one configuration share."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from typing import Any
+
+from redis import ConnectionPool, Redis, SSLConnection
+
+from redis_fastbatch.toolkit.options import RedisConnectionConfig
+
+logger = logging.getLogger("redis_fastbatch")
+
+
+class ConnectionPoolManager:
+    """The process's shared pools. There is one manager: every call of the class returns it."""
+
+    _instance: ConnectionPoolManager | None = None
+    _creation = threading.Lock()
+    _pools: dict[str, ConnectionPool]
+    _lock: threading.Lock
+
+    def __new__(cls) -> ConnectionPoolManager:
+        with cls._creation:
+            if cls._instance is None:
+                made = super().__new__(cls)
+                made._pools = {}
+                made._lock = threading.Lock()
+                cls._instance = made
+        return cls._instance
+
+    def get_pool(self, config: RedisConnectionConfig, max_connections: int | None = None) -> ConnectionPool:
+        """The pool of a configuration, made at the first call.
+
+        Args:
+            config: toolkits whose configurations are equal share a pool.
+            max_connections: of a pool that is made now; one that exists stays as it is.
+        """
+        key = _key(config)
+        with self._lock:
+            pool = self._pools.get(key)
+            if pool is None:
+                pool = self._pools[key] = _make_pool(config, max_connections)
+                logger.info("new connection pool for %s:%s, database %s", config.host, config.port, config.db)
+            return pool
+
+    def create_client(self, config: RedisConnectionConfig, max_connections: int | None = None) -> Redis:
+        """A client over get_pool()."""
+        return Redis(connection_pool=self.get_pool(config, max_connections))
+
+    def close_pool(self, config: RedisConnectionConfig) -> bool:
+        """Disconnects and forgets the pool of a configuration; False when there is none, or that fails."""
+        with self._lock:
+            pool = self._pools.get(_key(config))
+            if pool is None or not _disconnect(pool):
+                return False
+            del self._pools[_key(config)]
+            return True
+
+    def close_all_pools(self) -> None:
+        """Disconnects and forgets all pools."""
+        with self._lock:
+            for pool in self._pools.values():
+                _disconnect(pool)
+            self._pools.clear()
+
+    def get_pool_stats(self) -> dict[str, dict[str, int]]:
+        """Connections made, free and in use (and max_connections, where there is one), by a pool's short name."""
+        with self._lock:
+            return {f"{key[:8]}...": _stats(pool) for key, pool in self._pools.items()}
+
+
+def _key(config: RedisConnectionConfig) -> str:
+    # Hashed, because the settings hold the password and the start of the key is shown.
+    settings = sorted((name, repr(value)) for name, value in config.to_redis_kwargs().items())
+    return hashlib.sha256(repr(settings).encode()).hexdigest()
+
+
+def _make_pool(config: RedisConnectionConfig, max_connections: int | None) -> ConnectionPool:
+    kwargs = config.to_redis_kwargs()
+    # A pool asks for TLS by the class of its connections, where a client has an argument for it.
+    if kwargs.pop("ssl", False):
+        kwargs["connection_class"] = SSLConnection
+    if max_connections is not None:
+        kwargs["max_connections"] = max_connections
+    return ConnectionPool(**kwargs)
+
+
+def _disconnect(pool: ConnectionPool) -> bool:
+    try:
+        pool.disconnect()
+    except Exception as error:
+        logger.error("a connection pool did not close: %s", error)
+        return False
+    return True
+
+
+def _stats(pool: Any) -> dict[str, int]:
+    free, in_use = len(pool._available_connections), len(pool._in_use_connections)
+    stats = {
+        "created_connections": getattr(pool, "_created_connections", free + in_use),
+        "available_connections": free,
+        "in_use_connections": in_use,
+    }
+    if getattr(pool, "max_connections", None):
+        stats["max_connections"] = pool.max_connections
+    return stats
+
+
+pool_manager = ConnectionPoolManager()
