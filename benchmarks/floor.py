@@ -1,8 +1,8 @@
 """The floor: what the wire and the server take by themselves, with nothing to encode or decode.
 
-A bare blocking socket sends commands that were encoded beforehand, and throws the replies away as it receives
-them. How the bytes are cut into sends makes a difference, because the server works on the first ones while the
-next are under way: so each batch is sent in several ways, and the fastest is the floor.
+A bare blocking socket sends commands that were encoded beforehand, and throws the replies away as it
+receives them. How the bytes are cut into sends makes a difference, because the server works on the first ones
+while the next are under way: so each batch is sent in several ways, and the fastest is the floor.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from benchmarks.wire import Command, Pair
 
 SLICE = 32 * 1024
 KEYS_PER_MGET = 1_000
-# While no more replies than this are unread, they fit into the buffers of the two sockets: the server never has
-# to wait for us before it reads on, and a blocking send cannot deadlock. A piece may owe more by itself (a
-# buffer of a hundred thousand SETs does): the server keeps what the sockets do not hold, and still reads on.
+# While no more replies than this are unread, they fit into the buffers of the two sockets: the server never
+# has to wait for us before it reads on, and a blocking send cannot deadlock. A piece may owe more by itself
+# (a buffer of a hundred thousand SETs does): the server keeps what the sockets do not hold, and still reads
+# on.
 UNREAD = 64 * 1024
 TIMEOUT_SECONDS = 120
 

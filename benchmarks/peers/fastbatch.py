@@ -7,12 +7,10 @@ from typing import Any
 
 import redis
 
-from benchmarks.peers.base import DATABASES, Peer
+from benchmarks.peers.base import DATABASES, OURS, Peer
 from benchmarks.servers import Endpoint
 from redis_fastbatch import FastBatch
 from redis_fastbatch.errors import FastBatchError
-
-NAME = "redis_fastbatch"
 
 
 def codecs() -> list[str]:
@@ -32,7 +30,7 @@ class Ours(Peer):
     """FastBatch with its defaults, and a codec."""
 
     def __init__(self, endpoint: Endpoint, codec: str) -> None:
-        self.name = NAME if codec == "msgpack" else f"{NAME} codec={codec}"
+        self.name = OURS if codec == "msgpack" else f"{OURS} codec={codec}"
         self.wire = codec
         self._fast = FastBatch(endpoint.client(DATABASES[self.wire]), codec=codec)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 from glide import (
     Batch,
@@ -74,7 +74,7 @@ class OneCommand(Glide):
         await self._client.custom_command(command)
 
     async def _get(self, keys: Sequence[str]) -> dict[str, Any]:
-        return decoded(self._loads, keys, await self._client.mget(keys))
+        return decoded(self._loads, keys, await self._client.mget(cast("list[Any]", keys)))
 
 
 class Pipeline(Glide):
@@ -107,9 +107,7 @@ class Pipeline(Glide):
         return decoded(self._loads, keys, await self._executed(batch))
 
     async def _executed(self, batch: Batch) -> Sequence[Any]:
-        answers = await self._client.exec(
-            batch, raise_on_error=True, options=BatchOptions(timeout=TIMEOUT_MS)
-        )
+        answers = await self._client.exec(batch, raise_on_error=True, options=BatchOptions(timeout=TIMEOUT_MS))
         return answers or ()
 
 

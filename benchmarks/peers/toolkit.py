@@ -38,7 +38,8 @@ class Toolkit(Peer):
         self._toolkit.batch_set(items)
 
     def get(self, keys: Sequence[str]) -> dict[str, Any]:
-        return self._toolkit.batch_get(keys)
+        found: dict[str, Any] = self._toolkit.batch_get(keys)
+        return found
 
     def close(self) -> None:
         self._toolkit.cleanup()
