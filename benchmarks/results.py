@@ -1,0 +1,127 @@
+"""What was measured, and the file that it is kept in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import Timing
+from benchmarks.peers.base import OURS
+
+DIRECTORY = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination, and how everyone did.
+
+    Attributes:
+        server: a server's short name; "none" where no server takes part.
+        operation: `set`, `set_ex`, `get`, `encode` or `decode`.
+        value_bytes: the values of the whole batch, as MessagePack.
+        disturbance: the share of the machine's processor time that other programs took meanwhile.
+    """
+
+    server: str
+    operation: str
+    shape: str
+    size: int
+    value_bytes: int
+    timings: list[Timing]
+    disturbance: float | None = None
+
+    @property
+    def ours(self) -> Timing | None:
+        """FastBatch with its default codec."""
+        return self.named(OURS)
+
+    @property
+    def floor(self) -> Timing | None:
+        """The way of sending that has the smallest median."""
+        return _fastest(timing for timing in self.timings if timing.role == "floor")
+
+    def named(self, name: str) -> Timing | None:
+        """The contender of that name."""
+        return next((timing for timing in self.timings if timing.name == name), None)
+
+    def fastest_peer(self, prefix: str = "") -> Timing | None:
+        """The peer with the smallest median among those whose name begins so."""
+        return _fastest(
+            timing for timing in self.timings if timing.role == "peer" and timing.name.startswith(prefix)
+        )
+
+
+@dataclass
+class Results:
+    """Cells, and under which circumstances they were measured.
+
+    Attributes:
+        environment: machine, versions, commit and servers, as `environment.describe` has them.
+    """
+
+    environment: dict[str, Any]
+    cells: list[Cell] = field(default_factory=list)
+
+    def find(self, server: str, operation: str, shape: str, size: int) -> Cell | None:
+        """The cell of that combination, if it was measured."""
+        wanted = (server, operation, shape, size)
+        return next(
+            (cell for cell in self.cells if (cell.server, cell.operation, cell.shape, cell.size) == wanted),
+            None,
+        )
+
+    def matching(self, server: str, operation: str, shape: str) -> Iterator[Cell]:
+        """The cells of that combination, of whatever size."""
+        wanted = (server, operation, shape)
+        return (cell for cell in self.cells if (cell.server, cell.operation, cell.shape) == wanted)
+
+    def save(self, path: Path) -> None:
+        """Writes a JSON file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = {"environment": self.environment, "cells": [_cell_to_json(cell) for cell in self.cells]}
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def load(path: Path) -> Results:
+    """Reads a file that `save` wrote."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return Results(content["environment"], [_cell_from_json(cell) for cell in content["cells"]])
+
+
+def _fastest(timings: Iterable[Timing]) -> Timing | None:
+    return min(timings, key=lambda timing: timing.median, default=None)
+
+
+def _cell_to_json(cell: Cell) -> dict[str, Any]:
+    return {
+        "server": cell.server,
+        "operation": cell.operation,
+        "shape": cell.shape,
+        "size": cell.size,
+        "value_bytes": cell.value_bytes,
+        "disturbance": cell.disturbance,
+        "contenders": [_timing_to_json(timing, cell.size) for timing in cell.timings],
+    }
+
+
+def _timing_to_json(timing: Timing, size: int) -> dict[str, Any]:
+    low, high = timing.quartiles
+    return {
+        "name": timing.name,
+        "role": timing.role,
+        # For whoever reads the file without this package; `load` takes the samples.
+        "ns_per_item": {
+            "median": round(timing.median / size, 1),
+            "min": round(timing.best / size, 1),
+            "quartiles": [round(low / size, 1), round(high / size, 1)],
+        },
+        "samples_ns": timing.samples,
+    }
+
+
+def _cell_from_json(cell: dict[str, Any]) -> Cell:
+    timings = [Timing(each["name"], each["role"], each["samples_ns"]) for each in cell.pop("contenders")]
+    return Cell(**cell, timings=timings)
