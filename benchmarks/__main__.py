@@ -1,0 +1,158 @@
+"""`python -m benchmarks`: see README.md in this directory."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from benchmarks import codec, engine, environment, results, tables, targets
+from benchmarks.results import Cell, Results
+from benchmarks.servers import BINARIES
+from benchmarks.shapes import SHAPES
+
+FEW = 10_000
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one of the commands."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    return command(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Ours, the peers and the floor.")
+    commands = parser.add_subparsers(required=True)
+
+    engine_command = commands.add_parser("engine", help="batches to a server and back")
+    _add_scope(engine_command)
+    _add_servers(engine_command)
+    engine_command.add_argument("--ops", type=_words(engine.OPERATIONS), default=list(engine.OPERATIONS))
+    engine_command.set_defaults(command=_run_engine)
+
+    codec_command = commands.add_parser("codec", help="encoding and decoding alone")
+    _add_scope(codec_command)
+    codec_command.set_defaults(command=_run_codec)
+
+    all_command = commands.add_parser("all", help="everything, and a results file")
+    _add_scope(all_command)
+    _add_servers(all_command)
+    all_command.set_defaults(command=_run_all, ops=list(engine.OPERATIONS))
+
+    show_command = commands.add_parser("show", help="print a results file")
+    show_command.add_argument("file", type=Path)
+    show_command.add_argument("--targets", action="store_true", help="only the target figures")
+    show_command.set_defaults(command=_show)
+    return parser
+
+
+def _add_scope(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--shapes", type=_words(SHAPES), default=list(SHAPES))
+    parser.add_argument("--sizes", type=_numbers, default=[10_000, 100_000])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--large-rounds", type=int, default=5, help=f"rounds of more than {FEW:,} items")
+    parser.add_argument("--targets", action="store_true", help="print the target figures too")
+    parser.add_argument("--name", help="write results/<name>.json and .md; `all` does so by default")
+
+
+def _add_servers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--servers", type=_words(BINARIES), default=["valkey", "redis7"])
+    parser.add_argument(
+        "--only", type=_strings, default=[], help="of the peers, those whose names have one of these parts"
+    )
+    parser.add_argument("--fresh", action="store_true", help="empty the server before each write")
+
+
+def _strings(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",")]
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(word.replace("_", "")) for word in _strings(text)]
+
+
+def _words(known: Iterable[str]) -> Callable[[str], list[str]]:
+    def parse(text: str) -> list[str]:
+        words = _strings(text)
+        unknown = set(words) - set(known)
+        if unknown:
+            raise argparse.ArgumentTypeError(f"no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+        return words
+
+    return parse
+
+
+def _run_engine(options: argparse.Namespace) -> int:
+    return _measure(options, options.servers, _engine_cells(options))
+
+
+def _run_codec(options: argparse.Namespace) -> int:
+    return _measure(options, [], _codec_cells(options))
+
+
+def _run_all(options: argparse.Namespace) -> int:
+    options.name = options.name or environment.commit()
+    options.targets = True
+
+    def cells() -> Iterable[Cell]:
+        yield from _codec_cells(options)
+        yield from _engine_cells(options)
+
+    return _measure(options, options.servers, cells())
+
+
+def _engine_cells(options: argparse.Namespace) -> Iterable[Cell]:
+    plan = engine.Plan(
+        options.servers,
+        options.shapes,
+        options.sizes,
+        options.ops,
+        _rounds(options),
+        options.only,
+        options.fresh,
+    )
+    return engine.run(plan)
+
+
+def _codec_cells(options: argparse.Namespace) -> Iterable[Cell]:
+    return codec.run(options.shapes, options.sizes, _rounds(options))
+
+
+def _rounds(options: argparse.Namespace) -> Callable[[int], int]:
+    return lambda size: options.rounds if size <= FEW else options.large_rounds
+
+
+def _measure(options: argparse.Namespace, servers: Sequence[str], cells: Iterable[Cell]) -> int:
+    measured = Results(environment.describe(servers))
+    print(tables.circumstances(measured.environment), flush=True)
+    for cell in cells:
+        measured.cells.append(cell)
+        print(f"\n{tables.cell(cell)}", flush=True)
+        # After each, so that what was measured stays when the rest is interrupted.
+        if options.name:
+            _save(measured, options.name)
+    if options.targets:
+        print(f"\n{tables.targets(targets.outcomes(measured))}")
+    return 0
+
+
+def _save(measured: Results, name: str) -> None:
+    path = results.DIRECTORY / f"{name}.json"
+    measured.save(path)
+    path.with_suffix(".md").write_text(_document(measured), encoding="utf-8")
+
+
+def _show(options: argparse.Namespace) -> int:
+    loaded = results.load(options.file)
+    print(tables.targets(targets.outcomes(loaded)) if options.targets else _document(loaded), end="")
+    return 0
+
+
+def _document(measured: Results) -> str:
+    return tables.document(measured, targets.outcomes(measured))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
