@@ -1,0 +1,333 @@
+"""AsyncFastBatch does what FastBatch does, on every server and on either event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import pickle
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+from redis.asyncio.connection import Connection
+
+from aio import Runner, gathered, runner, streamed
+from redis_fastbatch import AsyncFastBatch, BatchError, BatchReport, DecodeError, EncodeError, FastBatch
+from redis_fastbatch.server import EmbeddedServer
+from servers import TlsServer
+
+ITEMS = {
+    f"key:{n}": {"id": n, "name": f"näme {n}", "tags": [n, None, True], "score": n / 7} for n in range(5000)
+}
+
+
+class PlainConnection(Connection):
+    """A connection of a kind that the fast path does not know."""
+
+    async def send_packed_command(self, *arguments: Any, **options: Any) -> None:
+        await super().send_packed_command(*arguments, **options)
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Runner:
+    return runner(request.param)
+
+
+@pytest.fixture(params=[2, 3], ids=["RESP2", "RESP3"])
+def protocol(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+@pytest.fixture
+def emptied(server: EmbeddedServer) -> EmbeddedServer:
+    with server.client() as client:
+        client.flushall()
+    return server
+
+
+@asynccontextmanager
+async def connected(server: EmbeddedServer, **options: Any) -> AsyncIterator[AsyncFastBatch]:
+    options = {"host": server.host, "port": server.port, **options}
+    async with AsyncFastBatch(redis.asyncio.Redis(**options)) as batch:
+        yield batch
+
+
+SOURCES: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "dict": lambda items: items,
+    "generator": lambda items: (pair for pair in items.items()),
+    "async generator": lambda items: streamed(items.items()),
+    "async generator that waits": lambda items: streamed(items.items(), every=7),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(
+    "options", [{}, {"ex": 100}, {"nx": True}, {"atomic": True}, {"atomic": True, "px": 90000}]
+)
+def test_what_was_set_is_got(
+    run: Runner, emptied: EmbeddedServer, protocol: int, source: str, options: dict[str, Any]
+) -> None:
+    async def main() -> None:
+        async with connected(emptied, protocol=protocol) as batch:
+            report = await batch.batch_set(SOURCES[source](ITEMS), **options)
+            assert (report.written, report.skipped, report.failed) == (len(ITEMS), 0, 0)
+            assert report.confirmed_prefix == len(ITEMS)
+            found = await batch.batch_get(list(ITEMS))
+            assert found == ITEMS
+            assert list(found) == list(ITEMS)
+            if "ex" in options or "px" in options:
+                assert 0 < await batch.client.ttl("key:77") <= 100
+
+    run(main())
+
+
+def test_both_clients_store_the_same_bytes(run: Runner, emptied: EmbeddedServer) -> None:
+    async def main() -> None:
+        async with connected(emptied) as batch:
+            await batch.batch_set({f"async:{key}": value for key, value in ITEMS.items()})
+
+    run(main())
+    with emptied.client() as client:
+        FastBatch(client).batch_set({f"sync:{key}": value for key, value in ITEMS.items()})
+        pairs = zip(
+            client.mget([f"async:{key}" for key in ITEMS]),
+            client.mget([f"sync:{key}" for key in ITEMS]),
+            strict=True,
+        )
+        assert all(one == other for one, other in pairs)
+
+
+def test_keys_of_all_kinds_and_those_that_are_missing(run: Runner, emptied: EmbeddedServer) -> None:
+    async def main() -> None:
+        async with connected(emptied) as batch:
+            await batch.batch_set({"text": 1, b"bytes": 2, 3: 3})
+            await batch.client.rpush("list", "a")
+            keys = ["text", b"bytes", 3, "missing", "list"]
+            expected = {"text": 1, b"bytes": 2, 3: 3, "missing": "none", "list": "none"}
+            assert await batch.batch_get(keys, default="none") == expected
+            assert await batch.batch_get(streamed(keys), default="none") == expected
+
+    run(main())
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 7, 100000])
+def test_iterating_keeps_the_order_and_repeats_what_is_asked_twice(
+    run: Runner, emptied: EmbeddedServer, chunk_size: int | None
+) -> None:
+    keys = [f"key:{n % 500}" for n in range(1200)]
+
+    async def main() -> None:
+        async with connected(emptied) as batch:
+            await batch.batch_set(ITEMS)
+            expected = [(key, ITEMS[key]) for key in keys]
+            assert await gathered(batch.batch_get_iter(keys, chunk_size=chunk_size)) == expected
+            assert await gathered(batch.batch_get_iter(streamed(keys), chunk_size=chunk_size)) == expected
+
+    run(main())
+
+
+def test_deleting_and_scanning(run: Runner, emptied: EmbeddedServer) -> None:
+    async def main() -> None:
+        async with connected(emptied) as batch:
+            await batch.batch_set(ITEMS)
+            assert {key.decode() for key in await gathered(batch.scan("key:*"))} == set(ITEMS)
+            assert await batch.batch_delete([*list(ITEMS)[:3000], "missing"]) == 3000
+            assert await batch.batch_delete(streamed(ITEMS)) == 2000
+            assert await gathered(batch.scan()) == []
+
+    run(main())
+
+
+def test_conditions_are_per_key(run: Runner, emptied: EmbeddedServer) -> None:
+    async def main() -> None:
+        async with connected(emptied) as batch:
+            await batch.batch_set({"a": 1, "b": 1})
+            report = await batch.batch_set({"a": 2, "c": 2}, nx=True)
+            assert (report.written, report.skipped, report.skipped_keys) == (1, 1, ["a"])
+            report = await batch.batch_set({"b": 3, "d": 3}, xx=True, ex=datetime.timedelta(minutes=1))
+            assert (report.written, report.skipped, report.skipped_keys) == (1, 1, ["d"])
+            assert await batch.batch_get("abcd"[n] for n in range(4)) == {"a": 1, "b": 3, "c": 2, "d": None}
+
+    run(main())
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("atomic", [False, True])
+def test_an_item_that_cannot_be_encoded(
+    run: Runner, emptied: EmbeddedServer, source: str, atomic: bool
+) -> None:
+    items: dict[str, Any] = {**ITEMS, "bad": object(), "key:2": 2}
+    letters: list[Any] = []
+
+    async def main() -> None:
+        async with connected(emptied) as batch:
+            with pytest.raises(BatchError, match="bad") as caught:
+                await batch.batch_set(SOURCES[source](items), atomic=atomic)
+            report = await batch.batch_set(
+                SOURCES[source](items), atomic=atomic, on_error=lambda *letter: letters.append(letter)
+            )
+            for told in (caught.value.report, report):
+                assert isinstance(told.failures["bad"], EncodeError)
+                assert told.failed == (len(items) if atomic else 1)
+                assert told.total == len(items) == told.confirmed_prefix
+            assert len(letters) == report.failed
+            assert await batch.client.dbsize() == (0 if atomic else len(ITEMS))
+
+    run(main())
+
+
+def test_what_the_source_raises_comes_through_with_a_report(run: Runner, emptied: EmbeddedServer) -> None:
+    async def failing() -> AsyncIterator[tuple[str, int]]:
+        for n in range(2345):
+            yield f"key:{n}", n
+        raise LookupError("no more")
+
+    async def main() -> None:
+        async with connected(emptied) as batch:
+            with pytest.raises(LookupError, match="no more") as caught:
+                await batch.batch_set(failing())
+            report: BatchReport = caught.value.report  # type: ignore[attr-defined]
+            assert report.written == report.confirmed_prefix == await batch.client.dbsize() == 2345
+            with pytest.raises(LookupError):
+                await batch.batch_get(key async for key, _ in failing())
+
+    run(main())
+
+
+def test_a_value_that_cannot_be_decoded(run: Runner, emptied: EmbeddedServer) -> None:
+    async def main() -> None:
+        async with connected(emptied) as batch:
+            await batch.batch_set({"a": 1, "c": 3})
+            await batch.client.set("b", b"\xc1")
+            with pytest.raises(DecodeError, match="'b'"):
+                await batch.batch_get(["a", "b", "c"])
+            assert await batch.batch_get(["a", "b", "c"], on_error="report") == {"a": 1, "b": None, "c": 3}
+
+    run(main())
+
+
+def test_a_connection_of_unknown_kind_serves_too(run: Runner, emptied: EmbeddedServer) -> None:
+    async def main() -> None:
+        pool = redis.asyncio.ConnectionPool(
+            connection_class=PlainConnection, host=emptied.host, port=emptied.port
+        )
+        batch = AsyncFastBatch(redis.asyncio.Redis.from_pool(pool))
+        assert (await batch.batch_set(ITEMS)).written == len(ITEMS)
+        assert (await batch.batch_set(streamed(ITEMS.items()), nx=True)).skipped == len(ITEMS)
+        assert await batch.batch_get(list(ITEMS)) == ITEMS
+        assert await batch.batch_delete(list(ITEMS)) == len(ITEMS)
+        await batch.close()
+
+    run(main())
+
+
+def test_one_connection_is_shared_in_turn(run: Runner, emptied: EmbeddedServer) -> None:
+    async def main() -> None:
+        async with connected(emptied, single_connection_client=True) as batch:
+            await asyncio.gather(*(batch.batch_set({f"{n}:{key}": n for key in ITEMS}) for n in range(3)))
+            assert await batch.client.dbsize() == 3 * len(ITEMS)
+
+    run(main())
+
+
+def test_batches_side_by_side_with_other_commands(run: Runner, emptied: EmbeddedServer) -> None:
+    async def main() -> None:
+        async with connected(emptied) as batch:
+
+            async def other() -> None:
+                for n in range(200):
+                    assert await batch.client.set("counter", n)
+                    assert await batch.client.get("counter") == b"%d" % n
+
+            some = [{f"{n}:{key}": value for key, value in ITEMS.items()} for n in range(4)]
+            await asyncio.gather(other(), *(batch.batch_set(items) for items in some))
+            got = await asyncio.gather(other(), *(batch.batch_get(list(items)) for items in some))
+            assert got[1:] == some
+
+    run(main())
+
+
+def test_values_of_a_megabyte(run: Runner, emptied: EmbeddedServer) -> None:
+    items = {f"big:{n}": b"%d" % n * 2**20 for n in range(9)}
+
+    async def main() -> None:
+        async with connected(emptied) as batch:
+            assert (await batch.batch_set(items)).written == len(items)
+            assert await batch.batch_get(list(items)) == items
+            assert (await batch.batch_set(items, atomic=True)).written == len(items)
+
+    run(main())
+
+
+def test_over_tls(run: Runner, tls_server: TlsServer) -> None:
+    async def main() -> None:
+        async with AsyncFastBatch.from_url(tls_server.url) as batch:
+            assert (await batch.batch_set(ITEMS)).written == len(ITEMS)
+            assert await batch.batch_get(list(ITEMS)) == ITEMS
+            assert await batch.batch_delete(ITEMS) == len(ITEMS)
+
+    run(main())
+
+
+def test_the_connection_is_as_it_was_for_redis_py(run: Runner, emptied: EmbeddedServer) -> None:
+    async def main() -> None:
+        async with connected(emptied, max_connections=1) as batch:
+            for n in range(3):
+                await batch.batch_set(ITEMS)
+                assert await batch.client.incr("count") == n + 1
+                assert await batch.client.get("key:1")
+            assert (await batch.client.info("stats"))["total_connections_received"] > 0
+
+    run(main())
+
+
+def test_pickling_and_the_client(emptied: EmbeddedServer) -> None:
+    async def main() -> None:
+        batch = AsyncFastBatch.from_url(emptied.url)
+        await batch.batch_set({"a": 1})
+        async with pickle.loads(pickle.dumps(batch)) as other:
+            assert await other.batch_get(["a"]) == {"a": 1}
+        await batch.aclose()
+        with pytest.raises(TypeError, match="from_url"):
+            pickle.dumps(AsyncFastBatch(redis.asyncio.Redis()))
+
+    asyncio.run(main())
+
+
+def test_progress_and_chunks_are_told(emptied: EmbeddedServer) -> None:
+    heard: list[tuple[int, int | None]] = []
+    chunks: list[Any] = []
+
+    async def main() -> None:
+        async with connected(emptied) as batch:
+            await batch.batch_set(
+                ITEMS, progress=lambda *step: heard.append(step), on_chunk=chunks.append, chunk_size=500
+            )
+
+    asyncio.run(main())
+    assert heard[-1] == (len(ITEMS), len(ITEMS))
+    assert len(chunks) == len(heard) >= 10
+
+
+def test_wrong_arguments_are_refused_before_anything_is_sent(emptied: EmbeddedServer) -> None:
+    async def main() -> None:
+        async with connected(emptied) as batch:
+            with pytest.raises(ValueError, match="chunk_size"):
+                await batch.batch_set({"a": 1}, chunk_size=0)
+            with pytest.raises(ValueError, match="on_error"):
+                await batch.batch_get(["a"], on_error="ignore")  # type: ignore[arg-type]
+            with pytest.raises(TypeError):
+                await batch.batch_set("abc")
+            assert await batch.client.dbsize() == 0
+
+    asyncio.run(main())
+
+
+def test_asyncio_is_imported_by_those_who_use_it_only() -> None:
+    script = "import sys, redis_fastbatch; assert 'redis_fastbatch.aio' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

@@ -1,0 +1,213 @@
+"""AsyncFastBatch when it is cancelled, when connections are lost, and when the server is slow."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from aio import Runner, runner
+from faults.proxy import Direction, Fault, FaultProxy, Then
+from redis_fastbatch import AsyncFastBatch, BatchReport
+from redis_fastbatch.server import EmbeddedServer
+from servers import configured
+
+ITEMS = {f"key:{n}": {"id": n, "text": "x" * 200} for n in range(20_000)}
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Runner:
+    return runner(request.param)
+
+
+@pytest.fixture
+def proxy(valkey: EmbeddedServer) -> Iterator[FaultProxy]:
+    with valkey.client() as client:
+        client.flushall()
+    with FaultProxy(valkey.port) as running:
+        yield running
+
+
+def through(proxy: FaultProxy, retries: int = 0, **options: Any) -> AsyncFastBatch:
+    """A client that connects through the proxy, all of whose connections are made anew."""
+    retry = Retry(NoBackoff(), retries)
+    return AsyncFastBatch(redis.asyncio.Redis(host=proxy.host, port=proxy.port, retry=retry, **options))
+
+
+def stored(server: EmbeddedServer) -> int:
+    with server.client() as client:
+        return int(client.dbsize())
+
+
+async def cancelled_after(batch: AsyncFastBatch, seconds: float, items: Any, **options: Any) -> BatchReport:
+    """Cancels a batch_set when it has run for a while, and returns the report that it left."""
+    task = asyncio.ensure_future(batch.batch_set(items, **options))
+    await asyncio.sleep(seconds)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+    report: BatchReport = caught.value.report  # type: ignore[attr-defined]
+    return report
+
+
+@pytest.mark.parametrize("options", [{}, {"nx": True}, {"ex": 100}])
+def test_cancelling_says_what_was_confirmed(
+    run: Runner, valkey: EmbeddedServer, proxy: FaultProxy, options: dict[str, Any]
+) -> None:
+    proxy.inject(Fault(Direction.TO_SERVER, bytes_per_second=4e6))
+
+    async def main() -> None:
+        async with through(proxy) as batch:
+            report = await cancelled_after(batch, 0.3, ITEMS, **options)
+            assert 0 < report.written < len(ITEMS)
+            assert report.failed > 0
+            assert "CancelledError" in report.first_failure()
+            assert report.confirmed_prefix == report.written
+            # What is reported as written is there; the rest may be or not.
+            first = list(ITEMS)[: report.written]
+            proxy.clear()
+            found = await batch.batch_get(first)
+            assert found == {key: ITEMS[key] for key in first}
+            await batch.client.ping()
+
+    run(main())
+    assert stored(valkey) < len(ITEMS)
+
+
+def test_cancelling_between_commands_keeps_the_connection(run: Runner, proxy: FaultProxy) -> None:
+    async def waiting() -> AsyncIterator[tuple[str, int]]:
+        for n in range(5000):
+            yield f"key:{n}", n
+        await asyncio.sleep(60)
+
+    async def main() -> None:
+        async with through(proxy, max_connections=1) as batch:
+            report = await cancelled_after(batch, 0.3, waiting(), chunk_size=100)
+            assert report.total <= 5000
+            assert await batch.client.get("key:0") == b"\x00"
+            assert await batch.batch_get(["key:1"]) == {"key:1": 1}
+
+    run(main())
+
+
+def test_cancelling_a_read(run: Runner, proxy: FaultProxy) -> None:
+    async def main() -> None:
+        async with through(proxy) as batch:
+            await batch.batch_set(ITEMS)
+            proxy.inject_now(Fault(bytes_per_second=2e6))
+            task = asyncio.ensure_future(batch.batch_get(list(ITEMS)))
+            await asyncio.sleep(0.2)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await batch.batch_get(["key:1", "key:2"]) == {
+                key: ITEMS[key] for key in ("key:1", "key:2")
+            }
+
+    run(main())
+
+
+@pytest.mark.parametrize("then", [Then.CUT, Then.RESET])
+@pytest.mark.parametrize("place", [{"after_replies": 12}, {"after_bytes": 33}])
+def test_a_lost_connection_is_replaced(run: Runner, proxy: FaultProxy, then: Then, place: Any) -> None:
+    async def main() -> None:
+        async with through(proxy, retries=3) as batch:
+            await batch.client.ping()
+            proxy.inject_now(Fault(then=then, **place))
+            report = await batch.batch_set(ITEMS)
+            assert (report.written, report.failed) == (len(ITEMS), 0)
+            proxy.inject_now(Fault(then=then, after_bytes=300_000))
+            assert await batch.batch_get(list(ITEMS)) == ITEMS
+            proxy.inject_now(Fault(then=then, after_bytes=300_000))
+            pairs = [pair async for pair in batch.batch_get_iter(ITEMS)]
+            assert pairs == list(ITEMS.items())
+            assert proxy.connections >= 4
+
+    run(main())
+
+
+def test_a_connection_lost_for_good(run: Runner, valkey: EmbeddedServer, proxy: FaultProxy) -> None:
+    async def main() -> None:
+        async with through(proxy) as batch:
+            await batch.client.ping()
+            proxy.inject_now(Fault(then=Then.RESET, after_replies=20))
+            with pytest.raises(redis.ConnectionError) as caught:
+                await batch.batch_set(ITEMS)
+            report: BatchReport = caught.value.report  # type: ignore[attr-defined]
+            assert 0 < report.written <= stored(valkey)
+            assert report.failed > 0
+            assert await batch.client.ping()
+
+    run(main())
+
+
+def test_under_nx_nothing_is_sent_twice(run: Runner, valkey: EmbeddedServer, proxy: FaultProxy) -> None:
+    async def main() -> None:
+        async with through(proxy, retries=5) as batch:
+            await batch.client.ping()
+            proxy.inject_now(Fault(then=Then.CUT, after_replies=1500))
+            with pytest.raises(redis.ConnectionError) as caught:
+                await batch.batch_set(ITEMS, nx=True)
+            report: BatchReport = caught.value.report  # type: ignore[attr-defined]
+            assert report.skipped == 0
+            assert "outcome unknown" in report.first_failure()
+            assert report.written <= stored(valkey) <= report.written + report.failed
+
+    run(main())
+
+
+@pytest.mark.parametrize("operation", ["set", "get"])
+def test_a_server_that_does_not_answer_is_given_up(run: Runner, proxy: FaultProxy, operation: str) -> None:
+    async def main() -> None:
+        async with through(proxy, socket_timeout=0.3) as batch:
+            await batch.batch_set(ITEMS)
+            proxy.inject_now(Fault(Direction.TO_CLIENT, then=Then.STALL))
+            with pytest.raises(redis.TimeoutError):
+                await (batch.batch_set(ITEMS) if operation == "set" else batch.batch_get(list(ITEMS)))
+
+    run(main())
+
+
+def test_replies_are_received_while_sending_is_blocked(run: Runner, proxy: FaultProxy) -> None:
+    """Neither side's buffer fills up for good, however large replies and requests are."""
+    items = {f"{'k' * 2000}:{n}": "v" * 20_000 for n in range(2000)}
+
+    async def main() -> None:
+        async with through(proxy) as batch:
+            await batch.client.ping()
+            proxy.inject_now(Fault(Direction.TO_SERVER, bytes_per_second=30e6))
+            assert (await batch.batch_set(items)).written == len(items)
+            assert await asyncio.wait_for(batch.batch_get(list(items)), 60) == items
+
+    run(main())
+
+
+def test_push_messages_go_to_redis_py(run: Runner, proxy: FaultProxy) -> None:
+    push = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$5\r\nkey:1\r\n"
+
+    async def main() -> None:
+        async with through(proxy, protocol=3) as batch:
+            await batch.batch_set(ITEMS)
+            proxy.inject_now(Fault(insert=push, after_replies=3), Fault(insert=push, after_replies=5))
+            assert await batch.batch_get(list(ITEMS)) == ITEMS
+            assert await batch.client.ping()
+
+    run(main())
+
+
+def test_a_server_that_is_full(run: Runner, valkey: EmbeddedServer) -> None:
+    async def main() -> None:
+        async with AsyncFastBatch.from_url(valkey.url) as batch:
+            report = await batch.batch_set(ITEMS, on_error="report")
+            assert report.failed == len(ITEMS)
+            assert isinstance(report.failures["key:0"], redis.exceptions.OutOfMemoryError)
+
+    with valkey.client() as client, configured(client, maxmemory="1"):
+        client.flushall()
+        run(main())

@@ -1,0 +1,173 @@
+"""The event loop has its turns while a batch runs.
+
+Measured is the processor time that the loop's thread spends between two turns, so that a busy machine does not
+count; time in Python's own garbage collector, which no batch can cut into slices, is told apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import pytest
+import redis.asyncio
+
+from aio import Runner, runner, streamed
+from redis_fastbatch import AsyncFastBatch
+from redis_fastbatch.codecs import AnyCodec
+from redis_fastbatch.server import EmbeddedServer
+
+LIMIT = 0.005
+N = 200_000
+
+
+class SlowJson:
+    """A user's codec that takes its time."""
+
+    def dumps(self, value: Any) -> bytes:
+        for _ in range(5):
+            data = json.dumps(value).encode()
+        return data
+
+    def loads(self, data: bytes) -> Any:
+        for _ in range(5):
+            value = json.loads(data)
+        return value
+
+
+class Lag:
+    """Watches the loop: the longest time that it was held between two of its turns, in seconds."""
+
+    def __init__(self) -> None:
+        self.worst = 0.0
+        self.turns = 0
+        self._collected = 0.0
+
+    async def __aenter__(self) -> Lag:
+        self._task = asyncio.ensure_future(self._watch())
+        await asyncio.sleep(0)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._task.cancel()
+
+    async def _watch(self) -> None:
+        with self._collector_watched():
+            before = time.thread_time()
+            while True:
+                await asyncio.sleep(0)
+                now = time.thread_time()
+                self.worst = max(self.worst, now - before - self._collected)
+                self._collected = 0.0
+                self.turns += 1
+                before = now
+
+    @contextmanager
+    def _collector_watched(self) -> Iterator[None]:
+        began = 0.0
+
+        def hear(phase: str, _: dict[str, int]) -> None:
+            nonlocal began
+            if phase == "start":
+                began = time.thread_time()
+            else:
+                self._collected += time.thread_time() - began
+
+        gc.callbacks.append(hear)
+        try:
+            yield
+        finally:
+            gc.callbacks.remove(hear)
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Runner:
+    return runner(request.param)
+
+
+def connect(server: EmbeddedServer, codec: AnyCodec = "msgpack") -> AsyncFastBatch:
+    return AsyncFastBatch(redis.asyncio.Redis(host=server.host, port=server.port), codec)
+
+
+@pytest.fixture(scope="module")
+def items() -> dict[str, Any]:
+    return {f"user:{n}": {"id": n, "name": f"user {n}", "score": n / 7, "tags": ["a", n]} for n in range(N)}
+
+
+@pytest.mark.parametrize("options", [{}, {"ex": 1000}, {"nx": True}, {"atomic": True}])
+def test_writing_holds_the_loop_for_5_ms_at_most(
+    run: Runner, valkey: EmbeddedServer, items: dict[str, Any], options: dict[str, Any]
+) -> None:
+    async def main() -> Lag:
+        async with connect(valkey) as batch, Lag() as lag:
+            assert (await batch.batch_set(items, **options)).total == N
+        return lag
+
+    lag = run(main())
+    assert lag.worst < LIMIT
+    assert lag.turns > 50
+
+
+def test_an_async_source_holds_the_loop_no_longer(
+    run: Runner, valkey: EmbeddedServer, items: dict[str, Any]
+) -> None:
+    async def main() -> Lag:
+        async with connect(valkey) as batch, Lag() as lag:
+            assert (await batch.batch_set(streamed(items.items()))).written == N
+        return lag
+
+    assert run(main()).worst < LIMIT
+
+
+def test_reading_and_deleting_hold_the_loop_for_5_ms_at_most(
+    run: Runner, valkey: EmbeddedServer, items: dict[str, Any]
+) -> None:
+    async def main() -> Lag:
+        async with connect(valkey) as batch:
+            await batch.batch_set(items)
+            async with Lag() as lag:
+                count = 0
+                async for key, value in batch.batch_get_iter(items):
+                    count += value == items[key]
+                assert count == N
+                assert await batch.batch_delete(items) == N
+        return lag
+
+    assert run(main()).worst < LIMIT
+
+
+def test_one_large_dict_holds_the_loop_no_longer_than_its_own_growth(
+    run: Runner, valkey: EmbeddedServer, items: dict[str, Any]
+) -> None:
+    """A dict that grows beyond 175,000 keys is copied by Python at once, which takes some milliseconds."""
+    some = list(items)[:80_000]
+
+    async def main() -> Lag:
+        async with connect(valkey) as batch:
+            await batch.batch_set(items)
+            async with Lag() as lag:
+                found = await batch.batch_get(some)
+            assert list(found) == some
+        return lag
+
+    assert run(main()).worst < LIMIT
+
+
+def test_slow_codecs_are_cut_into_smaller_slices(run: Runner, valkey: EmbeddedServer) -> None:
+    items = {f"slow:{n}": list(range(20)) for n in range(10_000)}
+
+    async def main() -> Lag:
+        async with connect(valkey, SlowJson()) as batch, Lag() as lag:
+            assert (await batch.batch_set(items)).written == len(items)
+            assert await batch.batch_get(list(items)) == items
+        return lag
+
+    assert run(main()).worst < LIMIT
