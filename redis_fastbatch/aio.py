@@ -19,6 +19,7 @@ from redis_fastbatch import gcpause, strategy
 from redis_fastbatch.aio_transport import AsyncLease, Feed, lease
 from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.flight import COMMAND_ITEMS, OnError, WriteFlight
+from redis_fastbatch.pacing import ValueSizes
 from redis_fastbatch.plans import (
     ITER_ROUND,
     Found,
@@ -26,6 +27,7 @@ from redis_fastbatch.plans import (
     Plans,
     checked_chunk_size,
     logger,
+    parts_of,
     progress_of,
     raise_failures,
     read_ended,
@@ -227,7 +229,7 @@ class AsyncFastBatch(Plans):
 
         Args:
             keys, default, on_error: as for batch_get().
-            chunk_size: keys read at a time.
+            chunk_size: the most keys read at a time; fewer are where their values are large.
 
         Yields:
             (key, value or `default`) in the order of the keys.
@@ -236,16 +238,26 @@ class AsyncFastBatch(Plans):
             As batch_get() does.
         """
         size = checked_chunk_size(chunk_size, ITER_ROUND)
+        sizes = ValueSizes()
         async for some in _rounds(keys, size):
-            found: list[tuple[Key, Any]] = []
-            await self._read(some, found, default, on_error, min(size, COMMAND_ITEMS))
-            for pair in found:
-                yield pair
+            for part in parts_of(some):
+                found: list[tuple[Key, Any]] = []
+                await self._read(part, found, default, on_error, min(size, COMMAND_ITEMS), sizes)
+                for pair in found:
+                    yield pair
 
-    async def _read(self, keys: AsyncKeys, out: Found, default: Any, on_error: OnError, limit: int) -> None:
+    async def _read(
+        self,
+        keys: AsyncKeys,
+        out: Found,
+        default: Any,
+        on_error: OnError,
+        limit: int,
+        sizes: ValueSizes | None = None,
+    ) -> None:
         feed = _feed(keys)
         with LoopPause(self._pause_gc) as pause:
-            flight = self._read_flight(feed or keys, out, pause, default, on_error, limit)
+            flight = self._read_flight(feed or keys, out, pause, default, on_error, limit, sizes)
             async with lease(self._client, self._max_value_size) as borrowed:
                 await borrowed.run(flight, feed)
         read_ended(flight, on_error)

@@ -14,12 +14,14 @@ import redis
 from redis_fastbatch import gcpause, strategy
 from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.flight import COMMAND_ITEMS, OnError, WriteFlight
+from redis_fastbatch.pacing import ValueSizes
 from redis_fastbatch.plans import (
     ITER_ROUND,
     Found,
     Key,
     Plans,
     checked_chunk_size,
+    parts_of,
     progress_of,
     raise_failures,
     read_ended,
@@ -238,7 +240,7 @@ class FastBatch(Plans):
 
         Args:
             keys, default, on_error: as for batch_get().
-            chunk_size: keys read at a time.
+            chunk_size: the most keys read at a time; fewer are where their values are large.
 
         Yields:
             (key, value or `default`) in the order of the keys.
@@ -248,10 +250,12 @@ class FastBatch(Plans):
         """
         source = source_of(keys)
         size = checked_chunk_size(chunk_size, ITER_ROUND)
+        sizes = ValueSizes()
         while some := list(islice(source, size)):
-            found: list[tuple[Key, Any]] = []
-            self._read(some, found, default, on_error, min(size, COMMAND_ITEMS))
-            yield from found
+            for part in parts_of(some):
+                found: list[tuple[Key, Any]] = []
+                self._read(part, found, default, on_error, min(size, COMMAND_ITEMS), sizes)
+                yield from found
 
     def _read(
         self,
@@ -260,9 +264,10 @@ class FastBatch(Plans):
         default: Any,
         on_error: OnError,
         limit: int,
+        sizes: ValueSizes | None = None,
     ) -> None:
         with gcpause.Pause(self._pause_gc) as pause:
-            flight = self._read_flight(keys, out, pause, default, on_error, limit)
+            flight = self._read_flight(keys, out, pause, default, on_error, limit, sizes)
             with lease(self._client, self._max_value_size) as borrowed:
                 borrowed.run(flight)
         read_ended(flight, on_error)

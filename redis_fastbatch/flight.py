@@ -29,6 +29,7 @@ from redis_fastbatch._core.codec import ValueCodec
 from redis_fastbatch._core.replies import ErrorReply, ReplyReader
 from redis_fastbatch._core.resp import BatchWriter, Chunk, Command
 from redis_fastbatch.errors import DecodeError, FastBatchError
+from redis_fastbatch.pacing import FIRST_KEYS, REPLY_BYTES, Linger, ValueSizes
 from redis_fastbatch.report import BatchReport, ChunkStats, OnChunk, Progress
 
 logger = logging.getLogger("redis_fastbatch")
@@ -45,11 +46,8 @@ COMMAND_ITEMS = 1000
 WINDOW_BYTES = 512 * 1024
 """Bytes that may be sent and not yet be confirmed."""
 
-REPLY_BYTES = 64 * 1024
-"""The size of a reply that reading aims at when it chooses how many keys a command asks for."""
-
-FIRST_KEYS = 100
-"""Keys the first command asks for, while the size of the values is not known."""
+WINDOW_CHUNKS = 128
+"""Commands that may be: where `chunk_size` makes them small, what is kept of each outweighs its bytes."""
 
 READ_WINDOW = 6
 """Commands that read and are under way at the same time."""
@@ -63,8 +61,9 @@ NO_LIMIT = 2**62
 LOG_INTERVAL = 10.0
 """Seconds between two log lines of a long batch."""
 
-# Memory of chunks that are done, kept for the next ones.
+# Memory of chunks that are done, kept for the next ones: so many, and no larger ones.
 SPARE_CHUNKS = 32
+SPARE_BYTES = 4 * COMMAND_BYTES
 
 
 class Flight(Protocol):
@@ -76,6 +75,10 @@ class Flight(Protocol):
     """Items that next_chunk() and take() may deal with at a time; None for no limit. A transport that sets it
     must be ready for next_chunk() to return None while a chunk is half full, and call take() until it leaves
     what has arrived alone."""
+
+    @property
+    def late(self) -> bool:
+        """The source is slow: replies should be looked for after each chunk, not only when the window is full."""
 
     @property
     def halfway(self) -> bool:
@@ -186,6 +189,9 @@ class WriteFlight:
         self._ready: deque[_Flying] = deque()
         self._filling: _Flying | None = None
         self._spare: list[Chunk] = []
+        self._linger = Linger()
+        self._halted: BaseException | None = None
+        self._undelivered: deque[tuple[Any, Any, Exception]] = deque()
         self._bytes = 0
         self._taken = 0
         self._abandoned = False
@@ -193,7 +199,15 @@ class WriteFlight:
 
     @property
     def done(self) -> bool:
-        return not self._flying and not self._ready and self._writer.exhausted
+        return not self._flying and not self._ready and self._ended
+
+    @property
+    def _ended(self) -> bool:
+        return self._writer.exhausted or self._halted is not None
+
+    @property
+    def _full(self) -> bool:
+        return self._bytes >= self._window or len(self._flying) >= WINDOW_CHUNKS
 
     @property
     def in_flight(self) -> bool:
@@ -201,52 +215,68 @@ class WriteFlight:
 
     @property
     def halfway(self) -> bool:
-        return self._filling is not None and not self._ready and self._bytes < self._window
+        return self._filling is not None and not self._ready and not self._full
 
     @property
     def dry(self) -> bool:
         return self._writer.dry
 
     @property
-    def source_error(self) -> Exception | None:
-        """What the iterable of items raised, which ended it."""
-        return self._writer.source_error
+    def late(self) -> bool:
+        return self._linger.late
+
+    @property
+    def source_error(self) -> BaseException | None:
+        """What the iterable of items raised, which ended it: Ctrl-C too, where it struck there."""
+        return self._halted or self._writer.source_error
 
     def next_chunk(self) -> Chunk | None:
-        if self._bytes >= self._window:
+        if self._full:
             return None
         if self._ready:
             return self._ready[0].chunk
-        if self._writer.exhausted:
+        if self._ended:
             return None
         return self._encode()
 
     def _encode(self) -> Chunk | None:
         writer = self._writer
-        flying = self._filling
-        if flying is None:
-            flying = _Flying(self._spare.pop() if self._spare else writer.blank(), self._taken)
+        flying = self._filling or self._blank()
         chunk = flying.chunk
-        had = 0 if self._filling is None else chunk.count
-        if self.pace is None:
-            writer.fill(chunk)
-        else:
-            if self._filling is None:
-                chunk.restart(writer.command)
-            writer.fill_some(chunk, self.pace)
+        had = chunk.count
+        try:
+            self._fill(chunk)
+        except BaseException as halt:
+            # Such as Ctrl-C while the source was at work: what it gave before is still carried out.
+            self._halted = halt
+            chunk.seal()
         self._filling = None if chunk.sealed else flying
         failures = writer.failures[:]
         writer.failures.clear()
         self._taken += chunk.count - had + len(failures)
         for key, value, error in failures:
             self._fail(key, value, error)
-        if self._atomic and (failures or self._doomed or writer.source_error is not None):
+        if self._atomic and (failures or self._doomed or self.source_error is not None):
             self._doom(chunk)
-            return None
-        if not chunk.sealed or not chunk.count:
-            return None
-        self._ready.append(flying)
-        return chunk
+        elif chunk.sealed and chunk.count:
+            self._ready.append(flying)
+        self._deliver()
+        return self._ready[0].chunk if self._ready else None
+
+    def _blank(self) -> _Flying:
+        if not self._spare:
+            return _Flying(self._writer.blank(), self._taken)
+        chunk = self._spare.pop()
+        chunk.restart(self._writer.command)
+        return _Flying(chunk, self._taken)
+
+    def _fill(self, chunk: Chunk) -> None:
+        if self.pace is not None:
+            self._writer.fill_some(chunk, self.pace)
+        elif self._atomic:
+            self._writer.fill_some(chunk, NO_LIMIT)
+        else:
+            self._linger.fill(self._writer, chunk)
 
     def _doom(self, chunk: Chunk) -> None:
         """An item of an atomic batch failed: none is sent once all have been encoded."""
@@ -255,9 +285,12 @@ class WriteFlight:
             self._fail_chunk(chunk, FastBatchError("not written: another item of the atomic batch failed"))
 
     def started(self, chunk: Chunk) -> None:
-        flying = self._ready.popleft()
+        # In this order, here and elsewhere: an exception from a signal's handler may come between any two lines,
+        # and a chunk that is in neither place would pass for settled.
+        flying = self._ready[0]
         flying.started = time.monotonic()
         self._flying.append(flying)
+        self._ready.popleft()
         size = len(chunk)
         self._bytes += size
         self.report.bytes_sent += size
@@ -301,28 +334,38 @@ class WriteFlight:
 
     def _land(self) -> None:
         """All replies to the oldest chunk are there."""
-        flying = self._flying.popleft()
-        self._bytes -= len(flying.chunk)
-        command = flying.chunk.command
-        if command.transaction:
+        flying = self._flying[0]
+        chunk = flying.chunk
+        had = self.report.total
+        if chunk.command.transaction:
             self._settle_transaction(flying)
-        elif command.many:
+        elif chunk.command.many:
             self._settle_many(flying)
         else:
-            self._settle_each(flying.chunk, flying.others)
+            self._settle_each(chunk, flying.others)
+        self._flying.popleft()
+        self._bytes -= len(chunk)
         self.settled += 1
-        self._tell(flying)
-        if len(self._spare) < SPARE_CHUNKS:
-            self._spare.append(flying.chunk)
+        self._tell(flying, self.report.total - had)
+        self._deliver()
+        self._recycle(chunk)
 
-    def _tell(self, flying: _Flying) -> None:
-        """Lets whoever wants to know hear of a settled chunk."""
+    def _recycle(self, chunk: Chunk) -> None:
+        if self._atomic:
+            # Freeing that many items takes milliseconds: not here, where an event loop may be waiting.
+            self._spare.append(chunk)
+        elif len(self._spare) < SPARE_CHUNKS and len(chunk) <= SPARE_BYTES:
+            # Emptied now: the items need not live until the chunk's next use.
+            chunk.restart(chunk.command)
+            self._spare.append(chunk)
+
+    def _tell(self, flying: _Flying, items: int) -> None:
+        """Lets whoever wants to know hear of a chunk that has its replies, which settled so many items."""
         now = time.monotonic()
         if self._progress is not None:
             self._progress.update(self.report.total)
         if self._on_chunk is not None:
-            chunk = flying.chunk
-            self._on_chunk(ChunkStats(chunk.count, len(chunk), now - flying.started, self._bytes))
+            self._on_chunk(ChunkStats(items, len(flying.chunk), now - flying.started, self._bytes))
         if now >= self._log_due:
             elapsed = now - self._log_due + LOG_INTERVAL
             self._log_due = now + LOG_INTERVAL
@@ -398,7 +441,15 @@ class WriteFlight:
     def _fail(self, key: Any, value: Any, error: Exception) -> None:
         self.report.add_failure(key, error)
         if self._on_failure is not None:
-            self._on_failure(key, value, error)
+            self._undelivered.append((key, value, error))
+
+    def _deliver(self) -> None:
+        """Hands failed items to the caller's callable, once the books are in order: it may raise."""
+        while self._undelivered and self._on_failure is not None:
+            hear, self._on_failure = self._on_failure, None
+            hear(*self._undelivered.popleft())
+            # Not reached when it raised: it ended the batch, and is not asked again.
+            self._on_failure = hear
 
     def interrupted(self) -> bool:
         """What was under way goes to the front of what is to be sent."""
@@ -406,22 +457,24 @@ class WriteFlight:
             if not self.repeatable and (flying.whole or not self._atomic):
                 return False
         while self._flying:
-            self._ready.appendleft(self._flying.pop().again())
+            self._ready.appendleft(self._flying[-1].again())
+            self._flying.pop()
         self._bytes = 0
         return True
 
     def abandon(self, error: BaseException) -> None:
+        self.report.confirmed_prefix = self.confirmed_prefix()
+        self._abandoned = True
         unknown = RedisError(f"outcome unknown: {type(error).__name__} before the server confirmed it: {error}")
         for flying in self._flying:
             self._fail_chunk(flying.chunk, unknown)
         unsent = RedisError(f"not sent: {type(error).__name__}: {error}")
         for flying in self._unsent():
             self._fail_chunk(flying.chunk, unsent)
-        self.report.confirmed_prefix = self.confirmed_prefix()
-        self._abandoned = True
         self._flying.clear()
         self._ready.clear()
         self._filling = None
+        self._deliver()
 
     def _unsent(self) -> tuple[_Flying, ...]:
         return (*self._ready, self._filling) if self._filling is not None else tuple(self._ready)
@@ -467,6 +520,8 @@ class ReadFlight:
             callable gets (key, bytes, exception) and goes on.
         limit: keys a command asks for at most.
         pause: keeps the garbage collector away; told of every value, it lets it breathe now and then.
+        sizes: what is known of the values' sizes; it learns.
+        budget: once as many bytes of values were read, no further keys are taken.
     """
 
     repeatable = True
@@ -481,6 +536,8 @@ class ReadFlight:
         on_error: OnError = "raise",
         limit: int = COMMAND_ITEMS,
         pause: gcpause.Pause | None = None,
+        sizes: ValueSizes | None = None,
+        budget: int = NO_LIMIT,
     ) -> None:
         self.patient = True
         self.pace: int | None = None
@@ -494,10 +551,11 @@ class ReadFlight:
         self._on_error = on_error
         self._limit = limit
         self._pause = pause
+        self._sizes = sizes or ValueSizes()
+        self._budget = budget
         self._flying: deque[_Reading] = deque()
         self._ready: deque[_Reading] = deque()
         self._filling: Chunk | None = None
-        self._values = 0
         self._bytes = 0
 
     @property
@@ -506,7 +564,17 @@ class ReadFlight:
 
     @property
     def _ended(self) -> bool:
-        return self._writer.exhausted or self.error is not None
+        return self._writer.exhausted or self.error is not None or self._spent
+
+    @property
+    def _spent(self) -> bool:
+        # Keys that were put into a chunk are asked for, whatever has been read since.
+        return self._filling is None and self._bytes >= self._budget
+
+    @property
+    def _full(self) -> bool:
+        # The first reply is waited for: many values of unknown size would fill the server's memory.
+        return len(self._flying) >= (READ_WINDOW if self._sizes.known else 1)
 
     @property
     def in_flight(self) -> bool:
@@ -514,19 +582,18 @@ class ReadFlight:
 
     @property
     def halfway(self) -> bool:
-        return (
-            self._filling is not None
-            and not self._ready
-            and not self._ended
-            and len(self._flying) < READ_WINDOW
-        )
+        return self._filling is not None and not self._ready and not self._ended and not self._full
 
     @property
     def dry(self) -> bool:
         return self._writer.dry
 
+    @property
+    def late(self) -> bool:
+        return False
+
     def next_chunk(self) -> Chunk | None:
-        if len(self._flying) >= READ_WINDOW:
+        if self._full:
             return None
         if not self._ready:
             if self._ended:
@@ -535,7 +602,7 @@ class ReadFlight:
         return self._ready[0].chunk if self._ready else None
 
     def _encode(self) -> None:
-        self._writer.max_items = self._keys_at_once()
+        self._writer.max_items = min(self._limit, self._sizes.keys_for(REPLY_BYTES, FIRST_KEYS))
         chunk = Chunk(self._writer.command) if self._filling is None else self._filling
         self._writer.fill_some(chunk, NO_LIMIT if self.pace is None else self.pace)
         self._filling = None if chunk.sealed else chunk
@@ -546,13 +613,6 @@ class ReadFlight:
             self.error = self._writer.source_error
         if chunk.sealed and chunk.count:
             self._ready.append(_Reading(chunk))
-
-    def _keys_at_once(self) -> int:
-        """So many that their values are about REPLY_BYTES."""
-        if not self._values:
-            return min(FIRST_KEYS, self._limit)
-        average = self._bytes // self._values + 1
-        return max(1, min(self._limit, REPLY_BYTES // average + 1))
 
     def started(self, chunk: Chunk) -> None:
         self._flying.append(self._ready.popleft())
@@ -613,7 +673,7 @@ class ReadFlight:
 
     def _count(self, values: int, size: int) -> None:
         self.settled += values
-        self._values += values
+        self._sizes.saw(values, size)
         self._bytes += size
         if self._pause is not None:
             self._pause.made(values)
@@ -653,7 +713,7 @@ class CountFlight(ReadFlight):
     """A batch of commands that answer with a number each, such as UNLINK."""
 
     def __init__(self, writer: BatchWriter) -> None:
-        super().__init__(writer, ValueCodec(), {}, limit=COMMAND_ITEMS)
+        super().__init__(writer, ValueCodec(), {}, limit=COMMAND_ITEMS, sizes=ValueSizes(0))
         self.total = 0
 
     def take(self, reader: ReplyReader, explain: Explain) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from operator import length_hint
 from typing import Any, TypeAlias
 
 from redis_fastbatch import gcpause, strategy
@@ -19,6 +20,7 @@ from redis_fastbatch.flight import (
     ReadFlight,
     WriteFlight,
 )
+from redis_fastbatch.pacing import ROUND_BYTES, ValueSizes
 from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback, make_progress
 from redis_fastbatch.strategy import SetOptions
 
@@ -28,7 +30,7 @@ Key: TypeAlias = Any
 Found: TypeAlias = "dict[Key, Any] | list[tuple[Key, Any]]"
 
 ITER_ROUND = 4000
-"""Keys that batch_get_iter() reads at a time by default."""
+"""Keys that batch_get_iter() reads at a time by default; fewer where their values are large."""
 
 
 class Plans:
@@ -110,7 +112,9 @@ class Plans:
         default: Any,
         on_error: OnError,
         limit: int = COMMAND_ITEMS,
+        sizes: ValueSizes | None = None,
     ) -> ReadFlight:
+        """`sizes`, learned from one round to the next, are given where memory is to be bounded by rounds."""
         return ReadFlight(
             self._writer(keys, strategy.MGET, limit, COMMAND_BYTES),
             self._codec,
@@ -119,6 +123,8 @@ class Plans:
             on_error=checked_on_error(on_error),
             limit=limit,
             pause=pause,
+            sizes=sizes,
+            budget=NO_LIMIT if sizes is None else ROUND_BYTES,
         )
 
     def _count_flight(self, keys: Any) -> CountFlight:
@@ -130,6 +136,13 @@ def source_of(keys: Iterable[Key]) -> Iterator[Key]:
     if isinstance(keys, (str, bytes, bytearray)):
         raise TypeError(f"a batch of keys is expected, not one {type(keys).__name__}")
     return iter(keys)
+
+
+def parts_of(some: list[Key]) -> Iterator[Iterator[Key]]:
+    """One and the same iterator over `some`, again and again until it has come to its end."""
+    keys = iter(some)
+    while length_hint(keys):
+        yield keys
 
 
 def progress_of(items: Any, progress: bool | ProgressCallback | None) -> Progress | None:

@@ -48,6 +48,9 @@ class Channel(Protocol):
     def receive(self, flight: Flight) -> None:
         """Waits for replies and lets the flight take them."""
 
+    def receive_arrived(self, flight: Flight) -> None:
+        """Lets the flight take what replies have arrived; does not wait."""
+
 
 class SocketChannel:
     """Speaks through the socket of a redis-py connection."""
@@ -92,6 +95,13 @@ class SocketChannel:
     def receive(self, flight: Flight) -> None:
         while not self._receive_some():
             self._wait(write=False)
+        self._take(flight)
+
+    def receive_arrived(self, flight: Flight) -> None:
+        if self._receive_some():
+            self._take(flight)
+
+    def _take(self, flight: Flight) -> None:
         flight.take(self._reader, self.explain)
         if self._reader.pushes:
             self._hand_on_pushes()
@@ -163,6 +173,10 @@ class PublicChannel:
         except ResponseError as error:
             reply = error
         flight.take_reply(reply)
+
+    def receive_arrived(self, flight: Flight) -> None:
+        while flight.in_flight and self._connection.can_read(timeout=0):
+            self.receive(flight)
 
 
 def _wait_for(sock: socket.socket, write: bool, timeout: float | None) -> tuple[bool, bool]:
@@ -299,6 +313,8 @@ class Lease:
                 chunk = flight.next_chunk()
                 if chunk is not None:
                     channel.send(chunk, flight)
+                    if flight.late:
+                        channel.receive_arrived(flight)
                 elif flight.in_flight:
                     channel.receive(flight)
 
