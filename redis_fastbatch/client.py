@@ -31,7 +31,7 @@ from redis_fastbatch.plans import (
 from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback
 from redis_fastbatch.strategy import PointInTime, Seconds, SetOptions
 from redis_fastbatch.transport import Lease, lease
-from redis_fastbatch.workers import MakeFlight, check_workers, read, write
+from redis_fastbatch.workers import MakeFlight, check_workers, one_at_a_time, read, write
 
 logger = logging.getLogger("redis_fastbatch")
 
@@ -137,7 +137,7 @@ class FastBatch(Plans):
                 the report; a callable gets (key, value, exception) of each failed item.
             on_chunk: called with the ChunkStats of each command or pipeline once it is settled.
             workers: threads that encode and send side by side, each over a connection of its own. The order
-                of items is then not kept: of equal keys any may win. One is best for one server.
+                of items is then not kept: of equal keys any may win. Hooks are called by one at a time.
 
         Returns:
             What was written, skipped and failed.
@@ -149,8 +149,11 @@ class FastBatch(Plans):
                 These, and whatever `items` itself raises, carry a `report` of what was done until then.
         """
         options = SetOptions(ex, px, exat, pxat, keepttl, nx, xx, atomic)
+        check_workers(workers, atomic)
         report = BatchReport()
         heard = progress_of(items, progress)
+        if workers > 1:
+            on_error, on_chunk = one_at_a_time(on_error), one_at_a_time(on_chunk)
 
         def make_flight(borrowed: Lease, some: Any, part: BatchReport, progress: Progress | None) -> WriteFlight:
             return self._write_flight(
@@ -169,7 +172,6 @@ class FastBatch(Plans):
             if workers == 1:
                 self._write(items, make_flight, report, heard)
             else:
-                check_workers(workers, atomic)
                 pairs = items.items() if isinstance(items, Mapping) else items
                 write(self._client, pairs, workers, make_flight, report, heard)
         except BaseException as error:
@@ -219,11 +221,12 @@ class FastBatch(Plans):
             EncodeError: a key is of a wrong type.
             redis.exceptions.RedisError: the server refused to read, or the connection was lost for good.
         """
+        check_workers(workers)
         if workers == 1:
             found: dict[Key, Any] = {}
             self._read(keys, found, default, on_error, COMMAND_ITEMS)
             return found
-        check_workers(workers)
+        on_error = one_at_a_time(on_error)
         found = dict.fromkeys(source_of(keys), default)
         read(list(found), workers, lambda some: self._read(some, found, default, on_error, COMMAND_ITEMS))
         return found

@@ -17,10 +17,11 @@ MAX_FAILURES = 1000
 
 @dataclass(frozen=True)
 class ChunkStats:
-    """What a monitoring hook hears of each command or pipeline of commands once it is settled.
+    """What a monitoring hook hears of each command or pipeline of commands once it has its replies.
 
     Attributes:
-        items: items it carried.
+        items: items it settled: those it carried, or none where the server refused it whole and they are sent
+            again one by one.
         bytes: its size on the wire, in bytes.
         seconds: from its first byte's leaving to its last reply's being read, in seconds.
         in_flight: bytes sent and not yet confirmed when it was settled.
@@ -40,7 +41,8 @@ class BatchReport:
         written: items the server confirmed.
         skipped: items that `nx` or `xx` kept from being written.
         failed: items that were not written, or of which it is not known.
-        failures: the first of the failed keys, each with its exception.
+        failures: the first of the failed keys, each with its exception. A key that no dict takes, such as a
+            list, is there as its repr().
         skipped_keys: the first of the skipped keys.
         confirmed_prefix: items, counted from the start of the input, of which every one is settled: written,
             skipped or reported as failed. A script that starts again may leave out that many.
@@ -71,7 +73,10 @@ class BatchReport:
         """Counts a failed item, and keeps it while there is room."""
         self.failed += 1
         if len(self.failures) < MAX_FAILURES:
-            self.failures[key] = error
+            try:
+                self.failures[key] = error
+            except TypeError:
+                self.failures[repr(key)] = error
 
     def add_skipped(self, key: Any) -> None:
         """Counts an item that a condition kept from being written."""
@@ -132,57 +137,95 @@ class CallbackProgress:
         """Nothing is left open."""
 
 
-class LineProgress:
-    """One line on a terminal, rewritten a few times a second."""
+class DrawnProgress:
+    """Draws progress a few times a second, however often it hears of some."""
 
     INTERVAL = 0.2
 
-    def __init__(self, total: int | None, stream: TextIO) -> None:
-        self._total = total
-        self._stream = stream
-        self._started = self._drawn = time.monotonic()
+    def __init__(self) -> None:
         self._done = 0
+        self._closed = False
+        self._drawn = time.monotonic()
 
     def update(self, done: int) -> None:
         self._done = done
         now = time.monotonic()
         if now - self._drawn >= self.INTERVAL:
             self._drawn = now
-            self._draw()
-
-    def _draw(self) -> None:
-        rate = self._done / max(time.monotonic() - self._started, 1e-9)
-        of = f" of {self._total:,}" if self._total is not None else ""
-        self._stream.write(f"\r{self._done:,}{of} items, {rate:,.0f} items/s ")
-        self._stream.flush()
+            self.draw(done)
 
     def close(self) -> None:
-        self._draw()
+        """Draws the last state, once."""
+        if not self._closed:
+            self._closed = True
+            self.draw(self._done)
+            self.end()
+
+    def draw(self, done: int) -> None:
+        """Shows `done` items."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Leaves the terminal as it was found."""
+        raise NotImplementedError
+
+
+class LineProgress(DrawnProgress):
+    """One line on a terminal, rewritten."""
+
+    def __init__(self, total: int | None, stream: TextIO) -> None:
+        super().__init__()
+        self._total = total
+        self._stream = stream
+        self._started = time.monotonic()
+
+    def draw(self, done: int) -> None:
+        rate = done / max(time.monotonic() - self._started, 1e-9)
+        of = f" of {self._total:,}" if self._total is not None else ""
+        self._stream.write(f"\r{done:,}{of} items, {rate:,.0f} items/s ")
+        self._stream.flush()
+
+    def end(self) -> None:
         self._stream.write("\n")
         self._stream.flush()
 
 
-class RichProgress:
+class RichProgress(DrawnProgress):
     """rich's bar, where rich is installed."""
 
     def __init__(self, total: int | None, stream: TextIO) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            ProgressColumn,
+            Task,
+            TimeRemainingColumn,
+        )
+        from rich.text import Text
 
+        class Speed(ProgressColumn):
+            def render(self, task: Task) -> Text:
+                # Not known before the second update.
+                speed = task.finished_speed or task.speed or 0.0
+                return Text(f"{speed:,.0f} items/s")
+
+        super().__init__()
         self._bar = Progress(
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.speed:,.0f} items/s"),
+            Speed(),
             TimeRemainingColumn(),
             console=Console(file=stream),
         )
         self._task = self._bar.add_task("items", total=total)
         self._bar.start()
 
-    def update(self, done: int) -> None:
+    def draw(self, done: int) -> None:
         self._bar.update(self._task, completed=done)
 
-    def close(self) -> None:
+    def end(self) -> None:
         self._bar.stop()
 
 

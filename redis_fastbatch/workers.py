@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, TypeAlias
 
+from redis.exceptions import RedisError
+
 from redis_fastbatch.flight import WriteFlight
 from redis_fastbatch.report import BatchReport, Progress
 from redis_fastbatch.transport import Lease, lease
@@ -38,6 +40,7 @@ class Source:
         self._returned: deque[tuple[int, list[Any]]] = deque()
         self._taken = 0
         self._stopped = False
+        self._ended = False
         self.error: BaseException | None = None
 
     def take(self) -> tuple[int, list[Any]] | None:
@@ -50,6 +53,7 @@ class Source:
             items = self._pull()
             position = self._taken
             self._taken += len(items)
+            self._ended = not items
             return (position, items) if items else None
 
     def _pull(self) -> list[Any]:
@@ -78,27 +82,40 @@ class Source:
 
     @property
     def left_over(self) -> bool:
-        """Whether items were handed back and nobody took them."""
-        return bool(self._returned)
+        """Whether there are, or may be, items that nobody took, or that were handed back."""
+        return bool(self._returned) or not self._ended
 
 
 class Share:
-    """One thread's part of a source: an iterable of items that remembers where they come from."""
+    """One thread's part of a source: an iterable of items that remembers where those come from that it must.
+
+    Attributes:
+        settled: says how many of this share's items, from its first on, are settled. Where they come from is
+            forgotten.
+    """
 
     def __init__(self, source: Source) -> None:
+        self.settled: Callable[[], int] = lambda: 0
         self._source = source
         self._slices: deque[tuple[int, int]] = deque()
+        self._forgotten = 0
         self._rest: list[Any] = []
         self._next = 0
 
     def __iter__(self) -> Iterator[Any]:
         while (taken := self._source.take()) is not None:
+            self._forget()
             position, self._rest = taken
             self._slices.append((position, len(self._rest)))
             self._next = 0
             for item in self._rest:
                 self._next += 1
                 yield item
+
+    def _forget(self) -> None:
+        settled = self.settled()
+        while self._slices and self._forgotten + self._slices[0][1] <= settled:
+            self._forgotten += self._slices.popleft()[1]
 
     def give_back(self) -> None:
         """Returns what was taken and not yet handed to the encoder."""
@@ -110,7 +127,8 @@ class Share:
 
     def position(self, local: int) -> int | None:
         """Where this share's item number `local` stands in the source; None behind its last."""
-        for start, size in self._slices:
+        local -= self._forgotten
+        for start, size in tuple(self._slices):
             if local < size:
                 return start + local
             local -= size
@@ -154,7 +172,10 @@ class _Writer:
     def __init__(self, client: Any, source: Source, make_flight: MakeFlight, whole: SharedProgress) -> None:
         self.report = BatchReport()
         self.error: BaseException | None = None
+        self.fatal: BaseException | None = None
+        self._ended = False
         self._client = client
+        self._source = source
         self._share = Share(source)
         self._make_flight = make_flight
         self._progress = whole.part()
@@ -164,18 +185,42 @@ class _Writer:
         try:
             with lease(self._client) as borrowed:
                 flight = self._make_flight(borrowed, self._share, self.report, self._progress)
+                self._share.settled = flight.confirmed_prefix
                 try:
                     borrowed.run(flight)
                 finally:
                     flight.finish()
-        except BaseException as error:
+        except RedisError as error:
+            # This connection's trouble: the other threads go on.
             self.error = error
             self._share.give_back()
+        except BaseException as error:
+            # The caller's hooks, for one: what they raise ends the batch, as it does without threads.
+            self.error = self.fatal = error
+            self._source.stop()
+            self._share.give_back()
+        self._ended = True
 
     @property
     def open_position(self) -> int | None:
         """Where in the whole input this thread's first item stands that is not settled; None if all are."""
+        if not self._ended:
+            # A second Ctrl-C has come while the threads were waited for.
+            return self._share.position(self._share.settled())
         return None if self.error is None else self._share.position(self.report.confirmed_prefix)
+
+
+def one_at_a_time(hook: Any) -> Any:
+    """A caller's hook, if it is one, made safe to be called by several threads; anything else as it is."""
+    if not callable(hook):
+        return hook
+    lock = threading.Lock()
+
+    def locked(*arguments: Any) -> Any:
+        with lock:
+            return hook(*arguments)
+
+    return locked
 
 
 def check_workers(workers: int, atomic: bool = False) -> None:
@@ -206,7 +251,8 @@ def write(
 
     Raises:
         KeyboardInterrupt: the calling thread was interrupted; what the threads had begun is settled.
-        Exception: what `items` raised; or, where no thread was left to go on, what ended the last of them.
+        Exception: what `items` or a hook of the caller's raised; or, where no thread was left to go on, what
+            ended the last of them.
     """
     source = Source(items)
     sum_of_all = SharedProgress(progress)
@@ -229,6 +275,9 @@ def write(
         report.confirmed_prefix = min(report.confirmed_prefix, source.unbegun)
     if source.error is not None:
         raise source.error
+    for writer in writers:
+        if writer.fatal is not None:
+            raise writer.fatal
     failed = [writer.error for writer in writers if writer.error is not None]
     if failed and source.left_over:
         raise failed[-1]
