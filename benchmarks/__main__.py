@@ -53,6 +53,12 @@ def _add_scope(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sizes", type=_numbers, default=[10_000, 100_000])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--large-rounds", type=int, default=5, help=f"rounds of more than {FEW:,} items")
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=10,
+        help="how many of a batch's rounds may be measured again because other programs were busy",
+    )
     parser.add_argument("--targets", action="store_true", help="print the target figures too")
     parser.add_argument("--name", help="write results/<name>.json and .md; `all` does so by default")
 
@@ -110,6 +116,7 @@ def _engine_cells(options: argparse.Namespace) -> Iterable[Cell]:
         options.sizes,
         options.ops,
         _rounds(options),
+        options.repeats,
         options.only,
         options.fresh,
     )
@@ -117,7 +124,7 @@ def _engine_cells(options: argparse.Namespace) -> Iterable[Cell]:
 
 
 def _codec_cells(options: argparse.Namespace) -> Iterable[Cell]:
-    return codec.run(options.shapes, options.sizes, _rounds(options))
+    return codec.run(options.shapes, options.sizes, _rounds(options), options.repeats)
 
 
 def _rounds(options: argparse.Namespace) -> Callable[[int], int]:

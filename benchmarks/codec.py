@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from benchmarks import disturbance, serializers, shapes
+from benchmarks import serializers, shapes
+from benchmarks.disturbance import Watch
 from benchmarks.equality import same
 from benchmarks.measure import Contender, Role, WrongResult, frozen_heap, interleaved
 from benchmarks.peers.base import OURS
@@ -25,7 +26,9 @@ SERVER = "none"
 Convert = Callable[[Sequence[Any]], list[Any]]
 
 
-def run(shape_names: Sequence[str], sizes: Sequence[int], rounds: Callable[[int], int]) -> Iterator[Cell]:
+def run(
+    shape_names: Sequence[str], sizes: Sequence[int], rounds: Callable[[int], int], repeats: int
+) -> Iterator[Cell]:
     """Yields a cell for encoding and one for decoding, for each shape and size."""
     for shape in shape_names:
         for size in sizes:
@@ -36,10 +39,10 @@ def run(shape_names: Sequence[str], sizes: Sequence[int], rounds: Callable[[int]
             value_bytes = sum(map(len, encoded))
             for operation, source, outcome in (("encode", values, encoded), ("decode", encoded, values)):
                 contenders = _contenders(operation, source, outcome)
-                others = disturbance.watch()
+                watch = Watch([], repeats)
                 with frozen_heap():
-                    timings = interleaved(contenders, rounds(size))
-                yield Cell(SERVER, operation, shape, size, value_bytes, timings, others.share())
+                    timings = interleaved(contenders, rounds(size), watch)
+                yield Cell(SERVER, operation, shape, size, value_bytes, timings, watch.share)
 
 
 def _contenders(operation: str, source: Sequence[Any], outcome: Sequence[Any]) -> list[Contender]:

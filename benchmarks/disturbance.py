@@ -1,32 +1,71 @@
-"""How busy the machine was with other things meanwhile: figures from a busy machine are to be taken again."""
+"""Whether the machine was busy with other things meanwhile: such rounds are measured again."""
 
 from __future__ import annotations
 
 import os
+import statistics
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-# Of the first line of /proc/stat, whose fields are user, nice, system, idle, iowait and more, all of them
-# time.
+# Of the first line of /proc/stat, whose fields are user, nice, system, idle, iowait and more, all of them time.
 IDLE = slice(3, 5)
 FIELDS = 8
 # Of /proc/<pid>/stat behind the name: user and system time of the process.
 PROCESS_TIMES = slice(11, 13)
 
+# The share of the machine's processor time that others may take in a round.
+TOLERATED = 0.10
+# After a disturbed round, how long to wait at most for the others to come to an end.
+PATIENCE_SECONDS = 60
 
-class Disturbance:
-    """Watches from its making on, all processes but some. Linux only; elsewhere it knows nothing."""
 
-    def __init__(self, pids: Sequence[int]) -> None:
-        self._pids = pids
+class Watch:
+    """Watches a measurement, round by round, for what is neither this process nor a server's. Linux only.
+
+    Attributes:
+        repeats: how many more rounds may be measured again; the others are kept, come what may.
+        shares: for each round that was kept, the share of the processor time that others took.
+    """
+
+    def __init__(self, server_pids: Sequence[int], repeats: int) -> None:
+        self.repeats = repeats
+        self.shares: list[float] = []
+        self._pids = [os.getpid(), *server_pids]
         self._start = self._ticks()
 
+    @property
     def share(self) -> float | None:
-        """Returns the share of the machine's processor time that others took, between 0 and 1."""
-        if self._start is None:
-            return None
+        """The share that others took on the whole, None where that cannot be known."""
+        return statistics.fmean(self.shares) if self.shares else None
+
+    def begin(self) -> None:
+        """A round begins."""
+        self._start = self._ticks()
+
+    def keep(self) -> bool:
+        """The round has ended; returns whether it counts."""
+        share = self._share_since_start()
+        if share is None:
+            return True
+        if share > TOLERATED and self.repeats > 0:
+            self.repeats -= 1
+            self._wait_for_quiet()
+            return False
+        self.shares.append(share)
+        return True
+
+    def _wait_for_quiet(self) -> None:
+        for _ in range(PATIENCE_SECONDS):
+            self.begin()
+            time.sleep(1)
+            share = self._share_since_start()
+            if share is None or share < TOLERATED:
+                return
+
+    def _share_since_start(self) -> float | None:
         now = self._ticks()
-        if now is None or now[0] == self._start[0]:
+        if self._start is None or now is None or now[0] == self._start[0]:
             return None
         total, others = (late - early for early, late in zip(self._start, now, strict=True))
         return max(0.0, others / total)
@@ -45,8 +84,3 @@ def _process_ticks(pid: int) -> int:
     # The name, in parentheses, may have spaces in it.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return sum(map(int, fields[PROCESS_TIMES]))
-
-
-def watch(*server_pids: int) -> Disturbance:
-    """Begins to watch for what is neither this process nor one of the servers."""
-    return Disturbance([os.getpid(), *server_pids])

@@ -7,7 +7,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
-from benchmarks import disturbance, floor, peers, servers, shapes, verify, wire
+from benchmarks import floor, peers, servers, shapes, verify, wire
+from benchmarks.disturbance import Watch
 from benchmarks.measure import Contender, Role, frozen_heap, interleaved
 from benchmarks.peers.base import OURS, Peer
 from benchmarks.results import Cell
@@ -22,6 +23,8 @@ class Plan:
     """What to measure.
 
     Attributes:
+        rounds: how many, by the number of items.
+        repeats: how many rounds of a cell may be measured again because other programs were busy.
         only: parts of names; contenders other than ours and the floor are measured if theirs has one of them.
         fresh: empty the server before each write. Otherwise the keys are there with the very bytes that
             are about to be written, as in a cache that is refreshed.
@@ -32,6 +35,7 @@ class Plan:
     sizes: Sequence[int]
     operations: Sequence[str]
     rounds: Callable[[int], int]
+    repeats: int
     only: Sequence[str] = ()
     fresh: bool = False
 
@@ -85,10 +89,10 @@ class _Batch:
         else:
             seconds = EXPIRY_SECONDS if operation == "set_ex" else None
             contenders = [self._writer(peer, seconds) for peer in able] + self._floor_writers(bare, seconds)
-        others = disturbance.watch(self._endpoint.pid)
-        timings = interleaved(contenders, self._plan.rounds(len(self._items)))
+        watch = Watch([self._endpoint.pid], self._plan.repeats)
+        timings = interleaved(contenders, self._plan.rounds(len(self._items)), watch)
         value_bytes = sum(len(value) for _, value in self._pairs)
-        return Cell(self._server, operation, self._shape, len(self._items), value_bytes, timings, others.share())
+        return Cell(self._server, operation, self._shape, len(self._items), value_bytes, timings, watch.share)
 
     def _load(self, able: Sequence[Peer]) -> None:
         for peer in {peer.wire: peer for peer in able}.values():

@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import Any, Literal
 
+from benchmarks.disturbance import Watch
+
 Role = Literal["ours", "peer", "floor"]
 
-# A run that is shorter than this is preceded by one that does not count: it would otherwise be measured by
+# A run that is not longer than this is done again, and only the second one counts: the first is slowed down by
 # what the contender before it has left in the processors' caches and in the server's buffers. That is a
 # millisecond or two, which longer runs do not notice.
-SHORT_NS = 200_000_000
+LONG_NS = 200_000_000
 
 
 class WrongResult(Exception):
@@ -92,21 +94,20 @@ class Ratio:
     high: float
 
 
-def interleaved(contenders: Sequence[Contender], rounds: int) -> list[Timing]:
+def interleaved(contenders: Sequence[Contender], rounds: int, watch: Watch | None = None) -> list[Timing]:
     """Checks every contender, then times them all in each round.
 
-    The order of a round is random, but the same in every run of the benchmark.
+    The order of a round is random, but the same in every run of the benchmark. With a watch, rounds that other
+    programs have disturbed are measured again.
     """
     for contender in contenders:
         _checked(contender)
     timings = {contender.name: Timing(contender.name, contender.role) for contender in contenders}
     order = random.Random(rounds)
     for _ in range(rounds):
-        for contender in order.sample(contenders, len(contenders)):
-            samples = timings[contender.name].samples
-            if not samples or samples[-1] < SHORT_NS:
-                _timed(contender)
-            samples.append(_timed(contender))
+        drawn = order.sample(contenders, len(contenders))
+        for contender, sample in zip(drawn, _undisturbed_round(drawn, watch), strict=True):
+            timings[contender.name].samples.append(sample)
     return list(timings.values())
 
 
@@ -122,6 +123,20 @@ def frozen_heap() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+def _undisturbed_round(contenders: Sequence[Contender], watch: Watch | None) -> list[int]:
+    while True:
+        if watch:
+            watch.begin()
+        samples = [_settled(contender) for contender in contenders]
+        if watch is None or watch.keep():
+            return samples
+
+
+def _settled(contender: Contender) -> int:
+    elapsed = _timed(contender)
+    return elapsed if elapsed > LONG_NS else _timed(contender)
 
 
 def _checked(contender: Contender) -> None:

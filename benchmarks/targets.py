@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from benchmarks.measure import Ratio, Timing
-from benchmarks.peers.base import OURS
+from benchmarks.peers.base import DROP_IN, OURS
 from benchmarks.results import Cell, Results
 
 TOOLKIT = "redis-toolkit"
@@ -95,7 +95,7 @@ def _targets() -> Iterator[Faster | NearFloor]:
     yield from _dict5_targets()
     yield from _codec_targets()
     yield from _flight_targets()
-    yield from _toolkit_codec_targets()
+    yield from _drop_in_targets()
 
 
 def _dict5_targets() -> Iterator[Faster | NearFloor]:
@@ -129,10 +129,9 @@ def _flight_targets() -> Iterator[Faster]:
         yield Faster("valkey", "get", "flight", size, "mget + msgspec, chunked", chunked, 1.3)
 
 
-def _toolkit_codec_targets() -> Iterator[Faster]:
-    goals = {"toolkit": (12, 6), "toolkit-msgpack": (35, 8)}
-    for codec, (write, read) in goals.items():
-        ours = f"{OURS} codec={codec}"
+def _drop_in_targets() -> Iterator[Faster]:
+    goals = {DROP_IN: (12, 6), f"{DROP_IN} codec=toolkit-msgpack": (35, 8)}
+    for ours, (write, read) in goals.items():
         for operation, goal in (("set", write), ("get", read)):
             rival = _fastest(TOOLKIT)
             yield Faster("valkey", operation, "dict5", 10_000, "redis-toolkit", rival, goal, ours)
@@ -164,5 +163,4 @@ def _named(name: str) -> Rival:
 
 
 def _what(ours: str, operation: str) -> str:
-    codec = ours.removeprefix(OURS).strip()
-    return f"{operation} {codec}".strip()
+    return operation if ours == OURS else f"{operation} by {ours.removeprefix(OURS).lstrip('.')}"

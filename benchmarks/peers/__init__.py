@@ -9,14 +9,17 @@ from importlib import import_module
 from types import ModuleType
 
 from benchmarks import serializers
-from benchmarks.peers.base import Peer
+from benchmarks.peers.base import DATABASES, Peer
 from benchmarks.servers import Endpoint
 
 Factory = Callable[[ModuleType, Endpoint], list[Peer]]
 
 
 def _ours(module: ModuleType, endpoint: Endpoint) -> list[Peer]:
-    return [module.Ours(endpoint, codec) for codec in module.codecs()]
+    return [
+        *(module.Ours(endpoint, codec) for codec in DATABASES),
+        *(module.DropIn(endpoint, codec) for codec in DATABASES if codec != "msgpack"),
+    ]
 
 
 def _toolkit(module: ModuleType, endpoint: Endpoint) -> list[Peer]:

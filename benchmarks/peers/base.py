@@ -11,6 +11,9 @@ DATABASES = {"msgpack": 0, "toolkit": 1, "toolkit-msgpack": 2}
 CHUNK = 1_000
 # Ours with the default codec; with another one, the name begins so.
 OURS = "redis_fastbatch"
+DROP_IN = "redis_fastbatch.toolkit"
+# For redis-toolkit and its drop-in, whose default would refuse batches of more than 100 MB.
+LARGEST_VALUE = 512 * 1024 * 1024
 
 
 class Peer:

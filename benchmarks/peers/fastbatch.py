@@ -1,29 +1,14 @@
-"""Ours, with each of the codecs that stand against a peer."""
+"""Ours: FastBatch with each of the codecs that stand against a peer, and the drop-in for redis-toolkit."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import redis
-
-from benchmarks.peers.base import DATABASES, OURS, Peer
+from benchmarks.peers.base import DATABASES, DROP_IN, LARGEST_VALUE, OURS, Peer
 from benchmarks.servers import Endpoint
 from redis_fastbatch import FastBatch
-from redis_fastbatch.errors import FastBatchError
-
-
-def codecs() -> list[str]:
-    """Returns the codecs to measure: those of DATABASES that this version has."""
-    return [codec for codec in DATABASES if _has(codec)]
-
-
-def _has(codec: str) -> bool:
-    try:
-        FastBatch(redis.Redis(), codec=codec)
-    except (ValueError, LookupError, FastBatchError):
-        return False
-    return True
+from redis_fastbatch.toolkit import RedisOptions, RedisToolkit
 
 
 class Ours(Peer):
@@ -45,3 +30,25 @@ class Ours(Peer):
 
     def close(self) -> None:
         self._fast.client.close()
+
+
+class DropIn(Peer):
+    """RedisToolkit as redis_fastbatch has it: a batch is one transaction, as redis-toolkit's is."""
+
+    def __init__(self, endpoint: Endpoint, codec: str) -> None:
+        self.name = DROP_IN if codec == "toolkit" else f"{DROP_IN} codec={codec}"
+        self.wire = codec
+        options = RedisOptions(is_logger_info=False, max_value_size=LARGEST_VALUE)
+        self._toolkit = RedisToolkit(redis=endpoint.client(DATABASES[codec]), options=options, codec=codec)
+
+    def set(self, items: Mapping[str, Any]) -> None:
+        self._toolkit.batch_set(items)
+
+    def set_ex(self, items: Mapping[str, Any], seconds: int) -> None:
+        self._toolkit.batch_set(items, ex=seconds)
+
+    def get(self, keys: Sequence[str]) -> dict[str, Any]:
+        return self._toolkit.batch_get(keys)
+
+    def close(self) -> None:
+        self._toolkit.cleanup()

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from io import StringIO
 from typing import Any
 
-from benchmarks.peers.base import DATABASES, Peer
+from benchmarks.peers.base import DATABASES, LARGEST_VALUE, Peer
 from benchmarks.servers import Endpoint
 
 # What it says of its loggers while it is imported does not belong into the tables. The loggers keep the
@@ -29,8 +29,8 @@ class Toolkit(Peer):
             # Without the line it would otherwise log for every batch.
             is_logger_info=False,
             log_level="ERROR",
-            # Its validation stays on, as it is by default, but a batch may be larger than 100 MB.
-            max_value_size=512 * 1024 * 1024,
+            # Its validation stays on, as it is by default.
+            max_value_size=LARGEST_VALUE,
         )
         self._toolkit = RedisToolkit(redis=endpoint.client(DATABASES[self.wire]), options=options)
 
