@@ -116,9 +116,7 @@ values = st.recursive(
 @example(OtherItems())
 @example({"a": OtherItems(a=1), "b": OtherItems(), "c": Backwards([1, 2])})
 @example({1: "a", "1": "b", False: "c", 1.5: "d", None: "e", math.inf: "f"})
-@example(
-    [0.0, -0.0, 1e15, 1e16, 1e17, 1e-4, 1e-5, 123456789012345.6, 5e-324, 1.7976931348623157e308, 0.1 + 0.2]
-)
+@example([0.0, -0.0, 1e15, 1e16, 1e17, 1e-4, 1e-5, 123456789012345.6, 5e-324, 1.7976931348623157e308, 0.1 + 0.2])
 @example([2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 10**4000, 0, 9, 10, 99, 100, 999, 1000, 9999, 10000])
 @settings(max_examples=600, deadline=None)
 def test_writes_the_same_bytes(theirs: Any, value: Any) -> None:

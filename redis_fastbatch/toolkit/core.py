@@ -110,7 +110,11 @@ class RedisToolkit:
         config = config or RedisConnectionConfig()
         if self.options.use_connection_pool:
             return pool_manager.create_client(config, self.options.max_connections)
-        return Redis(**config.to_redis_kwargs())
+        kwargs = config.to_redis_kwargs()
+        # False is the default, and redis-py warns of the argument since version 6.
+        if not kwargs["retry_on_timeout"]:
+            del kwargs["retry_on_timeout"]
+        return Redis(**kwargs)
 
     def _make_subscription_manager(self) -> SubscriptionManager | None:
         options = self.options
