@@ -11,6 +11,7 @@ cdef struct Cursor:
     const unsigned char* begin
     const unsigned char* p
     const unsigned char* end
+    Py_ssize_t owed     # items still to come in the lists around the cursor, a byte each at least
     int depth
 
 

@@ -117,6 +117,7 @@ cdef class Unpacker:
         c.begin = <const unsigned char*>data
         c.p = c.begin
         c.end = c.begin + size
+        c.owed = 0
         c.depth = 0
         value = self.unpack(&c)
         if c.p != c.end:
@@ -281,8 +282,11 @@ cdef class Unpacker:
         cdef list items
         cdef Py_ssize_t i
         cdef object item
-        if c.end - c.p < count:
-            fail(c, f"{count} items announced, {c.end - c.p} bytes are there")
+        # The same bytes can't hold the items of this list and those of the lists around it: without that, a
+        # small value of nested headers would have memory taken for each of them.
+        cdef Py_ssize_t owed = c.owed
+        if c.end - c.p - owed < count:
+            fail(c, f"{count} items announced, {c.end - c.p - owed} bytes are there")
         if c.depth >= MAX_DEPTH:
             fail(c, f"nested more than {MAX_DEPTH} levels deep")
         c.depth += 1
@@ -290,9 +294,11 @@ cdef class Unpacker:
         # Half-filled, it is nothing that gc.get_objects() should show to other code.
         PyObject_GC_UnTrack(items)
         for i in range(count):
+            c.owed = owed + count - i - 1
             item = self.unpack(c)
             Py_INCREF(item)
             PyList_SET_ITEM(items, i, item)
+        c.owed = owed
         PyObject_GC_Track(items)
         c.depth -= 1
         return items

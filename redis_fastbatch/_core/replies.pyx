@@ -26,6 +26,7 @@ cdef enum:
 
 
 cdef Py_ssize_t ALL = 1 << 62
+cdef object NOT_ENOUGH = object()
 
 
 class ErrorReply(Exception):
@@ -104,21 +105,44 @@ cdef class ReplyReader(ReceiveBuffer):
     cdef object parse(self, Py_ssize_t stop):
         """One reply, complete up to `stop`, through hiredis."""
         if self.parser is None:
-            self.parser = hiredis.Reader(protocolError=InvalidResponse, replyError=ErrorReply)
+            self.parser = hiredis.Reader(
+                protocolError=InvalidResponse, replyError=ErrorReply, notEnoughData=NOT_ENOUGH
+            )
         self.parser.feed(PyBytes_FromStringAndSize(self.data + self.position, stop - self.position))
-        reply = self.parser.gets()
+        try:
+            reply = self.parser.gets()
+        except TypeError as error:
+            # A map or set of what cannot be hashed.
+            broken(str(error))
+        if reply is NOT_ENOUGH or self.parser.has_data():
+            broken("a reply whose end is in doubt")
         self.position = stop
         return reply
 
     cdef bint skip_pushes(self) except -1:
-        """Takes push messages aside. False when no reply has begun to arrive behind them."""
+        """Takes push messages aside, and attributes away, of which nothing is made. False when no reply has
+        begun to arrive behind them."""
         cdef Py_ssize_t stop
-        while self.position < self.end and self.data[self.position] == c'>':
+        while self.position < self.end and self.data[self.position] in b">|":
             stop = reply_end(self, self.position, 0)
             if stop == INCOMPLETE:
                 return False
-            self.pushes.append(self.parse(stop))
+            if self.data[self.position] == c'>':
+                self.pushes.append(self.parse(stop))
+            else:
+                self.position = stop
         return self.position < self.end
+
+    def finished(self):
+        """To be called when no reply is outstanding: False while a push message has arrived in part.
+
+        Raises:
+            redis.exceptions.InvalidResponse: there is a reply that nobody asked for. Which of those before
+                it were the right ones cannot be known.
+        """
+        if self.skip_pushes():
+            broken(f"a reply that was not asked for begins with byte {self.data[self.position] & 0xFF:#04x}")
+        return self.position == self.end
 
     def reply(self):
         """One whole reply of any kind, in a tuple; None when it has not all arrived.
@@ -262,7 +286,7 @@ cdef class ReplyReader(ReceiveBuffer):
             elif self.end - self.position >= 3 and memcmp(self.data + self.position, b"_\r\n", 3) == 0:
                 run.put(run.default)
                 self.position += 3
-            elif self.data[self.position] == c'>' and not self.elements:
+            elif self.data[self.position] in b">|" and not self.elements:
                 if not self.skip_pushes():
                     return 0
                 continue
@@ -315,6 +339,8 @@ cdef Py_ssize_t reply_end(ReplyReader reader, Py_ssize_t start, int depth) excep
     kind = reader.data[start]
     if kind not in b"+-:_,#($=!*~>%|":
         return broken(f"byte {kind & 0xFF:#04x} begins no reply")
+    if depth and kind in b">|":
+        return broken(f"{chr(kind)} inside a reply")
     stop = reader.line_end(start)
     if stop == INCOMPLETE:
         return INCOMPLETE
@@ -328,8 +354,6 @@ cdef Py_ssize_t reply_end(ReplyReader reader, Py_ssize_t start, int depth) excep
     count = reader.integer(start + 1, stop)
     if kind == c'%' or kind == c'|':
         count *= 2
-    if kind == c'|':
-        count += 1
     stop += 2
     for i in range(count):
         stop = reply_end(reader, stop, depth + 1)

@@ -41,6 +41,9 @@ cdef extern from *:
 
 cdef dict sharing_dict(tuple names, tuple values):
     """A dict of `names` whose keys table its copies share, or a plain one where this Python does not."""
+    if any([name.startswith("__") for name in names]):
+        # As attributes, `__class__` and its like are no entries of the instance's dict.
+        return dict(zip(names, values))
     row_type = type("row", (), {})
     for _ in range(2):
         # Python 3.10 settles a type's shared keys only after its first instance.
