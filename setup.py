@@ -1,5 +1,6 @@
 """Builds the Cython core; everything else about the package stands in pyproject.toml."""
 
+import multiprocessing
 import os
 import sys
 from pathlib import Path
@@ -9,19 +10,31 @@ from setuptools import Extension, setup
 
 CORE = Path("redis_fastbatch", "_core")
 
-# Line tracing (for coverage of the .pyx files) and sanitizers are asked for by whoever builds:
-# see CONTRIBUTING.md.
+# Line tracing (for coverage of the .pyx files), sanitizers and symbols (for profilers) are asked for by whoever
+# builds: see CONTRIBUTING.md.
 TRACE = bool(os.environ.get("REDIS_FASTBATCH_TRACE"))
 SANITIZE = os.environ.get("REDIS_FASTBATCH_SANITIZE", "")
+SYMBOLS = bool(os.environ.get("REDIS_FASTBATCH_SYMBOLS"))
 
 
 def compile_args() -> list[str]:
     if sys.platform == "win32":
         return ["/O2"]
-    args = ["-O3", "-fno-strict-aliasing", "-Wno-unreachable-code"]
     if SANITIZE:
-        args = ["-O1", "-g", "-fno-omit-frame-pointer", f"-fsanitize={SANITIZE}"]
-    return args
+        return ["-O1", "-g", "-fno-omit-frame-pointer", f"-fsanitize={SANITIZE}"]
+    return ["-O3", "-g" if SYMBOLS else "-g0", "-fno-strict-aliasing", "-Wno-unreachable-code"]
+
+
+def link_args() -> list[str]:
+    if SANITIZE:
+        return [f"-fsanitize={SANITIZE}"]
+    # Symbols are four fifths of an extension's size.
+    return ["-Wl,-s"] if sys.platform == "linux" and not SYMBOLS else []
+
+
+def cython_processes() -> int:
+    # A process that is not forked would run this file again; the wrong way to build on Windows and macOS.
+    return (os.cpu_count() or 1) if multiprocessing.get_start_method() == "fork" else 0
 
 
 def extensions() -> list[Extension]:
@@ -30,7 +43,7 @@ def extensions() -> list[Extension]:
             f"redis_fastbatch._core.{source.stem}",
             [source.as_posix()],
             extra_compile_args=compile_args(),
-            extra_link_args=[f"-fsanitize={SANITIZE}"] if SANITIZE else [],
+            extra_link_args=link_args(),
             define_macros=[("CYTHON_TRACE", "1")] if TRACE else [],
         )
         for source in sorted(CORE.glob("*.pyx"))
@@ -41,7 +54,7 @@ setup(
     ext_modules=cythonize(
         extensions(),
         build_dir="build/cython",
-        nthreads=0 if os.environ.get("FB0") or sys.platform == "win32" else (os.cpu_count() or 1),
+        nthreads=cython_processes(),
         compiler_directives={
             "language_level": 3,
             "boundscheck": False,
