@@ -1,7 +1,7 @@
 # cython: language_level=3
 """UTF-8 straight from a str's own storage, so that no copy stays cached in the str."""
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 
@@ -13,13 +13,24 @@ cdef extern from "Python.h":
     uint32_t PyUnicode_READ(int kind, void* text, Py_ssize_t index) noexcept nogil
 
 
+cdef inline Py_ssize_t high_bits(const unsigned char* text, Py_ssize_t length) noexcept nogil:
+    """How many bytes are not ASCII. A loop without branches, which compilers do on many bytes at a time."""
+    cdef Py_ssize_t count = 0
+    cdef Py_ssize_t i
+    for i in range(length):
+        count += text[i] >> 7
+    return count
+
+
 cdef inline Py_ssize_t utf8_size(int kind, const void* text, Py_ssize_t length) noexcept nogil:
     """Bytes that the code points take in UTF-8; -1 - i where code point i is a surrogate."""
     cdef Py_ssize_t size = 0
     cdef Py_ssize_t i
     cdef uint32_t c
+    if kind == 1:
+        return length + high_bits(<const unsigned char*>text, length)
     for i in range(length):
-        c = PyUnicode_READ(kind, <void*>text, i)
+        c = (<const uint16_t*>text)[i] if kind == 2 else (<const uint32_t*>text)[i]
         if c < 0x80:
             size += 1
         elif c < 0x800:
@@ -33,30 +44,52 @@ cdef inline Py_ssize_t utf8_size(int kind, const void* text, Py_ssize_t length) 
     return size
 
 
+cdef inline char* put_code_point(char* p, uint32_t c) noexcept nogil:
+    if c < 0x80:
+        p[0] = <char>c
+        return p + 1
+    if c < 0x800:
+        p[0] = <char>(0xC0 | (c >> 6))
+        p[1] = <char>(0x80 | (c & 0x3F))
+        return p + 2
+    if c < 0x10000:
+        p[0] = <char>(0xE0 | (c >> 12))
+        p[1] = <char>(0x80 | ((c >> 6) & 0x3F))
+        p[2] = <char>(0x80 | (c & 0x3F))
+        return p + 3
+    p[0] = <char>(0xF0 | (c >> 18))
+    p[1] = <char>(0x80 | ((c >> 12) & 0x3F))
+    p[2] = <char>(0x80 | ((c >> 6) & 0x3F))
+    p[3] = <char>(0x80 | (c & 0x3F))
+    return p + 4
+
+
+cdef inline char* put_latin1(char* p, const unsigned char* text, Py_ssize_t length) noexcept nogil:
+    cdef Py_ssize_t i = 0
+    cdef uint64_t word
+    while i < length:
+        if length - i >= 8:
+            memcpy(&word, text + i, 8)
+            if not word & <uint64_t>0x8080808080808080:
+                memcpy(p, &word, 8)
+                p += 8
+                i += 8
+                continue
+        p = put_code_point(p, text[i])
+        i += 1
+    return p
+
+
 cdef inline char* put_utf8(char* p, int kind, const void* text, Py_ssize_t length) noexcept nogil:
     """Writes what utf8_size() counted and returns the place behind it."""
     cdef Py_ssize_t i
-    cdef uint32_t c
+    if kind == 1:
+        return put_latin1(p, <const unsigned char*>text, length)
     for i in range(length):
-        c = PyUnicode_READ(kind, <void*>text, i)
-        if c < 0x80:
-            p[0] = <char>c
-            p += 1
-        elif c < 0x800:
-            p[0] = <char>(0xC0 | (c >> 6))
-            p[1] = <char>(0x80 | (c & 0x3F))
-            p += 2
-        elif c < 0x10000:
-            p[0] = <char>(0xE0 | (c >> 12))
-            p[1] = <char>(0x80 | ((c >> 6) & 0x3F))
-            p[2] = <char>(0x80 | (c & 0x3F))
-            p += 3
+        if kind == 2:
+            p = put_code_point(p, (<const uint16_t*>text)[i])
         else:
-            p[0] = <char>(0xF0 | (c >> 18))
-            p[1] = <char>(0x80 | ((c >> 12) & 0x3F))
-            p[2] = <char>(0x80 | ((c >> 6) & 0x3F))
-            p[3] = <char>(0x80 | (c & 0x3F))
-            p += 4
+            p = put_code_point(p, (<const uint32_t*>text)[i])
     return p
 
 
