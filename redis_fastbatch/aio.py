@@ -16,7 +16,7 @@ import redis
 import redis.asyncio
 
 from redis_fastbatch import gcpause, strategy
-from redis_fastbatch.aio_transport import AsyncLease, Feed, lease
+from redis_fastbatch.aio_transport import AsyncLease, Feed, Turns, lease
 from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.flight import COMMAND_ITEMS, OnError, WriteFlight
 from redis_fastbatch.pacing import ValueSizes
@@ -39,6 +39,10 @@ from redis_fastbatch.strategy import PointInTime, Seconds, SetOptions
 
 AsyncItems: TypeAlias = "Mapping[Any, Any] | Iterable[tuple[Any, Any]] | AsyncIterable[tuple[Any, Any]]"
 AsyncKeys: TypeAlias = "Iterable[Key] | AsyncIterable[Key]"
+
+
+PAIRS = 100
+"""Pairs that batch_get_iter() hands out before it looks at the clock."""
 
 
 class LoopPause(gcpause.Pause):
@@ -243,7 +247,10 @@ class AsyncFastBatch(Plans):
             for part in parts_of(some):
                 found: list[tuple[Key, Any]] = []
                 await self._read(part, found, default, on_error, min(size, COMMAND_ITEMS), sizes)
-                for pair in found:
+                turns = Turns()
+                for index, pair in enumerate(found):
+                    if index % PAIRS == 0:
+                        await turns.give()
                     yield pair
 
     async def _read(

@@ -24,6 +24,7 @@ from redis.exceptions import ConnectionError, ReadOnlyError, ResponseError, Time
 from redis_fastbatch._core.replies import ErrorReply, ReplyReader
 from redis_fastbatch._core.resp import Chunk, SourceDry
 from redis_fastbatch.flight import Flight
+from redis_fastbatch.pacing import LINGER
 from redis_fastbatch.transport import GET_CONNECTION_ARGUMENTS, Attempts
 
 logger = logging.getLogger("redis_fastbatch")
@@ -90,6 +91,48 @@ class Pace:
             self.items = min(2 * self.items, MAX_PACE)
 
 
+class Turns:
+    """Gives the event loop its turn when the running task has held it for long enough."""
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+
+    def had(self) -> None:
+        """The loop has just had a turn."""
+        self._since = time.perf_counter()
+
+    async def give(self) -> None:
+        """Lets the loop go round if it is time."""
+        if time.perf_counter() - self._since > HOLD:
+            await asyncio.sleep(0)
+            self.had()
+
+
+class Age:
+    """How long a chunk has been half full: what a slow source has given is sent before a command is full.
+
+    Attributes:
+        late: the chunk was sent for its age: replies to those before it may have come meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self.late = False
+        self._since: float | None = None
+
+    def exceeded(self) -> bool:
+        """Whether it is time to send the chunk that is being filled."""
+        now = time.perf_counter()
+        if self._since is None:
+            self._since = now
+        self.late = now - self._since > LINGER
+        return self.late
+
+    def over(self) -> None:
+        """The chunk was sent."""
+        self.late = False
+        self._since = None
+
+
 class Wire(asyncio.BufferedProtocol):
     """The protocol of a borrowed transport: receives into a reply reader, and wakes the one task that waits.
 
@@ -107,11 +150,12 @@ class Wire(asyncio.BufferedProtocol):
         self._resting = False
         self._waiter: asyncio.Future[None] | None = None
 
-    def __enter__(self) -> Wire:
+    def take_over(self) -> None:
+        """From here on the bytes come to the reader."""
         self._transport.set_protocol(self)
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def give_back(self) -> None:
+        """The transport's own protocol is in its place again."""
         self._receive_again()
         self._transport.set_protocol(self._owner)
 
@@ -194,12 +238,16 @@ class WireChannel:
         self._reader = ReplyReader(max_value_size)
         self._wire = Wire(self._transport, self._reader)
 
-    def __enter__(self) -> WireChannel:
-        self._wire.__enter__()
+    async def __aenter__(self) -> WireChannel:
+        self._wire.take_over()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._wire.__exit__(*error)
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._wire.give_back()
+        if kind is None and len(self._reader):
+            # Whatever it is, it would be taken for the reply to somebody's next command.
+            logger.warning("the server sent more than it was asked for: the connection is closed")
+            await self._connection.disconnect(nowait=True)
 
     async def send(self, chunk: Chunk, flight: Flight) -> None:
         """Hands the chunk to the transport, waiting whenever that has enough to do."""
@@ -253,10 +301,10 @@ class PublicChannel:
         self._reply: Any = None
         self._has_reply = False
 
-    def __enter__(self) -> PublicChannel:
+    async def __aenter__(self) -> PublicChannel:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """The connection was never changed."""
 
     async def send(self, chunk: Chunk, flight: Flight) -> None:
@@ -367,10 +415,9 @@ class AsyncLease:
         await self.connection.disconnect(nowait=True)
 
     async def _pump(self, flight: Flight, feed: Feed | None) -> None:
-        encoding, decoding = Pace(), Pace()
+        encoding, decoding, turns, age = Pace(), Pace(), Turns(), Age()
         clock = time.perf_counter
-        with await self._channel() as channel:
-            resumed = clock()
+        async with await self._channel() as channel:
             while not flight.done:
                 began = clock()
                 flight.pace = encoding.items
@@ -379,9 +426,14 @@ class AsyncLease:
                     encoding.took(clock() - began)
                 if chunk is not None:
                     await channel.send(chunk, flight)
+                    if age.late:
+                        channel.take(flight)
+                    age.over()
                 elif flight.halfway:
                     if flight.dry and feed is not None:
                         await feed.refill()
+                    if age.exceeded():
+                        flight.hurry()
                 elif flight.in_flight:
                     flight.pace = decoding.items
                     if channel.take(flight):
@@ -389,10 +441,8 @@ class AsyncLease:
                         await channel.hand_on_pushes()
                     else:
                         await channel.arrival()
-                        resumed = clock()
-                if clock() - resumed > HOLD:
-                    await asyncio.sleep(0)
-                    resumed = clock()
+                        turns.had()
+                await turns.give()
 
     async def _channel(self) -> Any:
         await self.connection.connect()

@@ -103,6 +103,9 @@ class Flight(Protocol):
     def next_chunk(self) -> Chunk | None:
         """A sealed chunk to send now, or None while the window is full or when there is no more."""
 
+    def hurry(self) -> None:
+        """A chunk that is half full is to be sent as it is."""
+
     def started(self, chunk: Chunk) -> None:
         """The first byte of the chunk is about to leave."""
 
@@ -262,6 +265,13 @@ class WriteFlight:
             self._ready.append(flying)
         self._deliver()
         return self._ready[0].chunk if self._ready else None
+
+    def hurry(self) -> None:
+        flying = self._filling
+        if flying is not None and flying.chunk.count and not self._atomic:
+            flying.chunk.seal()
+            self._ready.append(flying)
+            self._filling = None
 
     def _blank(self) -> _Flying:
         if not self._spare:
@@ -613,6 +623,13 @@ class ReadFlight:
             self.error = self._writer.source_error
         if chunk.sealed and chunk.count:
             self._ready.append(_Reading(chunk))
+
+    def hurry(self) -> None:
+        chunk = self._filling
+        if chunk is not None and chunk.count:
+            chunk.seal()
+            self._ready.append(_Reading(chunk))
+            self._filling = None
 
     def started(self, chunk: Chunk) -> None:
         self._flying.append(self._ready.popleft())

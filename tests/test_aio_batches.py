@@ -199,6 +199,27 @@ def test_what_the_source_raises_comes_through_with_a_report(run: Runner, emptied
     run(main())
 
 
+def test_what_a_slow_source_gives_is_not_kept_back(run: Runner, emptied: EmbeddedServer) -> None:
+    counts: list[int] = []
+
+    async def main() -> None:
+        async with connected(emptied) as batch, redis.asyncio.Redis(port=emptied.port) as other:
+
+            async def slow() -> AsyncIterator[tuple[str, int]]:
+                for n in range(30):
+                    await asyncio.sleep(0.02)
+                    counts.append(await other.dbsize())
+                    yield f"key:{n}", n
+
+            heard: list[int] = []
+            await batch.batch_set(slow(), progress=lambda done, _: heard.append(done))
+            assert heard[-1] == 30
+            assert len(heard) > 3
+
+    run(main())
+    assert counts[-1] > 15
+
+
 def test_a_value_that_cannot_be_decoded(run: Runner, emptied: EmbeddedServer) -> None:
     async def main() -> None:
         async with connected(emptied) as batch:
