@@ -9,6 +9,7 @@ import json
 import math
 import sys
 import threading
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from redis_fastbatch import DecodeError, EncodeError
+from redis_fastbatch._core import toolkit_json_plain as plain
 from redis_fastbatch._core.toolkit_json import ToolkitCodec
 from redis_fastbatch.codecs import resolve
 from toolkit_reference import outcome, same, same_outcome, toolkit_module
@@ -25,8 +27,11 @@ codec = ToolkitCodec()
 exact = ToolkitCodec(preserve_int=True)
 
 
-@pytest.fixture(scope="module")
-def theirs() -> Any:
+@pytest.fixture(scope="module", params=["redis-toolkit", "plain"])
+def theirs(request: pytest.FixtureRequest) -> Any:
+    """redis-toolkit's serializers; and our own plain ones, which are there wherever the tests run."""
+    if request.param == "plain":
+        return SimpleNamespace(serialize_value=plain.dumps, deserialize_value=plain.loads)
     return toolkit_module("utils.serializers")
 
 

@@ -42,11 +42,18 @@ def is_array(value: Any) -> bool:
 
 
 def dumps(value: Any) -> bytes:
-    """The bytes of a value that the compiled writer left alone.
+    """The bytes of any value.
 
     Raises:
         TypeError, ValueError, RecursionError: it cannot be written.
     """
+    if value is None:
+        return NONE
+    if isinstance(value, bool):
+        return _json(_wrapped("bool", value))
+    if isinstance(value, (bytes, bytearray)):
+        # Inside a container a bytearray stays one; on its own it does not.
+        return _json(_wrapped("bytes", _base64(value)))
     if isinstance(value, (str, int, float, dict, list, tuple)):
         return _json(_wrapped(type(value).__name__, value))
     if is_array(value):
