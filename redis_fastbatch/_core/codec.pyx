@@ -43,6 +43,20 @@ cdef class ValueCodec:
         self.scratch = out
         return data
 
+    def dumps_many(self, values):
+        """Returns a list of the bytes of each of `values`, an iterable.
+
+        Raises:
+            EncodeError: a value is not of a type this codec writes.
+        """
+        cdef OutputBuffer out = OutputBuffer()
+        cdef list encoded = []
+        for value in values:
+            out.reset(0)
+            self.encode(value, out)
+            encoded.append(PyBytes_FromStringAndSize(out.data, out.end))
+        return encoded
+
     def loads(self, data):
         """Returns the value that `data` (bytes or any object with a contiguous buffer) holds.
 
@@ -57,6 +71,14 @@ cdef class ValueCodec:
             return self.decode(<const char*>view.buf, view.len)
         finally:
             PyBuffer_Release(&view)
+
+    def loads_many(self, encoded):
+        """Returns a list of the value that each of `encoded`, an iterable of bytes, holds.
+
+        Raises:
+            DecodeError: some of the bytes are not what this codec reads.
+        """
+        return [self.loads(data) for data in encoded]
 
 
 cdef class PythonCodec(ValueCodec):
