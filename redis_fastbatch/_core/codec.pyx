@@ -78,7 +78,13 @@ cdef class ValueCodec:
         Raises:
             DecodeError: some of the bytes are not what this codec reads.
         """
-        return [self.loads(data) for data in encoded]
+        cdef list values = []
+        for data in encoded:
+            if PyBytes_CheckExact(data):
+                values.append(self.decode(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)))
+            else:
+                values.append(self.loads(data))
+        return values
 
 
 cdef class PythonCodec(ValueCodec):

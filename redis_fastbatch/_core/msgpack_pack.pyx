@@ -219,15 +219,17 @@ cdef class Packer:
         reserve(out, 5)
         out.end = put_map_header(out.data + out.end, length32(count, "a dict")) - out.data
         while PyDict_Next(mapping, &position, &next_key, &next_value):
+            packed += 1
             if not put_scalar(next_key, out):
                 # Packing the key can run code that takes the value out of the dict.
                 value = <object>next_value
                 self.pack(<object>next_key, out, depth)
                 self.pack(value, out, depth)
-            elif not put_scalar(next_value, out):
+            elif put_scalar(next_value, out):
+                continue
+            else:
                 value = <object>next_value
                 self.pack(value, out, depth)
-            packed += 1
             if PyDict_GET_SIZE(mapping) != count:
                 break
         if packed != count or PyDict_GET_SIZE(mapping) != count:
