@@ -242,12 +242,8 @@ class WireChannel:
         self._wire.take_over()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._wire.give_back()
-        if kind is None and len(self._reader):
-            # Whatever it is, it would be taken for the reply to somebody's next command.
-            logger.warning("the server sent more than it was asked for: the connection is closed")
-            await self._connection.disconnect(nowait=True)
 
     async def send(self, chunk: Chunk, flight: Flight) -> None:
         """Hands the chunk to the transport, waiting whenever that has enough to do."""
@@ -271,6 +267,12 @@ class WireChannel:
     async def arrival(self) -> None:
         """Waits for something to take."""
         await self._wire.wait(self._connection.socket_timeout)
+
+    async def finish(self) -> None:
+        """As the synchronous SocketChannel's."""
+        while not self._reader.finished():
+            await self.arrival()
+        await self.hand_on_pushes()
 
     async def hand_on_pushes(self) -> None:
         """RESP3 push messages go to the handlers that redis-py or the user registered."""
@@ -331,6 +333,9 @@ class PublicChannel:
 
     async def hand_on_pushes(self) -> None:
         """read_response() has done it."""
+
+    async def finish(self) -> None:
+        """redis-py has taken no more than it was asked for."""
 
 
 def _is_sentinel_master(connection: Any) -> bool:
@@ -443,6 +448,7 @@ class AsyncLease:
                         await channel.arrival()
                         turns.had()
                 await turns.give()
+            await channel.finish()
 
     async def _channel(self) -> Any:
         await self.connection.connect()
@@ -457,8 +463,15 @@ class AsyncLease:
         Raises:
             redis.exceptions.ResponseError: the server refused it.
         """
-        await self.connection.send_command(*command)
-        return await self.connection.read_response(disable_decoding=True)
+        try:
+            await self.connection.send_command(*command)
+            return await self.connection.read_response(disable_decoding=True)
+        except ResponseError:
+            raise
+        except BaseException:
+            # Such as being cancelled between the two: the reply would be taken for that to the next command.
+            await self._disconnect()
+            raise
 
 
 @contextlib.asynccontextmanager

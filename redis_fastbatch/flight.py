@@ -314,7 +314,7 @@ class WriteFlight:
             chunk = flying.chunk
             wanted = chunk.replies - flying.done
             had = len(flying.others)
-            read = reader.statuses(wanted, flying.done, flying.others)
+            read = reader.statuses(wanted, flying.done, flying.others, chunk.command.transaction)
             flying.done += read
             for i in range(had, len(flying.others)):
                 index, reply = flying.others[i]
@@ -330,7 +330,8 @@ class WriteFlight:
         flying = self._flying[0]
         if isinstance(reply, Exception):
             reply = self._impatient(reply)
-        if reply not in (b"OK", b"QUEUED", "OK", "QUEUED"):
+        queued = flying.chunk.command.transaction and reply in (b"QUEUED", "QUEUED")
+        if not queued and reply not in (b"OK", "OK"):
             flying.others.append((flying.done, reply))
         flying.done += 1
         if flying.done == flying.chunk.replies:
@@ -386,8 +387,8 @@ class WriteFlight:
 
     def _settle_many(self, flying: _Flying) -> None:
         chunk = flying.chunk
-        reply = flying.others[0][1] if flying.others else None
-        if reply is None or reply == 1:
+        reply = flying.others[0][1] if flying.others else b"OK"
+        if _confirms(chunk.command, flying.others):
             self.report.written += chunk.count
         elif not isinstance(reply, Exception):
             raise InvalidResponse(f"{chunk.command.name.decode()} was answered with {reply!r:.80}")
@@ -500,6 +501,13 @@ class WriteFlight:
         """Items from the start of the input of which every one is settled."""
         open_positions = [flying.position for flying in (*self._flying, *self._unsent())]
         return min(open_positions, default=self._taken)
+
+
+def _confirms(command: Command, others: list[tuple[int, Any]]) -> bool:
+    """Whether a command of many items was answered as it is when all of them were written."""
+    if command.name == b"MSETEX":
+        return len(others) == 1 and type(others[0][1]) is int and others[0][1] == 1
+    return not others
 
 
 def _is_server_state(error: Exception) -> bool:

@@ -51,6 +51,14 @@ class Channel(Protocol):
     def receive_arrived(self, flight: Flight) -> None:
         """Lets the flight take what replies have arrived; does not wait."""
 
+    def finish(self) -> None:
+        """No reply is outstanding. Push messages that came behind the last one are handed on.
+
+        Raises:
+            redis.exceptions.InvalidResponse: a reply came that was not asked for: those before it may have been
+                taken for what they were not.
+        """
+
 
 class SocketChannel:
     """Speaks through the socket of a redis-py connection."""
@@ -64,15 +72,9 @@ class SocketChannel:
         self._socket.setblocking(False)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._connection._sock is not self._socket:
-            return
-        if kind is None and len(self._reader):
-            # Whatever it is, it would be taken for the reply to somebody's next command.
-            logger.warning("the server sent more than it was asked for: the connection is closed")
-            self._connection.disconnect()
-            return
-        self._socket.settimeout(self._connection.socket_timeout)
+    def __exit__(self, *_: object) -> None:
+        if self._connection._sock is self._socket:
+            self._socket.settimeout(self._connection.socket_timeout)
 
     def send(self, chunk: Chunk, flight: Flight) -> None:
         flight.started(chunk)
@@ -100,6 +102,13 @@ class SocketChannel:
     def receive_arrived(self, flight: Flight) -> None:
         if self._receive_some():
             self._take(flight)
+
+    def finish(self) -> None:
+        while not self._reader.finished():
+            if not self._receive_some():
+                self._wait(write=False)
+        if self._reader.pushes:
+            self._hand_on_pushes()
 
     def _take(self, flight: Flight) -> None:
         flight.take(self._reader, self.explain)
@@ -177,6 +186,9 @@ class PublicChannel:
     def receive_arrived(self, flight: Flight) -> None:
         while flight.in_flight and self._connection.can_read(timeout=0):
             self.receive(flight)
+
+    def finish(self) -> None:
+        """redis-py has taken no more than it was asked for."""
 
 
 def _wait_for(sock: socket.socket, write: bool, timeout: float | None) -> tuple[bool, bool]:
@@ -317,6 +329,7 @@ class Lease:
                         channel.receive_arrived(flight)
                 elif flight.in_flight:
                     channel.receive(flight)
+            channel.finish()
 
     def _channel(self) -> Any:
         self.connection.connect()
@@ -331,8 +344,15 @@ class Lease:
         Raises:
             redis.exceptions.ResponseError: the server refused it.
         """
-        self.connection.send_command(*command)
-        return self.connection.read_response(disable_decoding=True)
+        try:
+            self.connection.send_command(*command)
+            return self.connection.read_response(disable_decoding=True)
+        except ResponseError:
+            raise
+        except BaseException:
+            # Such as Ctrl-C between the two: the reply would be taken for that to the next command.
+            self.connection.disconnect()
+            raise
 
 
 @contextlib.contextmanager

@@ -22,10 +22,11 @@ ANOTHER_PUSH = b">2\r\n+invalidate\r\n*1\r\n$1\r\nk\r\n"
 
 
 def theirs(data: bytes) -> list[Any]:
-    reader = hiredis.Reader(replyError=ErrorReply)
+    nothing = object()
+    reader = hiredis.Reader(replyError=ErrorReply, notEnoughData=nothing)
     reader.feed(data)
     found = []
-    while (reply := reader.gets()) is not False:
+    while (reply := reader.gets()) is not nothing:
         found.append(reply)
     return found
 

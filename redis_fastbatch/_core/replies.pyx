@@ -158,16 +158,17 @@ cdef class ReplyReader(ReceiveBuffer):
         stop = reply_end(self, self.position, 0)
         return None if stop == INCOMPLETE else (self.parse(stop),)
 
-    cdef bint is_quiet(self, Py_ssize_t stop) noexcept:
+    cdef bint is_quiet(self, Py_ssize_t stop, bint queued) noexcept:
         cdef Py_ssize_t size = stop - self.position
-        return (size == 5 and memcmp(self.data + self.position, b"+OK\r\n", 5) == 0) or (
-            size == 9 and memcmp(self.data + self.position, b"+QUEUED\r\n", 9) == 0
-        )
+        if size == 9 and queued:
+            return memcmp(self.data + self.position, b"+QUEUED\r\n", 9) == 0
+        return size == 5 and memcmp(self.data + self.position, b"+OK\r\n", 5) == 0
 
-    def statuses(self, Py_ssize_t limit, Py_ssize_t first, list others):
+    def statuses(self, Py_ssize_t limit, Py_ssize_t first, list others, bint queued=True):
         """Reads up to `limit` replies and returns how many had arrived.
 
-        +OK and +QUEUED are only counted; any other reply is appended to `others` as (first + its index, reply).
+        +OK and, if `queued`, +QUEUED are only counted; any other reply is appended to `others` as (first + its
+        index, reply).
         """
         cdef Py_ssize_t done = 0
         cdef Py_ssize_t stop
@@ -181,7 +182,7 @@ cdef class ReplyReader(ReceiveBuffer):
             stop = reply_end(self, self.position, 0)
             if stop == INCOMPLETE:
                 break
-            if self.is_quiet(stop):
+            if self.is_quiet(stop, queued):
                 self.position = stop
             else:
                 others.append((first + done, self.parse(stop)))
