@@ -9,6 +9,15 @@ if TYPE_CHECKING:
 
 Key = Any
 
+LONGEST_KEY_SHOWN = 100
+
+
+def shown(key: Key) -> str:
+    """A key as messages have it: a long one is cut short."""
+    if isinstance(key, (str, bytes, bytearray)) and len(key) > LONGEST_KEY_SHOWN:
+        return f"{key[:LONGEST_KEY_SHOWN]!r}... (length {len(key)})"
+    return repr(key)
+
 
 class FastBatchError(Exception):
     """Base of all errors of redis_fastbatch."""
@@ -28,7 +37,7 @@ class EncodeError(FastBatchError):
         self.key = key
 
     def __str__(self) -> str:
-        return self.reason if self.key is None else f"key {self.key!r}: {self.reason}"
+        return self.reason if self.key is None else f"key {shown(self.key)}: {self.reason}"
 
 
 class DecodeError(FastBatchError):
@@ -48,7 +57,7 @@ class DecodeError(FastBatchError):
 
     def __str__(self) -> str:
         place = f"at byte {self.offset}: {self.reason}"
-        return place if self.key is None else f"key {self.key!r}, {place}"
+        return place if self.key is None else f"key {shown(self.key)}, {place}"
 
 
 class BatchError(FastBatchError):

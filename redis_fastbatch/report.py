@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TextIO, TypeAlias
 
+from redis_fastbatch.errors import shown
+
 OnChunk: TypeAlias = "Callable[[ChunkStats], object]"
 ProgressCallback: TypeAlias = Callable[[int, "int | None"], object]
 
@@ -109,7 +111,7 @@ class BatchReport:
         """The first failed key and its reason, in words; empty when nothing failed."""
         for key, error in self.failures.items():
             reason = str(error)
-            return reason if repr(key) in reason else f"key {key!r}: {reason}"
+            return reason if shown(key) in reason else f"key {shown(key)}: {reason}"
         return ""
 
 
