@@ -11,9 +11,12 @@ from cpython.bytes cimport (
 
 from redis_fastbatch._core.buffer cimport OutputBuffer
 
+from redis_fastbatch import gcpause
 from redis_fastbatch.errors import DecodeError, EncodeError, FastBatchError
 
-cdef Py_ssize_t SCRATCH_KEPT = 64 * 1024
+cdef enum:
+    SCRATCH_KEPT = 64 * 1024
+    BREATH = 1000   # values after which the pause of the collector hears of them
 
 
 cdef class ValueCodec:
@@ -75,15 +78,23 @@ cdef class ValueCodec:
     def loads_many(self, encoded):
         """Returns a list of the value that each of `encoded`, an iterable of bytes, holds.
 
+        The garbage collector rests meanwhile, see redis_fastbatch.gcpause.
+
         Raises:
             DecodeError: some of the bytes are not what this codec reads.
         """
         cdef list values = []
-        for data in encoded:
-            if PyBytes_CheckExact(data):
-                values.append(self.decode(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)))
-            else:
-                values.append(self.loads(data))
+        cdef Py_ssize_t made = 0
+        with gcpause.Pause() as pause:
+            for data in encoded:
+                if PyBytes_CheckExact(data):
+                    values.append(self.decode(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)))
+                else:
+                    values.append(self.loads(data))
+                made += 1
+                if made == BREATH:
+                    pause.made(made)
+                    made = 0
         return values
 
 
