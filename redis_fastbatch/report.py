@@ -16,6 +16,9 @@ ProgressCallback: TypeAlias = Callable[[int, "int | None"], object]
 MAX_FAILURES = 1000
 """Failed keys a report keeps with their exceptions; further ones are only counted."""
 
+HTML_FAILURES = 10
+"""Failed keys that a notebook shows."""
+
 
 @dataclass(frozen=True)
 class ChunkStats:
@@ -113,6 +116,32 @@ class BatchReport:
             reason = str(error)
             return reason if shown(key) in reason else f"key {shown(key)}: {reason}"
         return ""
+
+    def _repr_html_(self) -> str:
+        """The report as a notebook shows it: a table, and the first of the failures."""
+        # Only notebooks want it.
+        from html import escape
+
+        cells = {
+            "written": f"{self.written:,}",
+            "skipped": f"{self.skipped:,}",
+            "failed": f"{self.failed:,}",
+            "bytes": f"{self.bytes_sent:,}",
+            "seconds": f"{self.seconds:.3f}",
+            "items/s": f"{self.items_per_second:,.0f}",
+        }
+        shown = list(self.failures.items())[:HTML_FAILURES]
+        failures = "".join(
+            f"<tr><td><code>{escape(repr(key))}</code></td><td>{escape(str(error))}</td></tr>"
+            for key, error in shown
+        )
+        if failures:
+            failures = f"<table><tr><th>failed key</th><th>reason</th></tr>{failures}</table>"
+        if self.failed > len(shown):
+            failures += f"<p>and {self.failed - len(shown):,} more</p>"
+        heads = "".join(f"<th>{name}</th>" for name in cells)
+        values = "".join(f"<td>{cell}</td>" for cell in cells.values())
+        return f"<table><tr>{heads}</tr><tr>{values}</tr></table>{failures}"
 
 
 class Progress(Protocol):
