@@ -38,6 +38,8 @@ def circumstances(environment: dict[str, Any]) -> str:
     """Returns machine and versions as a list."""
     lines = []
     for name, value in environment.items():
+        if not value:
+            continue
         shown = ", ".join(f"{key} {each}" for key, each in value.items()) if isinstance(value, dict) else value
         lines.append(f"- {name}: {shown}")
     return "\n".join(lines)
@@ -98,7 +100,9 @@ def cell(cell: Cell) -> str:
                 f"{timing.median / floor.median:.2f}" if floor else "",
             )
         )
-    heads = ("", "ns/item", "min", "quartiles", "items/s", "times ours (quartiles)", "times the floor")
+    heads = ["", "ns/item", "min", "quartiles", "items/s", "times ours (quartiles)", "times the floor"]
+    if floor is None:
+        heads, rows = heads[:-1], [row[:-1] for row in rows]
     return f"{_heading(cell)}\n\n{_table(heads, rows, numbers=set(range(1, len(heads))))}"
 
 
