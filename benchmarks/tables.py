@@ -86,7 +86,7 @@ def targets(outcomes: Sequence[Outcome]) -> str:
 def cell(cell: Cell) -> str:
     """Returns everyone in one cell, the fastest first."""
     ours, floor = cell.ours, cell.floor
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for timing in sorted(cell.timings, key=lambda timing: timing.median):
         low, high = timing.quartiles
         rows.append(
