@@ -128,19 +128,22 @@ class Flight(Protocol):
 class _Flying:
     """A chunk under way."""
 
-    __slots__ = ("chunk", "done", "others", "position", "started", "whole")
+    __slots__ = ("chunk", "done", "others", "position", "sent", "started", "whole")
 
     def __init__(self, chunk: Chunk, position: int) -> None:
         self.chunk = chunk
         self.position = position
         self.done = 0
         self.others: list[tuple[int, Any]] = []
+        self.sent = False
         self.whole = False
         self.started = 0.0
 
     def again(self) -> _Flying:
-        """The same chunk, with no reply read."""
-        return _Flying(self.chunk, self.position)
+        """The same chunk, with no reply read, some bytes of which have left."""
+        again = _Flying(self.chunk, self.position)
+        again.sent = True
+        return again
 
 
 class WriteFlight:
@@ -481,7 +484,7 @@ class WriteFlight:
             self._fail_chunk(flying.chunk, unknown)
         unsent = RedisError(f"not sent: {type(error).__name__}: {error}")
         for flying in self._unsent():
-            self._fail_chunk(flying.chunk, unsent)
+            self._fail_chunk(flying.chunk, unknown if flying.sent else unsent)
         self._flying.clear()
         self._ready.clear()
         self._filling = None

@@ -142,9 +142,7 @@ class TestLane:
         lane.arm(Fault(after_replies=1, insert=b"X"))
         lane.arm(Fault(after_bytes=1, insert=b"Y"))
         after = lane.feed(b"2\r\n" + PUSH + b"+3\r\n+4\r\n")
-        assert b"".join(piece for piece, _ in [*before, *after]) == (
-            b"+1\r\n+2Y\r\n" + PUSH + b"+3\r\nX+4\r\n"
-        )
+        assert b"".join(piece for piece, _ in [*before, *after]) == (b"+1\r\n+2Y\r\n" + PUSH + b"+3\r\nX+4\r\n")
 
     def test_a_replacement_waits_for_what_it_replaces(self) -> None:
         lane = Lane(TO_CLIENT)

@@ -1,0 +1,152 @@
+"""Connections that are lost at every byte, in either direction, of every kind of batch."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from faults.bench import (
+    DELETE,
+    READS,
+    TO_CLIENT,
+    TO_SERVER,
+    WRITES,
+    Bench,
+    Operation,
+    bench,
+    check_read,
+    check_written,
+    fill,
+    read,
+    write,
+)
+from faults.proxy import Direction, Fault, Then
+from redis_fastbatch.server import EmbeddedServer
+
+SMALL = 6
+LARGE = 1000  # as many failures as a report names
+DIRECTIONS = pytest.mark.parametrize("direction", [TO_SERVER, TO_CLIENT], ids=["to server", "to client"])
+KINDS = pytest.mark.parametrize("kind", ["sync", "asyncio"])
+# Without retries what is told of a loss can be seen; with them the batch has to be whole all the same.
+RETRIES = pytest.mark.parametrize("retries", [0, 2])
+
+
+def places(length: int, kind: str, retries: int) -> range:
+    """Every byte, and for the further variants of the same a byte every now and then.
+
+    A cut behind the last byte is the next call's affair, which needs a retry for it.
+    """
+    return range(0, length + bool(retries), 1 if kind == "sync" and retries == 0 else 5)
+
+
+def ways(place: int) -> Then:
+    """Both an orderly end and a reset."""
+    return Then.RESET if place % 4 == 3 else Then.CUT
+
+
+@pytest.fixture
+def ready(request: pytest.FixtureRequest, operation: Operation, kind: str, retries: int) -> Iterator[Bench]:
+    server: EmbeddedServer = request.getfixturevalue(operation.server)
+    with bench(server, kind=kind, retries=retries) as made:
+        yield made
+
+
+def check_write_cut(ready: Bench, operation: Operation, keys: list[str], fault: Fault, chunk_size: int) -> None:
+    ready.inject(fault)
+    told = write(ready, operation, keys, chunk_size)
+    check_written(ready, operation, keys, told)
+    if ready.retries and operation.repeatable:
+        assert told.error is None
+        assert told.report.written == len(keys)
+    ready.check_connection()
+
+
+@pytest.mark.parametrize("operation", WRITES, ids=str)
+@KINDS
+@RETRIES
+@DIRECTIONS
+def test_writes_cut_at_every_byte(
+    ready: Bench, operation: Operation, kind: str, retries: int, direction: Direction
+) -> None:
+    length = ready.traffic(lambda: write(ready, operation, ready.keys(SMALL)))[direction]
+    for place in places(length, kind, retries):
+        fault = Fault(direction, after_bytes=place, then=ways(place))
+        check_write_cut(ready, operation, ready.keys(SMALL), fault, chunk_size=2)
+
+
+@pytest.mark.parametrize("operation", WRITES, ids=str)
+@KINDS
+@RETRIES
+@DIRECTIONS
+def test_large_writes_cut_here_and_there(
+    ready: Bench, operation: Operation, kind: str, retries: int, direction: Direction
+) -> None:
+    length = ready.traffic(lambda: write(ready, operation, ready.keys(LARGE), 100))[direction]
+    for place in random.Random(length).sample(range(length), 3):
+        fault = Fault(direction, after_bytes=place, then=ways(place))
+        check_write_cut(ready, operation, ready.keys(LARGE), fault, chunk_size=100)
+
+
+@pytest.mark.parametrize("operation", READS, ids=str)
+@KINDS
+@RETRIES
+@DIRECTIONS
+@pytest.mark.parametrize("count", [SMALL, LARGE])
+def test_reads_cut(
+    ready: Bench, operation: Operation, kind: str, retries: int, direction: Direction, count: int
+) -> None:
+    keys = ready.keys(count)
+    fill(ready, keys)
+    length = ready.traffic(lambda: read(ready, operation, keys))[direction]
+    wanted: Any = places(length, kind, retries)
+    if count == LARGE:
+        wanted = random.Random(length).sample(range(length), 4)
+    for place in wanted:
+        ready.inject(Fault(direction, after_bytes=place, then=ways(place)))
+        found, error = read(ready, operation, keys)
+        check_read(keys, found, error)
+        assert error is None or not retries
+        ready.check_connection()
+
+
+@pytest.mark.parametrize("operation", [DELETE], ids=str)
+@KINDS
+@RETRIES
+@DIRECTIONS
+def test_deletes_cut_at_every_byte(
+    ready: Bench, operation: Operation, kind: str, retries: int, direction: Direction
+) -> None:
+    length = ready.traffic(lambda: ready.batch.batch_delete(ready.keys(SMALL)))[direction]
+    for place in places(length, kind, retries):
+        keys, others = ready.keys(SMALL), ready.keys(2)
+        fill(ready, keys + others)
+        ready.inject(Fault(direction, after_bytes=place, then=ways(place)))
+        try:
+            count = ready.batch.batch_delete(keys)
+        except redis.ConnectionError:
+            assert not retries
+        else:
+            assert not any(ready.stored(keys))
+            # What a lost reply had counted is not counted again.
+            assert count in (0, len(keys))
+        assert all(ready.stored(others))
+        ready.check_connection()
+
+
+@pytest.mark.parametrize("operation", [WRITES[0], WRITES[1]], ids=str)
+@pytest.mark.parametrize("retries", [1])
+@KINDS
+def test_cut_again_while_connecting_anew(ready: Bench, operation: Operation, kind: str) -> None:
+    """What was sent over the first connection may be there: it is not reported as never sent."""
+    for place in range(0, 40, 5):
+        keys = ready.keys(SMALL)
+        ready.inject(Fault(TO_CLIENT, after_bytes=place, then=Then.CUT))
+        ready.proxy.inject(Fault(TO_CLIENT, after_bytes=0, then=Then.CUT))
+        told = write(ready, operation, keys)
+        ready.proxy.clear()
+        check_written(ready, operation, keys, told)
+        ready.check_connection()
