@@ -37,6 +37,10 @@ cdef class Chunk(OutputBuffer):
     cdef int adopt(self, Chunk other, Py_ssize_t i) except -1
 
 
+cdef bytes key_bytes(object key, str encoding, str errors)
+cdef const char* after_bulk(const char* p) noexcept
+
+
 cdef class ItemSource:
     """Keys, or pairs of key and value, one after the other."""
 

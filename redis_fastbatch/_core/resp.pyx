@@ -66,6 +66,20 @@ cdef bytes bulk(bytes argument):
     return b"$%d\r\n%b\r\n" % (len(argument), argument)
 
 
+cdef bytes key_bytes(object key, str encoding, str errors):
+    """What a key of any kind is on the wire."""
+    if isinstance(key, str):
+        try:
+            return key.encode(encoding, errors)
+        except UnicodeEncodeError as error:
+            raise EncodeError(f"the key cannot be encoded: {error}") from error
+    if isinstance(key, (bytes, bytearray, memoryview)):
+        return bytes(key)
+    if isinstance(key, (int, float)) and not isinstance(key, bool):
+        return repr(key).encode()
+    raise EncodeError(f"a key is str, bytes or int, not {type(key).__name__}")
+
+
 cdef class Command:
     """The command that carries items.
 
@@ -164,18 +178,7 @@ cdef class Chunk(OutputBuffer):
             return self.put_bulk(<const char*>PyUnicode_DATA(key), PyUnicode_GET_LENGTH(key))
         if PyBytes_CheckExact(key):
             return self.put_bulk(PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
-        cdef bytes encoded
-        if isinstance(key, str):
-            try:
-                encoded = key.encode(encoding, errors)
-            except UnicodeEncodeError as error:
-                raise EncodeError(f"the key cannot be encoded: {error}") from error
-        elif isinstance(key, (bytes, bytearray, memoryview)):
-            encoded = bytes(key)
-        elif isinstance(key, (int, float)) and not isinstance(key, bool):
-            encoded = repr(key).encode()
-        else:
-            raise EncodeError(f"a key is str, bytes or int, not {type(key).__name__}")
+        cdef bytes encoded = key_bytes(key, encoding, errors)
         return self.put_bulk(PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded))
 
     cdef int put_value(self, object value, ValueCodec codec) except -1:

@@ -1,0 +1,37 @@
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from redis_fastbatch._core.codec import ValueCodec
+from redis_fastbatch._core.resp import BatchWriter, Chunk, Command
+
+class AskingCommand(Command):
+    def __init__(self, command: Command) -> None: ...
+
+class Router:
+    def __init__(self, owners: Sequence[int]) -> None: ...
+    def load(self, owners: Sequence[int]) -> None: ...
+    def move(self, slot: int, node: int) -> None: ...
+    def split(
+        self, chunk: Chunk, command: Command, positions: Iterable[int] | None = None
+    ) -> dict[int, Chunk]: ...
+
+class RoutedWriter(BatchWriter):
+    taken: int
+    def __init__(
+        self,
+        items: Any,
+        command: Command,
+        codec: ValueCodec,
+        router: Router,
+        *,
+        max_items: int,
+        max_bytes: int,
+        encoding: str = "utf-8",
+        errors: str = "strict",
+        found: dict[Any, Any] | None = None,
+        default: Any = None,
+    ) -> None: ...
+    def advance(self, most: int) -> int: ...
+    def take(self, node: int) -> tuple[Chunk, int] | None: ...
+    def begun(self) -> list[tuple[int, int]]: ...
+    def recycle(self, chunk: Chunk) -> None: ...

@@ -1,0 +1,55 @@
+# cython: language_level=3
+"""Hash slots of Redis Cluster (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/)."""
+
+from libc.stdint cimport uint16_t, uint8_t
+from libc.string cimport memchr
+
+cdef uint16_t[2][256] TABLES
+
+
+cdef void make_tables() noexcept:
+    """CRC-16/XMODEM: polynomial 0x1021, from 0, nothing reflected; of one byte, and of one byte before a zero."""
+    cdef int byte, bit
+    cdef uint16_t crc
+    for byte in range(256):
+        crc = <uint16_t>(byte << 8)
+        for bit in range(8):
+            crc = <uint16_t>(crc << 1) ^ (0x1021 if crc & 0x8000 else 0)
+        TABLES[0][byte] = crc
+    for byte in range(256):
+        crc = TABLES[0][byte]
+        TABLES[1][byte] = <uint16_t>(crc << 8) ^ TABLES[0][crc >> 8]
+
+
+make_tables()
+
+
+cdef uint16_t crc16(const uint8_t* data, Py_ssize_t size) noexcept nogil:
+    cdef uint16_t crc = 0
+    cdef Py_ssize_t i = 0
+    while i + 1 < size:
+        # Two bytes at once: the two look-ups do not wait for each other.
+        crc ^= <uint16_t>((data[i] << 8) | data[i + 1])
+        crc = TABLES[1][crc >> 8] ^ TABLES[0][crc & 0xFF]
+        i += 2
+    if i < size:
+        crc = <uint16_t>(crc << 8) ^ TABLES[0][(crc >> 8) ^ data[i]]
+    return crc
+
+
+cdef int slot_of(const char* key, Py_ssize_t size) noexcept nogil:
+    """The slot of a key. Where the key holds {tag}, not empty, the first one alone counts."""
+    cdef const char* opening = <const char*>memchr(key, c'{', size)
+    cdef const char* closing
+    if opening != NULL:
+        closing = <const char*>memchr(opening + 1, c'}', size - (opening + 1 - key))
+        if closing != NULL and closing > opening + 1:
+            return crc16(<const uint8_t*>opening + 1, closing - opening - 1) % SLOTS
+    return crc16(<const uint8_t*>key, size) % SLOTS
+
+
+def key_slot(const unsigned char[::1] key):
+    """The hash slot of a key's bytes, 0 to 16383, as CLUSTER KEYSLOT has it."""
+    if key.shape[0] == 0:
+        return 0
+    return slot_of(<const char*>&key[0], key.shape[0])
