@@ -8,6 +8,7 @@ buffer can fill up for good. Any other connection is used through its public met
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import logging
 import select
@@ -33,8 +34,7 @@ _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 # Before redis-py 5.3 a pool asks for the name of the command; since then it warns when given one.
 _takes_name = (
-    inspect.signature(ConnectionPool.get_connection).parameters["command_name"].default
-    is inspect.Parameter.empty
+    inspect.signature(ConnectionPool.get_connection).parameters["command_name"].default is inspect.Parameter.empty
 )
 GET_CONNECTION_ARGUMENTS = ("MSET",) if _takes_name else ()
 
@@ -209,6 +209,18 @@ def _is_sentinel_master(connection: Any) -> bool:
     return isinstance(connection, SentinelManagedConnection) and bool(connection.connection_pool.is_master)
 
 
+def _without_cache(connection: Any) -> Any:
+    """The connection under redis-py's client-side cache, which nothing of a batch goes through: the proxy before
+    it would take our replies for those of the command it saw last. It still hears of what became invalid."""
+    inner = getattr(connection, "_conn", None)
+    if not isinstance(inner, AbstractConnection):
+        return connection
+    # What became invalid meanwhile. Left in the parser, each message would cost a level of recursion.
+    while inner.can_read(timeout=0):
+        inner.read_response(push_request=True)
+    return inner
+
+
 def _is_known(connection: Any) -> bool:
     """Whether this is a connection whose socket may be used: redis-py's own reading and writing, nothing
     received that redis-py's parser holds back."""
@@ -334,9 +346,10 @@ class Lease:
     def _channel(self) -> Any:
         self.connection.connect()
         self.connection.check_health()
-        if _is_known(self.connection):
-            return SocketChannel(self.connection, self._max_value_size)
-        return PublicChannel(self.connection)
+        connection = _without_cache(self.connection)
+        if _is_known(connection):
+            return SocketChannel(connection, self._max_value_size)
+        return PublicChannel(connection)
 
     def ask(self, *command: str) -> Any:
         """One command and its reply, as the connection's own methods send and read them.
@@ -344,6 +357,10 @@ class Lease:
         Raises:
             redis.exceptions.ResponseError: the server refused it.
         """
+        ask = functools.partial(self._ask, command)
+        return self.connection.retry.call_with_retry(ask, lambda error: self.connection.disconnect())
+
+    def _ask(self, command: tuple[str, ...]) -> Any:
         try:
             self.connection.send_command(*command)
             return self.connection.read_response(disable_decoding=True)
