@@ -275,6 +275,12 @@ class FastBatch(Plans):
                 borrowed.run(flight)
         read_ended(flight, on_error)
 
+    def batch_get_table(self, keys: Iterable[Key], *, schema: Any = None, key: str | None = None) -> Any:
+        """Reads maps as the rows of a pyarrow.Table, see redis_fastbatch.table_read.get_table()."""
+        from redis_fastbatch.table_read import get_table
+
+        return get_table(self, keys, schema=schema, key=key)
+
     def batch_delete(self, keys: Iterable[Key]) -> int:
         """Deletes keys by UNLINK: the server frees their memory in the background.
 

@@ -110,12 +110,13 @@ def set_table(
     report = BatchReport()
     checked_on_error(on_error)
     row_codec, tag = _row_format(batch, codec)
-    # TableWriter reads the schema: what is wrong with it shows before a connection is borrowed.
-    writer = TableWriter(
+    # It reads the schema: what is wrong with it shows before a connection is borrowed. To a flight it is what a
+    # BatchWriter is.
+    writer: Any = TableWriter(
         ArrowStream(table),
         options.single(),
         columns=None if columns is None else _names(columns),
-        key=_key_parts(batch, key, prefix, table),
+        key=_key_parts(batch, key, prefix),
         tag=tag,
         row_codec=row_codec.loads,
         max_items=checked_chunk_size(chunk_size),
@@ -172,7 +173,8 @@ def arrow_default(value: Any) -> Any:
     """
     if isinstance(value, datetime.datetime) and value.tzinfo is not None:
         # Not a datetime itself, whose bytes the codec knows: pandas' Timestamp, which has nanoseconds.
-        return msgpack.Timestamp(*divmod(value.as_unit("ns").value, 10**9))  # type: ignore[attr-defined]
+        stamp: Any = value
+        return msgpack.Timestamp(*divmod(stamp.as_unit("ns").value, 10**9))
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
     if isinstance(value, datetime.timedelta):
@@ -219,11 +221,11 @@ def _names(columns: Iterable[str]) -> list[str]:
     return list(columns)
 
 
-def _key_parts(batch: FastBatch, key: str, prefix: str | bytes, table: Any) -> list[str | bytes]:
+def _key_parts(batch: FastBatch, key: str, prefix: str | bytes) -> list[str | bytes]:
     """What a key is made of: bytes as they are, and names of columns."""
     if not isinstance(key, str):
         raise TypeError(f"key is a column's name or a template, not {key!r}")
-    encoder: Any = batch.client.get_encoder()  # type: ignore[no-untyped-call]
+    encoder: Any = batch.client.get_encoder()
     parts: list[str | bytes] = [encoder.encode(prefix)] if prefix else []
     if "{" not in key:
         return [*parts, key]
