@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import logging
 import time
@@ -463,6 +464,10 @@ class AsyncLease:
         Raises:
             redis.exceptions.ResponseError: the server refused it.
         """
+        ask = functools.partial(self._ask, command)
+        return await self.connection.retry.call_with_retry(ask, self._disconnect)
+
+    async def _ask(self, command: tuple[str, ...]) -> Any:
         try:
             await self.connection.send_command(*command)
             return await self.connection.read_response(disable_decoding=True)

@@ -183,6 +183,7 @@ class WriteFlight:
         self.report = report
         self._writer = writer
         self._single = single
+        self._conditional = b"NX" in single.tail or b"XX" in single.tail
         self._on_failure = on_error if callable(on_error) else None
         self._atomic = atomic
         self._window = window
@@ -422,7 +423,7 @@ class WriteFlight:
         written = chunk.count
         for index, reply in others:
             written -= 1
-            if reply is None:
+            if reply is None and self._conditional:
                 self.report.add_skipped(chunk.keys[index])
             elif isinstance(reply, Exception):
                 self._fail(chunk.keys[index], chunk.values[index], reply)
@@ -755,9 +756,9 @@ class CountFlight(ReadFlight):
     def take_reply(self, reply: Any) -> None:
         if isinstance(reply, Exception):
             self._refuse(reply)
-        elif isinstance(reply, int):
+        elif type(reply) is int and 0 <= reply <= self._flying[0].chunk.count:
             self.total += reply
             self.settled += 1
             self._flying.popleft()
         else:
-            raise InvalidResponse(f"a number expected, found {reply!r:.80}")
+            raise InvalidResponse(f"a number of keys expected, found {reply!r:.80}")

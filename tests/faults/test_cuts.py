@@ -150,3 +150,17 @@ def test_cut_again_while_connecting_anew(ready: Bench, operation: Operation, kin
         ready.proxy.clear()
         check_written(ready, operation, keys, told)
         ready.check_connection()
+
+
+@pytest.mark.parametrize("operation", [WRITES[1]], ids=str)
+@KINDS
+def test_cut_while_the_server_is_asked_what_it_has(
+    operation: Operation, valkey: EmbeddedServer, kind: str
+) -> None:
+    for place in (0, 10, 40):
+        with bench(valkey, kind=kind, retries=1) as new:
+            keys = new.keys(SMALL)
+            new.inject(Fault(TO_CLIENT, after_bytes=place, then=Then.CUT))
+            told = write(new, operation, keys)
+            check_written(new, operation, keys, told)
+            assert told.report.written == SMALL
