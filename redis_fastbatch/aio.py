@@ -26,6 +26,7 @@ from redis_fastbatch.plans import (
     Key,
     Plans,
     checked_chunk_size,
+    empty_result,
     logger,
     parts_of,
     progress_of,
@@ -217,7 +218,7 @@ class AsyncFastBatch(Plans):
         Raises:
             As FastBatch.batch_get() does.
         """
-        found: dict[Key, Any] = {}
+        found = empty_result(keys)
         await self._read(keys, found, default, on_error, COMMAND_ITEMS)
         return found
 

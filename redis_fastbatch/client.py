@@ -21,6 +21,7 @@ from redis_fastbatch.plans import (
     Key,
     Plans,
     checked_chunk_size,
+    empty_result,
     parts_of,
     progress_of,
     raise_failures,
@@ -223,7 +224,7 @@ class FastBatch(Plans):
         """
         check_workers(workers)
         if workers == 1:
-            found: dict[Key, Any] = {}
+            found = empty_result(keys)
             self._read(keys, found, default, on_error, COMMAND_ITEMS)
             return found
         on_error = one_at_a_time(on_error)

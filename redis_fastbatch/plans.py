@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from operator import length_hint
 from typing import Any, TypeAlias
 
 from redis_fastbatch import gcpause, strategy
+from redis_fastbatch._core.replies import new_dict
 from redis_fastbatch._core.resp import BatchWriter, Command
 from redis_fastbatch.codecs import AnyCodec, resolve
 from redis_fastbatch.errors import BatchError
@@ -28,6 +29,9 @@ logger = logging.getLogger("redis_fastbatch")
 
 Key: TypeAlias = Any
 Found: TypeAlias = "dict[Key, Any] | list[tuple[Key, Any]]"
+
+LARGEST_PRESIZED = 10_000_000
+"""Keys that a result has room for from its beginning; it grows beyond as it is filled."""
 
 ITER_ROUND = 4000
 """Keys that batch_get_iter() reads at a time by default; fewer where their values are large."""
@@ -148,6 +152,11 @@ def parts_of(some: list[Key]) -> Iterator[Iterator[Key]]:
 def progress_of(items: Any, progress: bool | ProgressCallback | None) -> Progress | None:
     """What hears of the progress of a batch of these items."""
     return make_progress(progress, len(items) if isinstance(items, Mapping) else None)
+
+
+def empty_result(keys: Any) -> dict[Key, Any]:
+    """A dict for the values of these keys."""
+    return new_dict(min(len(keys), LARGEST_PRESIZED)) if isinstance(keys, Sized) else {}
 
 
 def wants_msetex(options: SetOptions) -> bool:

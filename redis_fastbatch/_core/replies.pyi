@@ -5,6 +5,8 @@ from redis_fastbatch._core.codec import ValueCodec
 
 class ErrorReply(Exception): ...
 
+def new_dict(size: int) -> dict[Any, Any]: ...
+
 class ReplyReader(ReceiveBuffer):
     pushes: list[Any]
     elements: int
