@@ -112,3 +112,11 @@ def resolve(codec: AnyCodec) -> ValueCodec:
     if isinstance(codec, Codec):
         return PythonCodec(codec.dumps, codec.loads)
     raise TypeError(f"a codec is a name or has dumps() and loads(); a {type(codec).__name__} is neither")
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("ToolkitCodec", "ToolkitMsgpackCodec"):
+        from redis_fastbatch._core import toolkit_json
+
+        return getattr(toolkit_json, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
