@@ -47,6 +47,7 @@ class Subscriber:
         self._handle = handle
         self._options = options
         self._name = name
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._confirmed: set[str] = set()
         self._confirmation = threading.Condition()
@@ -58,13 +59,14 @@ class Subscriber:
 
     def start(self) -> None:
         """Starts the thread, if it does not run."""
-        if self.alive and not self._stop.is_set():
-            return
-        self.wanted = True
-        # Each thread has a stop sign of its own: one that is slow to end does not come to life again.
-        self._stop = threading.Event()
-        self.thread = threading.Thread(target=self._run, args=(self._stop,), daemon=True, name=self._name)
-        self.thread.start()
+        with self._lock:
+            if self.alive and not self._stop.is_set():
+                return
+            self.wanted = True
+            # Each thread has a stop sign of its own: one that is slow to end does not come to life again.
+            self._stop = threading.Event()
+            self.thread = threading.Thread(target=self._run, args=(self._stop,), daemon=True, name=self._name)
+            self.thread.start()
 
     def stop(self) -> None:
         """Ends the thread, and waits for that as long as the options say."""
@@ -85,7 +87,7 @@ class Subscriber:
             return self._confirmation.wait_for(lambda: channel in self._confirmed, CONFIRM_SECONDS)
 
     def _run(self, stop: threading.Event) -> None:
-        while not stop.is_set() and self.wanted and self._channels:
+        while self._goes_on(stop):
             try:
                 with contextlib.closing(self._client().pubsub()) as pubsub:
                     self._listen(pubsub, stop)
@@ -98,6 +100,13 @@ class Subscriber:
             finally:
                 with self._confirmation:
                     self._confirmed.clear()
+
+    def _goes_on(self, stop: threading.Event) -> bool:
+        """False when the thread is to end; a start() from then on makes another."""
+        with self._lock:
+            if not self.wanted or not self._channels:
+                stop.set()
+            return not stop.is_set()
 
     def _listen(self, pubsub: Any, stop: threading.Event) -> None:
         subscribed: set[str] = set()

@@ -177,7 +177,7 @@ class RedisToolkit:
             raise ValidationError(_key_too_long(name, opts))
         try:
             data = self._codec.dumps(value)
-        except EncodeError as error:
+        except Exception as error:
             raise _not_serialized(error, name, value) from error
         if opts.enable_validation and len(data) > opts.max_value_size:
             raise ValidationError(
@@ -514,8 +514,9 @@ def _key_too_long(key: Any, opts: RedisOptions) -> str:
     return f"a key of {len(key)} characters; max_key_length is {opts.max_key_length}"
 
 
-def _not_serialized(error: EncodeError, key: Any, value: Any) -> SerializationError:
-    return SerializationError(f"key {key!r}: {error.reason}", value, error.__cause__ or error)
+def _not_serialized(error: Exception, key: Any, value: Any) -> SerializationError:
+    reason = error.reason if isinstance(error, EncodeError) else f"{type(error).__name__}: {error}"
+    return SerializationError(f"key {key!r}: {reason}", value, error.__cause__ or error)
 
 
 def _batch_failure(report: BatchReport, mapping: Mapping[str, Any]) -> RedisToolkitError:
