@@ -161,7 +161,7 @@ class FastBatch(Plans):
                 some,
                 options,
                 part,
-                msetex=wants_msetex(options) and has_msetex(borrowed),
+                msetex=wants_msetex(options, self._client) and has_msetex(borrowed),
                 chunk_size=chunk_size,
                 progress=progress,
                 on_error=on_error,
@@ -300,7 +300,8 @@ class FastBatch(Plans):
             borrowed.run(flight)
         if flight.error is not None:
             raise flight.error
-        return flight.total
+        total: int = flight.total
+        return total
 
     def scan(self, match: str | bytes | None = None, count: int = 1000) -> Iterator[Key]:
         """Iterates over the server's keys, as redis.Redis.scan_iter() does.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from operator import length_hint
@@ -24,6 +25,7 @@ from redis_fastbatch.flight import (
 from redis_fastbatch.pacing import ROUND_BYTES, ValueSizes
 from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback, make_progress
 from redis_fastbatch.strategy import SetOptions
+from redis_fastbatch.transport import is_cluster
 
 logger = logging.getLogger("redis_fastbatch")
 
@@ -90,23 +92,32 @@ class Plans:
         on_error: OnError,
         on_chunk: OnChunk | None = None,
     ) -> WriteFlight:
+        size = NO_LIMIT if options.atomic else checked_chunk_size(chunk_size)
+        books: dict[str, Any] = {
+            "report": report,
+            "on_error": checked_on_error(on_error),
+            "repeatable": options.repeatable,
+            "progress": progress,
+            "on_chunk": on_chunk,
+        }
+        if is_cluster(self._client):
+            return self._cluster.write_flight(items, options, size, books)  # type: ignore[no-any-return]
         pool = self._client.connection_pool
         return WriteFlight(
             self._writer(
-                items,
-                options.command(msetex=msetex),
-                NO_LIMIT if options.atomic else checked_chunk_size(chunk_size),
-                NO_LIMIT if options.atomic else COMMAND_BYTES,
+                items, options.command(msetex=msetex), size, NO_LIMIT if options.atomic else COMMAND_BYTES
             ),
             options.single(),
-            report,
-            on_error=checked_on_error(on_error),
-            repeatable=options.repeatable,
             atomic=options.atomic,
-            progress=progress,
-            on_chunk=on_chunk,
             on_msetex_lost=lambda: strategy.capabilities.remember_msetex(pool, False),
+            **books,
         )
+
+    @functools.cached_property
+    def _cluster(self) -> Any:
+        from redis_fastbatch.cluster_plans import ClusterPlans
+
+        return ClusterPlans(self._client, self._codec)
 
     def _read_flight(
         self,
@@ -119,19 +130,22 @@ class Plans:
         sizes: ValueSizes | None = None,
     ) -> ReadFlight:
         """`sizes`, learned from one round to the next, are given where memory is to be bounded by rounds."""
-        return ReadFlight(
-            self._writer(keys, strategy.MGET, limit, COMMAND_BYTES),
-            self._codec,
-            out,
-            default=default,
-            on_error=checked_on_error(on_error),
-            limit=limit,
-            pause=pause,
-            sizes=sizes,
-            budget=NO_LIMIT if sizes is None else ROUND_BYTES,
-        )
+        ways: dict[str, Any] = {
+            "default": default,
+            "on_error": checked_on_error(on_error),
+            "limit": limit,
+            "pause": pause,
+            "sizes": sizes,
+            "budget": NO_LIMIT if sizes is None else ROUND_BYTES,
+        }
+        if is_cluster(self._client):
+            return self._cluster.read_flight(keys, out, ways)  # type: ignore[no-any-return]
+        return ReadFlight(self._writer(keys, strategy.MGET, limit, COMMAND_BYTES), self._codec, out, **ways)
 
-    def _count_flight(self, keys: Any) -> CountFlight:
+    def _count_flight(self, keys: Any) -> Any:
+        """A CountFlight, or what is one over a cluster."""
+        if is_cluster(self._client):
+            return self._cluster.count_flight(keys)
         return CountFlight(self._writer(keys, strategy.UNLINK, COMMAND_ITEMS, COMMAND_BYTES))
 
 
@@ -159,9 +173,12 @@ def empty_result(keys: Any) -> dict[Key, Any]:
     return new_dict(min(len(keys), LARGEST_PRESIZED)) if isinstance(keys, Sized) else {}
 
 
-def wants_msetex(options: SetOptions) -> bool:
-    """Whether MSETEX would carry these options, so that it matters whether the server has it."""
-    return bool(options.expiry()) and not options.conditional
+def wants_msetex(options: SetOptions, client: Any = None) -> bool:
+    """Whether MSETEX would carry these options, so that it matters whether the server has it.
+
+    Over a cluster it would not: the keys of one command would have to share a slot.
+    """
+    return bool(options.expiry()) and not options.conditional and not is_cluster(client)
 
 
 def raise_failures(report: BatchReport, on_error: OnError) -> None:

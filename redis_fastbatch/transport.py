@@ -34,7 +34,8 @@ _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 # Before redis-py 5.3 a pool asks for the name of the command; since then it warns when given one.
 _takes_name = (
-    inspect.signature(ConnectionPool.get_connection).parameters["command_name"].default is inspect.Parameter.empty
+    inspect.signature(ConnectionPool.get_connection).parameters["command_name"].default
+    is inspect.Parameter.empty
 )
 GET_CONNECTION_ARGUMENTS = ("MSET",) if _takes_name else ()
 
@@ -88,6 +89,16 @@ class SocketChannel:
                 except OSError as error:
                     raise self._lost("writing to", error) from error
         flight.finished(chunk)
+
+    def send_some(self, chunk: Chunk, sent: int) -> int:
+        """Sends what the socket takes of a chunk whose first `sent` bytes have left; returns how much it took."""
+        with memoryview(chunk) as view:
+            try:
+                return self._socket.send(view[sent:])
+            except _WOULD_BLOCK:
+                return 0
+            except OSError as error:
+                raise self._lost("writing to", error) from error
 
     def _wait_to_send(self, reason: OSError) -> None:
         readable, _ = self._wait(write=not isinstance(reason, ssl.SSLWantReadError))
@@ -203,6 +214,34 @@ def _wait_for(sock: socket.socket, write: bool, timeout: float | None) -> tuple[
         # An error or hang-up shows when the socket is read.
         return bool(event & ~select.POLLOUT), bool(event & select.POLLOUT)
     return False, False
+
+
+def wait_for_any(channels: list[tuple[SocketChannel, bool]], timeout: float | None) -> list[SocketChannel]:
+    """Waits until something happens on one of several channels, for `timeout` seconds at most.
+
+    Args:
+        channels: each with whether it waits to be written.
+        timeout: None for no limit.
+
+    Returns:
+        Those that can be read.
+    """
+    by_socket = {channel._socket: channel for channel, _ in channels}
+    pending = [one for sock, one in by_socket.items() if isinstance(sock, ssl.SSLSocket) and sock.pending()]
+    if pending:
+        return pending
+    if not hasattr(select, "poll"):
+        writing = [channel._socket for channel, write in channels if write]
+        readable, _, _ = select.select(list(by_socket), writing, [], timeout)
+        return [by_socket[sock] for sock in readable]
+    poller = select.poll()
+    by_number = {}
+    for channel, write in channels:
+        by_number[channel._socket.fileno()] = channel
+        poller.register(channel._socket, select.POLLIN | (select.POLLOUT if write else 0))
+    events = poller.poll(None if timeout is None else timeout * 1000)
+    # An error or hang-up shows when the socket is read.
+    return [by_number[number] for number, event in events if event & ~select.POLLOUT]
 
 
 def _is_sentinel_master(connection: Any) -> bool:
@@ -332,7 +371,7 @@ class Lease:
                 raise final from final.__cause__
 
     def _pump(self, flight: Flight) -> None:
-        with self._channel() as channel:
+        with self.channel() as channel:
             while not flight.done:
                 chunk = flight.next_chunk()
                 if chunk is not None:
@@ -343,7 +382,8 @@ class Lease:
                     channel.receive(flight)
             channel.finish()
 
-    def _channel(self) -> Any:
+    def channel(self) -> Any:
+        """The connection, connected, as a flight uses it; a context manager."""
         self.connection.connect()
         self.connection.check_health()
         connection = _without_cache(self.connection)
@@ -372,9 +412,22 @@ class Lease:
             raise
 
 
+def is_cluster(client: Any) -> bool:
+    """Whether this is a client of a cluster, synchronous or asyncio."""
+    return hasattr(client, "nodes_manager")
+
+
 @contextlib.contextmanager
 def lease(client: Any, max_value_size: int = 0) -> Iterator[Lease]:
-    """Borrows a connection of the client's pool, or the one connection of a single-connection client."""
+    """Borrows a connection of the client's pool, or the one connection of a single-connection client.
+
+    For a RedisCluster it gives a ClusterLease, which borrows of each node what it needs.
+    """
+    if is_cluster(client):
+        from redis_fastbatch.cluster import ClusterLease
+
+        yield ClusterLease(client, max_value_size)  # type: ignore[misc]
+        return
     if client.connection is not None:
         lock = getattr(client, "single_connection_lock", None) or contextlib.nullcontext()
         with lock:

@@ -25,6 +25,7 @@ cdef class RoutedWriter(BatchWriter):
     cdef Chunk target        # of the item being encoded
     cdef dict found
     cdef object default
+    cdef list order
     cdef readonly Py_ssize_t taken
 
     cdef Py_ssize_t spread(self, Py_ssize_t stop) except -2

@@ -33,6 +33,16 @@ cdef class AskingCommand(Command):
         self.prefix = ASKING + self.prefix
 
 
+def slot_of_key(key, str encoding, str errors):
+    """The slot of a key of any kind.
+
+    Raises:
+        EncodeError: it is of a kind that no key is of.
+    """
+    cdef bytes wire_key = key_bytes(key, encoding, errors)
+    return slot_of(PyBytes_AS_STRING(wire_key), PyBytes_GET_SIZE(wire_key))
+
+
 cdef class Router:
     """A table of the nodes, by number, that have the slots.
 
@@ -53,6 +63,12 @@ cdef class Router:
 
     cdef int node_of(self, const char* key, Py_ssize_t size) noexcept:
         return self.owners[slot_of(key, size)]
+
+    def owner(self, Py_ssize_t slot):
+        """The number of the node that has a slot."""
+        if not 0 <= slot < SLOTS:
+            raise ValueError(f"no slot {slot}")
+        return self.owners[slot]
 
     def move(self, Py_ssize_t slot, short node):
         """A slot has another node now."""
@@ -110,6 +126,7 @@ cdef class RoutedWriter(BatchWriter):
         router: says which node has which slot.
         found: where given, each key that is taken gets `default` in it, unless it has a value: so that its
             order is that of the input.
+        order: where given, each key that is taken is appended to it.
 
     Attributes:
         taken: items taken from the input, those included that could not be encoded.
@@ -128,6 +145,7 @@ cdef class RoutedWriter(BatchWriter):
         str errors="strict",
         dict found=None,
         default=None,
+        list order=None,
     ):
         BatchWriter.__init__(
             self, items, command, codec, max_items=max_items, max_bytes=max_bytes, encoding=encoding, errors=errors
@@ -135,6 +153,7 @@ cdef class RoutedWriter(BatchWriter):
         self.router = router
         self.found = found
         self.default = default
+        self.order = order
         self.filling = []
         self.positions = []
         self.spare = []
@@ -199,6 +218,8 @@ cdef class RoutedWriter(BatchWriter):
             chunk.items += 1
             if self.found is not None:
                 PyDict_SetDefault(self.found, key, self.default)
+            if self.order is not None:
+                self.order.append(key)
             if chunk.items >= self.max_items or chunk.end - chunk.start >= self.max_bytes:
                 return node
         return -1

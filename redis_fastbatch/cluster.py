@@ -1,0 +1,329 @@
+"""Carries out batches over a cluster from one thread, all nodes at the same time.
+
+The connections are those of redis-py's RedisCluster: a pool for each node, made and refreshed by it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    AuthorizationError,
+    ConnectionError,
+    MaxConnectionsError,
+    MovedError,
+    RedisClusterException,
+    RedisError,
+    TimeoutError,
+)
+
+from redis_fastbatch._core.resp import Chunk
+from redis_fastbatch._core.routed import slot_of_key
+from redis_fastbatch.cluster_flight import DETOURS, FIRST_DELAY, MAX_DELAY, PATIENCE, ClusterBatch, NodeFlight
+from redis_fastbatch.errors import EncodeError
+from redis_fastbatch.flight import WriteFlight, _Flying
+from redis_fastbatch.topology import Topology, topology_of
+from redis_fastbatch.transport import SocketChannel, lease, wait_for_any
+
+logger = logging.getLogger("redis_fastbatch")
+
+REFRESH_SECONDS = 0.5
+"""A cluster's view of its slots is refreshed once in that time at most: single redirections say enough."""
+
+# No other node would make these good.
+FINAL = (AuthenticationError, AuthorizationError, MaxConnectionsError)
+
+
+def patience_of(cluster: Any) -> float:
+    """Seconds for which a batch waits for a cluster to become sound: none where its client never retries."""
+    retry = getattr(cluster, "retry", None)
+    retries = getattr(retry, "_retries", None)
+    if retries is None:
+        retries = getattr(cluster, "cluster_error_retry_attempts", 1)
+    return PATIENCE if retries else 0.0
+
+
+class Link:
+    """A node's connection while a batch uses it.
+
+    Args:
+        flight: what the batch has for the node.
+        client: redis-py's client of the node.
+        max_value_size: as FastBatch takes it.
+    """
+
+    def __init__(self, flight: NodeFlight, client: Any, max_value_size: int) -> None:
+        self.flight = flight
+        self._stack = ExitStack()
+        self._out: Chunk | None = None
+        self._sent = 0
+        self._active = time.monotonic()
+        with ExitStack() as opening:
+            self._lease = opening.enter_context(lease(client, max_value_size))
+            self.channel = opening.enter_context(self._lease.channel())
+            self._stack = opening.pop_all()
+
+    @property
+    def blocked(self) -> bool:
+        """A chunk has left in part."""
+        return self._out is not None
+
+    @property
+    def deadline(self) -> float | None:
+        """When the node has kept silent for too long."""
+        timeout = self._lease.connection.socket_timeout
+        return None if timeout is None or not self.flight.in_flight else self._active + timeout
+
+    def advance(self) -> bool:
+        """Sends what can be sent of a chunk without waiting; False when nothing can."""
+        if self._out is None:
+            chunk = self.flight.next_chunk()
+            if chunk is None:
+                return False
+            if not self.flight.in_flight:
+                self._active = time.monotonic()
+            if not isinstance(self.channel, SocketChannel):
+                self.channel.send(chunk, self.flight)
+                return True
+            self.flight.started(chunk)
+            self._out, self._sent = chunk, 0
+        some: int = self.channel.send_some(self._out, self._sent)
+        self._sent += some
+        if self._sent == len(self._out):
+            self.flight.finished(self._out)
+            self._out = None
+        return some > 0
+
+    def receive(self) -> None:
+        """Lets the flight take what has arrived."""
+        self._active = time.monotonic()
+        if isinstance(self.channel, SocketChannel):
+            self.channel.receive_arrived(self.flight)
+        elif self.flight.in_flight:
+            self.channel.receive(self.flight)
+
+    def expire(self) -> None:
+        """Raises TimeoutError when the node has kept silent for too long."""
+        deadline = self.deadline
+        if deadline is not None and time.monotonic() >= deadline:
+            timeout = self._lease.connection.socket_timeout
+            raise TimeoutError(f"no answer from the server within socket_timeout, {timeout} seconds")
+
+    def give_back(self) -> None:
+        """All is answered: the connection goes back to its pool as it was."""
+        with self._stack:
+            try:
+                self.channel.finish()
+            except BaseException:
+                self._lease.connection.disconnect()
+                raise
+
+    def drop(self) -> None:
+        """The connection is closed."""
+        with self._stack:
+            self._lease.connection.disconnect()
+
+
+class ClusterLease:
+    """What lease() gives for a RedisCluster: carries out flights over its nodes.
+
+    Args:
+        client: the RedisCluster.
+        max_value_size: as FastBatch takes it.
+    """
+
+    def __init__(self, client: Any, max_value_size: int = 0) -> None:
+        self.client = client
+        self._max_value_size = max_value_size
+        self._links: dict[int, Link] = {}
+        self._refreshed = 0.0
+
+    def run(self, flight: Any) -> None:
+        """Carries out a flight: a ClusterBatch over all nodes, one of a single slot over the node that has it.
+
+        Raises:
+            redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: a node was lost, and nobody took its
+                slots over in time.
+        """
+        if isinstance(flight, OneSlotWrite):
+            self._run_on_one(flight)
+            return
+        try:
+            while not flight.done:
+                self._round(flight)
+            while self._links:
+                self._links.popitem()[1].give_back()
+        except BaseException as error:
+            while self._links:
+                link = self._links.popitem()[1]
+                with contextlib.suppress(RedisError, OSError):
+                    link.drop() if link.flight.in_flight else link.give_back()
+            flight.abandon(error)
+            raise
+        if flight.stale:
+            self._refresh(flight.topology)
+        flight.completed()
+
+    def _round(self, batch: ClusterBatch) -> None:
+        moved = False
+        for node in list(batch.nodes):
+            if node.held_until is None:
+                moved |= self._attempt(batch, node, self._advance)
+        wake = batch.wake()
+        if wake is not None and time.monotonic() >= wake:
+            self._refresh(batch.topology)
+            batch.revive()
+            moved = True
+        if not moved and not batch.done:
+            self._wait(batch, wake)
+
+    def _attempt(self, batch: ClusterBatch, node: NodeFlight, step: Any) -> bool:
+        """A step that may lose the node's connection."""
+        try:
+            return bool(step(node))
+        except FINAL:
+            raise
+        except (ConnectionError, TimeoutError, OSError) as error:
+            logger.debug("node %s was lost: %s", node.node.name, error)
+            link = self._links.pop(node.number, None)
+            if link is not None:
+                link.drop()
+            batch.lost(node, error)
+            return True
+
+    def _advance(self, node: NodeFlight) -> bool:
+        link = self._links.get(node.number)
+        if link is None:
+            if node.next_chunk() is None:
+                return False
+            client = self.client.get_redis_connection(node.node)
+            link = self._links[node.number] = Link(node, client, self._max_value_size)
+        return link.advance()
+
+    def _wait(self, batch: ClusterBatch, wake: float | None) -> None:
+        """Waits until a node can be read or written, or has kept silent for too long, or it is time to wake."""
+        links = [link for link in self._links.values() if link.flight.in_flight or link.blocked]
+        public = [link for link in links if not isinstance(link.channel, SocketChannel)]
+        if public:
+            # Nothing tells when such a connection can be read: it is read until it has answered.
+            for link in public:
+                self._attempt(batch, link.flight, lambda node, link=link: link.receive())
+            return
+        times = [when for when in (wake, *(link.deadline for link in links)) if when is not None]
+        timeout = max(0.0, min(times) - time.monotonic()) if times else None
+        readable = wait_for_any([(link.channel, link.blocked) for link in links], timeout)
+        for link in links:
+            step = link.receive if link.channel in readable else link.expire
+            self._attempt(batch, link.flight, lambda node, step=step: step())
+
+    def _refresh(self, topology: Topology) -> None:
+        """Has the cluster's client ask again who has which slot."""
+        if time.monotonic() - self._refreshed < REFRESH_SECONDS:
+            return
+        try:
+            self.client.nodes_manager.initialize()
+        except (RedisError, RedisClusterException, OSError) as error:
+            logger.debug("the cluster cannot be asked for its slots: %s", error)
+        self._refreshed = time.monotonic()
+        topology.renew()
+
+    def _run_on_one(self, flight: OneSlotWrite) -> None:
+        topology = topology_of(self.client)
+        deadline = time.monotonic() + patience_of(self.client)
+        delay = FIRST_DELAY
+        while True:
+            node = topology.nodes[topology.router.owner(flight.slot)]
+            try:
+                with lease(self.client.get_redis_connection(node), self._max_value_size) as borrowed:
+                    borrowed.run(flight)
+                return
+            except Redirected as redirected:
+                error = redirected.error
+                if time.monotonic() > deadline:
+                    flight.abandon(error)
+                    raise error from None
+                if isinstance(error, MovedError):
+                    topology.router.move(flight.slot, topology.target(error, node))
+                else:
+                    time.sleep(delay)
+                    delay = min(2 * delay, MAX_DELAY)
+                    self._refresh(topology)
+
+
+class Redirected(Exception):
+    """A node did nothing of an atomic batch, because another one has its slot, or none has for the moment."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class OneSlotWrite(WriteFlight):
+    """An atomic batch, whose keys share a slot.
+
+    Args:
+        slot: theirs.
+        flight: what WriteFlight takes.
+    """
+
+    def __init__(self, slot: int, *arguments: Any, **flight: Any) -> None:
+        super().__init__(*arguments, atomic=True, **flight)
+        self.slot = slot
+
+    def _settle_many(self, flying: _Flying) -> None:
+        _raise_redirection(flying)
+        super()._settle_many(flying)
+
+    def _settle_transaction(self, flying: _Flying) -> None:
+        _raise_redirection(flying)
+        super()._settle_transaction(flying)
+
+    def abandon(self, error: BaseException) -> None:
+        if not isinstance(error, Redirected):
+            super().abandon(error)
+            return
+        # It was refused as a whole, and will be sent once more.
+        while self._flying:
+            self._ready.appendleft(self._flying.pop().again())
+        self._bytes = 0
+
+
+def _raise_redirection(flying: _Flying) -> None:
+    for _, reply in flying.others:
+        if isinstance(reply, (*DETOURS, AskError)):
+            raise Redirected(reply)
+
+
+def one_slot(items: Any, encoding: str, errors: str) -> tuple[list[Any], int]:
+    """The items of an atomic batch, and the slot of all their keys.
+
+    Args:
+        items: a mapping or pairs.
+        encoding, errors: how str keys become bytes.
+
+    Raises:
+        ValueError: keys are of several slots.
+    """
+    pairs = list(items.items() if isinstance(items, Mapping) else items)
+    first: tuple[Any, int] | None = None
+    for pair in pairs:
+        # What is no pair, or has no key, is for the flight to complain of.
+        with contextlib.suppress(EncodeError, TypeError, ValueError):
+            key, _ = pair
+            slot = slot_of_key(key, encoding, errors)
+            first = first or (key, slot)
+            if slot != first[1]:
+                break
+    else:
+        return pairs, first[1] if first else 0
+    raise ValueError(
+        "an atomic batch is one command, and a cluster carries one out only where all keys share a slot: "
+        f"{first[0]!r} is in slot {first[1]}, {key!r} in {slot}; keys with a common {{tag}} share one"
+    )

@@ -1,0 +1,726 @@
+"""What of a batch over a cluster is under way, and what replies and redirections mean. No input or output here.
+
+A batch is one flight to its caller, and one flight for each node to whoever moves the bytes: the sync and the
+asyncio transport carry out each node's as they do that of a single server. What a node refuses because the slot
+is elsewhere goes back to the batch, which hands it to the node that has it.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from redis.exceptions import (
+    AskError,
+    BusyLoadingError,
+    ClusterDownError,
+    InvalidResponse,
+    MasterDownError,
+    MovedError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+
+from redis_fastbatch._core.codec import ValueCodec
+from redis_fastbatch._core.replies import ErrorReply, ReplyReader
+from redis_fastbatch._core.resp import Chunk, Command
+from redis_fastbatch._core.routed import AskingCommand, RoutedWriter
+from redis_fastbatch.flight import (
+    NO_LIMIT,
+    READ_WINDOW,
+    WINDOW_BYTES,
+    WINDOW_CHUNKS,
+    Explain,
+    ReadFlight,
+    WriteFlight,
+    _Flying,
+)
+from redis_fastbatch.pacing import FIRST_KEYS, LINGER, MOST_ITEMS, REPLY_BYTES
+from redis_fastbatch.topology import Topology
+
+PATIENCE = 30.0
+"""Seconds for which an item is tried again and again while the cluster has no node for it: a failover takes
+cluster-node-timeout, 15 s by default, and a little more."""
+
+FIRST_DELAY = 0.05
+"""Seconds to wait after a node was lost, or the cluster was down; doubled each time up to MAX_DELAY."""
+
+MAX_DELAY = 1.0
+
+MAX_HOPS = 16
+"""Redirections in a row after which an item waits before it is tried again."""
+
+QUEUED = 8
+"""Chunks a node that is added to a batch lets pile up, on average, before no more items are taken."""
+
+# The command did nothing, and another node, or the same one later, will carry it out.
+DETOURS = (AskError, MovedError, TryAgainError, ClusterDownError, MasterDownError, BusyLoadingError)
+
+
+class Part(_Flying):
+    """A chunk for one node.
+
+    Attributes:
+        asking: an ASKING goes before each item's command, and has a reply of its own.
+        since: when the first of its items met with trouble; None if none has.
+        hops: how often its items were redirected.
+    """
+
+    __slots__ = ("asking", "hops", "since")
+
+    def __init__(self, chunk: Chunk, position: int) -> None:
+        super().__init__(chunk, position)
+        self.asking = False
+        self.since: float | None = None
+        self.hops = 0
+
+    @property
+    def replies(self) -> int:
+        """Replies the node sends for it."""
+        return self.chunk.count * 2 if self.asking else self.chunk.count
+
+    @property
+    def answered(self) -> int:
+        """Items that have their reply."""
+        return self.done // 2 if self.asking else self.done
+
+    def successor(self, chunk: Chunk, *, asking: bool = False, hop: bool = False) -> Part:
+        """Some of its items, to be sent once more."""
+        part = Part(chunk, self.position)
+        part.asking = asking
+        part.since = time.monotonic() if self.since is None else self.since
+        part.hops = self.hops + hop
+        return part
+
+
+class NodeFlight:
+    """What a batch has for one node: a Flight, whose end is that of the whole batch.
+
+    Attributes:
+        number: of the node in the batch's topology.
+        held_until: the node was lost: nothing is sent to it before that time.
+    """
+
+    def __init__(self, batch: ClusterBatch, number: int) -> None:
+        self.patient = True
+        self.number = number
+        self.pace: int | None = None
+        self.held_until: float | None = None
+        self.losses = 0
+        self.bytes = 0
+        self.ready: deque[Part] = deque()
+        self.flying: deque[Part] = deque()
+        self.repeatable = batch.repeatable
+        self._batch = batch
+
+    @property
+    def node(self) -> Any:
+        """redis-py's node."""
+        return self._batch.topology.nodes[self.number]
+
+    @property
+    def done(self) -> bool:
+        return self._batch.done
+
+    @property
+    def settled(self) -> int:
+        return self._batch.settled
+
+    @property
+    def in_flight(self) -> bool:
+        return bool(self.flying)
+
+    @property
+    def halfway(self) -> bool:
+        if self.held_until is not None or self.ready or self._batch.is_full(self):
+            return False
+        return self._batch.hungry
+
+    @property
+    def dry(self) -> bool:
+        return self._batch.dry
+
+    @property
+    def late(self) -> bool:
+        return False
+
+    def next_chunk(self) -> Chunk | None:
+        if self.held_until is not None or self._batch.is_full(self):
+            return None
+        if not self.ready:
+            self._batch.feed(self)
+        return self.ready[0].chunk if self.ready else None
+
+    def hurry(self) -> None:
+        """The batch sees to slow sources."""
+
+    def started(self, chunk: Chunk) -> None:
+        part = self.ready[0]
+        part.started = time.monotonic()
+        self.flying.append(part)
+        self.ready.popleft()
+        self.bytes += len(chunk)
+        self._batch.leaving(part)
+
+    def finished(self, chunk: Chunk) -> None:
+        self.flying[-1].whole = True
+
+    def take(self, reader: ReplyReader, explain: Explain) -> None:
+        while self.flying:
+            part = self.flying[0]
+            had = len(part.others)
+            self._batch.read(part, reader, self.pace)
+            for i in range(had, len(part.others)):
+                item, reply = part.others[i]
+                if isinstance(reply, ErrorReply):
+                    part.others[i] = item, explain(reply)
+            if part.done < part.replies:
+                return
+            self._land()
+            if self.pace is not None:
+                return
+
+    def take_reply(self, reply: Any) -> None:
+        part = self.flying[0]
+        item, of_item = divmod(part.done, 2) if part.asking else (part.done, 1)
+        part.done += 1
+        if of_item:
+            self._batch.reply(part, item, reply)
+        if part.done == part.replies:
+            self._land()
+
+    def _land(self) -> None:
+        part = self.flying[0]
+        self.held_until, self.losses = None, 0
+        self._batch.land(self, part)
+        self.flying.popleft()
+        self.bytes -= len(part.chunk)
+        self._batch.landed(part)
+
+    def interrupted(self) -> bool:
+        """The batch is told by lost()."""
+        return True
+
+    def abandon(self, error: BaseException) -> None:
+        """The batch is abandoned as a whole."""
+
+
+class ClusterBatch:
+    """What batches of all kinds over a cluster have in common; a kind of flight is mixed in.
+
+    Attributes:
+        topology: the nodes.
+        nodes: a flight for each of them.
+        patience: seconds for which items are tried again; 0 once that was in vain, until something succeeds.
+        stale: a node has redirected: the cluster's own view should be refreshed.
+    """
+
+    repeatable: bool
+    settled: int
+
+    def _begin(self, topology: Topology, command: Command, patience: float) -> None:
+        self.topology = topology
+        self.nodes: list[NodeFlight] = []
+        self.patience = self._patience = patience
+        self.stale = False
+        self.pace: int | None = None
+        self._command = command
+        self._asking = AskingCommand(command)
+        self._parked: list[Part] = []
+        self._parked_until = 0.0
+        self._delay = FIRST_DELAY
+        self._fed = time.monotonic()
+        self._stop: BaseException | None = None
+        self.know_nodes()
+
+    # What kinds of batch differ in.
+
+    @property
+    @abstractmethod
+    def _source(self) -> RoutedWriter:
+        """Encodes the items."""
+
+    @abstractmethod
+    def read(self, part: Part, reader: ReplyReader, pace: int | None) -> None:
+        """Reads what replies to a part have arrived. Noteworthy ones go to its `others`."""
+
+    @abstractmethod
+    def reply(self, part: Part, item: int, reply: Any) -> None:
+        """The reply to an item, read by somebody else: an exception for an error."""
+
+    @abstractmethod
+    def is_full(self, node: NodeFlight) -> bool:
+        """The node has enough to do."""
+
+    @abstractmethod
+    def _settle(self, part: Part, answered: int, final: list[tuple[int, Any]], open_items: int) -> None:
+        """So many items of a part were answered: those in `final` as it says, all others well, but for
+        `open_items`, which are tried again."""
+
+    @abstractmethod
+    def _fail_items(self, part: Part, items: Iterable[int], error: Exception) -> None:
+        """Items are not carried out, or it is not known."""
+
+    @abstractmethod
+    def _unencoded(self) -> None:
+        """Tells of items that could not be encoded."""
+
+    # The flow of items.
+
+    @property
+    def done(self) -> bool:
+        """Everything is sent and settled."""
+        return (
+            self._over
+            and not self._parked
+            and not any(node.flying or node.ready for node in self.nodes)
+            and not self._source.begun()
+        )
+
+    @property
+    def _over(self) -> bool:
+        """No further item is taken."""
+        return self._source.exhausted or self._stop is not None
+
+    @property
+    def dry(self) -> bool:
+        """The source had no item at hand."""
+        return self._source.dry
+
+    def know_nodes(self) -> None:
+        """Makes flights for nodes that were added to the topology."""
+        while len(self.nodes) < len(self.topology.nodes):
+            self.nodes.append(NodeFlight(self, len(self.nodes)))
+
+    @property
+    def _crowded(self) -> bool:
+        return sum(len(node.ready) for node in self.nodes) >= QUEUED * len(self.nodes)
+
+    def feed(self, node: NodeFlight) -> None:
+        """Encodes items until there is a chunk for a node, or enough wait for the others; a slice if paced."""
+        while not node.ready and not self._over and not self._crowded:
+            try:
+                full = self._source.advance(MOST_ITEMS if self.pace is None else self.pace)
+            except BaseException as halt:
+                # Such as Ctrl-C while the source was at work: what it gave before is still carried out.
+                self._stop = halt
+                full = -1
+            if full >= 0:
+                self._queue(full)
+            self._unencoded()
+            now = time.monotonic()
+            if now - self._fed > LINGER:
+                self._flush()
+                self._fed = now
+            if self.pace is not None or self.dry:
+                break
+        if self._over:
+            self._flush()
+
+    @property
+    def hungry(self) -> bool:
+        """feed() would take further items."""
+        return not self._over and not self._crowded
+
+    def _queue(self, number: int) -> None:
+        taken = self._source.take(number)
+        if taken is not None:
+            self.know_nodes()
+            self.nodes[number].ready.append(Part(*taken))
+
+    def _flush(self) -> None:
+        for number, _ in self._source.begun():
+            self._queue(number)
+
+    # Replies.
+
+    def land(self, node: NodeFlight, part: Part) -> None:
+        """A node has answered a part, or as much of it as it ever will."""
+        final: list[tuple[int, Any]] = []
+        detours: list[tuple[int, Exception]] = []
+        for item, reply in part.others:
+            if isinstance(reply, DETOURS) and self._is_tried_again(part):
+                detours.append((item, reply))
+            else:
+                final.append((item, reply))
+        self._settle(part, part.answered, final, len(detours))
+        if len(detours) + len(final) < part.answered:
+            self.patience, self._delay = self._patience, FIRST_DELAY
+        if detours:
+            self._redirect(node, part, detours)
+
+    def _is_tried_again(self, part: Part) -> bool:
+        if part.since is None or time.monotonic() - part.since <= self.patience:
+            return self.patience > 0
+        self.patience = 0.0
+        return False
+
+    def _redirect(self, node: NodeFlight, part: Part, detours: list[tuple[int, Exception]]) -> None:
+        moved: list[int] = []
+        asked: dict[int, list[int]] = {}
+        parked: list[int] = []
+        for item, error in detours:
+            if part.hops >= MAX_HOPS or not isinstance(error, AskError):
+                parked.append(item)
+            elif isinstance(error, MovedError):
+                self.topology.router.move(error.slot_id, self.topology.target(error, node.node))
+                self.stale = True
+                moved.append(item)
+            else:
+                asked.setdefault(self.topology.target(error, node.node), []).append(item)
+        self.know_nodes()
+        if moved:
+            self._reroute(part, moved, hop=True)
+        for number, items in asked.items():
+            chunk = part.chunk.extract(self._asking, items)
+            self.nodes[number].ready.append(part.successor(chunk, asking=True, hop=True))
+        if parked:
+            self._park(part, parked)
+
+    def _reroute(self, part: Part, items: Iterable[int] | None = None, *, hop: bool = False) -> None:
+        """Some items of a part, or all, to the nodes that have them by now."""
+        chunks = self.topology.router.split(part.chunk, self._command, items)
+        self.know_nodes()
+        for number, chunk in chunks.items():
+            self.nodes[number].ready.append(part.successor(chunk, hop=hop))
+
+    def _park(self, part: Part, items: Iterable[int]) -> None:
+        """Some items of a part wait until the cluster is sound again."""
+        if not self._parked:
+            self._parked_until = time.monotonic() + self._delay
+            self._delay = min(2 * self._delay, MAX_DELAY)
+        waiting = part.successor(part.chunk.extract(self._command, items))
+        self._parked.append(waiting)
+
+    # Nodes that are lost.
+
+    def lost(self, node: NodeFlight, error: Exception) -> None:
+        """The connection to a node is lost. What it had goes, after a while, to whoever has the slots then.
+
+        Raises:
+            Exception: `error`, when nobody took the slots over for `patience` seconds.
+        """
+        parts = [*node.flying]
+        node.flying.clear()
+        node.bytes = 0
+        again: list[Part] = []
+        for part in parts:
+            answered = part.answered
+            self.land(node, part)
+            rest = range(answered, part.chunk.count)
+            if self.repeatable:
+                left = part.successor(part.chunk.extract(self._command, rest))
+                left.sent = True
+                again.append(left)
+            else:
+                self._fail_items(part, rest, _unknown(error))
+        node.ready.extendleft(reversed(again))
+        self._hold(node, error)
+
+    def _hold(self, node: NodeFlight, error: Exception) -> None:
+        now = time.monotonic()
+        oldest = min((part.since for part in node.ready if part.since is not None), default=now)
+        if node.ready and now - oldest >= self.patience:
+            raise error
+        for part in node.ready:
+            part.since = now if part.since is None else part.since
+        node.held_until = now + min(FIRST_DELAY * 2**node.losses, MAX_DELAY)
+        node.losses += 1
+        self.stale = True
+
+    def wake(self) -> float | None:
+        """When revive() has something to do; None if nothing waits."""
+        times = [node.held_until for node in self.nodes if node.held_until is not None]
+        if self._parked:
+            times.append(self._parked_until)
+        return min(times, default=None)
+
+    def revive(self) -> None:
+        """Hands what has waited long enough to the nodes that have it now. Refresh the topology before."""
+        self.know_nodes()
+        now = time.monotonic()
+        for node in self.nodes:
+            if node.held_until is not None and node.held_until <= now:
+                node.held_until = None
+                parts, node.ready = node.ready, deque()
+                for part in parts:
+                    self._reroute(part)
+        if self._parked and self._parked_until <= now:
+            parked, self._parked = self._parked, []
+            for part in parked:
+                self._reroute(part)
+
+    # Accounts.
+
+    def leaving(self, part: Part) -> None:
+        """The first byte of a part is about to leave."""
+
+    def completed(self) -> None:
+        """The batch is done, and nothing has gone wrong with it as a whole."""
+
+    def landed(self, part: Part) -> None:
+        """A part is done with."""
+        self._source.recycle(part.chunk)
+
+    def _open_parts(self) -> list[Part]:
+        """All that is not settled, what is being encoded included."""
+        self._flush()
+        waiting = [part for node in self.nodes for part in (*node.flying, *node.ready)]
+        return waiting + self._parked
+
+
+def _unknown(error: BaseException) -> RedisError:
+    return RedisError(f"outcome unknown: {type(error).__name__} before the server confirmed it: {error}")
+
+
+class ClusterWrite(ClusterBatch, WriteFlight):
+    """A batch of writes over a cluster.
+
+    Args:
+        writer: encodes the items, a command an item.
+        topology: the nodes.
+        patience: seconds for which an item is tried again.
+        flight: what WriteFlight takes beyond.
+    """
+
+    def __init__(self, writer: RoutedWriter, topology: Topology, *, patience: float, **flight: Any) -> None:
+        WriteFlight.__init__(self, writer, writer.command, **flight)
+        self._routed = writer
+        self._begin(topology, writer.command, patience)
+
+    @property
+    def _source(self) -> RoutedWriter:
+        return self._routed
+
+    @property
+    def source_error(self) -> BaseException | None:
+        return self._stop or self._routed.source_error
+
+    def read(self, part: Part, reader: ReplyReader, pace: int | None) -> None:
+        had = len(part.others)
+        part.done += reader.statuses(part.replies - part.done, part.done, part.others)
+        if part.asking:
+            # An error reply to ASKING itself is followed by one to the command.
+            news = part.others[had:]
+            part.others[had:] = [(index // 2, reply) for index, reply in news if index % 2]
+
+    def reply(self, part: Part, item: int, reply: Any) -> None:
+        if reply not in (b"OK", "OK"):
+            part.others.append((item, reply))
+
+    def is_full(self, node: NodeFlight) -> bool:
+        return node.bytes >= WINDOW_BYTES or len(node.flying) >= WINDOW_CHUNKS
+
+    def leaving(self, part: Part) -> None:
+        self.report.bytes_sent += len(part.chunk)
+
+    def _settle(self, part: Part, answered: int, final: list[tuple[int, Any]], open_items: int) -> None:
+        had = self.report.total
+        self.report.written += answered - len(final) - open_items
+        for item, reply in final:
+            if reply is None:
+                self.report.add_skipped(part.chunk.keys[item])
+            elif isinstance(reply, Exception):
+                self._fail(part.chunk.keys[item], part.chunk.values[item], reply)
+            else:
+                raise InvalidResponse(f"SET was answered with {reply!r:.80}")
+        self.settled += answered - open_items
+        self._tell(part, self.report.total - had)
+
+    def landed(self, part: Part) -> None:
+        super().landed(part)
+        self._deliver()
+
+    def _unencoded(self) -> None:
+        failures = self._routed.failures[:]
+        self._routed.failures.clear()
+        for key, value, error in failures:
+            self._fail(key, value, error)
+        self._taken = self._routed.taken
+        self._deliver()
+
+    def _fail_items(self, part: Part, items: Iterable[int], error: Exception) -> None:
+        for item in items:
+            self._fail(part.chunk.keys[item], part.chunk.values[item], error)
+
+    def confirmed_prefix(self) -> int:
+        return min((part.position for part in self._open_parts()), default=self._taken)
+
+    def abandon(self, error: BaseException) -> None:
+        parts = self._open_parts()
+        sent = [part for node in self.nodes for part in node.flying]
+        self.report.confirmed_prefix = min((part.position for part in parts), default=self._taken)
+        self._abandoned = True
+        unsent = RedisError(f"not sent: {type(error).__name__}: {error}")
+        for part in parts:
+            if part in sent:
+                final = [(item, reply) for item, reply in part.others if item < part.answered]
+                self._settle(part, part.answered, final, 0)
+                self._fail_items(part, range(part.answered, part.chunk.count), _unknown(error))
+            else:
+                self._fail_items(part, range(part.chunk.count), _unknown(error) if part.sent else unsent)
+        for node in self.nodes:
+            node.flying.clear()
+            node.ready.clear()
+        self._parked.clear()
+        self._deliver()
+
+
+class ClusterRead(ClusterBatch, ReadFlight):
+    """A batch of GETs over a cluster.
+
+    Args:
+        writer: encodes the keys, a command a key, and puts them into `out`.
+        topology: the nodes.
+        codec: decodes the values.
+        out: gets the values.
+        patience: seconds for which a key is tried again.
+        pairs: where given, gets (key, value) of all keys in their order at the end.
+        order: the keys in their order, for that.
+        flight: what ReadFlight takes beyond.
+    """
+
+    def __init__(
+        self,
+        writer: RoutedWriter,
+        topology: Topology,
+        codec: ValueCodec,
+        out: dict[Any, Any],
+        *,
+        patience: float,
+        pairs: list[tuple[Any, Any]] | None = None,
+        order: list[Any] | None = None,
+        **flight: Any,
+    ) -> None:
+        ReadFlight.__init__(self, writer, codec, out, **flight)
+        self._found = out
+        self._pairs = pairs
+        self._order = order
+        self._routed = writer
+        self._begin(topology, writer.command, patience)
+
+    @property
+    def _source(self) -> RoutedWriter:
+        return self._routed
+
+    @property
+    def _over(self) -> bool:
+        return super()._over or self.error is not None or self._bytes >= self._budget
+
+    def completed(self) -> None:
+        if self._pairs is not None:
+            self._pairs.extend((key, self._found[key]) for key in self._order or ())
+
+    def feed(self, node: NodeFlight) -> None:
+        self._routed.max_items = min(self._limit, self._sizes.keys_for(REPLY_BYTES, FIRST_KEYS))
+        super().feed(node)
+
+    def is_full(self, node: NodeFlight) -> bool:
+        return len(node.flying) >= (READ_WINDOW if self._sizes.known else 1)
+
+    def read(self, part: Part, reader: ReplyReader, pace: int | None) -> None:
+        if part.asking:
+            self._read_asked(part, reader)
+            return
+        keys = part.chunk.keys
+        failures: list[tuple[Any, bytes | None, Exception]] = []
+        before, had = len(reader), part.done
+        most = NO_LIMIT if pace is None else pace
+        part.done = reader.values(keys, had, self._codec, self._default, self._out, failures, most)
+        self._count(part.done - had, before - len(reader))
+        refused: dict[Any, Exception] = {}
+        for key, data, error in failures:
+            if isinstance(error, ErrorReply):
+                refused[key] = error
+            else:
+                self._failure(key, data, error)
+        if refused:
+            part.others += [(item, refused[keys[item]]) for item in range(had, part.done) if keys[item] in refused]
+
+    def _read_asked(self, part: Part, reader: ReplyReader) -> None:
+        while part.done < part.replies:
+            whole = reader.reply()
+            if whole is None:
+                return
+            if part.done % 2:
+                self.reply(part, part.done // 2, whole[0])
+            part.done += 1
+
+    def reply(self, part: Part, item: int, reply: Any) -> None:
+        if isinstance(reply, Exception):
+            if not _is_wrong_type(reply):
+                part.others.append((item, reply))
+            return
+        key = part.chunk.keys[item]
+        self._found[key] = self._loads(key, reply)
+        self._count(1, len(reply or b""))
+
+    def _settle(self, part: Part, answered: int, final: list[tuple[int, Any]], open_items: int) -> None:
+        for item, reply in final:
+            self._failure(part.chunk.keys[item], None, reply)
+
+    def _unencoded(self) -> None:
+        failures = self._routed.failures[:]
+        self._routed.failures.clear()
+        for key, _, error in failures:
+            self._failure(key, None, error)
+        if self._routed.source_error is not None and self.error is None:
+            self.error = self._routed.source_error
+        if self._stop is not None:
+            raise self._stop
+
+    def _fail_items(self, part: Part, items: Iterable[int], error: Exception) -> None:
+        """Reading can always be repeated."""
+
+    def abandon(self, error: BaseException) -> None:
+        for node in self.nodes:
+            node.flying.clear()
+            node.ready.clear()
+        self._parked.clear()
+
+
+def _is_wrong_type(error: Exception) -> bool:
+    return str(error).startswith("WRONGTYPE") or "wrong kind of value" in str(error)
+
+
+class ClusterCount(ClusterRead):
+    """A batch of commands that answer with a number for each key, such as UNLINK.
+
+    Args:
+        writer, topology, patience: as ClusterRead's.
+    """
+
+    def __init__(self, writer: RoutedWriter, topology: Topology, *, patience: float) -> None:
+        super().__init__(writer, topology, ValueCodec(), {}, patience=patience)
+        self.total = 0
+        # A number takes next to nothing, so that many keys go into a command.
+        self._sizes.saw(1, 4)
+
+    def read(self, part: Part, reader: ReplyReader, pace: int | None) -> None:
+        had = len(part.others)
+        part.done += reader.statuses(part.replies - part.done, part.done, part.others)
+        news = part.others[had:]
+        del part.others[had:]
+        for index, reply in news:
+            if not part.asking:
+                self.reply(part, index, reply)
+            elif index % 2:
+                self.reply(part, index // 2, reply)
+
+    def reply(self, part: Part, item: int, reply: Any) -> None:
+        if isinstance(reply, Exception):
+            part.others.append((item, reply))
+        elif isinstance(reply, int):
+            self.total += reply
+            self.settled += 1
+        else:
+            raise InvalidResponse(f"a number expected, found {reply!r:.80}")
+
+    def _settle(self, part: Part, answered: int, final: list[tuple[int, Any]], open_items: int) -> None:
+        for _, error in final:
+            if self.error is None:
+                self.error = error if isinstance(error, ResponseError) else RedisError(str(error))
