@@ -7,6 +7,8 @@ import decimal
 import enum
 import json
 import math
+import random
+import struct
 import sys
 import threading
 from types import SimpleNamespace
@@ -141,6 +143,19 @@ def test_reads_what_either_writes(theirs: Any, value: Any) -> None:
 @settings(max_examples=2000, deadline=None)
 def test_floats_are_spelt_as_repr_does(number: float) -> None:
     assert codec.dumps(number) == b'{"__type__": "float", "__data__": %s}' % repr(number).encode()
+
+
+def test_floats_near_every_power_are_spelt_as_repr_does() -> None:
+    numbers = [0.0, -0.0, *(10.0**power for power in range(-323, 309)), *(5e-324 * n for n in range(1, 3000))]
+    for power in range(-1074, 1024):
+        numbers += [2.0**power, -math.nextafter(2.0**power, math.inf), math.nextafter(2.0**power, 0)]
+    random_bits = random.Random("floats")
+    numbers += struct.unpack("50000d", random_bits.randbytes(400_000))
+    numbers += [random_bits.random() for _ in range(50_000)]
+    numbers += [random_bits.getrandbits(70) / 10 ** random_bits.randrange(30) for _ in range(50_000)]
+    numbers = [number for number in numbers if math.isfinite(number)]
+    spelt = codec.dumps(numbers).decode()
+    assert spelt[spelt.index("[") + 1 : -2].split(", ") == list(map(repr, numbers))
 
 
 @given(st.binary(max_size=30) | any_text.map(lambda text: text.encode("utf-8", "surrogatepass")))
