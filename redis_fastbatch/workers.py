@@ -28,7 +28,7 @@ SLICE = 500
 """Items that a thread takes at a time."""
 
 # Waiting in short steps lets a KeyboardInterrupt through on every platform.
-JOIN_SECONDS = 0.1
+WAIT_SECONDS = 0.1
 
 
 class Source:
@@ -285,19 +285,41 @@ def write(
         logger.warning("a thread of batch_set ended early, the others did its work: %s", error)
 
 
+class _Thread(threading.Thread):
+    """A thread whose end can be waited for with Ctrl-C about.
+
+    Thread.join() is not to be trusted there: interrupted, it may take a thread for stopped that runs on.
+    """
+
+    def __init__(self, job: Callable[[], None], number: int) -> None:
+        super().__init__(name=f"redis_fastbatch-{number}", daemon=True)
+        self._job = job
+        self._done = threading.Event()
+
+    def run(self) -> None:
+        try:
+            self._job()
+        finally:
+            self._done.set()
+
+    def wait(self) -> None:
+        """Returns once the thread has ended, or was never begun."""
+        while self.ident is not None and not self._done.wait(WAIT_SECONDS):
+            continue
+
+
 def _run(source: Source, jobs: list[Callable[[], None]]) -> None:
     """Runs each job in a thread of its own until all have ended."""
-    threads = [
-        threading.Thread(target=job, name=f"redis_fastbatch-{number}", daemon=True)
-        for number, job in enumerate(jobs)
-    ]
-    for thread in threads:
-        thread.start()
+    threads = [_Thread(job, number) for number, job in enumerate(jobs)]
     try:
-        _join(threads)
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.wait()
     except BaseException:
         source.stop()
-        _join(threads)
+        for thread in threads:
+            thread.wait()
         raise
 
 
@@ -325,9 +347,3 @@ def read(keys: Iterable[Any], threads: int, read_share: ReadShare) -> None:
     _run(source, [job] * threads)
     if errors or source.error is not None:
         raise errors[0] if errors else source.error  # type: ignore[misc]
-
-
-def _join(threads: list[threading.Thread]) -> None:
-    for thread in threads:
-        while thread.is_alive():
-            thread.join(JOIN_SECONDS)
