@@ -31,13 +31,16 @@ import decimal
 import string
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgpack
+from redis.exceptions import InvalidResponse
 
 from redis_fastbatch import strategy
+from redis_fastbatch._core.arrow_hash import HashWriter
 from redis_fastbatch._core.arrow_rows import TableWriter
 from redis_fastbatch._core.arrow_stream import ArrowStream
+from redis_fastbatch._core.resp import Chunk
 from redis_fastbatch.client import has_msetex
 from redis_fastbatch.codecs import AnyCodec, MsgpackCodec, ValueCodec, resolve
 from redis_fastbatch.errors import BatchError, EncodeError
@@ -71,6 +74,7 @@ def set_table(
     nx: bool = False,
     xx: bool = False,
     codec: AnyCodec | None = None,
+    as_: Literal["value", "hash"] = "value",
     chunk_size: int | None = None,
     progress: bool | ProgressCallback | None = None,
     on_error: OnError = "raise",
@@ -92,6 +96,11 @@ def set_table(
         columns: the columns of which a row's value is made; all by default, the key's too.
         ex, px, exat, pxat, keepttl, nx, xx, chunk_size, progress: as for batch_set().
         codec: "msgpack" or "toolkit-msgpack"; the client's by default.
+        as_: "value" stores a row as one value. "hash" stores it as a hash of its fields, as strings that other
+            programs read: integers and floats as redis-py writes them, bools as 1 and 0, strings and binaries as
+            they are, dates, times and durations in ISO 8601, decimals as str() has them. Fields that are null are
+            left out, and fields that a hash has already stay, as with HSET. An expiry is set by EXPIRE in the same
+            pipeline; nx, xx and codec have no meaning for hashes.
         on_error: "raise", "report", or a callable that gets (row number, row as a dict, exception) of each
             failed row.
 
@@ -100,7 +109,8 @@ def set_table(
         key is null, or which has a date that Python has not, fails alone.
 
     Raises:
-        EncodeError: before anything is sent: there is no such column, or it is of a type that is not carried.
+        EncodeError: before anything is sent: there is no such column, or it is of a type that is not carried; a
+            hash carries no nested ones.
         BatchError: rows failed, and on_error is "raise".
         TypeError, ValueError: `table` is no table, or arguments are wrong.
         redis.exceptions.RedisError: as from batch_set(). This, and what the table's own stream raises, has a
@@ -108,37 +118,85 @@ def set_table(
     """
     options = SetOptions(ex, px, exat, pxat, keepttl, nx, xx)
     report = BatchReport()
-    checked_on_error(on_error)
-    row_codec, tag = _row_format(batch, codec)
-    # It reads the schema: what is wrong with it shows before a connection is borrowed. To a flight it is what a
-    # BatchWriter is.
-    writer: Any = TableWriter(
-        ArrowStream(table),
-        options.single(),
-        columns=None if columns is None else _names(columns),
-        key=_key_parts(batch, key, prefix),
-        tag=tag,
-        row_codec=row_codec.loads,
-        max_items=checked_chunk_size(chunk_size),
-        max_bytes=COMMAND_BYTES,
-    )
-
-    pool = batch.client.connection_pool
-    flight = WriteFlight(
-        writer,
-        options.single(),
-        report,
-        on_error=on_error,
-        repeatable=options.repeatable,
-        progress=make_progress(progress, _rows(table)),
-        on_msetex_lost=lambda: strategy.capabilities.remember_msetex(pool, False),
-    )
-    with lease(batch.client) as borrowed:
-        writer.use(options.command(msetex=wants_msetex(options) and has_msetex(borrowed)))
-        _carry_out(borrowed, flight, report)
+    layout: dict[str, Any] = {
+        "columns": None if columns is None else _names(columns),
+        "key": _key_parts(batch, key, prefix),
+        "max_items": checked_chunk_size(chunk_size),
+        "max_bytes": COMMAND_BYTES,
+    }
+    listeners: dict[str, Any] = {
+        "on_error": checked_on_error(on_error),
+        "progress": make_progress(progress, _rows(table)),
+    }
+    # The writers, which flights take for BatchWriters, read the schema: what is wrong with it shows before a
+    # connection is borrowed.
+    if as_ == "hash":
+        hashes: Any = HashWriter(ArrowStream(table), expiry=_hash_expiry(options), **layout)
+        with lease(batch.client) as borrowed:
+            _carry_out(borrowed, HashFlight(hashes, hashes.command, report, **listeners), report)
+    elif as_ == "value":
+        row_codec, tag = _row_format(batch, codec)
+        rows = TableWriter(ArrowStream(table), options.single(), tag=tag, row_codec=row_codec.loads, **layout)
+        with lease(batch.client) as borrowed:
+            _carry_out(borrowed, _value_flight(batch, borrowed, rows, options, report, listeners), report)
+    else:
+        raise ValueError(f'as_ is "value" or "hash", not {as_!r}')
     if report.failed and on_error == "raise":
         raise BatchError(_failure_message(report), report)
     return report
+
+
+def _value_flight(
+    batch: FastBatch,
+    borrowed: Lease,
+    rows: Any,
+    options: SetOptions,
+    report: BatchReport,
+    listeners: dict[str, Any],
+) -> WriteFlight:
+    pool = batch.client.connection_pool
+    rows.use(options.command(msetex=wants_msetex(options) and has_msetex(borrowed)))
+    return WriteFlight(
+        rows,
+        options.single(),
+        report,
+        repeatable=options.repeatable,
+        on_msetex_lost=lambda: strategy.capabilities.remember_msetex(pool, False),
+        **listeners,
+    )
+
+
+class HashFlight(WriteFlight):
+    """Rows as hashes: each HSET, and each EXPIRE behind one, is answered with a number."""
+
+    def _settle_each(self, chunk: Chunk, others: Iterable[tuple[int, Any]]) -> None:
+        each = chunk.replies // chunk.count
+        failed: dict[int, Exception] = {}
+        answered = 0
+        for index, reply in others:
+            answered += 1
+            if isinstance(reply, Exception):
+                # Of a row whose HSET was refused, EXPIRE's answer tells nothing more.
+                failed.setdefault(index // each, reply)
+            elif type(reply) is not int:
+                raise InvalidResponse(f"HSET or EXPIRE was answered with {reply!r:.80}")
+        if answered != chunk.replies:
+            raise InvalidResponse("HSET or EXPIRE was answered with OK")
+        for row, error in failed.items():
+            self._fail(chunk.keys[row], chunk.values[row], error)
+        self.report.written += chunk.count - len(failed)
+
+
+_EXPIRE_COMMANDS = {b"EX": b"EXPIRE", b"PX": b"PEXPIRE", b"EXAT": b"EXPIREAT", b"PXAT": b"PEXPIREAT"}
+
+
+def _hash_expiry(options: SetOptions) -> tuple[bytes, bytes] | None:
+    """The command that lets a hash expire, and its argument."""
+    if options.conditional:
+        raise ValueError("nx and xx are for values: HSET has no conditions")
+    expiry = options.expiry()
+    # HSET leaves the time to live alone, which is what keepttl asks for.
+    return None if len(expiry) < 2 else (_EXPIRE_COMMANDS[expiry[0]], expiry[1])
 
 
 def _carry_out(borrowed: Lease, flight: WriteFlight, report: BatchReport) -> None:
@@ -227,23 +285,31 @@ def _key_parts(batch: FastBatch, key: str, prefix: str | bytes) -> list[str | by
         raise TypeError(f"key is a column's name or a template, not {key!r}")
     encoder: Any = batch.client.get_encoder()
     parts: list[str | bytes] = [encoder.encode(prefix)] if prefix else []
+    for text, column in split_key(key):
+        if text:
+            parts.append(encoder.encode(text))
+        if column is not None:
+            parts.append(column)
+    return parts
+
+
+def split_key(key: str) -> list[tuple[str, str | None]]:
+    """Takes a key, a column's name or a template, apart: pairs of text and the column behind it.
+
+    Raises:
+        ValueError: it is no template, or one without columns.
+    """
     if "{" not in key:
-        return [*parts, key]
+        return [("", key)]
     try:
         fields = list(string.Formatter().parse(key))
     except ValueError as error:
         raise ValueError(f"the key template {key!r}: {error}") from None
-    for literal, column, form, conversion in fields:
-        if literal:
-            parts.append(encoder.encode(literal))
-        if column is None:
-            continue
-        if not column or form or conversion:
-            raise ValueError(f"the key template {key!r}: only names of columns stand between braces")
-        parts.append(column)
-    if not any(isinstance(part, str) for part in parts):
-        raise EncodeError(f"the key template {key!r} names no column: every row would have the same key")
-    return parts
+    if any(column == "" or form or conversion for _, column, form, conversion in fields):
+        raise ValueError(f"the key template {key!r}: only names of columns stand between braces")
+    if not any(column for _, column, _, _ in fields):
+        raise ValueError(f"the key template {key!r} names no column: every row would have the same key")
+    return [(text, column) for text, column, _, _ in fields]
 
 
 def _rows(table: Any) -> int | None:

@@ -78,7 +78,7 @@ def test_key_templates(one: FastBatch) -> None:
         ("x:{}", ValueError, "only names of columns"),
         ("x:{id!r}", ValueError, "only names of columns"),
         ("x:{id:>5}", ValueError, "only names of columns"),
-        ("x:{{id}}", EncodeError, "names no column"),
+        ("x:{{id}}", ValueError, "names no column"),
         (5, TypeError, "a column's name or a template"),
     ],
 )

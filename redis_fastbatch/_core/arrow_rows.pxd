@@ -3,9 +3,11 @@ from libc.stdint cimport int64_t
 
 from redis_fastbatch._core.arrow_columns cimport Column
 from redis_fastbatch._core.arrow_stream cimport ArrowStream
+from redis_fastbatch._core.arrow_values cimport make_room
 from redis_fastbatch._core.buffer cimport OutputBuffer
 from redis_fastbatch._core.codec cimport ValueCodec
 from redis_fastbatch._core.resp cimport Chunk, Command
+from redis_fastbatch._core.utf8 cimport copy_short
 
 
 cdef struct Literal:
@@ -16,6 +18,18 @@ cdef struct Literal:
 cdef struct KeyPart:
     Literal literal
     Column* column          # or NULL
+
+
+cdef Literal literal(bytes given) noexcept
+cdef char* close_bulk(OutputBuffer out, char* p, Py_ssize_t header, Py_ssize_t* width) except NULL nogil
+cdef const char* after_bulk(const char* p, const char** data, Py_ssize_t* size) noexcept
+
+
+cdef inline char* put_literal(OutputBuffer out, char* p, Literal* given, Py_ssize_t room) except NULL nogil:
+    """Writes bytes given beforehand, and sees to `room` bytes behind them."""
+    p = make_room(out, p, given.size + room)
+    copy_short(p, given.data, given.size)
+    return p + given.size
 
 
 cdef class TableChunk(Chunk):

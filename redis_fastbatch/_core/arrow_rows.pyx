@@ -13,7 +13,6 @@ from redis_fastbatch._core.arrow_values cimport is_missing, is_plain, make_room,
 from redis_fastbatch._core.buffer cimport OutputBuffer
 from redis_fastbatch._core.msgpack_format cimport put_map_header
 from redis_fastbatch._core.resp cimport Chunk, Command
-from redis_fastbatch._core.utf8 cimport copy_short
 
 from redis_fastbatch.errors import EncodeError, FastBatchError
 
@@ -52,13 +51,6 @@ cdef Literal literal(bytes given) noexcept:
     made.data = PyBytes_AS_STRING(given)
     made.size = PyBytes_GET_SIZE(given)
     return made
-
-
-cdef inline char* put_literal(OutputBuffer out, char* p, Literal* given, Py_ssize_t room) except NULL nogil:
-    """Writes bytes given beforehand, and sees to `room` bytes behind them."""
-    p = make_room(out, p, given.size + room)
-    copy_short(p, given.data, given.size)
-    return p + given.size
 
 
 cdef char* close_bulk(OutputBuffer out, char* p, Py_ssize_t header, Py_ssize_t* width) except NULL nogil:
@@ -110,7 +102,9 @@ cdef class TableChunk(Chunk):
     def keys(self):
         """The rows' numbers: what reports call a table's items by."""
         cdef Py_ssize_t i
-        return [self.rows[i] for i in range(self.items)]
+        if len(self.item_keys) != self.items:
+            self.item_keys = [self.rows[i] for i in range(self.items)]
+        return self.item_keys
 
     @property
     def values(self):

@@ -126,7 +126,7 @@ cdef inline char* put_duration(char* p, int64_t ticks, int64_t unit) noexcept no
     if fraction:
         p[0] = c'.'
         p = put_digits(p + 1, fraction, 9)
-        while p[-1] == c'0':
+        while (p - 1)[0] == c'0':
             p -= 1
     p[0] = c'S'
     return p + 1

@@ -56,6 +56,7 @@ from redis_fastbatch._core.arrow_columns cimport (
     Column,
     is_null,
 )
+from redis_fastbatch._core.arrow_float cimport put_float
 from redis_fastbatch._core.arrow_text cimport (
     GIGA,
     floor_div,
@@ -345,8 +346,15 @@ cdef char* put_entry(OutputBuffer out, char* p, Column* entries, int64_t at, Py_
     return put_value(out, p, value, at + value.offset, room)
 
 
-cdef bint is_plain(Column* c) noexcept nogil:
+cdef bint is_flat(Column* c) noexcept nogil:
     """Whether put_plain() writes such values, as far as they are not null."""
+    if c.kind == DICTIONARY:
+        return is_flat(c.dictionary)
+    return c.kind not in (LIST, LARGE_LIST, FIXED_LIST, STRUCT, MAP)
+
+
+cdef bint is_plain(Column* c) noexcept nogil:
+    """Whether such values are fit for a part of a key."""
     if c.kind == DICTIONARY:
         return is_plain(c.dictionary)
     return c.kind == NULLS or INT8 <= c.kind <= UINT64 or TEXT <= c.kind <= FIXED_BINARY or (
@@ -355,7 +363,8 @@ cdef bint is_plain(Column* c) noexcept nogil:
 
 
 cdef char* put_plain(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_t room) except NULL nogil:
-    """A value that is_plain() and not missing, as text without quotes or header."""
+    """A value that is_flat() and not missing, as text: what redis-py makes of an int or a float, 1 and 0 for
+    bools, dates and times in ISO 8601."""
     cdef Span span
     cdef int64_t number
     if TEXT <= c.kind <= FIXED_BINARY:
@@ -371,4 +380,21 @@ cdef char* put_plain(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_
     if INT8 <= c.kind <= UINT32:
         number = read_int(c.data, c.kind, at)
         return put_decimal_int(p, <uint64_t>0 - <uint64_t>number if number < 0 else <uint64_t>number, number < 0)
-    return p + make_text(p, c, at)
+    if c.kind == BOOL:
+        p[0] = <char>(c'0' + (((<const uint8_t*>c.data)[at >> 3] >> (at & 7)) & 1))
+        return p + 1
+    if FLOAT16 <= c.kind <= FLOAT64:
+        return put_float(p, read_float(c, at))
+    p += make_text(p, c, at)
+    if c.kind == TIMESTAMP:
+        memcpy(p, b"+00:00", 6)
+        p += 6
+    return p
+
+
+cdef inline double read_float(Column* c, int64_t at) noexcept nogil:
+    if c.kind == FLOAT64:
+        return (<const double*>c.data)[at]
+    if c.kind == FLOAT32:
+        return (<const float*>c.data)[at]
+    return read_half(c.data, at)

@@ -1,0 +1,203 @@
+# cython: language_level=3
+"""Rows of a table as Redis hashes: an HSET for each row, and what lets it expire behind it."""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
+from libc.stdint cimport int64_t
+from libc.string cimport memcpy
+
+from redis_fastbatch._core.arrow_columns cimport Column
+from redis_fastbatch._core.arrow_rows cimport (
+    Literal,
+    TableChunk,
+    TableWriter,
+    after_bulk,
+    close_bulk,
+    literal,
+    put_literal,
+)
+from redis_fastbatch._core.arrow_stream cimport ArrowStream
+from redis_fastbatch._core.arrow_text cimport put_decimal_int
+from redis_fastbatch._core.arrow_values cimport is_flat, is_missing, make_room, put_plain
+from redis_fastbatch._core.buffer cimport OutputBuffer
+from redis_fastbatch._core.resp cimport Chunk, Command
+
+from redis_fastbatch.errors import EncodeError, FastBatchError
+
+cdef enum:
+    HEADER_ROOM = 32
+
+
+cdef int refuse_empty() except -1 nogil:
+    with gil:
+        raise EncodeError("every field is null: a hash has at least one field")
+
+
+cdef class HashChunk(TableChunk):
+    """HSETs, each with the command that lets it expire where there is one."""
+
+    cdef Py_ssize_t commands    # for each row
+
+    def __init__(self, Command command, Py_ssize_t commands):
+        self.commands = commands
+        TableChunk.__init__(self, command, None)
+
+    @property
+    def replies(self):
+        """Replies the server sends for it."""
+        return self.items * self.commands
+
+    def row_value(self, Py_ssize_t wanted):
+        """The fields of a row as bytes."""
+        cdef const char* p = self.data + self.start
+        cdef Py_ssize_t i
+        if not 0 <= wanted < self.items:
+            raise IndexError(wanted)
+        for i in range(wanted * self.commands):
+            p = read_command(p, None)
+        arguments = []
+        read_command(p, arguments)
+        return dict(zip(arguments[2::2], arguments[3::2]))
+
+    cdef Chunk blank(self, Command command):
+        return HashChunk(command, self.commands)
+
+
+cdef const char* read_command(const char* p, list arguments):
+    """Behind a command that this module wrote; its arguments go into the list, where there is one."""
+    cdef const char* data = NULL
+    cdef Py_ssize_t size = 0
+    cdef Py_ssize_t count = 0
+    cdef Py_ssize_t i
+    p += 1
+    while p[0] != c'\r':
+        count = count * 10 + (p[0] - c'0')
+        p += 1
+    p += 2
+    for i in range(count):
+        p = after_bulk(p, &data, &size)
+        if arguments is not None:
+            arguments.append(PyBytes_FromStringAndSize(data, size))
+    return p
+
+
+cdef class HashWriter(TableWriter):
+    """Encodes rows as HSET commands.
+
+    Args:
+        expiry: the command that lets a key expire, and its argument, such as (b"EXPIRE", b"60"); or None.
+        stream, columns, key, max_items, max_bytes: as TableWriter's.
+
+    Raises:
+        EncodeError: besides what TableWriter raises: a column of nested values.
+    """
+
+    cdef list kept_names
+    cdef Literal* names         # of the fields, as bulk strings
+    cdef Py_ssize_t text_digits
+    cdef Py_ssize_t commands
+    cdef Literal expire         # before the key
+    cdef Literal seconds        # and behind it
+    cdef tuple kept_expiry
+
+    def __init__(self, ArrowStream stream, *, columns, list key, expiry, Py_ssize_t max_items, Py_ssize_t max_bytes):
+        cdef Py_ssize_t i
+        TableWriter.__init__(
+            self, stream, Command(b"HSET", many=False), columns=columns, key=key, tag=b"", row_codec=None,
+            max_items=max_items, max_bytes=max_bytes,
+        )
+        self.text_digits = 1
+        self.commands = 1 if expiry is None else 2
+        self.kept_names = []
+        self.names = <Literal*>PyMem_RawCalloc(self.n_values + 1, sizeof(Literal))
+        if self.names == NULL:
+            raise MemoryError()
+        for i in range(self.n_values):
+            self.names[i] = literal(self.field_name(&self.columns[i]))
+        self.kept_expiry = (b"", b"")
+        if expiry is not None:
+            name, argument = expiry
+            self.kept_expiry = (b"*3\r\n$%d\r\n%b\r\n" % (len(name), name), b"$%d\r\n%b\r\n" % (len(argument), argument))
+        self.expire = literal(self.kept_expiry[0])
+        self.seconds = literal(self.kept_expiry[1])
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.names)
+
+    cdef bytes field_name(self, Column* column):
+        """The field's name as a bulk string; `kept_names` keeps it alive."""
+        path = (<bytes>column.path).decode("utf-8", "surrogateescape")
+        if not is_flat(column):
+            raise EncodeError(f"column {path!r}: a hash's fields are strings, and nested values cannot be written")
+        name = path.encode("utf-8", "surrogateescape")
+        name = b"$%d\r\n%b\r\n" % (len(name), name)
+        self.kept_names.append(name)
+        return name
+
+    def blank(self):
+        """An empty chunk for fill()."""
+        return HashChunk(self.command, self.commands)
+
+    cdef int put_row(self, TableChunk chunk) except -1 nogil:
+        cdef char* p = make_room(chunk, chunk.data + chunk.end, 3 * HEADER_ROOM)
+        cdef Py_ssize_t key, key_size
+        cdef Py_ssize_t fields = self.count_fields()
+        if fields == 0:
+            refuse_empty()
+        p[0] = c'*'
+        p = put_decimal_int(p + 1, 2 + 2 * fields, False)
+        memcpy(p, b"\r\n$4\r\nHSET\r\n", 12)
+        p += 12
+        key = p - chunk.data
+        p = self.put_key(chunk, p + self.key_digits + 3)
+        p = close_bulk(chunk, p, key, &self.key_digits)
+        key_size = p - chunk.data - key
+        p = self.put_texts(chunk, p)
+        if self.commands == 2:
+            p = put_literal(chunk, p, &self.expire, key_size)
+            memcpy(p, chunk.data + key, key_size)
+            p = put_literal(chunk, p + key_size, &self.seconds, 0)
+        chunk.end = p - chunk.data
+        return 0
+
+    cdef Py_ssize_t count_fields(self) except -1 nogil:
+        """How many of the row's fields are not null."""
+        cdef int64_t at = self.stream.batch.offset + self.row
+        cdef Py_ssize_t count = 0
+        cdef Py_ssize_t i
+        for i in range(self.n_values):
+            count += not is_missing(&self.columns[i], at + self.columns[i].offset)
+        return count
+
+    cdef char* put_texts(self, OutputBuffer out, char* p) except NULL nogil:
+        """Names and values of the fields that are not null."""
+        cdef int64_t at = self.stream.batch.offset + self.row
+        cdef Column* column
+        cdef Py_ssize_t i, header
+        for i in range(self.n_values):
+            column = &self.columns[i]
+            if is_missing(column, at + column.offset):
+                continue
+            p = put_literal(out, p, &self.names[i], HEADER_ROOM)
+            header = p - out.data
+            p = put_plain(out, p + self.text_digits + 3, column, at + column.offset, HEADER_ROOM)
+            p = close_bulk(out, p, header, &self.text_digits)
+        return p
+
+    cdef object row_value(self):
+        """The current row's fields as bytes, for a report that it failed."""
+        cdef OutputBuffer out = OutputBuffer()
+        cdef char* p
+        cdef const char* q
+        cdef const char* data = NULL
+        cdef Py_ssize_t size = 0
+        arguments = []
+        try:
+            p = self.put_texts(out, make_room(out, out.data, HEADER_ROOM))
+        except (FastBatchError, MemoryError):
+            return None
+        q = out.data
+        while q < p:
+            q = after_bulk(q, &data, &size)
+            arguments.append(PyBytes_FromStringAndSize(data, size))
+        return dict(zip(arguments[::2], arguments[1::2]))

@@ -1,0 +1,119 @@
+"""The command line: `redis-fastbatch load | dump | bench | demo`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+import redis
+
+from redis_fastbatch._version import __version__
+from redis_fastbatch.client import FastBatch
+from redis_fastbatch.errors import FastBatchError
+
+DEFAULT_URL = "redis://localhost:6379/0"
+
+# Each module has add_to(commands). They are imported only for the command that is run, or for --help.
+COMMANDS = {
+    "load": ("redis_fastbatch.loading", "write the rows of a file to the server"),
+    "dump": ("redis_fastbatch.dumping", "write the values of the server's keys to a file"),
+    "bench": ("redis_fastbatch.benching", "measure against the server, next to redis-py"),
+    "demo": ("redis_fastbatch.demo", "see it at work, with a server of its own"),
+}
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+
+class CliError(Exception):
+    """Something to tell the user in one plain line."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code: 0 only when all was done."""
+    options = _parser().parse_args(argv)
+    try:
+        return int(options.run(options))
+    except KeyboardInterrupt:
+        say("interrupted")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has had enough of it. Python would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except (
+        CliError,
+        FastBatchError,
+        redis.RedisError,
+        OSError,
+        ImportError,
+        ValueError,
+        NotImplementedError,
+    ) as error:
+        say(f"redis-fastbatch: {plain(error)}")
+        return EXIT_FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="redis-fastbatch",
+        description="Moves rows between files and Redis or Valkey, many at a time.",
+        epilog="`redis-fastbatch COMMAND --help` explains a command and shows examples.",
+    )
+    parser.add_argument("--version", action="version", version=f"redis-fastbatch {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    for name, (module, summary) in COMMANDS.items():
+        if importlib.util.find_spec(module) is not None:
+            importlib.import_module(module).add_to(commands, name, summary)
+    return parser
+
+
+def add_server(parser: argparse.ArgumentParser) -> None:
+    """The options that say which server is meant."""
+    group = parser.add_argument_group("server")
+    group.add_argument(
+        "--url",
+        default=os.environ.get("REDIS_URL", DEFAULT_URL),
+        help="redis://, rediss:// or unix://, with user and password where the server wants them "
+        f"(default: the environment variable REDIS_URL, else {DEFAULT_URL})",
+    )
+
+
+def connect(url: str, codec: str = "msgpack") -> FastBatch:
+    """A client whose server has answered.
+
+    Raises:
+        CliError: it did not, or did not let us in.
+    """
+    place = _without_password(url)
+    try:
+        batch = FastBatch.from_url(url, codec=codec)
+        batch.client.ping()
+    except redis.AuthenticationError as error:
+        raise CliError(f"{place} did not accept user and password: {error}") from error
+    except redis.RedisError as error:
+        raise CliError(f"no connection to {place}: {error}") from error
+    return batch
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    return url.replace(f":{parts.password}@", ":***@", 1)
+
+
+def plain(error: BaseException) -> str:
+    """What an exception says, in one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 500 else f"{text[:500]}..."
+
+
+def say(line: str) -> None:
+    """Tells the user something; standard output is for data."""
+    print(line, file=sys.stderr)

@@ -1,0 +1,211 @@
+"""The files that `redis-fastbatch load` reads: which format, which compression, and a stream of rows."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from redis_fastbatch.cli import CliError, plain
+
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
+FORMATS = {
+    ".csv": "csv", ".tsv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson", ".json": "ndjson",
+    ".parquet": "parquet", ".pq": "parquet",
+}  # fmt: skip
+
+CSV_BLOCK = 8 * 1024 * 1024
+"""Bytes of CSV read at a time; the types of columns are taken from the first."""
+
+PARQUET_ROWS = 16 * 1024
+"""Rows of Parquet decoded at a time."""
+
+
+@dataclass
+class Input:
+    """An open file.
+
+    Attributes:
+        reader: an Arrow reader of its rows; None where there are `lines`.
+        lines: lines of JSON.
+        rows: how many rows there are, where that is known.
+    """
+
+    reader: Any = None
+    lines: Iterable[bytes] | None = None
+    rows: int | None = None
+
+
+def add_format(parser: argparse.ArgumentParser) -> None:
+    """The options that say what the file is like."""
+    group = parser.add_argument_group("file format")
+    group.add_argument(
+        "--format",
+        help="csv, ndjson or parquet, with .gz, .zst or .bz2 behind it where it is compressed, such as csv.gz "
+        "(default: by the file's name)",
+    )
+    group.add_argument("--delimiter", help="CSV: what stands between columns (default: a comma; a tab for .tsv)")
+    group.add_argument(
+        "--type", action="append", default=[], metavar="COLUMN=TYPE", dest="types",
+        help="CSV: a column's type, such as zip=string or price=float64, where the first rows would mislead",
+    )  # fmt: skip
+    group.add_argument(
+        "--null", action="append", default=[], metavar="TEXT", dest="nulls",
+        help="CSV: this text is a null, in columns of strings too; may be given several times",
+    )  # fmt: skip
+
+
+def kind_of(name: str) -> tuple[str, str | None, bool]:
+    """Format, compression and whether tabs are between columns, by a file's name or what --format says.
+
+    Raises:
+        CliError: it is none of the known ones.
+    """
+    path = Path(f"x.{name}" if "." not in name or name.split(".")[0] in ("csv", "ndjson", "parquet") else name)
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    compression = COMPRESSIONS.get(suffixes[-1]) if suffixes else None
+    if compression is not None:
+        suffixes.pop()
+    known = FORMATS.get(suffixes[-1]) if suffixes else None
+    if known is None:
+        raise CliError(f"{name!r} is neither CSV, NDJSON nor Parquet by its name: say which with --format")
+    return known, compression, suffixes[-1] == ".tsv"
+
+
+@contextlib.contextmanager
+def open_input(options: argparse.Namespace) -> Iterator[Input]:
+    """Opens the file that `load` was given.
+
+    Raises:
+        CliError: it cannot be read, or is not of its format.
+    """
+    try:
+        import pyarrow as pa
+    except ImportError:
+        raise CliError("reading files needs pyarrow: pip install 'redis-fastbatch[cli]'") from None
+    if options.file == "-" and not options.format:
+        raise CliError("standard input has no name that tells its format: say which with --format")
+    kind, compression, tabs = kind_of(options.format or options.file)
+    with contextlib.ExitStack() as stack:
+        try:
+            stream = _stream(options.file, compression, stack)
+            if kind == "csv":
+                opened = _open_csv(stream, options, "\t" if tabs else ",")
+            elif kind == "ndjson":
+                opened = Input(lines=stack.enter_context(io.BufferedReader(stream, 1 << 20)))
+            else:
+                opened = _open_parquet(_seekable(stream, stack), options)
+        except (OSError, pa.ArrowException) as error:
+            raise CliError(_reason(options.file, error)) from error
+        yield opened
+
+
+def _reason(file: str, error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{file}: {error.strerror}"
+    return f"{file}: {plain(error)}"
+
+
+def _stream(file: str, compression: str | None, stack: contextlib.ExitStack) -> Any:
+    import pyarrow as pa
+
+    if file == "-":
+        stream = pa.PythonFile(sys.stdin.buffer, mode="r")
+    else:
+        if Path(file).is_dir():
+            raise CliError(f"{file}: a directory")
+        stream = stack.enter_context(pa.OSFile(file))
+    if compression is not None:
+        stream = stack.enter_context(pa.CompressedInputStream(stream, compression))
+    return stream
+
+
+def _seekable(stream: Any, stack: contextlib.ExitStack) -> Any:
+    """Parquet is read from its end: what cannot be sought goes to a temporary file."""
+    if stream.seekable():
+        return stream
+    copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+    while block := stream.read(1 << 20):
+        copy.write(block)
+    copy.seek(0)
+    return copy
+
+
+def _open_csv(stream: Any, options: argparse.Namespace, delimiter: str) -> Input:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    convert: dict[str, Any] = {"column_types": _types(options.types)}
+    if options.nulls:
+        convert |= {"null_values": options.nulls, "strings_can_be_null": True}
+    reader = csv.open_csv(
+        stream,
+        csv.ReadOptions(block_size=CSV_BLOCK),
+        csv.ParseOptions(delimiter=_delimiter(options.delimiter or delimiter), newlines_in_values=True),
+        csv.ConvertOptions(**convert),
+    )
+
+    def batches() -> Iterator[Any]:
+        try:
+            yield from reader
+        except pa.ArrowInvalid as error:
+            raise CliError(_csv_reason(options.file, error)) from error
+
+    return Input(pa.RecordBatchReader.from_batches(reader.schema, batches()))
+
+
+def _delimiter(text: str) -> str:
+    text = "\t" if text == "\\t" else text
+    if len(text) != 1:
+        raise CliError(f"--delimiter is one character, not {text!r}")
+    return text
+
+
+def _types(given: list[str]) -> dict[str, Any]:
+    import pyarrow as pa
+
+    types = {}
+    for entry in given:
+        column, equals, name = entry.rpartition("=")
+        try:
+            if not equals:
+                raise ValueError
+            types[column] = pa.type_for_alias(name)
+        except ValueError:
+            raise CliError(f"--type {entry}: COLUMN=TYPE is expected, such as zip=string") from None
+    return types
+
+
+def _csv_reason(file: str, error: Exception) -> str:
+    reason = plain(error)
+    if "conversion error" in reason:
+        return f"{file}: {reason}. The first rows had another type: give the column's with --type COLUMN=TYPE"
+    return f"{file}: {reason}"
+
+
+def _open_parquet(stream: Any, options: argparse.Namespace) -> Input:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    # Without pre_buffer a row group is read as it is decoded, not as a whole beforehand.
+    file = parquet.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20)
+    schema = file.schema_arrow
+    wanted = _needed(schema.names, options)
+    if wanted is not None:
+        schema = pa.schema([schema.field(name) for name in wanted])
+    batches = file.iter_batches(batch_size=PARQUET_ROWS, columns=wanted)
+    return Input(pa.RecordBatchReader.from_batches(schema, batches), rows=file.metadata.num_rows)
+
+
+def _needed(names: list[str], options: argparse.Namespace) -> list[str] | None:
+    """The columns to decode: those asked for and those of the key; None for all."""
+    if not options.columns:
+        return None
+    asked = set(options.columns.split(","))
+    return [name for name in names if name in asked or name == options.key or f"{{{name}}}" in options.key]

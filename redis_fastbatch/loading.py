@@ -1,0 +1,421 @@
+"""`redis-fastbatch load`: the rows of a CSV, NDJSON or Parquet file to the server, in bounded memory.
+
+CSV and Parquet go through pyarrow's streaming readers and batch_set_table(). NDJSON goes through batch_set(): its
+rows need not have the same fields, and a number stays what it is whatever the rows around it hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+from redis_fastbatch.cli import EXIT_FAILED, EXIT_INTERRUPTED, add_server, connect, plain, say
+from redis_fastbatch.client import FastBatch
+from redis_fastbatch.errors import EncodeError
+from redis_fastbatch.inputs import Input, add_format, open_input
+from redis_fastbatch.report import BatchReport, Progress, make_progress
+from redis_fastbatch.table import split_key
+
+OnFailure: TypeAlias = Callable[[Any, Any, Exception], None]
+
+SHOWN_FAILURES = 10
+
+EXAMPLES = """\
+examples:
+  redis-fastbatch load users.csv --key id --prefix user:
+  redis-fastbatch load flights.parquet --key 'flight:{carrier}:{flight}:{time_hour}' --ex 86400
+  redis-fastbatch load events.ndjson.zst --key id --on-error failed.ndjson
+  zcat users.csv.gz | redis-fastbatch load - --format csv --key id --url redis://cache:6379/1
+"""
+
+
+def add_to(commands: Any, name: str, summary: str) -> None:
+    """Adds the command's options."""
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description="Writes each row of a file under a key of its own, as a MessagePack map of its fields.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "file", metavar="FILE", help="CSV, NDJSON or Parquet, also .gz, .zst or .bz2; - is standard input"
+    )
+    parser.add_argument(
+        "--key", required=True, metavar="COLUMN|TEMPLATE",
+        help="the column whose values are the keys, or a template of columns such as 'order:{shop}:{number}'",
+    )  # fmt: skip
+    parser.add_argument("--prefix", default="", help="goes before every key, such as user:")
+    parser.add_argument("--columns", metavar="A,B,C", help="write only these columns")
+    parser.add_argument("--ex", type=_positive, metavar="SECONDS", help="let every key expire in so many seconds")
+    parser.add_argument(
+        "--as", dest="as_", choices=("value", "hash"), default="value",
+        help="a row becomes one value (the default), or a hash that other programs read by field",
+    )  # fmt: skip
+    parser.add_argument(
+        "--codec", choices=("msgpack", "toolkit-msgpack"), default="msgpack", help="how values are encoded"
+    )
+    parser.add_argument(
+        "--workers", type=_positive, default=1, metavar="N",
+        help="connections that write side by side (default: 1, which is best for one server); the order of rows, "
+        "which decides between rows of the same key, is then not kept",
+    )  # fmt: skip
+    parser.add_argument(
+        "--on-error", default="report", metavar="report|stop|FILE.ndjson",
+        help="what to do with rows that cannot be written: tell the first of them at the end (the default), stop "
+        "at the first, or write them all to a file",
+    )  # fmt: skip
+    parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+    add_format(parser)
+    add_server(parser)
+    parser.set_defaults(run=run)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not positive")
+    return number
+
+
+def run(options: argparse.Namespace) -> int:
+    """Loads a file; the exit code is 0 only when every row was written."""
+    report = BatchReport()
+    interrupted = False
+    with open_input(options) as source, connect(options.url, options.codec) as batch:
+        failures = Failures(options.on_error)
+        progress = None if options.quiet else make_progress(True, source.rows)
+        try:
+            Load(options, source, batch, failures, Tally(progress, report)).run()
+        except KeyboardInterrupt:
+            interrupted = True
+        except StopLoading as stopped:
+            say(f"stopped at {stopped}")
+        finally:
+            if progress is not None:
+                progress.close()
+            failures.close()
+    _tell(options, report, interrupted)
+    if interrupted:
+        return EXIT_INTERRUPTED
+    return EXIT_FAILED if report.failed or failures.stopped else 0
+
+
+def _tell(options: argparse.Namespace, report: BatchReport, interrupted: bool) -> None:
+    if options.on_error == "report":
+        for key, error in list(report.failures.items())[:SHOWN_FAILURES]:
+            reason = plain(error)
+            say(reason if reason.startswith("row ") else f"{_name(key)}: {reason}")
+        if report.failed > SHOWN_FAILURES:
+            say(f"... and {report.failed - SHOWN_FAILURES:,} more")
+    if not options.quiet or interrupted:
+        say(f"interrupted: {report.summary()}" if interrupted else report.summary())
+
+
+def _name(key: Any) -> str:
+    return f"row {key}" if isinstance(key, int) else f"key {key!r}"
+
+
+class StopLoading(Exception):
+    """A row failed, and --on-error is stop."""
+
+
+class Failures:
+    """What becomes of rows that cannot be written."""
+
+    def __init__(self, mode: str) -> None:
+        self.stopped = False
+        self._mode = mode
+        self._lock = threading.Lock()
+        self._file: IO[str] | None = None
+        if mode not in ("report", "stop"):
+            self._file = Path(mode).open("w", encoding="utf-8")  # noqa: SIM115
+
+    def __call__(self, key: Any, value: Any, error: Exception) -> None:
+        """Takes a failed row: its number or key, its fields where they are known."""
+        if self._mode == "stop":
+            self.stopped = True
+            reason = plain(error)
+            raise StopLoading(reason if reason.startswith("row ") else f"{_name(key)}: {reason}")
+        if self._file is not None:
+            place = {"row": key} if isinstance(key, int) else {"key": _text(key)}
+            line = json.dumps({**place, "error": plain(error), "item": value}, default=_text, ensure_ascii=False)
+            with self._lock:
+                self._file.write(f"{line}\n")
+
+    def close(self) -> None:
+        """There will be no more."""
+        if self._file is not None:
+            self._file.close()
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+class Tally:
+    """Adds up what several batches, in several threads, have done."""
+
+    def __init__(self, progress: Progress | None, report: BatchReport) -> None:
+        self.report = report
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._done: dict[int, int] = {}
+
+    def listener(self) -> Callable[[int, int | None], None]:
+        """What one more batch tells its progress to."""
+        number = len(self._done)
+        self._done[number] = 0
+
+        def heard(done: int, _: int | None) -> None:
+            with self._lock:
+                self._done[number] = done
+                if self._progress is not None:
+                    self._progress.update(sum(self._done.values()))
+
+        return heard
+
+    def add(self, report: BatchReport) -> None:
+        """A batch has ended."""
+        with self._lock:
+            self.report.merge(report)
+            self.report.seconds = max(self.report.seconds, report.seconds)
+
+
+class Load:
+    """One run of the command."""
+
+    def __init__(
+        self, options: argparse.Namespace, source: Input, batch: FastBatch, failures: Failures, tally: Tally
+    ) -> None:
+        self._options = options
+        self._source = source
+        self._batch = batch
+        self._failures = failures
+        self._tally = tally
+        self._columns = options.columns.split(",") if options.columns else None
+
+    def run(self) -> None:
+        """Writes everything.
+
+        Raises:
+            StopLoading: a row failed, and --on-error is stop.
+        """
+        if self._source.lines is not None:
+            self._load_lines(self._source.lines)
+        elif self._options.workers == 1:
+            self._load_table(self._source.reader, self._failures, self._tally.listener())
+        else:
+            self._share()
+
+    def _load_table(self, table: Any, failures: OnFailure, progress: Any) -> BatchReport:
+        """Writes what an Arrow reader yields; its report is in the tally, whatever happens."""
+        try:
+            report = self._batch.batch_set_table(
+                table,
+                key=self._options.key,
+                prefix=self._options.prefix,
+                columns=self._columns,
+                ex=self._options.ex,
+                as_=self._options.as_,
+                progress=progress,
+                on_error=failures,
+            )
+        except BaseException as error:
+            report = getattr(error, "report", None) or BatchReport()
+            self._tally.add(report)
+            raise
+        self._tally.add(report)
+        return report
+
+    def _share(self) -> None:
+        """Several threads, each with a connection, take batches from one reader."""
+        shared = SharedBatches(self._source.reader)
+        errors: list[BaseException] = []
+
+        def work(listener: Any) -> None:
+            part = Part(shared)
+            try:
+                self._load_table(
+                    part.reader(), lambda row, *rest: self._failures(part.row_in_file(row), *rest), listener
+                )
+            except BaseException as error:
+                shared.stop()
+                errors.append(error)
+
+        threads = [
+            threading.Thread(target=work, args=(self._tally.listener(),), daemon=True)
+            for _ in range(self._options.workers)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            _join(threads)
+        except KeyboardInterrupt:
+            shared.stop()
+            _join(threads)
+            raise
+        if errors:
+            raise errors[0]
+
+    def _load_lines(self, lines: Iterable[bytes]) -> None:
+        """NDJSON, through batch_set()."""
+        rows = JsonRows(lines, self._options.key, self._options.prefix, self._columns, self._failures)
+        try:
+            report = self._batch.batch_set(
+                rows,
+                ex=self._options.ex,
+                workers=self._options.workers,
+                progress=self._tally.listener(),
+                on_error=self._failures,
+            )
+        except BaseException as error:
+            self._tally.add(getattr(error, "report", None) or BatchReport())
+            self._tally.add(rows.report)
+            raise
+        self._tally.add(report)
+        self._tally.add(rows.report)
+
+
+def _join(threads: list[threading.Thread]) -> None:
+    # Waiting in short steps lets a KeyboardInterrupt through on every platform.
+    for thread in threads:
+        while thread.is_alive():
+            thread.join(0.1)
+
+
+class SharedBatches:
+    """A reader's record batches, handed out to several threads."""
+
+    def __init__(self, reader: Any) -> None:
+        self.schema = reader.schema
+        self._batches = iter(reader)
+        self._lock = threading.Lock()
+        self._rows = 0
+        self._stopped = False
+
+    def take(self) -> tuple[int, Any] | None:
+        """The next batch and the number of its first row; None at the end."""
+        with self._lock:
+            batch = None if self._stopped else next(self._batches, None)
+            if batch is None:
+                return None
+            first = self._rows
+            self._rows += batch.num_rows
+            return first, batch
+
+    def stop(self) -> None:
+        """No further batch is handed out."""
+        self._stopped = True
+
+
+class Part:
+    """One thread's share of the batches, as a table of its own."""
+
+    def __init__(self, shared: SharedBatches) -> None:
+        self._shared = shared
+        self._own = [0]
+        self._in_file: list[int] = []
+
+    def reader(self) -> Any:
+        """An Arrow reader of this thread's batches."""
+        import pyarrow as pa
+
+        return pa.RecordBatchReader.from_batches(self._shared.schema, self._batches())
+
+    def _batches(self) -> Iterator[Any]:
+        while (taken := self._shared.take()) is not None:
+            first, batch = taken
+            self._in_file.append(first)
+            self._own.append(self._own[-1] + batch.num_rows)
+            yield batch
+
+    def row_in_file(self, row: int) -> int:
+        """The number in the whole file of this part's row."""
+        place = bisect_right(self._own, row) - 1
+        return self._in_file[place] + row - self._own[place]
+
+
+class JsonRows:
+    """Keys and rows of NDJSON; lines that are no rows or have no key are failures.
+
+    Attributes:
+        report: counts those lines.
+    """
+
+    def __init__(
+        self, lines: Iterable[bytes], key: str, prefix: str, columns: list[str] | None, failures: OnFailure
+    ) -> None:
+        self.report = BatchReport()
+        self._lines = lines
+        self._key = _key_maker(key, prefix)
+        self._columns = columns
+        self._failures = failures
+
+    def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        loads = _json_loads()
+        for number, line in enumerate(self._lines):
+            if not line.strip():
+                continue
+            row: Any = None
+            try:
+                row = loads(line)
+                if not isinstance(row, dict):
+                    raise EncodeError(f"a line of NDJSON is an object, not {plain_json(line)}")
+                key = self._key(row)
+            except ValueError as error:
+                self._fail(number, plain_json(line), EncodeError(f"row {number}: no JSON: {error}"))
+                continue
+            except EncodeError as error:
+                self._fail(number, row, EncodeError(f"row {number}: {error}"))
+                continue
+            if self._columns is not None:
+                row = {name: row.get(name) for name in self._columns}
+            yield key, row
+
+    def _fail(self, number: int, value: Any, error: Exception) -> None:
+        self.report.add_failure(number, error)
+        self._failures(number, value, error)
+
+
+def plain_json(line: bytes) -> str:
+    """A line for a message."""
+    text = line.decode("utf-8", "backslashreplace").strip()
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def _json_loads() -> Callable[[bytes], Any]:
+    """The fastest JSON decoder that is installed and reads numbers as Python does."""
+    try:
+        import msgspec
+    except ImportError:
+        return json.loads
+    loads: Callable[[bytes], Any] = msgspec.json.decode
+    return loads
+
+
+def _key_maker(key: str, prefix: str) -> Callable[[dict[str, Any]], str]:
+    """Makes a row's key, by the rules of batch_set_table()."""
+    fields = split_key(key)
+
+    def make(row: dict[str, Any]) -> str:
+        parts = (text + (_key_text(row, column) if column is not None else "") for text, column in fields)
+        return prefix + "".join(parts)
+
+    return make
+
+
+def _key_text(row: dict[str, Any], column: str) -> str:
+    value = row.get(column)
+    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+        return str(value)
+    if value is None:
+        raise EncodeError(f"the key column {column!r} is null or missing")
+    raise EncodeError(
+        f"the key column {column!r} holds {type(value).__name__}: a key is made of strings and integers"
+    )

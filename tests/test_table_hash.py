@@ -1,0 +1,186 @@
+"""batch_set_table(as_="hash"): a row as a hash that other programs read by field."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import math
+import struct
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from redis_fastbatch import BatchError, EncodeError, FastBatch
+from redis_fastbatch._core.arrow_hash import HashWriter
+from redis_fastbatch._core.arrow_stream import ArrowStream
+
+pa = pytest.importorskip("pyarrow")
+
+from test_table_types import parsed  # noqa: E402
+
+
+@pytest.fixture
+def batch(client: redis.Redis) -> FastBatch:
+    return FastBatch(client)
+
+
+def test_rows_become_hashes(batch: FastBatch) -> None:
+    table = pa.table(
+        {"id": range(3000), "name": [f"n{i}" for i in range(3000)], "half": [i / 2 for i in range(3000)]}
+    )
+    report = batch.batch_set_table(table, key="id", prefix="u:", as_="hash")
+    assert (report.written, report.failed, report.confirmed_prefix) == (3000, 0, 3000)
+    assert batch.client.hgetall("u:2999") == {b"id": b"2999", b"name": b"n2999", b"half": b"1499.5"}
+    assert batch.client.ttl("u:1") == -1
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "text"),
+    [
+        (pa.int8(), -5, b"-5"),
+        (pa.uint64(), 2**64 - 1, b"18446744073709551615"),
+        (pa.int64(), -(2**63), b"-9223372036854775808"),
+        (pa.float64(), 0.1, b"0.1"),
+        (pa.float32(), 0.1, repr(struct.unpack("f", struct.pack("f", 0.1))[0]).encode()),
+        (pa.float16(), 1.5, b"1.5"),
+        (pa.bool_(), True, b"1"),
+        (pa.bool_(), False, b"0"),
+        (pa.string(), "ä\r\n", "ä\r\n".encode()),
+        (pa.string_view(), "a view of many bytes", b"a view of many bytes"),
+        (pa.binary(), b"\0\xff", b"\0\xff"),
+        (pa.string(), "", b""),
+        (pa.date32(), datetime.date(2024, 2, 29), b"2024-02-29"),
+        (pa.time64("us"), datetime.time(1, 2, 3), b"01:02:03"),
+        (pa.timestamp("s"), datetime.datetime(2024, 1, 2, 3), b"2024-01-02T03:00:00"),
+        (
+            pa.timestamp("us", "Europe/Berlin"),
+            datetime.datetime(2024, 1, 2, 3, tzinfo=datetime.timezone.utc),
+            b"2024-01-02T03:00:00+00:00",
+        ),
+        (pa.duration("ms"), datetime.timedelta(seconds=1.5), b"PT1.5S"),
+        (pa.decimal128(10, 2), decimal.Decimal("1.50"), b"1.50"),
+        (pa.dictionary(pa.int8(), pa.string()), "word", b"word"),
+    ],
+)
+def test_texts_of_values(valkey_client: redis.Redis, kind: Any, value: Any, text: bytes) -> None:
+    table = pa.table({"k": ["a"], "value": pa.array([value], kind)})
+    FastBatch(valkey_client).batch_set_table(table, key="k", as_="hash", columns=["value"])
+    assert valkey_client.hgetall("a") == {b"value": text}
+    if isinstance(value, (int, float, str, bytes)) and not isinstance(value, bool) and kind != pa.float32():
+        valkey_client.hset("b", "value", value)
+        assert valkey_client.hget("b", "value") == text
+
+
+def texts_of(numbers: list[float]) -> list[bytes]:
+    table = pa.table({"k": range(len(numbers)), "f": pa.array(numbers, pa.float64())})
+    writer = HashWriter(
+        ArrowStream(table), columns=["f"], key=["k"], expiry=None, max_items=10**6, max_bytes=1 << 30
+    )
+    chunk = writer.blank()
+    writer.fill(chunk)
+    rest = bytes(memoryview(chunk))
+    found = []
+    for _ in numbers:
+        end = rest.find(b"*", 1)
+        found.append(parsed(rest[: end if end > 0 else None])[3])
+        rest = rest[end:]
+    return found
+
+
+def test_floats_are_what_repr_writes() -> None:
+    numbers = [0.0, -0.0, 1.0, 0.1, 0.3, 1e15, 1e16, 1e-4, 1e-5, 123456.789, 5e-324, 1.7976931348623157e308]
+    numbers += [1 / 3, 2 / 3, 1e22, 1e23, 999999999999999.9, 99999999999999.5, math.inf, -math.inf, math.nan]
+    numbers += [sign * i / 10**k for i in (1, 5, 7, 99, 12345, 999999999) for k in range(16) for sign in (1, -1)]
+    assert texts_of(numbers) == [repr(number).encode() for number in numbers]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.floats(),
+            st.decimals(-(10**12), 10**12, places=4).map(float),
+            st.integers(-(2**60), 2**60).map(float),
+            st.integers(0, 2**64 - 1).map(lambda bits: struct.unpack("d", struct.pack("Q", bits))[0]),
+        ),
+        min_size=1,
+        max_size=30,
+    )
+)
+def test_any_floats_are_what_repr_writes(numbers: list[float]) -> None:
+    assert texts_of(numbers) == [repr(number).encode() for number in numbers]
+
+
+def test_nulls_are_left_out(batch: FastBatch) -> None:
+    table = pa.table(
+        {
+            "k": ["a", "b", "c"],
+            "x": [1, None, None],
+            "y": [None, "t", None],
+            "z": pa.nulls(3),
+            "d": pa.array([None, "w", None]).dictionary_encode(),
+        }
+    )
+    failed: list[Any] = []
+    report = batch.batch_set_table(
+        table, key="k", as_="hash", columns=["x", "y", "z", "d"], on_error=lambda *failure: failed.append(failure)
+    )
+    assert (report.written, report.failed) == (2, 1)
+    assert batch.client.hgetall("a") == {b"x": b"1"}
+    assert batch.client.hgetall("b") == {b"y": b"t", b"d": b"w"}
+    assert failed[0][:2] == (2, {})
+    assert "row 2: every field is null" in str(failed[0][2])
+
+
+@pytest.mark.parametrize(
+    ("expiry", "lowest"), [({"ex": 100}, 90), ({"px": 100_000}, 90), ({"exat": 4_000_000_000}, 10**6)]
+)
+def test_expiry(batch: FastBatch, expiry: dict[str, int], lowest: int) -> None:
+    table = pa.table({"k": range(2000), "v": range(2000)})
+    report = batch.batch_set_table(table, key="k", as_="hash", **expiry)
+    assert report.written == 2000
+    assert all(batch.client.ttl(key) >= lowest for key in (0, 999, 1999))
+    batch.batch_set_table(table, key="k", as_="hash", keepttl=True)
+    assert batch.client.ttl("0") >= lowest
+
+
+def test_keys_of_another_type_fail_alone(batch: FastBatch) -> None:
+    batch.client.set("1", "a string")
+    table = pa.table({"k": range(3), "v": ["x", "y", "z"]})
+    for expiry in ({}, {"ex": 100}):
+        failed: list[Any] = []
+        report = batch.batch_set_table(
+            table, key="k", as_="hash", on_error=lambda *failure, to=failed: to.append(failure), **expiry
+        )
+        assert (report.written, report.failed) == (2, 1)
+        assert failed[0][:2] == (1, {b"k": b"1", b"v": b"y"})
+        assert isinstance(failed[0][2], redis.ResponseError)
+    with pytest.raises(BatchError, match=r"1 of 3 rows were not written: row 1: (WRONGTYPE )?Operation against"):
+        batch.batch_set_table(table, key="k", as_="hash")
+
+
+def test_null_keys(batch: FastBatch) -> None:
+    table = pa.table({"k": ["a", None], "v": [1, 2]})
+    failed: list[Any] = []
+    batch.batch_set_table(table, key="k", as_="hash", on_error=lambda *failure: failed.append(failure))
+    assert failed[0][:2] == (1, {b"v": b"2"})
+
+
+@pytest.mark.parametrize("value", [[1], {"a": 1}])
+def test_nested_columns_are_refused(batch: FastBatch, value: Any) -> None:
+    table = pa.table({"k": [1], "bad": [value]})
+    with pytest.raises(EncodeError, match="column 'bad': a hash's fields are strings"):
+        batch.batch_set_table(table, key="k", as_="hash")
+    batch.batch_set_table(table, key="k", as_="hash", columns=["k"])
+
+
+def test_options_that_hashes_have_not(batch: FastBatch) -> None:
+    table = pa.table({"k": [1]})
+    for options in ({"nx": True}, {"xx": True}):
+        with pytest.raises(ValueError, match="HSET has no conditions"):
+            batch.batch_set_table(table, key="k", as_="hash", **options)
+    with pytest.raises(ValueError, match='as_ is "value" or "hash"'):
+        batch.batch_set_table(table, key="k", as_="list")
