@@ -1,0 +1,292 @@
+"""What is fuzzed: each target checks one input, whose right treatment it knows from somebody else's code."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import hiredis
+import msgpack
+from redis.exceptions import InvalidResponse
+
+from fuzz.values import Values
+from redis_fastbatch import DecodeError, EncodeError, MsgpackCodec
+from redis_fastbatch._core import toolkit_json_plain as plain
+from redis_fastbatch._core.raw import RawCodec
+from redis_fastbatch._core.replies import ErrorReply, ReplyReader
+from redis_fastbatch._core.resp import BatchWriter, Command
+from redis_fastbatch._core.toolkit_json import ToolkitCodec, ToolkitMsgpackCodec
+
+CORPUS = Path(__file__).parent / "corpus"
+REFUSED = "refused"
+NOTHING = object()
+# Codecs that live on from input to input: what they remember must never show.
+msgpack_codec, toolkit_codec, toolkit_msgpack_codec = MsgpackCodec(), ToolkitCodec(), ToolkitMsgpackCodec()
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something to fuzz.
+
+    Attributes:
+        check: takes an input; raises AssertionError when it is dealt with wrongly.
+        tokens: pieces that inputs are made of.
+        seeds: inputs to begin with.
+    """
+
+    check: Callable[[bytes], None]
+    tokens: tuple[bytes, ...]
+    seeds: tuple[bytes, ...]
+
+
+# -- decoding MessagePack ------------------------------------------------------------------------
+
+
+def shown(value: Any) -> str:
+    """A value as text, in which NaN equals NaN, and 1 is not True nor 1.0."""
+    return repr(value)
+
+
+def loaded(loads: Callable[[bytes], Any], data: bytes, *errors: type[Exception]) -> str:
+    """What reading gives, as text."""
+    try:
+        return shown(loads(data))
+    except errors:
+        return REFUSED
+
+
+def msgpack_reference(data: bytes) -> Any:
+    """What MsgpackCodec reads, by the package msgpack."""
+    return msgpack.unpackb(data, raw=False, strict_map_key=False, timestamp=3)
+
+
+def check_msgpack_loads(data: bytes) -> None:
+    ours = loaded(msgpack_codec.loads, data, DecodeError)
+    theirs = loaded(
+        msgpack_reference, data, ValueError, TypeError, OverflowError, msgpack.UnpackException, RecursionError
+    )
+    assert ours == theirs
+
+
+# -- reading replies -----------------------------------------------------------------------------
+
+
+def fed(data: bytes, step: int) -> list[Any]:
+    """All the replies of a stream that comes in pieces of so many bytes, and how it ended."""
+    reader, found = ReplyReader(), []
+    try:
+        for start in range(0, len(data), step):
+            reader.feed(data[start : start + step])
+            while (whole := reader.reply()) is not None:
+                found.append(whole[0])
+    except InvalidResponse:
+        found.append(REFUSED)
+    return [found, reader.pushes]
+
+
+def hiredis_found(data: bytes) -> list[Any]:
+    """The replies of a stream without push messages and attributes, by hiredis."""
+    reader, found = hiredis.Reader(replyError=ErrorReply, notEnoughData=NOTHING), []
+    reader.feed(data)
+    try:
+        while (reply := reader.gets()) is not NOTHING:
+            found.append(reply)
+    except (hiredis.HiredisError, TypeError):
+        found.append(REFUSED)
+    return found
+
+
+def check_replies(data: bytes) -> None:
+    if not data:
+        return
+    step, data = data[0] % 32 + 1, data[1:]
+    whole = fed(data, max(1, len(data)))
+    assert shown(fed(data, step)) == shown(whole), "read differently in pieces"
+    # hiredis takes memory for what is announced; push messages and attributes are replies to it.
+    if not re.search(rb"[>|]|\d{6}", data):
+        check_against_hiredis(whole[0], hiredis_found(data))
+    read_as(data, step, values_of)
+    read_as(data, step, statuses_of)
+
+
+def check_against_hiredis(ours: list[Any], theirs: list[Any]) -> None:
+    """Ours gives up sooner on garbage: what it has found until then, hiredis finds too."""
+    refused = bool(ours) and ours[-1] is REFUSED
+    found = ours[:-1] if refused else ours
+    assert shown(found) == shown(theirs[: len(found)])
+    if not refused:
+        assert len(theirs) - (bool(theirs) and theirs[-1] is REFUSED) == len(found)
+
+
+def values_of(reader: ReplyReader, out: dict[str, Any]) -> None:
+    keys = [f"k{i}" for i in range(3)]
+    if not reader.elements and not out and reader.array(3) is not True:
+        return
+    reader.values(keys, len(out), msgpack_codec, None, out, [])
+
+
+def statuses_of(reader: ReplyReader, out: dict[str, Any]) -> None:
+    others: list[tuple[int, Any]] = []
+    reader.statuses(100, 0, others)
+
+
+def read_as(data: bytes, step: int, read: Callable[[ReplyReader, dict[str, Any]], None]) -> None:
+    """Reads a stream in pieces for the kind of replies that it may not be."""
+    reader, out = ReplyReader(1000), {}
+    try:
+        for start in range(0, len(data), step):
+            reader.feed(data[start : start + step])
+            read(reader, out)
+        reader.finished()
+    except (InvalidResponse, DecodeError):
+        return
+
+
+# -- encoding ------------------------------------------------------------------------------------
+
+
+def written(dumps: Callable[[Any], bytes], value: Any, *errors: type[Exception]) -> bytes | str:
+    """What writing gives."""
+    try:
+        return dumps(value)
+    except errors:
+        return REFUSED
+
+
+def check_msgpack_dumps(data: bytes) -> None:
+    value = Values(data).value()
+    ours = written(msgpack_codec.dumps, value, EncodeError)
+    reference = partial(msgpack.packb, use_bin_type=True, datetime=True)
+    assert ours == written(reference, value, ValueError, TypeError, OverflowError, RecursionError)
+    check_chunk(data, value, ours)
+
+
+def check_chunk(data: bytes, value: Any, expected: bytes | str) -> None:
+    """The value stands in a command with the length that it has, between two others."""
+    before = b"x" * (len(data) % 120)
+    writer = BatchWriter(
+        [("a", before), ("b", value), ("c", 1)],
+        Command(b"MSET", many=True),
+        msgpack_codec,
+        max_items=9,
+        max_bytes=2**30,
+    )
+    chunk = writer.blank()
+    writer.fill(chunk)
+    written = [b"b", expected] if isinstance(expected, bytes) else []
+    arguments = [b"MSET", b"a", msgpack.packb(before), *written, b"c", b"\x01"]
+    parts = [b"*%d\r\n" % len(arguments), *(b"$%d\r\n%b\r\n" % (len(part), part) for part in arguments)]
+    assert bytes(memoryview(chunk)) == b"".join(parts)
+
+
+# -- the toolkit's format ------------------------------------------------------------------------
+
+
+def check_toolkit_loads(data: bytes) -> None:
+    ours = loaded(toolkit_codec.loads, data, DecodeError)
+    assert ours == loaded(plain.loads, data, Exception)
+    tagged = b"\xc1" + data
+    assert loaded(toolkit_msgpack_codec.loads, tagged, DecodeError) == loaded(
+        msgpack_codec.loads, data, DecodeError
+    )
+
+
+def check_toolkit_dumps(data: bytes) -> None:
+    value = Values(data).value()
+    ours = written(toolkit_codec.dumps, value, EncodeError)
+    assert ours == written(plain.dumps, value, Exception)
+    if ours is not REFUSED:
+        assert loaded(toolkit_codec.loads, ours, DecodeError) == loaded(plain.loads, ours, Exception)
+
+
+def check_raw(data: bytes) -> None:
+    assert RawCodec().loads(RawCodec().dumps(data)) == data
+
+
+# -- all of them ---------------------------------------------------------------------------------
+
+MSGPACK_SEEDS = tuple(
+    msgpack.packb(value)
+    for value in (
+        {"id": 1, "name": "é", "tags": ["a", 1.5, None], "n": {"deep": [True, False]}},
+        [{"a": i, "b": "x" * i} for i in range(6)],
+        [-1, -33, 200, 70_000, 2**40, -(2**40), b"bytes", msgpack.ExtType(1, b"x"), msgpack.Timestamp(1, 2)],
+    )
+)
+PACKED: tuple[Any, ...] = ({"a": 1}, {"a": 1, "b": 2}, ["a"], "a", "__class__", "é", 1.5, float("nan"))
+MSGPACK_TOKENS = (
+    *(bytes([marker]) for marker in range(0xC0, 0xE0)),
+    *(struct.pack(">BI", marker, size) for marker in b"\xdb\xdd\xdf\xc6\xc9" for size in (0, 1, 2**32 - 1)),
+    *(struct.pack(">BH", marker, size) for marker in b"\xda\xdc\xde\xc5\xc8" for size in (0, 3, 65535)),
+    *(msgpack.packb(value) for value in PACKED),
+    *(msgpack.packb({"id": value, "name": "n"}) for value in (1, "x", [1], {}, None, 2.5)),
+    *(b"\xd6\xff\0\0\0\1", b"\xd7\xff" + b"\xff" * 8, b"\xc7\x0c\xff" + b"\0" * 12),
+)
+REPLY_TOKENS = (
+    *(bytes([mark]) for mark in b"+-:_,#($=!*~>%|019\r\n"),
+    *(
+        b"\r\n",
+        b"-1",
+        b"$1\r\n\xc0\r\n",
+        b"$3\r\n\x81\xa1a\r\n",
+        b"$0\r\n\r\n",
+        b"-ERR x\r\n",
+        b"-WRONGTYPE x\r\n",
+    ),
+    *(b">1\r\n+a\r\n", b"|1\r\n+a\r\n+b\r\n", b"=5\r\ntxt:a\r\n", b"+QUEUED\r\n"),
+    *(
+        line + b"\r\n"
+        for line in b"+OK :1 $-1 _ *3 *2 *0 *-1 %1 ~1 #t #f (1 ,1.5 $1001 $99999999999999999999 *999999999".split()
+    ),
+)
+REPLY_SEEDS = (
+    b"\x05+OK\r\n+OK\r\n:1\r\n-ERR no\r\n$-1\r\n",
+    b"\x01*3\r\n$1\r\n\x05\r\n$-1\r\n$6\r\n\x81\xa1a\x91\x01\x02\r\n",
+    b"\x0b>2\r\n+a\r\n:1\r\n*2\r\n%1\r\n+a\r\n#t\r\n_\r\n",
+)
+JSON_TOKENS = (
+    *(
+        b'{"__type__": "',
+        b'", "__data__": ',
+        b'"a": 1',
+        b'"b": [1]',
+        b", ",
+        b": ",
+        b" ",
+        b"\n",
+        b"\\",
+        b"\xed\xa0\x80",
+    ),
+    *b"dict list tuple str int float bool bytes bytearray __NONE__ true false null NaN Infinity -Infinity".split(),
+    *b'" { } [ ] , : - 0 1 1.5 1e5 -0.0 AAAA AA== A \\u00e9 \\ud800 \\n \xc3\xa9 \xe8\xaf\xad \xff'.split(),
+    *(b"1" * 20, b"9" * 25),
+)
+JSON_VALUES: tuple[Any, ...] = (
+    {"a": 1, "b": [1.5, None, "é\n"], "c": b"bytes"},
+    [1, 2, {"x": {}}],
+    (1, 2),
+    "text",
+)
+JSON_SEEDS = tuple(plain.dumps(value) for value in (*JSON_VALUES, b"raw", 5, 2.5, True, None))
+VALUE_TOKENS = tuple(bytes([kind, size]) for kind in range(24) for size in (0, 1, 2, 5, 40))
+VALUE_SEEDS = (bytes(range(64)), bytes(reversed(range(200))), b"\x0d\x05" * 30)
+
+TARGETS = {
+    "msgpack-loads": Target(check_msgpack_loads, MSGPACK_TOKENS, MSGPACK_SEEDS),
+    "replies": Target(check_replies, REPLY_TOKENS, REPLY_SEEDS),
+    "msgpack-dumps": Target(check_msgpack_dumps, VALUE_TOKENS, VALUE_SEEDS),
+    "toolkit-loads": Target(check_toolkit_loads, JSON_TOKENS, JSON_SEEDS),
+    "toolkit-dumps": Target(check_toolkit_dumps, VALUE_TOKENS, VALUE_SEEDS),
+}
+
+
+def corpus_of(name: str) -> list[bytes]:
+    """The inputs that a target begins with, and those that have been worth keeping."""
+    kept = CORPUS / f"{name}.hex"
+    lines = kept.read_text().split() if kept.exists() else []
+    return [*TARGETS[name].seeds, *map(bytes.fromhex, lines)]

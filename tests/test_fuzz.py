@@ -1,0 +1,26 @@
+"""A short run of the fuzzers; the long one, under sanitizers, is in tests/fuzz/README.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fuzz.engine import Witness, fuzz
+from fuzz.targets import TARGETS, corpus_of
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_inputs_worth_keeping_and_some_new_ones(name: str) -> None:
+    target, corpus = TARGETS[name], corpus_of(name)
+    assert len(corpus) > 20
+    fuzz(target.check, corpus, target.tokens, runs=len(corpus) + 4000, seed=len(name))
+
+
+def test_an_input_dealt_with_wrongly_is_told(tmp_path: Path) -> None:
+    def check(data: bytes) -> None:
+        assert b"!" not in data
+
+    with pytest.raises(AssertionError, match="input number") as caught:
+        fuzz(check, [b"abc"], [b"!"], runs=1000, witness=tmp_path / "last")
+    assert repr(Witness.of(tmp_path / "last")) in str(caught.value)
