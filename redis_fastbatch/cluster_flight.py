@@ -135,6 +135,10 @@ class NodeFlight:
         return bool(self.flying)
 
     @property
+    def owed(self) -> bool:
+        return False
+
+    @property
     def halfway(self) -> bool:
         if self.held_until is not None or self.ready or self._batch.is_full(self):
             return False

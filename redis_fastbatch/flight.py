@@ -100,6 +100,10 @@ class Flight(Protocol):
     def in_flight(self) -> bool:
         """Replies are outstanding."""
 
+    @property
+    def owed(self) -> bool:
+        """Replies are outstanding to writes that have been sent whole."""
+
     def next_chunk(self) -> Chunk | None:
         """A sealed chunk to send now, or None while the window is full or when there is no more."""
 
@@ -219,6 +223,10 @@ class WriteFlight:
     @property
     def in_flight(self) -> bool:
         return bool(self._flying)
+
+    @property
+    def owed(self) -> bool:
+        return bool(self._flying) and self._flying[0].whole
 
     @property
     def halfway(self) -> bool:
@@ -612,6 +620,10 @@ class ReadFlight:
 
     @property
     def late(self) -> bool:
+        return False
+
+    @property
+    def owed(self) -> bool:
         return False
 
     def next_chunk(self) -> Chunk | None:

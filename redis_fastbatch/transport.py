@@ -14,12 +14,20 @@ import logging
 import select
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from typing import Any, Protocol
 
 from redis import ConnectionPool
 from redis.connection import AbstractConnection
-from redis.exceptions import BusyLoadingError, ConnectionError, ReadOnlyError, ResponseError, TimeoutError
+from redis.exceptions import (
+    BusyLoadingError,
+    ConnectionError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+)
 from redis.sentinel import SentinelManagedConnection
 
 from redis_fastbatch._core.replies import ErrorReply, ReplyReader
@@ -28,14 +36,16 @@ from redis_fastbatch.flight import Flight
 
 logger = logging.getLogger("redis_fastbatch")
 
+DRAIN_SECONDS = 2.0
+"""How long after Ctrl-C replies are waited for."""
+
 _WANTS_READ = (BlockingIOError, ssl.SSLWantReadError)
 _WANTS_WRITE = (BlockingIOError, ssl.SSLWantWriteError)
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 # Before redis-py 5.3 a pool asks for the name of the command; since then it warns when given one.
 _takes_name = (
-    inspect.signature(ConnectionPool.get_connection).parameters["command_name"].default
-    is inspect.Parameter.empty
+    inspect.signature(ConnectionPool.get_connection).parameters["command_name"].default is inspect.Parameter.empty
 )
 GET_CONNECTION_ARGUMENTS = ("MSET",) if _takes_name else ()
 
@@ -51,6 +61,9 @@ class Channel(Protocol):
 
     def receive_arrived(self, flight: Flight) -> None:
         """Lets the flight take what replies have arrived; does not wait."""
+
+    def drain(self, flight: Flight) -> None:
+        """After Ctrl-C: waits a little for the replies to what has been sent whole."""
 
     def finish(self) -> None:
         """No reply is outstanding. Push messages that came behind the last one are handed on.
@@ -68,6 +81,8 @@ class SocketChannel:
         self._connection = connection
         self._socket: socket.socket = connection._sock
         self._reader = ReplyReader(max_value_size)
+        # What was received is where it belongs: False within the lines that see to that.
+        self._in_order = True
 
     def __enter__(self) -> SocketChannel:
         self._socket.setblocking(False)
@@ -121,23 +136,36 @@ class SocketChannel:
         if self._reader.pushes:
             self._hand_on_pushes()
 
+    def drain(self, flight: Flight) -> None:
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while flight.owed and self._in_order and time.monotonic() < deadline:
+            if self._receive_some():
+                self._take(flight)
+            else:
+                _wait_for(self._socket, False, max(0.0, deadline - time.monotonic()))
+
     def _take(self, flight: Flight) -> None:
+        self._in_order = False
         flight.take(self._reader, self.explain)
+        self._in_order = True
         if self._reader.pushes:
             self._hand_on_pushes()
 
     def _receive_some(self) -> bool:
         """Takes what has arrived; False when nothing has."""
+        in_order, self._in_order = self._in_order, False
         try:
             with self._reader.free_space() as free:
                 size = self._socket.recv_into(free)
         except _WOULD_BLOCK:
+            self._in_order = in_order
             return False
         except OSError as error:
             raise self._lost("reading from", error) from error
         if size == 0:
             raise ConnectionError("Connection closed by server.")
         self._reader.received(size)
+        self._in_order = in_order
         return True
 
     def _wait(self, *, write: bool) -> tuple[bool, bool]:
@@ -197,6 +225,9 @@ class PublicChannel:
     def receive_arrived(self, flight: Flight) -> None:
         while flight.in_flight and self._connection.can_read(timeout=0):
             self.receive(flight)
+
+    def drain(self, flight: Flight) -> None:
+        """Whether redis-py was interrupted within a reply is not known: nothing more is read."""
 
     def finish(self) -> None:
         """redis-py has taken no more than it was asked for."""
@@ -372,15 +403,28 @@ class Lease:
 
     def _pump(self, flight: Flight) -> None:
         with self.channel() as channel:
-            while not flight.done:
-                chunk = flight.next_chunk()
-                if chunk is not None:
-                    channel.send(chunk, flight)
-                    if flight.late:
-                        channel.receive_arrived(flight)
-                elif flight.in_flight:
-                    channel.receive(flight)
-            channel.finish()
+            try:
+                self._carry(flight, channel)
+                channel.finish()
+            except Exception:
+                raise
+            except BaseException:
+                # Ctrl-C and the like. What the server has it will carry out: the report should say so.
+                try:
+                    channel.drain(flight)
+                except (RedisError, OSError) as error:
+                    logger.debug("no further replies after an interruption: %s", error)
+                raise
+
+    def _carry(self, flight: Flight, channel: Channel) -> None:
+        while not flight.done:
+            chunk = flight.next_chunk()
+            if chunk is not None:
+                channel.send(chunk, flight)
+                if flight.late:
+                    channel.receive_arrived(flight)
+            elif flight.in_flight:
+                channel.receive(flight)
 
     def channel(self) -> Any:
         """The connection, connected, as a flight uses it; a context manager."""
