@@ -9,6 +9,7 @@ from __future__ import annotations
 import binascii
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 NONE = b"__NONE__"
@@ -94,7 +95,8 @@ def loads(data: bytes, preserve_int: bool = False) -> Any:
 
 
 def _unwrapped(wrapper: dict[str, Any], preserve_int: bool) -> Any:
-    name, data = wrapper["__type__"], wrapper.get("__data__")
+    name: Any = wrapper["__type__"]
+    data: Any = wrapper.get("__data__")
     if not isinstance(name, str):
         return data
     if name == "int":
@@ -114,7 +116,7 @@ def _bytes(text: Any) -> bytes:
     return binascii.a2b_base64(text.encode("ascii"))
 
 
-_MAKERS = {
+_MAKERS: dict[str, Callable[[Any], Any]] = {
     "bytes": _bytes,
     "bytearray": lambda text: bytearray(_bytes(text)),
     "bool": bool,
