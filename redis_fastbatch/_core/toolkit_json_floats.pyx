@@ -19,7 +19,7 @@ cdef extern from "Python.h":
 cdef extern from *:
     """
     #include <float.h>
-    /* Whether a double is computed as a double: where intermediate results are wider the short way is not exact. */
+    /* Whether a double is computed as a double: with wider intermediate results the short way is not exact. */
     #if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD == 0
     #define FASTBATCH_EXACT 1
     #else
