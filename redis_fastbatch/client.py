@@ -46,7 +46,8 @@ class FastBatch(Plans):
     from_url().
 
     Args:
-        client: a redis.Redis (or what behaves as one: Sentinel's master_for() gives one).
+        client: a redis.Redis (or what behaves as one: Sentinel's master_for() gives one), or a
+            redis.RedisCluster.
         codec: how values become bytes: "msgpack", "json", "raw", a codec of redis_fastbatch.codecs, or any
             object with dumps() and loads().
         max_value_size: refuse longer values on reading, in bytes, before memory is taken for them; 0 for no
@@ -72,18 +73,21 @@ class FastBatch(Plans):
         *,
         max_value_size: int = 0,
         pause_gc: bool = True,
+        cluster: bool = False,
         **connection: Any,
     ) -> FastBatch:
         """Connects by URL, as redis.Redis.from_url() does.
 
         Args:
-            url: redis://, rediss:// or unix://.
+            url: redis://, rediss:// or unix://; of any node of a cluster.
             codec, max_value_size, pause_gc: as the constructor's.
-            connection: further arguments for redis.Redis.from_url().
+            cluster: connect as a redis.RedisCluster.
+            connection: further arguments for redis.Redis.from_url() or redis.RedisCluster.from_url().
         """
         settings: dict[str, Any] = {"codec": codec, "max_value_size": max_value_size, "pause_gc": pause_gc}
-        batch = cls(redis.Redis.from_url(url, **connection), **settings)
-        batch._made_from(url, {**settings, **connection})
+        kind: Any = redis.RedisCluster if cluster else redis.Redis
+        batch = cls(kind.from_url(url, **connection), **settings)
+        batch._made_from(url, {**settings, "cluster": cluster, **connection})
         return batch
 
     def __enter__(self) -> FastBatch:

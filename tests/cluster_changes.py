@@ -1,0 +1,137 @@
+"""Changes a cluster goes through while tests write to it: slots that move, masters that die."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+
+from redis_fastbatch._core.slots import key_slot
+from redis_fastbatch.server import EmbeddedServer
+from servers import SLOTS, Cluster, wait_until
+
+
+def tags_of(slots: range) -> dict[int, str]:
+    """For each of some slots a {tag} whose keys are in it."""
+    found: dict[int, str] = {}
+    for n in itertools.count():
+        slot = key_slot(b"%d" % n)
+        if slot in slots and slot not in found:
+            found[slot] = f"{{{n}}}"
+            if len(found) == len(slots):
+                return found
+    raise AssertionError
+
+
+def first_slots(cluster: Cluster, master: int, count: int) -> range:
+    """Some slots that a master had at the beginning."""
+    start = SLOTS * master // len(cluster.masters)
+    return range(start, start + count)
+
+
+class SlotMove:
+    """One slot on its way from a master to another, a step at a time."""
+
+    def __init__(self, cluster: Cluster, slot: int, source: EmbeddedServer, target: EmbeddedServer) -> None:
+        self.slot = slot
+        self._nodes = [node for node in cluster.masters if node.running]
+        self._source, self._target = source, target
+        self._source_id, self._target_id = cluster.node_id(source), cluster.node_id(target)
+
+    def begin(self) -> None:
+        """From here on the source redirects keys that it has not with ASK."""
+        self._setslot(self._target, "IMPORTING", self._source_id)
+        self._setslot(self._source, "MIGRATING", self._target_id)
+
+    def move_keys(self) -> None:
+        """Moves all keys that the source has now."""
+        with self._source.client() as client:
+            while keys := client.execute_command("CLUSTER", "GETKEYSINSLOT", self.slot, 100):
+                client.execute_command(
+                    "MIGRATE", self._target.host, self._target.port, "", 0, 5000, "REPLACE", "KEYS", *keys
+                )
+
+    def end(self) -> None:
+        """The target has the slot: the source answers with MOVED."""
+        for node in (self._target, self._source, *self._nodes):
+            self._setslot(node, "NODE", self._target_id)
+
+    def run(self) -> None:
+        """All of it."""
+        self.begin()
+        self.move_keys()
+        self.end()
+
+    def _setslot(self, node: EmbeddedServer, *arguments: str) -> None:
+        with node.client() as client:
+            client.execute_command("CLUSTER", "SETSLOT", self.slot, *arguments)
+
+
+@contextmanager
+def resharding(cluster: Cluster, slots: range, source: int, target: int) -> Iterator[None]:
+    """Moves slots there and back again, in another thread, for as long as the context lasts; they end up there."""
+    ending = threading.Event()
+    problems: list[BaseException] = []
+    here, there = cluster.masters[source], cluster.masters[target]
+
+    def run() -> None:
+        try:
+            for origin, aim in itertools.cycle([(here, there), (there, here)]):
+                for slot in slots:
+                    SlotMove(cluster, slot, origin, aim).run()
+                if ending.is_set() and aim is here:
+                    return
+        except BaseException as error:
+            problems.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        thread.join(120)
+    assert not problems, problems
+
+
+def wait_until_replicated(master: EmbeddedServer) -> None:
+    """Waits until a master's replica has confirmed all that was written until now."""
+    with master.client() as client:
+
+        def confirmed() -> bool:
+            return int(client.execute_command("WAIT", 1, 1000)) >= 1
+
+        wait_until(confirmed, "the replica has all")
+
+
+def calls(node: EmbeddedServer, command: str) -> int:
+    """How often a node has carried out a command."""
+    with node.client() as client:
+        stats: Any = client.info("commandstats")
+    return int(stats.get(f"cmdstat_{command}", {"calls": 0})["calls"])
+
+
+def redirections(cluster: Cluster) -> int:
+    """How often the masters have answered with MOVED or ASK."""
+    total = 0
+    for node in cluster.masters:
+        with node.client() as client:
+            stats: Any = client.info("errorstats")
+        total += sum(int(stats.get(f"errorstat_{kind}", {"count": 0})["count"]) for kind in ("MOVED", "ASK"))
+    return total
+
+
+def keys_in(node: EmbeddedServer, slot: int) -> int:
+    """How many keys of a slot a node holds."""
+    with node.client() as client:
+        return int(client.execute_command("CLUSTER", "COUNTKEYSINSLOT", slot))
+
+
+def client_of(cluster: Cluster, **options: Any) -> redis.RedisCluster:
+    """A client of any node that runs."""
+    node = next(node for node in cluster.nodes if node.running)
+    return redis.RedisCluster(host=node.host, port=node.port, **options)

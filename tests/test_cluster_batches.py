@@ -1,0 +1,244 @@
+"""FastBatch over a RedisCluster does what it does over one server."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+from redis.connection import Connection
+
+from cluster_changes import calls, wait_until_replicated
+from redis_fastbatch import BatchError, DecodeError, EncodeError, FastBatch
+from servers import Cluster
+
+ITEMS = {f"key:{n}": {"id": n, "name": f"näme {n}", "tags": [n, None, True]} for n in range(20_000)}
+
+SOURCES: dict[str, Callable[[dict[Any, Any]], Any]] = {
+    "dict": lambda items: items,
+    "generator": lambda items: (pair for pair in items.items()),
+}
+
+
+class PlainConnection(Connection):
+    """A connection of a kind that the fast path does not know."""
+
+    def send_packed_command(self, *arguments: Any, **options: Any) -> None:
+        super().send_packed_command(*arguments, **options)
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("options", [{}, {"ex": 100}, {"nx": True}, {"chunk_size": 3}])
+def test_what_was_set_is_got(cluster: Cluster, protocol: int, source: str, options: dict[str, Any]) -> None:
+    cluster.flush()
+    with cluster.client(protocol=protocol) as client:
+        batch = FastBatch(client)
+        report = batch.batch_set(SOURCES[source](ITEMS), **options)
+        assert (report.written, report.skipped, report.failed) == (len(ITEMS), 0, 0)
+        assert report.confirmed_prefix == len(ITEMS)
+        found = batch.batch_get(list(ITEMS))
+        assert found == ITEMS
+        assert list(found) == list(ITEMS)
+        assert batch.batch_get(key for key in ITEMS) == ITEMS
+        if "ex" in options:
+            assert 0 < client.ttl("key:77") <= 100
+
+
+def test_all_masters_have_their_share(cluster: Cluster, cluster_client: redis.RedisCluster) -> None:
+    FastBatch(cluster_client).batch_set(ITEMS)
+    for master in cluster.masters:
+        with master.client() as client:
+            assert client.dbsize() > len(ITEMS) / 4
+    assert cluster_client.get("key:5") == FastBatch(cluster_client)._codec.dumps(ITEMS["key:5"])
+
+
+def test_keys_of_all_kinds_and_those_that_are_missing(cluster_client: redis.RedisCluster) -> None:
+    batch = FastBatch(cluster_client)
+    batch.batch_set({"text": 1, b"bytes": 2, 3: 3, "schlüssel": 4, "{tag}a": 5})
+    cluster_client.rpush("list", "a")
+    keys = ["text", b"bytes", 3, "schlüssel", "{tag}a", "missing", "list"]
+    assert list(batch.batch_get(keys, default=0).items()) == list(zip(keys, (1, 2, 3, 4, 5, 0, 0), strict=True))
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 7, 100_000])
+def test_iterating_keeps_the_order_and_repeats_what_is_asked_twice(
+    cluster_client: redis.RedisCluster, chunk_size: int | None
+) -> None:
+    keys = [f"key:{n % 500}" for n in range(1200)]
+    batch = FastBatch(cluster_client)
+    batch.batch_set(ITEMS)
+    assert list(batch.batch_get_iter(keys, chunk_size=chunk_size)) == [(key, ITEMS[key]) for key in keys]
+
+
+def test_large_values(cluster_client: redis.RedisCluster) -> None:
+    items = {f"big:{n}": b"%d" % n * 2**20 for n in range(20)}
+    batch = FastBatch(cluster_client)
+    assert batch.batch_set(items).written == len(items)
+    assert batch.batch_get(list(items)) == items
+    assert dict(batch.batch_get_iter(items)) == items
+
+
+def test_conditions_are_per_key(cluster_client: redis.RedisCluster) -> None:
+    batch = FastBatch(cluster_client)
+    batch.batch_set({"a": 1, "b": 1})
+    report = batch.batch_set({"a": 2, "c": 2}, nx=True)
+    assert (report.written, report.skipped, report.skipped_keys) == (1, 1, ["a"])
+    report = batch.batch_set({"b": 3, "d": 3}, xx=True)
+    assert (report.written, report.skipped, report.skipped_keys) == (1, 1, ["d"])
+    assert batch.batch_get("abcd"[n] for n in range(4)) == {"a": 1, "b": 3, "c": 2, "d": None}
+
+
+def test_of_equal_keys_the_last_one_wins(cluster_client: redis.RedisCluster) -> None:
+    batch = FastBatch(cluster_client)
+    pairs = [(f"key:{n % 100}", n) for n in range(50_000)]
+    assert batch.batch_set(iter(pairs)).written == len(pairs)
+    assert batch.batch_get(dict(pairs)) == dict(pairs)
+
+
+def test_deleting_and_scanning(cluster_client: redis.RedisCluster) -> None:
+    batch = FastBatch(cluster_client)
+    batch.batch_set(ITEMS)
+    assert {key.decode() for key in batch.scan("key:*")} == set(ITEMS)
+    assert batch.batch_delete([*list(ITEMS)[:3000], "missing"]) == 3000
+    assert batch.batch_delete(ITEMS) == len(ITEMS) - 3000
+    assert list(batch.scan()) == []
+
+
+def test_an_atomic_batch_needs_one_slot(cluster_client: redis.RedisCluster) -> None:
+    batch = FastBatch(cluster_client)
+    items = {f"{{tag}}:{n}": n for n in range(5000)}
+    assert batch.batch_set(items, atomic=True).written == len(items)
+    assert batch.batch_set(iter(items.items()), atomic=True, ex=100).written == len(items)
+    assert batch.batch_set(items, atomic=True, nx=True).skipped == len(items)
+    assert batch.batch_get(list(items)) == items
+    with pytest.raises(ValueError, match=r"'a' is in slot 15495, 'b' in 3300.*\{tag\}"):
+        batch.batch_set({"a": 1, "b": 2}, atomic=True)
+    with pytest.raises(BatchError) as caught:
+        batch.batch_set({**items, "{tag}": object()}, atomic=True)
+    assert caught.value.report.failed == len(items) + 1
+    assert batch.batch_get(["a", "b", "{tag}"]) == {"a": None, "b": None, "{tag}": None}
+
+
+def test_an_item_that_cannot_be_encoded_fails_alone(cluster_client: redis.RedisCluster) -> None:
+    batch = FastBatch(cluster_client)
+    letters: list[Any] = []
+    items: dict[Any, Any] = {**ITEMS, "bad": object(), None: 1, "last": 2}
+    report = batch.batch_set(items, on_error=lambda *letter: letters.append(letter))
+    assert (report.written, report.failed, report.confirmed_prefix) == (len(items) - 2, 2, len(items))
+    assert [key for key, _, _ in letters] == ["bad", None]
+    with pytest.raises(BatchError, match="bad"):
+        batch.batch_set(items)
+    with pytest.raises(EncodeError):
+        batch.batch_get(["a", None])
+
+
+def test_a_value_that_cannot_be_decoded(cluster_client: redis.RedisCluster) -> None:
+    batch = FastBatch(cluster_client)
+    batch.batch_set({"a": 1, "c": 3})
+    cluster_client.set("b", b"\xc1")
+    with pytest.raises(DecodeError, match="'b'"):
+        batch.batch_get(["a", "b", "c"])
+    assert batch.batch_get(["a", "b", "c"], on_error="report") == {"a": 1, "b": None, "c": 3}
+
+
+def test_what_the_source_raises_comes_through_with_a_report(cluster_client: redis.RedisCluster) -> None:
+    def failing() -> Any:
+        for n in range(2345):
+            yield f"key:{n}", n
+        raise LookupError("no more")
+
+    batch = FastBatch(cluster_client)
+    with pytest.raises(LookupError, match="no more") as caught:
+        batch.batch_set(failing())
+    report = caught.value.report  # type: ignore[attr-defined]
+    assert report.written == report.confirmed_prefix == 2345
+    with pytest.raises(LookupError):
+        batch.batch_get(key for key, _ in failing())
+    with pytest.raises(LookupError):
+        batch.batch_delete(key for key, _ in failing())
+
+
+def test_a_connection_of_unknown_kind_serves_too(cluster: Cluster) -> None:
+    cluster.flush()
+    with redis.RedisCluster.from_url(cluster.url, connection_class=PlainConnection) as client:
+        pool = client.get_redis_connection(client.get_primaries()[0]).connection_pool
+        assert pool.connection_class is PlainConnection
+        batch = FastBatch(client)
+        assert batch.batch_set(ITEMS).written == len(ITEMS)
+        assert batch.batch_get(list(ITEMS)) == ITEMS
+        assert batch.batch_delete(ITEMS) == len(ITEMS)
+
+
+@pytest.mark.parametrize("strategy", ["round_robin", "round_robin_replicas", "random_replica"])
+def test_replicas_are_read_where_the_client_is_told_so(cluster: Cluster, strategy: str) -> None:
+    cluster.flush()
+    with cluster.client() as client:
+        FastBatch(client).batch_set(ITEMS)
+    for master in cluster.masters:
+        wait_until_replicated(master)
+    how = {"load_balancing_strategy": redis.cluster.LoadBalancingStrategy(strategy)}
+    before = [calls(node, "get") for node in cluster.nodes]
+    with cluster.client(**how if strategy != "round_robin" else {"read_from_replicas": True}) as client:
+        assert FastBatch(client).batch_get(list(ITEMS)) == ITEMS
+    asked = [calls(node, "get") - had for node, had in zip(cluster.nodes, before, strict=True)]
+    of_masters, of_replicas = sum(asked[:3]), sum(asked[3:])
+    assert of_masters + of_replicas == len(ITEMS)
+    assert of_replicas > len(ITEMS) / 3
+    assert (of_masters == 0) == (strategy != "round_robin")
+
+
+def test_masters_are_read_by_default(cluster: Cluster, cluster_client: redis.RedisCluster) -> None:
+    before = [calls(node, "get") for node in cluster.replicas]
+    FastBatch(cluster_client).batch_get(list(ITEMS))
+    assert [calls(node, "get") for node in cluster.replicas] == before
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_several_threads_and_workers(cluster_client: redis.RedisCluster, workers: int) -> None:
+    batch = FastBatch(cluster_client)
+    problems: list[BaseException] = []
+
+    def run(n: int) -> None:
+        try:
+            items = {f"{n}:{key}": value for key, value in ITEMS.items()}
+            assert batch.batch_set(items, workers=workers).written == len(items)
+            assert batch.batch_get(list(items), workers=workers) == items
+        except BaseException as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=run, args=(n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not problems
+
+
+def test_pickling(cluster: Cluster) -> None:
+    with FastBatch.from_url(cluster.url, cluster=True) as batch:
+        batch.batch_set({"a": 1, "b": 2})
+        with pickle.loads(pickle.dumps(batch)) as other:
+            assert isinstance(other.client, redis.RedisCluster)
+            assert other.batch_get(["a", "b"]) == {"a": 1, "b": 2}
+
+
+def test_progress_and_chunks_are_told(cluster_client: redis.RedisCluster) -> None:
+    heard: list[tuple[int, int | None]] = []
+    chunks: list[Any] = []
+    FastBatch(cluster_client).batch_set(ITEMS, progress=lambda *step: heard.append(step), on_chunk=chunks.append)
+    assert heard[-1] == (len(ITEMS), len(ITEMS))
+    assert sum(stats.items for stats in chunks) == len(ITEMS)
+
+
+def test_tables(cluster_client: redis.RedisCluster) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.table({"id": range(5000), "name": [f"n{n}" for n in range(5000)]})
+    batch = FastBatch(cluster_client)
+    assert batch.batch_set_table(table, key="row:{id}", ex=100).written == 5000
+    keys = [f"row:{n}" for n in range(5000)]
+    assert batch.batch_get(keys[:2]) == {"row:0": {"id": 0, "name": "n0"}, "row:1": {"id": 1, "name": "n1"}}
+    assert batch.batch_get_table(keys).sort_by("id") == table
