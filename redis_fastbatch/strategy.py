@@ -16,6 +16,9 @@ from redis_fastbatch._core.resp import Command
 Seconds: TypeAlias = "int | datetime.timedelta"
 PointInTime: TypeAlias = "int | datetime.datetime"
 
+_SECOND = datetime.timedelta(seconds=1)
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+
 MSET = Command(b"MSET", many=True)
 MGET = Command(b"MGET", many=True, with_values=False)
 UNLINK = Command(b"UNLINK", many=True, with_values=False)
@@ -100,13 +103,14 @@ class SetOptions:
 
 def _duration(name: str, length: Any, unit: int) -> int:
     if isinstance(length, datetime.timedelta):
-        return int(length.total_seconds() * unit)
+        return length // (_SECOND // unit)
     return _integer(name, length, "datetime.timedelta")
 
 
 def _moment(name: str, moment: Any, unit: int) -> int:
     if isinstance(moment, datetime.datetime):
-        return int(moment.timestamp() * unit)
+        # A naive one is local time. Not through timestamp(): milliseconds would suffer from being a float.
+        return (moment.astimezone(datetime.timezone.utc) - _EPOCH) // (_SECOND // unit)
     return _integer(name, moment, "datetime.datetime")
 
 

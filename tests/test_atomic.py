@@ -1,0 +1,144 @@
+"""atomic=True: all of a batch or nothing of it, whatever else the server does meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+import redis
+
+from checks import commands, in_use, proxied
+from faults.proxy import Direction, Fault, Then
+from redis_fastbatch import BatchError, FastBatch
+from redis_fastbatch.server import EmbeddedServer
+from servers import acl_user, configured
+
+OPTIONS: list[dict[str, Any]] = [{}, {"ex": 100}, {"nx": True}, {"xx": True, "px": 90_000}, {"keepttl": True}]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_all_of_it_is_written(client: redis.Redis, options: dict[str, Any]) -> None:
+    items = {f"k{i}": "x" * 50 + str(i) for i in range(20_000)}
+    if "xx" in options:
+        client.mset(dict.fromkeys(items, "old"))
+    report = FastBatch(client).batch_set(items, atomic=True, **options)
+    assert (report.written, report.failed, report.confirmed_prefix) == (20_000, 0, 20_000)
+    assert FastBatch(client).batch_get(items) == items
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_it_is_one_command_or_one_transaction(valkey: EmbeddedServer, options: dict[str, Any]) -> None:
+    with proxied(valkey, record=True) as (proxy, client):
+        FastBatch(client).batch_set(
+            {f"k{i}": "x" * 100 for i in range(5000)}, atomic=True, chunk_size=10, **options
+        )
+        sent = [command[0] for command in commands(proxy.recorded(Direction.TO_SERVER))]
+    names = [name for name in sent if name in (b"MSET", b"MSETEX", b"SET", b"MULTI", b"EXEC")]
+    if not options:
+        assert names == [b"MSET"]
+    elif "ex" in options or "keepttl" in options:
+        assert names == [b"MSETEX"]
+    else:
+        assert names == [b"MULTI", *[b"SET"] * 5000, b"EXEC"]
+
+
+def test_conditions_are_still_per_key(client: redis.Redis) -> None:
+    client.set("a", "old")
+    report = FastBatch(client).batch_set({"a": 1, "b": 2, "c": 3}, atomic=True, nx=True)
+    assert (report.written, report.skipped, report.skipped_keys) == (2, 1, ["a"])
+    assert client.get("a") == b"old"
+    report = FastBatch(client).batch_set({"a": 1, "d": 2}, atomic=True, xx=True, ex=50)
+    assert (report.written, report.skipped, report.skipped_keys) == (1, 1, ["d"])
+    assert client.exists("d") == 0
+
+
+def test_nobody_sees_a_part_of_it(client: redis.Redis) -> None:
+    kwargs = client.connection_pool.connection_kwargs
+    keys = [f"k{i}" for i in range(2000)]
+    FastBatch(client).batch_set(dict.fromkeys(keys, 0))
+    seen: set[int] = set()
+    done = threading.Event()
+
+    def look() -> None:
+        with redis.Redis(host=kwargs["host"], port=kwargs["port"]) as other:
+            while not done.is_set():
+                seen.add(len(set(other.mget(keys))))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        for value in range(1, 40):
+            FastBatch(client).batch_set(
+                dict.fromkeys(keys, value), atomic=True, **({"ex": 100} if value % 2 else {})
+            )
+    finally:
+        done.set()
+        watcher.join()
+    assert seen == {1}
+
+
+def test_a_transaction_that_the_server_discards(client: redis.Redis) -> None:
+    with configured(client, maxmemory=1, maxmemory_policy="noeviction"):
+        for options in ({}, {"ex": 50}, {"nx": True}):
+            with pytest.raises(BatchError) as caught:
+                FastBatch(client).batch_set({f"k{i}": i for i in range(500)}, atomic=True, **options)
+            report = caught.value.report
+            assert (report.written, report.failed, len(report.failures)) == (0, 500, 500)
+            assert "memory" in str(caught.value)
+            assert in_use(client) == 0
+    assert client.dbsize() == 0
+    assert FastBatch(client).batch_set({"a": 1}, atomic=True, nx=True).written == 1
+
+
+def test_one_forbidden_key_keeps_all_from_being_written(server: EmbeddedServer) -> None:
+    with server.client() as admin, acl_user(server) as user, user.client() as client:
+        admin.flushall()
+        items: dict[str, int] = {f"{user.prefix}{i}": i for i in range(50)}
+        items["forbidden"] = 1
+        for options in ({}, {"ex": 50}, {"nx": True}):
+            with pytest.raises(BatchError) as caught:
+                FastBatch(client).batch_set(items, atomic=True, **options)
+            report = caught.value.report
+            assert (report.written, report.failed) == (0, 51)
+            assert set(report.failures) == set(items)
+            assert admin.dbsize() == 0
+            assert "permission" in str(report.failures["forbidden"]).lower()
+
+
+@pytest.mark.parametrize("options", [{}, {"ex": 60}, {"nx": True}], ids=str)
+def test_a_connection_lost_before_all_was_sent_leaves_nothing(
+    valkey: EmbeddedServer, options: dict[str, Any]
+) -> None:
+    # More than all the buffers in between hold.
+    items = {f"k{i}": "x" * 20_000 for i in range(2000)}
+    with proxied(valkey) as (proxy, client), valkey.client() as direct:
+        FastBatch(client).batch_set({"warm": 1}, ex=1)
+        client.delete("warm")
+        proxy.inject_now(Fault(Direction.TO_SERVER, after_bytes=1_000_000, then=Then.CUT))
+        # Not whole, it cannot have been carried out: it is sent again.
+        report = FastBatch(client).batch_set(items, atomic=True, **options)
+        assert (report.written, report.failed) == (2000, 0)
+        assert direct.dbsize() == 2000
+
+
+@pytest.mark.parametrize("options", [{}, {"ex": 60}, {"nx": True}], ids=str)
+def test_a_connection_lost_behind_it_leaves_the_outcome_unknown(
+    valkey: EmbeddedServer, options: dict[str, Any]
+) -> None:
+    with proxied(valkey) as (proxy, client), valkey.client() as direct:
+        FastBatch(client).batch_set({"warm": 1}, ex=1)
+        proxy.inject_now(Fault(Direction.TO_CLIENT, drop_bytes=1, then=Then.CUT))
+        with pytest.raises(redis.ConnectionError) as caught:
+            FastBatch(client).batch_set({"a": 1, "b": 2}, atomic=True, **options)
+        report = caught.value.report  # type: ignore[attr-defined]
+        assert (report.written, report.failed) == (0, 2)
+        assert all("outcome unknown" in str(error) for error in report.failures.values())
+        assert direct.exists("a", "b") in (0, 2)
+        assert in_use(client) == 0
+        assert client.ping()
+
+
+def test_workers_and_atomic_exclude_each_other(valkey_client: redis.Redis) -> None:
+    with pytest.raises(ValueError, match="atomic"):
+        FastBatch(valkey_client).batch_set({"a": 1}, atomic=True, workers=2)
