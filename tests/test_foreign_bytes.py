@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import pickle
 from typing import Any
@@ -87,6 +88,10 @@ def test_a_callable_gets_key_bytes_and_error(mixed: redis.Redis) -> None:
     assert sum(value is not None for value in found.values()) == 300
 
 
+def keep(letters: list[Any], *letter: Any) -> None:
+    letters.append(letter)
+
+
 def test_iterating(mixed: redis.Redis) -> None:
     keys = ["good1", "json", "good2", "empty", "good3"]
     fast = FastBatch(mixed)
@@ -96,9 +101,8 @@ def test_iterating(mixed: redis.Redis) -> None:
             list(rows)
         assert caught.value.key == "json"
         letters: list[Any] = []
-        found = list(
-            fast.batch_get_iter(keys, chunk_size=chunk_size, default=0, on_error=lambda *one: letters.append(one))
-        )
+        put = functools.partial(keep, letters)
+        found = list(fast.batch_get_iter(keys, chunk_size=chunk_size, default=0, on_error=put))
         assert found == [("good1", {"n": 1}), ("json", 0), ("good2", {"n": 2}), ("empty", 0), ("good3", {"n": 3})]
         assert [letter[0] for letter in letters] == ["json", "empty"]
 
