@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,7 +89,11 @@ def _panel(axis: Axes, cell: Cell, bars: Sequence[Timing]) -> None:
     logarithmic = max(nanoseconds) > LINEAR_UP_TO * min(nanoseconds)
     if logarithmic:
         axis.set_xscale("log")
-    axis.margins(x=0.16)
+    axis.margins(x=0.2)
+    if logarithmic:
+        # Where such a scale begins is arbitrary; a power of ten hides it least.
+        axis.set_xlim(left=10 ** math.floor(math.log10(min(nanoseconds))))
+    axis.xaxis.set_major_formatter("{x:,.0f}")
     for place, timing, value in zip(places, bars, nanoseconds, strict=True):
         axis.annotate(
             _label(cell, timing, value),
@@ -111,7 +116,7 @@ def _label(cell: Cell, timing: Timing, nanoseconds: float) -> str:
     ours = cell.ours
     if ours is None or timing.role != "peer":
         return f"{nanoseconds:,.0f}"
-    return f"{nanoseconds:,.0f}  ({ours.times_faster_than(timing).value:.1f}x)"
+    return f"{nanoseconds:,.0f}  ({ours.times_faster_than(timing).value:.1f}x ours)"
 
 
 def _circumstances(measured: Results, cell: Cell) -> str:
