@@ -29,6 +29,7 @@ from redis_fastbatch._core.utf8 cimport (
     PyUnicode_IS_COMPACT_ASCII,
     PyUnicode_KIND,
     PyUnicode_READ,
+    put_code_point,
 )
 
 from redis_fastbatch._core.toolkit_json_plain import Unusual
@@ -182,28 +183,10 @@ cdef int put_characters(object text, Py_ssize_t i, OutputBuffer out) except -1:
             elif 0xD800 <= c <= 0xDFFF:
                 raise EncodeError(f"a str holds the surrogate {text[i]!r} at index {i}: no UTF-8")
             else:
-                p = put_character(p, c)
+                p = put_code_point(p, c)
             i += 1
         out.end = p - out.data
     return 0
-
-
-cdef inline char* put_character(char* p, uint32_t c) noexcept:
-    """UTF-8 of a character beyond ASCII."""
-    if c < 0x800:
-        p[0] = <char>(0xC0 | (c >> 6))
-        p[1] = <char>(0x80 | (c & 0x3F))
-        return p + 2
-    if c < 0x10000:
-        p[0] = <char>(0xE0 | (c >> 12))
-        p[1] = <char>(0x80 | ((c >> 6) & 0x3F))
-        p[2] = <char>(0x80 | (c & 0x3F))
-        return p + 3
-    p[0] = <char>(0xF0 | (c >> 18))
-    p[1] = <char>(0x80 | ((c >> 12) & 0x3F))
-    p[2] = <char>(0x80 | ((c >> 6) & 0x3F))
-    p[3] = <char>(0x80 | (c & 0x3F))
-    return p + 4
 
 
 cdef char* put_escape(char* p, uint32_t c) noexcept:
