@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,11 +72,6 @@ class Results:
             (cell for cell in self.cells if (cell.server, cell.operation, cell.shape, cell.size) == wanted),
             None,
         )
-
-    def matching(self, server: str, operation: str, shape: str) -> Iterator[Cell]:
-        """The cells of that combination, of whatever size."""
-        wanted = (server, operation, shape)
-        return (cell for cell in self.cells if (cell.server, cell.operation, cell.shape) == wanted)
 
     def save(self, path: Path) -> None:
         """Writes a JSON file."""
