@@ -284,7 +284,7 @@ def test_a_connection_that_comes_back_is_not_noticed(client: redis.Redis) -> Non
     assert toolkit.getter("a") == 6
 
 
-def test_a_batch_is_one_transaction(server: EmbeddedServer, client: redis.Redis) -> None:
+def test_a_batch_is_written_and_read_at_one_moment(server: EmbeddedServer, client: redis.Redis) -> None:
     toolkit = RedisToolkit(redis=client)
     keys = [f"k{number}" for number in range(3000)]
     toolkit.batch_set(dict.fromkeys(keys, 2))
@@ -295,8 +295,7 @@ def test_a_batch_is_one_transaction(server: EmbeddedServer, client: redis.Redis)
         with server.client() as other:
             watcher = RedisToolkit(redis=other)
             while not stop.is_set():
-                # One MGET: RedisToolkit's own batch_get may take several.
-                found = set(map(watcher._loads, other.mget(keys)))
+                found = set(watcher.batch_get(keys).values())
                 if len(found) > 1:
                     mixed.append(found)
 
@@ -313,6 +312,8 @@ def test_without_atomic(client: redis.Redis) -> None:
     toolkit = RedisToolkit(redis=client)
     toolkit.batch_set({f"k{number}": number for number in range(5000)}, atomic=False)
     assert client.dbsize() == 5000
+    keys = [f"k{number}" for number in range(5000)]
+    assert same(toolkit.batch_get(keys, atomic=False), toolkit.batch_get(keys))
     with pytest.raises(SerializationError):
         toolkit.batch_set({"new": 5, "bad": object()}, atomic=False)
     assert toolkit.getter("new") == 5

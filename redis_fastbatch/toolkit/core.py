@@ -25,6 +25,7 @@ from redis_fastbatch.codecs import AnyCodec, resolve
 from redis_fastbatch.errors import EncodeError
 from redis_fastbatch.report import BatchReport
 from redis_fastbatch.toolkit import _log
+from redis_fastbatch.toolkit._batches import SnapshotBatch
 from redis_fastbatch.toolkit._subscriber import Subscriber, channel_name
 from redis_fastbatch.toolkit.exceptions import (
     RedisToolkitError,
@@ -271,7 +272,12 @@ class RedisToolkit:
         return LimitedCodec(self._codec, limit, limit * BATCH_OF_VALUES, ValidationError)
 
     def batch_get(
-        self, names: Iterable[str], options: RedisOptions | None = None, *, default: Any = None
+        self,
+        names: Iterable[str],
+        options: RedisOptions | None = None,
+        *,
+        default: Any = None,
+        atomic: bool = True,
     ) -> dict[str, Any]:
         """Reads many values.
 
@@ -279,6 +285,8 @@ class RedisToolkit:
             names: the keys.
             options: settings for this call.
             default: stands for a key that does not exist.
+            atomic: read all values at one moment, by one command. Without it a large batch is decoded while
+                the server looks up the rest of it, and does not hold up its other clients.
 
         Returns:
             A dict of every name to its value or `default`.
@@ -288,9 +296,10 @@ class RedisToolkit:
         """
         opts = options or self.options
         keys = names if isinstance(names, (list, tuple, str, bytes)) else list(names)
+        batches = SnapshotBatch if atomic else FastBatch
         try:
             found = self._retrying(
-                "batch_get", lambda: FastBatch(self._redis_client, self._codec).batch_get(keys, default=default)
+                "batch_get", lambda: batches(self._redis_client, self._codec).batch_get(keys, default=default)
             )
         except Exception as error:
             raise SerializationError(f"{len(keys)} keys could not be read: {error}", None, error) from error

@@ -1,0 +1,50 @@
+"""FastBatch, reading a batch by one command as redis-toolkit does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis_fastbatch import gcpause, strategy
+from redis_fastbatch.client import FastBatch
+from redis_fastbatch.flight import OnError, ReadFlight
+from redis_fastbatch.pacing import ValueSizes
+from redis_fastbatch.transport import is_cluster
+
+NO_LIMIT = 2**62
+
+
+class _AnySize(ValueSizes):
+    """Takes values for so small that all of them fit into one reply."""
+
+    def keys_for(self, size: int, first: int) -> int:
+        return NO_LIMIT
+
+
+class SnapshotBatch(FastBatch):
+    """Reads all keys of a batch by one MGET: the values are those of one moment.
+
+    So a batch that was written at once is read whole or not at all. Over a cluster there is no such moment.
+    """
+
+    def _read_flight(
+        self,
+        keys: Any,
+        out: Any,
+        pause: gcpause.Pause,
+        default: Any,
+        on_error: OnError,
+        limit: int = NO_LIMIT,
+        sizes: ValueSizes | None = None,
+    ) -> ReadFlight:
+        if is_cluster(self._client):
+            return super()._read_flight(keys, out, pause, default, on_error)
+        return ReadFlight(
+            self._writer(keys, strategy.MGET, NO_LIMIT, NO_LIMIT),
+            self._codec,
+            out,
+            default=default,
+            on_error=on_error,
+            limit=NO_LIMIT,
+            pause=pause,
+            sizes=_AnySize(1.0),
+        )
