@@ -81,6 +81,11 @@ class Source:
         return min((position for position, _ in self._returned), default=self._taken)
 
     @property
+    def stopped(self) -> bool:
+        """Whether no further slice is given out."""
+        return self._stopped
+
+    @property
     def left_over(self) -> bool:
         """Whether there are, or may be, items that nobody took, or that were handed back."""
         return bool(self._returned) or not self._ended
@@ -264,7 +269,8 @@ def write(
             _run(source, [writer.run for writer in running])
             # Items handed back by a thread that failed when the others had already ended.
             alive = any(writer.error is None for writer in running)
-            running = [_Writer(client, source, make_flight, sum_of_all)] if alive and source.left_over else []
+            more = alive and source.left_over and not source.stopped
+            running = [_Writer(client, source, make_flight, sum_of_all)] if more else []
     finally:
         for writer in writers:
             report.merge(writer.report)

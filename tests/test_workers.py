@@ -1,0 +1,300 @@
+"""Several threads for one batch: nothing is lost, the report is the sum."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from faults.proxy import Direction, Fault, FaultProxy, Then
+from redis_fastbatch import BatchError, DecodeError, FastBatch
+from redis_fastbatch.report import BatchReport, ChunkStats
+from redis_fastbatch.server import EmbeddedServer
+from redis_fastbatch.workers import SLICE, Share, Source
+from servers import AclUser, configured, wait_until
+
+pytestmark = pytest.mark.timeout(60)
+
+N = 30_000
+
+
+def pairs(count: int = N) -> Iterator[tuple[str, int]]:
+    return ((f"key:{i}", i) for i in range(count))
+
+
+def through(proxy: FaultProxy, **options: Any) -> redis.Redis:
+    """A client over the proxy that tries nothing twice."""
+    return redis.Redis(host=proxy.host, port=proxy.port, retry=Retry(NoBackoff(), 0), **options)
+
+
+def there(client: redis.Redis, count: int = N) -> set[int]:
+    """The numbers of the keys that exist, values checked."""
+    found = FastBatch(client).batch_get([f"key:{i}" for i in range(count)])
+    assert all(value in (None, i) for i, value in enumerate(found.values()))
+    return {i for i, value in enumerate(found.values()) if value is not None}
+
+
+@pytest.mark.parametrize("workers", [2, 3, 8])
+@pytest.mark.parametrize("options", [{}, {"ex": 1000}, {"nx": True}, {"chunk_size": 7}], ids=str)
+def test_all_is_written_once(client: redis.Redis, workers: int, options: dict[str, Any]) -> None:
+    heard: Counter[int] = Counter()
+    report = FastBatch(client).batch_set(
+        pairs(5000), workers=workers, on_chunk=lambda stats: heard.update(items=stats.items), **options
+    )
+    assert (report.written, report.skipped, report.failed, report.confirmed_prefix) == (5000, 0, 0, 5000)
+    assert heard["items"] == 5000
+    assert report.bytes_sent > 0
+    assert report.seconds > 0
+    assert there(client, 5000) == set(range(5000))
+
+
+def test_a_mapping_an_empty_source_and_fewer_items_than_threads(client: redis.Redis) -> None:
+    fb = FastBatch(client)
+    assert fb.batch_set(dict(pairs(1000)), workers=3).written == 1000
+    assert fb.batch_set([], workers=3) == BatchReport(seconds=pytest.approx(0, abs=60))
+    assert fb.batch_set(pairs(2), workers=5).written == 2
+    assert fb.batch_get([], workers=3) == {}
+
+
+def test_each_thread_has_a_connection(valkey: EmbeddedServer) -> None:
+    with FaultProxy(valkey.port) as proxy, through(proxy) as client:
+
+        def items() -> Iterator[tuple[str, int]]:
+            # Threads connect before they take items.
+            wait_until(lambda: proxy.connections == 4, "all threads have come")
+            yield from pairs(1000)
+
+        assert FastBatch(client).batch_set(items(), workers=4).written == 1000
+        assert proxy.connections == 4
+
+
+def test_skipped_and_failed_are_summed_up(acl_server: AclUser) -> None:
+    kinds = ("allowed:old:", "allowed:new:", "forbidden:", "allowed:bad:")
+    items = [(f"{kinds[i % 4]}{i}", object() if i % 4 == 3 else i) for i in range(4000)]
+    with acl_server.client() as client:
+        FastBatch(client).batch_set(((key, 0) for key, _ in items if "old" in key), workers=2)
+        heard: list[Any] = []
+        report = FastBatch(client).batch_set(
+            items, nx=True, workers=4, on_error=lambda key, value, error: heard.append(key)
+        )
+    assert (report.written, report.skipped, report.failed) == (1000, 1000, 2000)
+    assert report.total == report.confirmed_prefix == 4000
+    assert sorted(heard) == sorted(key for key, _ in items if "forbidden" in key or "bad" in key)
+    assert len(report.failures) == len(report.skipped_keys) == 1000
+
+
+def test_out_of_memory(client: redis.Redis) -> None:
+    used = client.info("memory")["used_memory"]
+    items = {f"key:{i}": "x" * 5000 for i in range(1200)}
+    with configured(client, maxmemory=used + 4_000_000, maxmemory_policy="noeviction"):
+        report = FastBatch(client).batch_set(items, workers=3, on_error="report")
+    assert 0 < report.failed < 1000
+    found = FastBatch(client).batch_get(items)
+    assert {key for key, value in found.items() if value is None} == set(report.failures)
+
+
+def test_progress_and_hooks_are_called_by_one_thread_at_a_time(valkey_client: redis.Redis) -> None:
+    inside = threading.Lock()
+    done: list[int] = []
+    threads = set()
+
+    def alone(_: ChunkStats) -> None:
+        assert inside.acquire(blocking=False), "two threads at once"
+        threads.add(threading.get_ident())
+        time.sleep(0.0005)
+        inside.release()
+
+    def progress(count: int, total: int | None) -> None:
+        assert total == N
+        done.append(count)
+
+    fb = FastBatch(valkey_client)
+    report = fb.batch_set(dict(pairs()), workers=3, on_chunk=alone, progress=progress, chunk_size=200)
+    assert report.written == N
+    assert len(threads) > 1
+    assert done == sorted(done)
+    assert done[-1] == N
+
+
+def test_what_a_lost_connection_left_undone_others_do(valkey: EmbeddedServer) -> None:
+    """Only what was under way over that connection is reported, and its outcome is unknown."""
+    with valkey.client() as direct:
+        direct.flushall()
+        with FaultProxy(valkey.port) as proxy, through(proxy) as client:
+            # The second connection: the first may be that which asks what the server can.
+            proxy.inject()
+            proxy.inject(Fault(Direction.TO_SERVER, after_bytes=50_000, then=Then.CUT))
+            failed: dict[str, Exception] = {}
+            report = FastBatch(client).batch_set(
+                pairs(), workers=3, chunk_size=100, on_error=lambda key, _, error: failed.update({key: error})
+            )
+        assert 0 < report.failed == len(failed) < N / 2
+        assert report.written == N - len(failed)
+        assert all("outcome unknown" in str(error) or "not sent" in str(error) for error in failed.values())
+        missing = {f"key:{i}" for i in range(N)} - {f"key:{i}" for i in there(direct)}
+        assert missing <= failed.keys()
+        # Here nobody is left to settle what the thread had begun.
+        assert report.confirmed_prefix <= min(int(key[4:]) for key in failed)
+
+
+def test_a_lost_connection_is_raised_as_failed_items(valkey: EmbeddedServer) -> None:
+    with FaultProxy(valkey.port) as proxy, through(proxy) as client:
+        proxy.inject(Fault(Direction.TO_SERVER, after_bytes=50_000, then=Then.CUT))
+        with pytest.raises(BatchError, match="of 30,000 items were not written") as caught:
+            FastBatch(client).batch_set(pairs(), workers=2)
+    assert caught.value.report.written + caught.value.report.failed == N
+
+
+def test_all_connections_lost(valkey: EmbeddedServer) -> None:
+    items = [(f"key:{i}", f"{i:0200}") for i in range(N)]
+    with valkey.client() as direct:
+        direct.flushall()
+        with FaultProxy(valkey.port) as proxy, through(proxy) as client:
+            proxy.inject(Fault(Direction.TO_SERVER, after_bytes=1_200_000, then=Then.CUT), connections=None)
+            with pytest.raises(redis.ConnectionError) as caught:
+                FastBatch(client).batch_set(items, workers=3, on_error="report")
+        report = caught.value.report  # type: ignore[attr-defined]
+        found = FastBatch(direct).batch_get([key for key, _ in items])
+        done = [found[key] == value for key, value in items]
+        assert 0 < report.written <= sum(done) < N
+        assert 0 < report.confirmed_prefix < N
+        assert all(done[: report.confirmed_prefix])
+        # And from there it can be taken up again.
+        rest = items[report.confirmed_prefix :]
+        assert FastBatch(direct).batch_set(rest, workers=3).written == len(rest)
+        assert FastBatch(direct).batch_get([key for key, _ in items]) == dict(items)
+
+
+def test_no_server_at_all() -> None:
+    with EmbeddedServer() as server:
+        client = server.client(retry=Retry(NoBackoff(), 0))
+    with pytest.raises(redis.ConnectionError) as caught:
+        FastBatch(client).batch_set(pairs(10), workers=2)
+    assert caught.value.report.written == caught.value.report.confirmed_prefix == 0  # type: ignore[attr-defined]
+    with pytest.raises(redis.ConnectionError):
+        FastBatch(client).batch_get(["key:1"], workers=2)
+
+
+def test_too_few_connections_for_all_threads(valkey_client: redis.Redis) -> None:
+    options = valkey_client.connection_pool.connection_kwargs
+    with redis.Redis.from_pool(redis.ConnectionPool(max_connections=1, **options)) as client:
+        assert FastBatch(client).batch_set(pairs(), workers=4).written == N
+
+
+@pytest.mark.parametrize("error", [ValueError("row 7001"), KeyboardInterrupt()])
+def test_a_source_that_raises(valkey_client: redis.Redis, error: BaseException) -> None:
+    """What it gave before is written."""
+
+    def items() -> Iterator[tuple[str, int]]:
+        yield from pairs(7001)
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        FastBatch(valkey_client).batch_set(items(), workers=3)
+    assert caught.value is error
+    report = error.report  # type: ignore[union-attr]
+    assert (report.written, report.confirmed_prefix, report.failed) == (7001, 7001, 0)
+    assert there(valkey_client) == set(range(7001))
+
+
+def test_a_hook_that_raises_ends_the_batch(valkey_client: redis.Redis) -> None:
+    def monitor(stats: ChunkStats) -> None:
+        raise RuntimeError("the monitor is down")
+
+    with pytest.raises(RuntimeError, match="the monitor is down") as caught:
+        FastBatch(valkey_client).batch_set(pairs(300_000), workers=2, on_chunk=monitor)
+    report = caught.value.report  # type: ignore[attr-defined]
+    assert report.total < 300_000
+    assert set(range(report.confirmed_prefix)) <= there(valkey_client, report.confirmed_prefix)
+
+
+def test_arguments(valkey_client: redis.Redis) -> None:
+    fb = FastBatch(valkey_client)
+    for workers in (0, -1):
+        with pytest.raises(ValueError, match="at least 1"):
+            fb.batch_set({}, workers=workers)
+        with pytest.raises(ValueError, match="at least 1"):
+            fb.batch_get([], workers=workers)
+    with pytest.raises(ValueError, match="atomic"):
+        fb.batch_set({}, workers=2, atomic=True)
+
+
+# Reading
+
+
+@pytest.mark.parametrize("workers", [2, 5])
+def test_reading_gives_what_one_thread_gives(client: redis.Redis, workers: int) -> None:
+    fb = FastBatch(client)
+    fb.batch_set(pairs())
+    keys: list[Any] = [f"key:{i}" for i in range(0, 2 * N, 3)]
+    found = fb.batch_get(keys, default="none", workers=workers)
+    assert found == fb.batch_get(keys, default="none")
+    assert list(found) == keys
+
+
+def test_values_that_cannot_be_decoded(client: redis.Redis) -> None:
+    fb = FastBatch(client)
+    fb.batch_set(pairs(5000))
+    client.set("key:777", b"\xc1")
+    keys = [f"key:{i}" for i in range(5000)]
+    with pytest.raises(DecodeError, match="key:777"):
+        fb.batch_get(keys, workers=3)
+    refused: list[Any] = []
+    found = fb.batch_get(keys, workers=3, on_error=lambda key, data, error: refused.append((key, data)))
+    assert refused == [("key:777", b"\xc1")]
+    assert found == {key: None if key == "key:777" else i for i, key in enumerate(keys)}
+
+
+def test_a_connection_lost_while_reading(valkey: EmbeddedServer) -> None:
+    with valkey.client() as direct:
+        FastBatch(direct).batch_set(pairs())
+    keys = [f"key:{i}" for i in range(N)]
+    with FaultProxy(valkey.port) as proxy, through(proxy) as client:
+        proxy.inject(Fault(Direction.TO_CLIENT, after_bytes=20_000, then=Then.CUT))
+        with pytest.raises(redis.ConnectionError):
+            FastBatch(client).batch_get(keys, workers=2)
+        # Whoever may try again gets all.
+        again = redis.Redis(host=proxy.host, port=proxy.port, retry=Retry(NoBackoff(), 1))
+        proxy.inject(Fault(Direction.TO_CLIENT, after_bytes=20_000, then=Then.CUT))
+        with again:
+            assert list(FastBatch(again).batch_get(keys, workers=2).values()) == list(range(N))
+
+
+# What came from where
+
+
+def test_a_share_forgets_what_is_settled() -> None:
+    """A batch that runs for hours must not remember every slice."""
+    share, settled = Share(Source(range(100 * SLICE))), 0
+    share.settled = lambda: max(0, settled - 3 * SLICE)
+    for number in share:
+        assert number == settled
+        settled += 1
+        assert len(share._slices) <= 5
+    assert share.position(settled - 1) == settled - 1
+    assert share.position(settled - 3 * SLICE) == settled - 3 * SLICE
+    assert share.position(settled) is None
+
+
+def test_positions_in_shares_that_take_turns() -> None:
+    source = Source(range(4 * SLICE + 10))
+    one, other = Share(source), Share(source)
+    first, second = iter(one), iter(other)
+    assert next(first) == 0
+    assert next(second) == SLICE
+    assert [next(first) for _ in range(SLICE)][-1] == 2 * SLICE
+    assert one.position(SLICE) == 2 * SLICE
+    assert other.position(0) == SLICE
+    one.give_back()
+    assert source.unbegun == 2 * SLICE + 1
+    rest = list(second)
+    assert sorted(rest) == [*range(SLICE + 1, 2 * SLICE), *range(2 * SLICE + 1, 4 * SLICE + 10)]
+    assert other.position(len(rest)) is not None
+    assert not source.left_over
