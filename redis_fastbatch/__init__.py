@@ -14,7 +14,7 @@ from redis_fastbatch._version import __version__
 from redis_fastbatch.client import FastBatch
 from redis_fastbatch.codecs import Codec, MsgpackCodec, RawCodec
 from redis_fastbatch.errors import BatchError, DecodeError, EncodeError, FastBatchError
-from redis_fastbatch.report import BatchReport
+from redis_fastbatch.report import BatchReport, ChunkStats
 
 if TYPE_CHECKING:
     from redis_fastbatch.aio import AsyncFastBatch
@@ -24,6 +24,7 @@ __all__ = [
     "AsyncFastBatch",
     "BatchError",
     "BatchReport",
+    "ChunkStats",
     "Codec",
     "DecodeError",
     "EncodeError",

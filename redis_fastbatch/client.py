@@ -57,7 +57,7 @@ class FastBatch(Plans):
 
     def __init__(
         self,
-        client: redis.Redis,
+        client: redis.Redis | redis.RedisCluster,
         codec: AnyCodec = "msgpack",
         *,
         max_value_size: int = 0,
@@ -104,7 +104,7 @@ class FastBatch(Plans):
 
     @property
     def client(self) -> redis.Redis:
-        """The redis-py client underneath."""
+        """The redis-py client underneath; a redis.RedisCluster where it was given one."""
         return self._client  # type: ignore[no-any-return]
 
     def batch_set(

@@ -18,6 +18,7 @@ from redis_fastbatch import (
     AsyncFastBatch,
     BatchError,
     BatchReport,
+    ChunkStats,
     Codec,
     DecodeError,
     EncodeError,
@@ -28,7 +29,6 @@ from redis_fastbatch import (
     RedisToolkit,
 )
 from redis_fastbatch.codecs import ValueCodec, common_types
-from redis_fastbatch.report import ChunkStats
 from redis_fastbatch.server import EmbeddedServer
 from redis_fastbatch.table import arrow_default
 
@@ -53,6 +53,8 @@ def making() -> FastBatch:
     FastBatch(redis.Redis(), RawCodec())
     FastBatch(redis.Redis(), MsgpackCodec(default=common_types, ext_hook=lambda code, data: (code, data)))
     FastBatch(redis.Redis(), MsgpackCodec(default=arrow_default))
+    FastBatch(redis.RedisCluster(host="localhost"))
+    FastBatch.from_url("redis://localhost", cluster=True)
     with FastBatch.from_url("redis://localhost", "msgpack", max_value_size=1, socket_timeout=1.0) as fb:
         assert_type(fb, FastBatch)
         assert_type(fb.client, redis.Redis)
@@ -82,6 +84,7 @@ def writing(fb: FastBatch) -> None:
     fb.batch_set({}, pxat=1_900_000_000_000, xx=True)
     fb.batch_set({}, keepttl=True, atomic=True, on_error="raise")
     assert_type(fb.batch_set_table(object(), key="id", prefix="row:", ex=60), BatchReport)
+    fb.batch_set_table(object(), key="row:{id}", as_="hash", columns=["id"], on_error="report")
     assert_type(fb.batch_delete(["a", b"b", 3]), int)
 
 
@@ -89,6 +92,7 @@ def reading(fb: FastBatch) -> None:
     assert_type(fb.batch_get(["a", b"b", 3], default=0, on_error="report", workers=2), dict[Any, Any])
     for key, value in fb.batch_get_iter(iter(["a"]), default=None, chunk_size=10, on_error=print):
         print(key, value)
+    fb.batch_get_table(["a"], schema=None, key="id")
     assert_type(fb.scan("user:*", count=10), Iterator[Any])
 
 
