@@ -9,6 +9,7 @@ and nested batches are right; the collector is left as it was found; and it gets
 from __future__ import annotations
 
 import gc
+import os
 import threading
 from types import TracebackType
 
@@ -35,9 +36,23 @@ def _begin() -> None:
 def _end() -> None:
     global _pauses
     with _lock:
-        _pauses -= 1
+        # In a process forked within a pause, it is over already.
+        _pauses = max(0, _pauses - 1)
         if _pauses == 0 and _was_enabled:
             gc.enable()
+
+
+def _end_all_after_fork() -> None:
+    """The threads whose pauses these are do not exist in the child; the lock may be one of theirs."""
+    global _lock, _pauses
+    _lock = threading.Lock()
+    if _pauses and _was_enabled:
+        gc.enable()
+    _pauses = 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_end_all_after_fork)
 
 
 class Pause:

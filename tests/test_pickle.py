@@ -1,0 +1,96 @@
+"""FastBatch ships to worker processes, and errors come back from them."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import pickle
+from typing import Any
+
+import pytest
+import redis
+
+from redis_fastbatch import BatchError, BatchReport, DecodeError, EncodeError, FastBatch
+from redis_fastbatch.server import EmbeddedServer
+
+
+def test_one_made_from_a_url(server: EmbeddedServer) -> None:
+    with FastBatch.from_url(server.url) as fast:
+        fast.batch_set({"a": [1]})
+        for copied in (pickle.loads(pickle.dumps(fast)), copy.copy(fast), copy.deepcopy(fast)):
+            assert type(copied) is FastBatch
+            assert copied.client is not fast.client
+            assert copied.batch_get(["a"]) == {"a": [1]}
+            copied.close()
+
+
+def test_its_settings_go_with_it(valkey: EmbeddedServer) -> None:
+    fast = FastBatch.from_url(
+        valkey.url, "json", max_value_size=100, pause_gc=False, decode_responses=True, client_name="worker"
+    )
+    copied = pickle.loads(pickle.dumps(fast))
+    copied.batch_set({"a": {"b": 1}})
+    assert copied.client.get("a") == '{"b":1}'
+    assert copied.client.client_getname() == "worker"
+    copied.client.set("long", "x" * 101)
+    with pytest.raises(DecodeError, match="max_value_size is 100"):
+        copied.batch_get(["long"])
+    assert copied._pause_gc is False
+    for one in (fast, copied):
+        one.close()
+
+
+def test_one_made_of_a_client_says_why_not(valkey_client: redis.Redis) -> None:
+    with pytest.raises(TypeError, match="from_url"):
+        pickle.dumps(FastBatch(valkey_client))
+
+
+def test_a_subclass_stays_one(valkey: EmbeddedServer) -> None:
+    with Own.from_url(valkey.url) as own, pickle.loads(pickle.dumps(own)) as copied:
+        assert type(copied) is Own
+
+
+class Own(FastBatch):
+    """At the module's level: pickle looks classes up by name."""
+
+
+def work(fast: FastBatch, number: int) -> int:
+    return fast.batch_set({f"worker:{number}:{i}": i for i in range(500)}, ex=100).written
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_worker_processes(valkey: EmbeddedServer, valkey_client: redis.Redis, method: str) -> None:
+    with FastBatch.from_url(valkey.url) as fast:
+        fast.batch_set({"before": 1})
+        with multiprocessing.get_context(method).Pool(2) as pool:
+            assert pool.starmap(work, [(fast, number) for number in range(4)]) == [500] * 4
+        assert valkey_client.dbsize() == 2001
+        assert fast.batch_get(["before", "worker:3:499"]) == {"before": 1, "worker:3:499": 499}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        EncodeError("reason", "key"),
+        EncodeError("reason"),
+        DecodeError("reason", 7, b"key"),
+        BatchError("message", BatchReport(written=3, failed=1, failures={"k": EncodeError("r", "k")})),
+    ],
+    ids=repr,
+)
+def test_errors(error: Any) -> None:
+    copied = pickle.loads(pickle.dumps(error))
+    assert type(copied) is type(error)
+    assert str(copied) == str(error)
+    for name in ("reason", "key", "offset"):
+        assert getattr(copied, name, None) == getattr(error, name, None)
+    if isinstance(error, BatchError):
+        assert copied.report.written == 3
+        assert str(copied.report.failures["k"]) == "key 'k': r"
+
+
+def test_reports(valkey_client: redis.Redis) -> None:
+    report = FastBatch(valkey_client).batch_set({"a": 1, "b": object()}, on_error="report")
+    copied = pickle.loads(pickle.dumps(report))
+    assert (copied.written, copied.failed, copied.summary()) == (1, 1, report.summary())
+    assert list(copied.failures) == ["b"]

@@ -1,0 +1,121 @@
+"""One FastBatch, many threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from checks import in_use
+from redis_fastbatch import BatchError, FastBatch
+from redis_fastbatch.server import EmbeddedServer
+
+THREADS = 64
+
+
+def together(work: Callable[[int], None], count: int = THREADS) -> list[BaseException]:
+    """Runs a function in threads that begin at the same time; returns what they raised."""
+    start = threading.Barrier(count)
+    errors: list[BaseException] = []
+
+    def run(number: int) -> None:
+        start.wait(30)
+        try:
+            work(number)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return errors
+
+
+def rows(number: int, turn: int) -> dict[str, Any]:
+    return {f"t{number}:{i}": {"thread": number, "turn": turn, "i": i, "tags": [number, i]} for i in range(150)}
+
+
+@pytest.mark.parametrize("options", [{}, {"ex": 100}, {"atomic": True, "px": 90_000}], ids=str)
+def test_64_threads_share_4_connections(server: EmbeddedServer, options: dict[str, Any]) -> None:
+    pool = redis.BlockingConnectionPool(max_connections=4, timeout=60, host=server.host, port=server.port)
+    client = redis.Redis(connection_pool=pool)
+    client.flushall()
+    fast = FastBatch(client)
+
+    def work(number: int) -> None:
+        for turn in range(3):
+            mine = rows(number, turn)
+            report = fast.batch_set(mine, **options)
+            assert (report.written, report.failed) == (150, 0)
+            assert fast.batch_get(mine) == mine
+
+    assert together(work) == []
+    assert client.dbsize() == THREADS * 150
+    assert fast.batch_get([f"t{number}:149" for number in range(THREADS)]) == {
+        f"t{number}:149": rows(number, 2)[f"t{number}:149"] for number in range(THREADS)
+    }
+    assert len(pool._connections) <= 4
+    assert in_use(client) == 0
+    pool.disconnect()
+
+
+def test_each_thread_takes_a_connection_of_its_own(valkey: EmbeddedServer) -> None:
+    with valkey.client() as client:
+        fast = FastBatch(client)
+        assert together(lambda number: fast.batch_set(rows(number, 0)) and None, 16) == []
+        assert in_use(client) == 0
+        assert len(client.connection_pool._available_connections) <= 16
+
+
+def test_a_single_connection_client_is_shared_in_turns(valkey: EmbeddedServer) -> None:
+    with valkey.client(single_connection_client=True) as client:
+        if getattr(client, "single_connection_lock", None) is None:
+            pytest.skip("this redis-py has no lock for its single connection: it is for one thread")
+        fast = FastBatch(client)
+
+        def work(number: int) -> None:
+            for turn in range(5):
+                mine = rows(number, turn)
+                fast.batch_set(mine)
+                assert fast.batch_get(mine) == mine
+
+        assert together(work, 8) == []
+
+
+def test_what_fails_in_one_thread_is_reported_there(server: EmbeddedServer) -> None:
+    with server.client() as client:
+        client.flushall()
+        fast = FastBatch(client)
+
+        def work(number: int) -> None:
+            mine = rows(number, 0)
+            mine[f"t{number}:bad"] = {number}
+            with pytest.raises(BatchError) as caught:
+                fast.batch_set(mine)
+            assert list(caught.value.report.failures) == [f"t{number}:bad"]
+            assert caught.value.report.written == 150
+
+        assert together(work, 32) == []
+        assert client.dbsize() == 32 * 150
+
+
+def test_reading_and_writing_and_deleting_the_same_keys(valkey: EmbeddedServer) -> None:
+    with valkey.client() as client:
+        fast = FastBatch(client)
+        keys = [f"k{i}" for i in range(300)]
+
+        def work(number: int) -> None:
+            for _turn in range(10):
+                if number % 3 == 0:
+                    fast.batch_set(dict.fromkeys(keys, number), ex=50)
+                elif number % 3 == 1:
+                    assert all(value is None or value % 3 == 0 for value in fast.batch_get(keys).values())
+                else:
+                    assert 0 <= fast.batch_delete(keys) <= 300
+
+        assert together(work, 12) == []
