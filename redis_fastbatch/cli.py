@@ -26,6 +26,8 @@ COMMANDS = {
     "demo": ("redis_fastbatch.demo", "see it at work, with a server of its own"),
 }
 
+LONGEST_MESSAGE = 500
+
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 
@@ -109,9 +111,10 @@ def _without_password(url: str) -> str:
 
 
 def plain(error: BaseException) -> str:
-    """What an exception says, in one line."""
+    """What an exception says, in one line of text."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 500 else f"{text[:500]}..."
+    text = "".join(c if c.isprintable() else "?" for c in text[:LONGEST_MESSAGE])
+    return text if len(text) < LONGEST_MESSAGE else f"{text}..."
 
 
 def say(line: str) -> None:

@@ -100,7 +100,10 @@ def open_input(options: argparse.Namespace) -> Iterator[Input]:
             elif kind == "ndjson":
                 opened = Input(lines=stack.enter_context(io.BufferedReader(stream, 1 << 20)))
             else:
-                opened = _open_parquet(_seekable(stream, stack), options)
+                # Parquet is read from its end.
+                if compression is not None or not _can_seek(options.file):
+                    stream = _copied(stream, stack)
+                opened = _open_parquet(stream, options)
         except (OSError, pa.ArrowException) as error:
             raise CliError(_reason(options.file, error)) from error
         yield opened
@@ -118,18 +121,20 @@ def _stream(file: str, compression: str | None, stack: contextlib.ExitStack) -> 
     if file == "-":
         stream = pa.PythonFile(sys.stdin.buffer, mode="r")
     else:
-        if Path(file).is_dir():
-            raise CliError(f"{file}: a directory")
-        stream = stack.enter_context(pa.OSFile(file))
+        # Opened by Python, which says in plain words why a file cannot be.
+        stream = pa.PythonFile(stack.enter_context(open(file, "rb")), mode="r")  # noqa: SIM115
     if compression is not None:
         stream = stack.enter_context(pa.CompressedInputStream(stream, compression))
     return stream
 
 
-def _seekable(stream: Any, stack: contextlib.ExitStack) -> Any:
-    """Parquet is read from its end: what cannot be sought goes to a temporary file."""
-    if stream.seekable():
-        return stream
+def _can_seek(file: str) -> bool:
+    # A pipe has a name too where the shell makes one, as <(...) does.
+    return file != "-" and Path(file).is_file()
+
+
+def _copied(stream: Any, stack: contextlib.ExitStack) -> Any:
+    """The stream's bytes in a temporary file."""
     copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
     while block := stream.read(1 << 20):
         copy.write(block)
@@ -143,7 +148,7 @@ def _open_csv(stream: Any, options: argparse.Namespace, delimiter: str) -> Input
 
     convert: dict[str, Any] = {"column_types": _types(options.types)}
     if options.nulls:
-        convert |= {"null_values": options.nulls, "strings_can_be_null": True}
+        convert |= {"null_values": options.nulls, "strings_can_be_null": True, "quoted_strings_can_be_null": False}
     reader = csv.open_csv(
         stream,
         csv.ReadOptions(block_size=CSV_BLOCK),

@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import json
 import threading
+import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -24,6 +26,9 @@ from redis_fastbatch.table import split_key
 OnFailure: TypeAlias = Callable[[Any, Any, Exception], None]
 
 SHOWN_FAILURES = 10
+HASHES_AT_ONCE = 10_000
+ROWS_BEYOND_FAILURE = 500
+KEY_COLUMN = "redis-fastbatch key"
 
 EXAMPLES = """\
 examples:
@@ -87,6 +92,7 @@ def run(options: argparse.Namespace) -> int:
     """Loads a file; the exit code is 0 only when every row was written."""
     report = BatchReport()
     interrupted = False
+    started = time.perf_counter()
     with open_input(options) as source, connect(options.url, options.codec) as batch:
         failures = Failures(options.on_error)
         progress = None if options.quiet else make_progress(True, source.rows)
@@ -94,12 +100,11 @@ def run(options: argparse.Namespace) -> int:
             Load(options, source, batch, failures, Tally(progress, report)).run()
         except KeyboardInterrupt:
             interrupted = True
-        except StopLoading as stopped:
-            say(f"stopped at {stopped}")
         finally:
             if progress is not None:
                 progress.close()
             failures.close()
+    report.seconds = time.perf_counter() - started
     _tell(options, report, interrupted)
     if interrupted:
         return EXIT_INTERRUPTED
@@ -107,30 +112,35 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _tell(options: argparse.Namespace, report: BatchReport, interrupted: bool) -> None:
+    if options.on_error == "stop" and report.failures:
+        key, error = next(iter(report.failures.items()))
+        say(f"stopped at {_reason(key, error)}")
     if options.on_error == "report":
         for key, error in list(report.failures.items())[:SHOWN_FAILURES]:
-            reason = plain(error)
-            say(reason if reason.startswith("row ") else f"{_name(key)}: {reason}")
+            say(_reason(key, error))
         if report.failed > SHOWN_FAILURES:
             say(f"... and {report.failed - SHOWN_FAILURES:,} more")
     if not options.quiet or interrupted:
         say(f"interrupted: {report.summary()}" if interrupted else report.summary())
 
 
-def _name(key: Any) -> str:
-    return f"row {key}" if isinstance(key, int) else f"key {key!r}"
-
-
-class StopLoading(Exception):
-    """A row failed, and --on-error is stop."""
+def _reason(key: Any, error: Exception) -> str:
+    reason = plain(error)
+    if reason.startswith("row "):
+        return reason
+    return f"row {key}: {reason}" if isinstance(key, int) else f"key {key!r}: {reason}"
 
 
 class Failures:
-    """What becomes of rows that cannot be written."""
+    """What becomes of rows that cannot be written.
+
+    Attributes:
+        stopped: a row failed, and --on-error is stop: no more rows are taken, and those under way are settled.
+    """
 
     def __init__(self, mode: str) -> None:
         self.stopped = False
-        self._mode = mode
+        self.may_stop = mode == "stop"
         self._lock = threading.Lock()
         self._file: IO[str] | None = None
         if mode not in ("report", "stop"):
@@ -138,10 +148,7 @@ class Failures:
 
     def __call__(self, key: Any, value: Any, error: Exception) -> None:
         """Takes a failed row: its number or key, its fields where they are known."""
-        if self._mode == "stop":
-            self.stopped = True
-            reason = plain(error)
-            raise StopLoading(reason if reason.startswith("row ") else f"{_name(key)}: {reason}")
+        self.stopped = self.may_stop
         if self._file is not None:
             place = {"row": key} if isinstance(key, int) else {"key": _text(key)}
             line = json.dumps({**place, "error": plain(error), "item": value}, default=_text, ensure_ascii=False)
@@ -184,7 +191,6 @@ class Tally:
         """A batch has ended."""
         with self._lock:
             self.report.merge(report)
-            self.report.seconds = max(self.report.seconds, report.seconds)
 
 
 class Load:
@@ -201,20 +207,18 @@ class Load:
         self._columns = options.columns.split(",") if options.columns else None
 
     def run(self) -> None:
-        """Writes everything.
-
-        Raises:
-            StopLoading: a row failed, and --on-error is stop.
-        """
+        """Writes everything, or what comes before the first failure."""
         if self._source.lines is not None:
             self._load_lines(self._source.lines)
         elif self._options.workers == 1:
-            self._load_table(self._source.reader, self._failures, self._tally.listener())
+            table = stoppable(self._source.reader, self._failures)
+            self._load_table(table, self._failures, self._tally.listener())
         else:
             self._share()
 
-    def _load_table(self, table: Any, failures: OnFailure, progress: Any) -> BatchReport:
+    def _load_table(self, table: Any, failures: OnFailure, progress: Any, part: Part | None = None) -> None:
         """Writes what an Arrow reader yields; its report is in the tally, whatever happens."""
+        report = BatchReport()
         try:
             report = self._batch.batch_set_table(
                 table,
@@ -227,23 +231,27 @@ class Load:
                 on_error=failures,
             )
         except BaseException as error:
-            report = getattr(error, "report", None) or BatchReport()
-            self._tally.add(report)
+            report = getattr(error, "report", report)
             raise
-        self._tally.add(report)
-        return report
+        finally:
+            if part is not None:
+                report.failures = dict(part.in_file(*failure) for failure in report.failures.items())
+            self._tally.add(report)
 
     def _share(self) -> None:
         """Several threads, each with a connection, take batches from one reader."""
-        shared = SharedBatches(self._source.reader)
+        shared = SharedBatches(stoppable(self._source.reader, self._failures))
         errors: list[BaseException] = []
 
         def work(listener: Any) -> None:
             part = Part(shared)
+
+            def failures(row: int, value: Any, error: Exception) -> None:
+                row, error = part.in_file(row, error)
+                self._failures(row, value, error)
+
             try:
-                self._load_table(
-                    part.reader(), lambda row, *rest: self._failures(part.row_in_file(row), *rest), listener
-                )
+                self._load_table(part.reader(), failures, listener, part)
             except BaseException as error:
                 shared.stop()
                 errors.append(error)
@@ -266,6 +274,12 @@ class Load:
     def _load_lines(self, lines: Iterable[bytes]) -> None:
         """NDJSON, through batch_set()."""
         rows = JsonRows(lines, self._options.key, self._options.prefix, self._columns, self._failures)
+        if self._options.as_ == "hash":
+            try:
+                self._load_hashes(rows)
+            finally:
+                self._tally.add(rows.report)
+            return
         try:
             report = self._batch.batch_set(
                 rows,
@@ -281,12 +295,58 @@ class Load:
         self._tally.add(report)
         self._tally.add(rows.report)
 
+    def _load_hashes(self, rows: JsonRows) -> None:
+        """NDJSON as hashes: some rows at a time as a table of texts, which is all that a hash holds."""
+        import pyarrow as pa
+
+        source = iter(rows)
+        at_once = ROWS_BEYOND_FAILURE if self._failures.may_stop else HASHES_AT_ONCE
+        while some := list(islice(source, at_once)):
+            names = list(dict.fromkeys(name for _, row in some for name in row))
+            fields = [pa.array([hash_text(row.get(name)) for _, row in some], pa.string()) for name in names]
+            keys = [key for key, _ in some]
+            table = pa.table([*fields, pa.array(keys, pa.string())], names=[*names, KEY_COLUMN])
+            report = self._batch.batch_set_table(
+                table,
+                key=KEY_COLUMN,
+                columns=names,
+                ex=self._options.ex,
+                as_="hash",
+                progress=self._tally.listener(),
+                on_error=lambda row, *rest, keys=keys: self._failures(keys[row], *rest),
+            )
+            report.failures = {keys[row]: error for row, error in report.failures.items()}
+            self._tally.add(report)
+
+
+def hash_text(value: Any) -> str | None:
+    """A value of JSON as a hash's field holds it; what is nested, as JSON."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    return repr(value) if isinstance(value, (int, float)) else json.dumps(value, ensure_ascii=False)
+
 
 def _join(threads: list[threading.Thread]) -> None:
     # Waiting in short steps lets a KeyboardInterrupt through on every platform.
     for thread in threads:
         while thread.is_alive():
             thread.join(0.1)
+
+
+def stoppable(reader: Any, failures: Failures) -> Any:
+    """The same rows, a few at a time, so that they end soon after a failure that is to stop them."""
+    import pyarrow as pa
+
+    def batches() -> Iterator[Any]:
+        for batch in reader:
+            for start in range(0, batch.num_rows, ROWS_BEYOND_FAILURE):
+                if failures.stopped:
+                    return
+                yield batch.slice(start, ROWS_BEYOND_FAILURE)
+
+    return pa.RecordBatchReader.from_batches(reader.schema, batches()) if failures.may_stop else reader
 
 
 class SharedBatches:
@@ -335,10 +395,13 @@ class Part:
             self._own.append(self._own[-1] + batch.num_rows)
             yield batch
 
-    def row_in_file(self, row: int) -> int:
-        """The number in the whole file of this part's row."""
+    def in_file(self, row: int, error: Exception) -> tuple[int, Exception]:
+        """A failed row of this part, and its error, by the number that it has in the whole file."""
         place = bisect_right(self._own, row) - 1
-        return self._in_file[place] + row - self._own[place]
+        number = self._in_file[place] + row - self._own[place]
+        if isinstance(error, EncodeError):
+            error = EncodeError(error.reason.replace(f"row {row}: ", f"row {number}: ", 1))
+        return number, error
 
 
 class JsonRows:
@@ -349,7 +412,7 @@ class JsonRows:
     """
 
     def __init__(
-        self, lines: Iterable[bytes], key: str, prefix: str, columns: list[str] | None, failures: OnFailure
+        self, lines: Iterable[bytes], key: str, prefix: str, columns: list[str] | None, failures: Failures
     ) -> None:
         self.report = BatchReport()
         self._lines = lines
@@ -360,6 +423,8 @@ class JsonRows:
     def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
         loads = _json_loads()
         for number, line in enumerate(self._lines):
+            if self._failures.stopped:
+                return
             if not line.strip():
                 continue
             row: Any = None

@@ -17,8 +17,9 @@ from redis_fastbatch._core.arrow_builder import ColumnBuilder, RowsBuilder
 from redis_fastbatch._core.arrow_export import ExportedRows
 from redis_fastbatch.codecs import MsgpackCodec
 from redis_fastbatch.errors import DecodeError
-from redis_fastbatch.flight import COMMAND_BYTES, COMMAND_ITEMS, ReadFlight
+from redis_fastbatch.flight import COMMAND_BYTES, COMMAND_ITEMS
 from redis_fastbatch.plans import Key, read_ended
+from redis_fastbatch.read_flight import ReadFlight
 from redis_fastbatch.table import TAG
 from redis_fastbatch.transport import lease
 
@@ -80,6 +81,14 @@ def get_table(
     if key is not None:
         table = _with_keys(table, key, names, schema)
     return table
+
+
+def get_present(batch: FastBatch, keys: Iterable[Key], *, key: str | None = None) -> pa.Table:
+    """Reads as get_table() does, but leaves out the keys that are missing."""
+    builder = _builder(batch, None)
+    found = [(name, row) for name, row in _read(batch, keys, builder) if row is not None]
+    table = _placed(builder, [row for _, row in found])
+    return table if key is None else _with_keys(table, key, [name for name, _ in found], None)
 
 
 def _builder(batch: FastBatch, fields: list[ColumnBuilder] | None) -> RowsBuilder:

@@ -1,0 +1,252 @@
+"""`redis-fastbatch dump`."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from redis_fastbatch import FastBatch
+from redis_fastbatch.cli import main
+from redis_fastbatch.server import EmbeddedServer
+
+pa = pytest.importorskip("pyarrow")
+csv = pytest.importorskip("pyarrow.csv")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+from test_cli_load import Shell, shell  # noqa: E402, F401
+
+UTC = datetime.timezone.utc
+ROWS = [
+    {"id": 1, "name": 'ä,"b"\n', "score": 0.5, "at": datetime.datetime(2024, 1, 2, 3, 4, 5, 600, tzinfo=UTC)},
+    {"id": 2, "name": None, "score": None, "at": None},
+    {"id": 3, "name": "", "score": 1.0, "at": datetime.datetime(2024, 1, 1, tzinfo=UTC)},
+]
+
+
+@pytest.fixture
+def filled(shell: Shell) -> Shell:  # noqa: F811
+    shell.batch.batch_set({f"u:{row['id']}": row for row in ROWS} | {"other": {"x": 1}})
+    return shell
+
+
+def test_parquet(filled: Shell, tmp_path: Path) -> None:
+    code, said = filled("dump", "--match", "u:*", tmp_path / "a.parquet")
+    assert (code, said) == (0, "3 rows written\n")
+    assert parquet.read_table(tmp_path / "a.parquet").sort_by("id").to_pylist() == ROWS
+    assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
+
+
+def test_csv(filled: Shell, tmp_path: Path) -> None:
+    assert filled("dump", "--match", "u:*", tmp_path / "a.csv", "--quiet") == (0, "")
+    lines = (tmp_path / "a.csv").read_text()
+    assert "2024-01-02T03:04:05.000600Z" in lines
+    assert "2024-01-01T00:00:00Z" in lines
+    options = csv.ConvertOptions(null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False)
+    parse = csv.ParseOptions(newlines_in_values=True)
+    back = csv.read_csv(tmp_path / "a.csv", parse_options=parse, convert_options=options).sort_by("id")
+    assert back.to_pylist() == ROWS
+
+
+def test_ndjson(filled: Shell, tmp_path: Path) -> None:
+    assert filled("dump", "--match", "u:*", tmp_path / "a.ndjson")[0] == 0
+    rows = sorted(map(json.loads, (tmp_path / "a.ndjson").read_text().splitlines()), key=lambda row: row["id"])
+    assert rows == [{**row, "at": row["at"] and row["at"].isoformat()} for row in ROWS]
+
+
+def test_keys_as_a_column(filled: Shell, tmp_path: Path) -> None:
+    for form in ("parquet", "csv", "ndjson"):
+        path = tmp_path / f"a.{form}"
+        assert filled("dump", "--match", "u:*", path, "--key", "key")[0] == 0
+        if form == "ndjson":
+            keys = {json.loads(line)["key"] for line in path.read_text().splitlines()}
+        elif form == "csv":
+            keys = {line.split(",")[0].strip('"') for line in path.read_text().splitlines()} & {
+                "u:1",
+                "u:2",
+                "u:3",
+            }
+        else:
+            keys = set(parquet.read_table(path)["key"].to_pylist())
+        assert keys == {"u:1", "u:2", "u:3"}
+        code, said = filled("dump", "--match", "u:*", path, "--key", "id")
+        assert code == 1
+        assert "a field 'id' of their own" in said
+
+
+def test_what_is_no_value_is_left_out(filled: Shell, tmp_path: Path) -> None:
+    filled.client.lpush("u:list", 1)
+    filled.client.hset("u:hash", "a", 1)
+    for form in ("parquet", "ndjson"):
+        code, said = filled("dump", "--match", "u:*", tmp_path / f"a.{form}")
+        assert (code, said) == (0, "3 rows written, 2 left out: gone meanwhile, or no strings\n")
+
+
+def test_ndjson_takes_any_value(filled: Shell, tmp_path: Path) -> None:
+    filled.client.flushdb()
+    values = {
+        "a": 1,
+        "b": "text",
+        "c": [1, None],
+        "d": float("nan"),
+        "e": {"x": float("inf"), "y": b"\xff", "z": b"ok"},
+    }
+    filled.batch.batch_set(values)
+    assert filled("dump", tmp_path / "a.ndjson", "--key", "k")[0] == 0
+    found = {row.pop("k"): row for row in map(json.loads, (tmp_path / "a.ndjson").read_text().splitlines())}
+    assert found == {
+        "a": {"value": 1},
+        "b": {"value": "text"},
+        "c": {"value": [1, None]},
+        "d": {"value": None},
+        "e": {"x": None, "y": "/w==", "z": "ok"},
+    }
+    code, said = filled("dump", tmp_path / "a.parquet")
+    assert code == 1
+    assert "a row is a map, found" in said
+    assert not (tmp_path / "a.parquet").exists()
+
+
+def test_columns_that_differ_from_part_to_part(
+    filled: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows whose columns come late, or are of a narrower type at first: the file has columns that fit all."""
+    monkeypatch.setattr("redis_fastbatch.dumping.KEYS_AT_ONCE", 100)
+    filled.client.flushdb()
+    rows = [{"id": i, "v": None if i < 300 else i if i < 600 else i + 0.5} for i in range(1000)]
+    for row in rows[900:]:
+        row["late"] = f"text {row['id']}"
+    filled.batch.batch_set({row["id"]: row for row in rows})
+    expected = [{"id": row["id"], "v": row["v"], "late": row.get("late")} for row in rows]
+    assert filled("dump", tmp_path / "a.parquet")[0] == 0
+    table = parquet.read_table(tmp_path / "a.parquet").sort_by("id").select(["id", "v", "late"])
+    assert table.to_pylist() == expected
+    assert [str(field.type) for field in table.schema] == ["int64", "double", "string"]
+    assert filled("dump", tmp_path / "a.csv")[0] == 0
+    back = csv.read_csv(tmp_path / "a.csv").sort_by("id")
+    assert back["v"].to_pylist() == [row["v"] for row in rows]
+    filled.batch.batch_set({5: {"id": "a word"}})
+    code, said = filled("dump", tmp_path / "b.parquet")
+    assert code == 1
+    assert said.count("\n") == 1
+    assert not (tmp_path / "b.parquet").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.parquet"]
+
+
+def test_nested_columns(filled: Shell, tmp_path: Path) -> None:
+    filled.client.flushdb()
+    filled.batch.batch_set({"a": {"l": [1, 2], "s": {"x": 1}}})
+    assert filled("dump", tmp_path / "a.parquet")[0] == 0
+    assert parquet.read_table(tmp_path / "a.parquet").to_pylist() == [{"l": [1, 2], "s": {"x": 1}}]
+    code, said = filled("dump", tmp_path / "a.csv")
+    assert code == 1
+    assert "column 'l' is nested: CSV has no place for that" in said
+
+
+def test_nothing_matches(filled: Shell, tmp_path: Path) -> None:
+    for form in ("parquet", "csv", "ndjson"):
+        assert filled("dump", "--match", "nothing*", tmp_path / f"a.{form}") == (0, "0 rows written\n")
+
+
+@pytest.mark.parametrize("codec", ["toolkit-msgpack", "toolkit", "json"])
+def test_codecs(filled: Shell, tmp_path: Path, codec: str) -> None:
+    filled.client.flushdb()
+    FastBatch(filled.client, codec=codec).batch_set({"a": {"x": 1, "y": "z"}})
+    assert filled("dump", tmp_path / "a.parquet", "--codec", codec)[0] == 0
+    assert parquet.read_table(tmp_path / "a.parquet").to_pylist() == [{"x": 1, "y": "z"}]
+
+
+@pytest.mark.parametrize("form", ["ndjson", "csv", "parquet"])
+def test_standard_output(filled: Shell, tmp_path: Path, form: str) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "redis_fastbatch",
+            "dump",
+            "--match",
+            "u:*",
+            "-",
+            "--format",
+            form,
+            "--url",
+            filled.url,
+        ],
+        capture_output=True,
+    )
+    assert (done.returncode, done.stderr) == (0, b"3 rows written\n")
+    if form == "parquet":
+        assert parquet.read_table(pa.BufferReader(done.stdout)).num_rows == 3
+    else:
+        assert "ä" in done.stdout.decode()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell")
+def test_whoever_reads_the_output_may_leave(filled: Shell) -> None:
+    filled.batch.batch_set({f"u:{i}": {"text": "x" * 1000} for i in range(2000)})
+    command = f"{sys.executable} -m redis_fastbatch dump - --format ndjson --url {filled.url} | head -c 100"
+    done = subprocess.run(["bash", "-c", command], capture_output=True)
+    assert len(done.stdout) == 100
+    assert b"Traceback" not in done.stderr
+    assert b"Exception" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-"], "say which with --format"),
+        (["a.txt"], "neither CSV, NDJSON nor Parquet"),
+        (["a.csv.gz"], "dump does not compress"),
+        (["no/such/a.csv"], "no/such/a.csv: No such file or directory"),
+        (["folder.csv"], "folder.csv: a directory"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    filled: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.csv").mkdir()
+    code, said = filled("dump", *arguments)
+    assert code == 1
+    assert words in said
+    assert said.count("\n") == 1
+
+
+def test_no_server(capsys: Any, tmp_path: Path) -> None:
+    assert main(["dump", str(tmp_path / "a.csv"), "--url", "redis://127.0.0.1:1"]) == 1
+    assert "no connection to redis://127.0.0.1:1" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "ndjson"])
+def test_what_is_loaded_is_dumped(
+    shell: Shell,  # noqa: F811
+    valkey: EmbeddedServer,
+    valkey_client: redis.Redis,
+    tmp_path: Path,
+    form: str,
+) -> None:
+    table = pa.table(
+        {
+            "id": range(45_000),
+            "text": [None if i % 7 == 0 else f"ä{i}" for i in range(45_000)],
+            "number": [None if i % 5 == 0 else i / 4 for i in range(45_000)],
+            "flag": [i % 3 == 0 for i in range(45_000)],
+        }
+    )
+    parquet.write_table(table, tmp_path / "in.parquet")
+    assert shell("load", tmp_path / "in.parquet", "--key", "id")[0] == 0
+    out = tmp_path / f"out.{form}"
+    assert shell("dump", out)[0] == 0
+    if form == "parquet":
+        assert parquet.read_table(out).sort_by("id").equals(table)
+        return
+    shell.client.flushdb()
+    assert shell("load", out, "--key", "id", *(["--null", ""] if form == "csv" else []))[0] == 0
+    assert FastBatch(valkey_client).batch_get_table(range(45_000)).equals(table)

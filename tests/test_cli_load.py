@@ -1,0 +1,361 @@
+"""`redis-fastbatch load`."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from redis_fastbatch import FastBatch
+from redis_fastbatch.cli import main
+from redis_fastbatch.server import EmbeddedServer
+
+pa = pytest.importorskip("pyarrow")
+csv = pytest.importorskip("pyarrow.csv")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+
+class Shell:
+    """Runs the command line against one emptied server."""
+
+    def __init__(self, server: EmbeddedServer, client: redis.Redis, capsys: Any) -> None:
+        self.url = f"redis://{server.host}:{server.port}"
+        self.client = client
+        self.batch = FastBatch(client)
+        self._capsys = capsys
+
+    def __call__(self, *arguments: object) -> tuple[int, str]:
+        """Exit code and what was said."""
+        code = main([str(argument) for argument in arguments] + ["--url", self.url])
+        return code, self._capsys.readouterr().err
+
+
+@pytest.fixture
+def shell(valkey: EmbeddedServer, valkey_client: redis.Redis, capsys: Any) -> Shell:
+    return Shell(valkey, valkey_client, capsys)
+
+
+ROWS = [{"id": 1, "name": "ä", "score": 0.5, "ok": True}, {"id": 2, "name": 'b,\n"c"', "score": 1.0, "ok": False}]
+TABLE = pa.Table.from_pylist(ROWS)
+
+
+def written(path: Path) -> Path:
+    """ROWS in the format that the name tells."""
+    name = path.name
+    plain = path.with_name(name.removesuffix(".gz").removesuffix(".zst").removesuffix(".bz2"))
+    if ".csv" in name:
+        csv.write_csv(TABLE, plain)
+    elif ".parquet" in name:
+        parquet.write_table(TABLE, plain)
+    else:
+        plain.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    if plain != path:
+        kind = {"gz": "gzip", "zst": "zstd", "bz2": "bz2"}[name.rpartition(".")[2]]
+        with pa.CompressedOutputStream(str(path), kind) as out:
+            out.write(plain.read_bytes())
+    return path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("a.csv", "a.csv.gz", "a.csv.zst", "a.csv.bz2", "a.ndjson", "a.jsonl.gz", "a.json.zst"),
+        *("a.parquet", "a.pq.gz", "A.CSV"),
+    ],
+)
+def test_formats(shell: Shell, tmp_path: Path, name: str) -> None:
+    if name == "A.CSV":
+        csv.write_csv(TABLE, tmp_path / name)
+    elif "pq" in name:
+        written(tmp_path / "a.parquet")
+        (tmp_path / name).write_bytes(gzip.compress((tmp_path / "a.parquet").read_bytes()))
+    else:
+        written(tmp_path / name)
+    code, said = shell("load", tmp_path / name, "--key", "id", "--prefix", "u:")
+    assert code == 0
+    assert said.startswith("2 written; ")
+    assert shell.batch.batch_get(["u:1", "u:2"]) == {"u:1": ROWS[0], "u:2": ROWS[1]}
+
+
+@pytest.mark.parametrize("form", ["csv", "ndjson", "parquet", "csv.gz", "parquet.zst"])
+def test_standard_input(shell: Shell, tmp_path: Path, form: str) -> None:
+    data = written(tmp_path / f"a.{form}").read_bytes()
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "redis_fastbatch",
+            "load",
+            "-",
+            "--format",
+            form,
+            "--key",
+            "id",
+            "--url",
+            shell.url,
+        ],
+        input=data,
+        capture_output=True,
+    )
+    assert (done.returncode, done.stdout) == (0, b""), done.stderr
+    assert shell.batch.batch_get(["1", "2"]) == {"1": ROWS[0], "2": ROWS[1]}
+
+
+def test_options(shell: Shell, tmp_path: Path) -> None:
+    for name in ("a.csv", "a.parquet", "a.ndjson"):
+        shell.client.flushdb()
+        path = written(tmp_path / name)
+        code, said = shell("load", path, "--key", "{name}:{id}", "--columns", "score,id", "--ex", 100, "--quiet")
+        assert (code, said) == (0, "")
+        assert shell.batch.batch_get(["ä:1"]) == {"ä:1": {"score": 0.5, "id": 1}}
+        assert 90 < shell.client.ttl("ä:1") <= 100
+
+
+def test_hashes(shell: Shell, tmp_path: Path) -> None:
+    for name in ("a.csv", "a.parquet", "a.ndjson"):
+        shell.client.flushdb()
+        assert shell("load", written(tmp_path / name), "--key", "id", "--as", "hash", "--ex", 100)[0] == 0
+        assert shell.client.hgetall("1") == {b"id": b"1", b"name": "ä".encode(), b"score": b"0.5", b"ok": b"1"}
+        assert 90 < shell.client.ttl("2") <= 100
+
+
+def test_tagged_values(shell: Shell, tmp_path: Path) -> None:
+    assert shell("load", written(tmp_path / "a.csv"), "--key", "id", "--codec", "toolkit-msgpack")[0] == 0
+    assert shell.client.get("1")[:1] == b"\xc1"  # type: ignore[index]
+
+
+def test_csv_options(shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text('zip\tn\ts\n00501\tNA\t""\n10001\t5\tNA\n2\t6\tx\n')
+    shell("load", path, "--key", "zip", "--type", "zip=string")
+    assert shell.batch.batch_get(["00501", "10001"]) == {
+        "00501": {"zip": "00501", "n": None, "s": ""},
+        "10001": {"zip": "10001", "n": 5, "s": "NA"},
+    }
+    shell("load", path, "--key", "zip", "--null", "NA")
+    assert shell.batch.batch_get(["501", "10001"]) == {
+        "501": {"zip": 501, "n": None, "s": ""},
+        "10001": {"zip": 10001, "n": 5, "s": None},
+    }
+    path.write_text("a;b\n1;2\n")
+    assert shell("load", path, "--key", "a", "--delimiter", ";")[0] == 0
+    assert shell.batch.batch_get(["1"]) == {"1": {"a": 1, "b": 2}}
+
+
+def test_ndjson_keeps_what_its_lines_hold(shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "a.ndjson"
+    rows = [
+        {"k": "a", "n": 1},
+        {"k": "b", "n": 1.5, "when": "2024-01-01T00:00:00"},
+        {"k": "c", "n": None, "deep": [{"x": [1, "y"]}]},
+        {"k": "d", "big": 2**64 - 1},
+    ]
+    path.write_text("\n\n".join(json.dumps(row) for row in rows))
+    assert shell("load", path, "--key", "k")[0] == 0
+    assert shell.batch.batch_get(["a", "b", "c", "d"]) == {row["k"]: row for row in rows}
+    assert shell("load", path, "--key", "k", "--prefix", "h:", "--as", "hash")[0] == 0
+    assert shell.client.hgetall("h:c") == {b"k": b"c", b"deep": b'[{"x": [1, "y"]}]'}
+
+
+def test_lines_that_are_no_rows(shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "a.ndjson"
+    path.write_bytes(b'{"k": 1}\nnonsense\n[1]\n{"x": 1}\n{"k": null}\n{"k": 1.5}\n{"k": true}\n{"k": 2}\n\xff\n')
+    code, said = shell("load", path, "--key", "k")
+    assert code == 1
+    assert "row 1: no JSON" in said
+    assert "row 2: a line of NDJSON is an object, not [1]" in said
+    assert "row 3: the key column 'k' is null or missing" in said
+    assert "row 5: the key column 'k' holds float" in said
+    assert "2 written, 7 failed" in said
+    code, said = shell("load", path, "--key", "k", "--on-error", tmp_path / "bad.ndjson")
+    failed = [json.loads(line) for line in (tmp_path / "bad.ndjson").read_text().splitlines()]
+    assert [entry["row"] for entry in failed] == [1, 2, 3, 4, 5, 6, 8]
+    assert failed[2]["item"] == {"x": 1}
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_rows_that_fail(shell: Shell, tmp_path: Path, workers: int) -> None:
+    table = pa.table({"k": [None if i % 1000 == 7 else i for i in range(50_000)], "v": range(50_000)})
+    path = tmp_path / "a.parquet"
+    parquet.write_table(table, path)
+    code, said = shell("load", path, "--key", "k", "--workers", workers)
+    assert code == 1
+    assert "row 7: the key column 'k' is null\n" in said or workers > 1
+    assert "... and 40 more\n" in said
+    assert "49,950 written, 50 failed" in said
+    bad = tmp_path / "bad.ndjson"
+    assert shell("load", path, "--key", "k", "--on-error", bad, "--workers", workers)[0] == 1
+    failed = sorted((json.loads(line) for line in bad.read_text().splitlines()), key=lambda entry: entry["row"])
+    assert [entry["row"] for entry in failed] == list(range(7, 50_000, 1000))
+    assert failed[1] == {
+        "row": 1007,
+        "error": "row 1007: the key column 'k' is null",
+        "item": {"k": None, "v": 1007},
+    }
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("form", ["parquet", "ndjson"])
+def test_stop_at_the_first_failure(shell: Shell, tmp_path: Path, workers: int, form: str) -> None:
+    rows = [{"k": None if i == 20_000 else i} for i in range(100_000)]
+    path = tmp_path / f"a.{form}"
+    if form == "parquet":
+        parquet.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, said = shell("load", path, "--key", "k", "--on-error", "stop", "--workers", workers)
+    assert code == 1
+    assert said.startswith("stopped at row 20000: the key column 'k' is null")
+    assert "1 failed" in said
+    # What was under way is settled; not much comes behind it.
+    assert 19_000 < shell.client.dbsize() < 30_000
+
+
+def test_workers_write_everything(shell: Shell, tmp_path: Path) -> None:
+    for form in ("parquet", "csv", "ndjson"):
+        shell.client.flushdb()
+        path = tmp_path / f"a.{form}"
+        table = pa.table({"k": range(60_000), "v": [str(i) for i in range(60_000)]})
+        if form == "ndjson":
+            path.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+        else:
+            (parquet.write_table if form == "parquet" else csv.write_csv)(table, path)
+        code, said = shell("load", path, "--key", "k", "--workers", 3)
+        assert (code, said.split(";")[0]) == (0, "60,000 written")
+        assert shell.client.dbsize() == 60_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nope.csv", "--key", "id"], "nope.csv: No such file or directory"),
+        (["folder.csv", "--key", "id"], "folder.csv: Is a directory"),
+        (
+            ["a.txt", "--key", "id"],
+            "'a.txt' is neither CSV, NDJSON nor Parquet by its name: say which with --format",
+        ),
+        (["-", "--key", "id"], "say which with --format"),
+        (
+            ["a.csv", "--key", "nope"],
+            "column 'nope': there is no such column; there are 'id', 'name', 'score', 'ok'",
+        ),
+        (["a.parquet", "--key", "nope"], "column 'nope': there is no such column"),
+        (["a.parquet", "--key", "id", "--columns", "nope"], "column 'nope': there is no such column"),
+        (["a.csv", "--key", "score"], "column 'score': a key is made of integers"),
+        (["a.csv", "--key", "{id", "--columns", "id"], "key template '{id'"),
+        (["a.ndjson", "--key", "{id"], "key template '{id'"),
+        (["a.csv", "--key", "id", "--format", "parquet"], "Parquet magic bytes not found"),
+        (["a.parquet", "--key", "id", "--format", "csv"], "a.parquet: "),
+        (["a.csv", "--key", "id", "--type", "zip"], "COLUMN=TYPE is expected"),
+        (["a.csv", "--key", "id", "--type", "zip=zap"], "COLUMN=TYPE is expected"),
+        (["a.csv", "--key", "id", "--delimiter", "ab"], "--delimiter is one character"),
+        (["a.csv", "--key", "id", "--on-error", "no/such/folder.ndjson"], "No such file or directory"),
+        (["empty.csv", "--key", "id"], "Empty CSV file"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.csv", "a.parquet", "a.ndjson"):
+        written(tmp_path / name)
+    (tmp_path / "a.txt").write_text("x")
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "folder.csv").mkdir()
+    code, said = shell("load", *arguments)
+    assert code == 1
+    assert words in said
+    assert said.startswith("redis-fastbatch: ")
+    assert said.count("\n") == 1
+    assert shell.client.dbsize() == 0
+
+
+def test_a_type_that_does_not_hold(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("redis_fastbatch.inputs.CSV_BLOCK", 1000)
+    path = tmp_path / "a.csv"
+    path.write_text("k,v\n" + "".join(f"{i},{i}\n" for i in range(1000)) + "1000,word\n")
+    code, said = shell("load", path, "--key", "k")
+    assert code == 1
+    assert "conversion error to int64" in said
+    assert "give the column's with --type COLUMN=TYPE" in said
+    assert shell("load", path, "--key", "k", "--type", "v=string")[0] == 0
+
+
+def test_servers_that_cannot_be_had(shell: Shell, tmp_path: Path, capsys: Any) -> None:
+    path = written(tmp_path / "a.csv")
+    host = shell.url.removeprefix("redis://")
+    for url, words in [
+        ("redis://127.0.0.1:1", "no connection to redis://127.0.0.1:1"),
+        (f"redis://nobody:secret@{host}", f"redis://nobody:***@{host} did not accept user and password"),
+        ("http://example.org", "must specify one of the following schemes"),
+        ("redis://no.such.host.invalid", "no connection to redis://no.such.host.invalid"),
+    ]:
+        assert main(["load", str(path), "--key", "id", "--url", url]) == 1
+        said = capsys.readouterr().err
+        assert words in said
+        assert said.count("\n") == 1
+        assert "secret" not in said
+
+
+def test_rows_that_the_server_refuses(shell: Shell, tmp_path: Path, acl_server: Any) -> None:
+    path = tmp_path / "a.ndjson"
+    path.write_text('{"k": "allowed:1"}\n{"k": "other:2"}\n')
+    url = f"redis://{acl_server.username}:{acl_server.password}@{acl_server.server.host}:{acl_server.server.port}"
+    bad = tmp_path / "bad.ndjson"
+    assert main(["load", str(path), "--key", "k", "--url", url, "--on-error", str(bad)]) == 1
+    (failed,) = map(json.loads, bad.read_text().splitlines())
+    assert (failed["key"], failed["item"]) == ("other:2", {"k": "other:2"})
+
+
+def test_wrong_usage(capsys: Any) -> None:
+    for arguments in ([], ["load"], ["load", "a.csv"], ["load", "a.csv", "--key", "k", "--workers", "0"]):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 2
+        assert "usage: redis-fastbatch" in capsys.readouterr().err
+
+
+def test_help_is_for_newcomers(capsys: Any) -> None:
+    for arguments, words in ([], "load "), (["load"], "examples:"), (["dump"], "examples:"):
+        with pytest.raises(SystemExit) as caught:
+            main([*arguments, "--help"])
+        assert caught.value.code == 0
+        assert words in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c(shell: Shell, workers: int) -> None:
+    """A load that is interrupted says what it has written, and that is there."""
+    command = [sys.executable, "-m", "redis_fastbatch", "load", "-", "--format", "csv", "--key", "id"]
+    process = subprocess.Popen(
+        [*command, "--workers", str(workers), "--url", shell.url],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdin is not None
+    block = b"".join(b"%d,some text\n" % i for i in range(400_000))
+    process.stdin.write(b"id,text\n" + block)
+    for _ in range(6):
+        process.stdin.write(block)
+    process.stdin.flush()
+    deadline = time.monotonic() + 30
+    while not shell.client.dbsize() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.stdin.close()
+    said = process.stderr.read().decode()  # type: ignore[union-attr]
+    assert process.wait(30) == 130, said
+    assert said.startswith("interrupted: ")
+    assert "Traceback" not in said
+    assert shell.client.dbsize() > 0
