@@ -401,7 +401,7 @@ cdef class Unpacker:
             place = c.p
             self.unpack_pairs(c, row, 1)
             encoded.append(PyBytes_FromStringAndSize(<const char*>place, key_end(place) - place))
-        if len(row) == count and all([type(name) is str for name in row]) and all(encoded):
+        if len(row) == count and set(map(type, row)) == {str} and all(encoded):
             self.shapes[slot] = make_shape(tuple(row), encoded)
         return row
 

@@ -266,7 +266,8 @@ cdef class ReplyReader(ReceiveBuffer):
         while True:
             try:
                 self.run_values(run, codec)
-                failures.extend([(key, None, error) for key, error in run.refused])
+                for key, error in run.refused:
+                    failures.append((key, None, error))
                 return run.done
             except DecodeError as error:
                 if not run.undecodable:

@@ -218,6 +218,8 @@ cdef class Chunk(OutputBuffer):
     cdef int take_back(self, Py_ssize_t mark) except -1:
         """Forgets the bytes of an item that could not be encoded, and the memory that it alone needed."""
         self.end = mark
+        del self.item_keys[self.items:]
+        del self.item_values[self.items:]
         return self.shrink(MAX_CAPACITY_KEPT)
 
     def seal(self):
@@ -227,14 +229,16 @@ cdef class Chunk(OutputBuffer):
         cdef bytes header = MULTI if command.transaction else b""
         if self.sealed:
             return
+        # What could fail comes first, so that nothing is half done where it does.
+        reserve(self, PyBytes_GET_SIZE(command.suffix) + PyBytes_GET_SIZE(EXEC))
         if command.many:
-            self.append(PyBytes_AS_STRING(command.suffix), PyBytes_GET_SIZE(command.suffix))
             header += b"*%d\r\n" % (
                 1 + command.counted + count * (1 + command.with_values) + command.suffix_arguments
             )
             header += bulk(command.name)
             if command.counted:
                 header += bulk(b"%d" % count)
+            self.append(PyBytes_AS_STRING(command.suffix), PyBytes_GET_SIZE(command.suffix))
         if command.transaction:
             self.append(PyBytes_AS_STRING(EXEC), PyBytes_GET_SIZE(EXEC))
         self.start -= len(header)
@@ -422,15 +426,16 @@ cdef class BatchWriter:
                 self.dry = True
                 return
             except BaseException as error:
-                if self.in_item:
+                in_item = self.in_item
+                self.in_item = False
+                if in_item:
                     chunk.take_back(self.mark)
                 if not isinstance(error, Exception):
                     raise
-                if not self.in_item:
+                if not in_item:
                     self.source_error = error
                     self.exhausted = True
                     break
-                self.in_item = False
                 self.failures.append((self.source.key, self.source.value, self.explained(error)))
                 stop -= 1
         if self.exhausted or chunk.items >= self.max_items or chunk.end >= chunk.start + self.max_bytes:
@@ -448,11 +453,11 @@ cdef class BatchWriter:
             self.mark = chunk.end
             self.in_item = True
             chunk.put_item(source.key, source.value, self.codec, self.encoding, self.errors)
-            self.in_item = False
             chunk.item_keys.append(source.key)
             if chunk.command.with_values:
                 chunk.item_values.append(source.value)
             chunk.items += 1
+            self.in_item = False
         return False
 
     def explained(self, error):

@@ -211,11 +211,11 @@ cdef class RoutedWriter(BatchWriter):
             self.target = chunk
             self.mark = chunk.end
             chunk.put_item(wire_key, self.source.value, self.codec, self.encoding, self.errors)
-            self.in_item = False
             chunk.item_keys.append(key)
             if self.command.with_values:
                 chunk.item_values.append(self.source.value)
             chunk.items += 1
+            self.in_item = False
             if self.found is not None:
                 PyDict_SetDefault(self.found, key, self.default)
             if self.order is not None:

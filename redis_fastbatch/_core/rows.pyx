@@ -41,9 +41,10 @@ cdef extern from *:
 
 cdef dict sharing_dict(tuple names, tuple values):
     """A dict of `names` whose keys table its copies share, or a plain one where this Python does not."""
-    if any([name.startswith("__") for name in names]):
-        # As attributes, `__class__` and its like are no entries of the instance's dict.
-        return dict(zip(names, values))
+    for name in names:
+        if name.startswith("__"):
+            # As attributes, `__class__` and its like are no entries of the instance's dict.
+            return dict(zip(names, values))
     row_type = type("row", (), {})
     for _ in range(2):
         # Python 3.10 settles a type's shared keys only after its first instance.
@@ -55,7 +56,9 @@ cdef dict sharing_dict(tuple names, tuple values):
 
 
 cdef bint slots_are_where_expected(tuple names):
-    cdef tuple witnesses = tuple([object() for _ in names])
+    # A new object for each name. Not by a comprehension: those of Cython 3.3 free an item twice when there is no
+    # memory to append it.
+    cdef tuple witnesses = tuple(map(list, names))
     cdef dict probe = sharing_dict(names, witnesses).copy()
     cdef PyObject** slots = fastbatch_dict_slots(probe)
     cdef Py_ssize_t i

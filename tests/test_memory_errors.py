@@ -1,0 +1,48 @@
+"""Memory that runs out at any moment: MemoryError or a whole result, never a crash, half a command, or a leak."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("_testcapi", reason="this Python was built without its test modules")
+
+SCRIPT = Path(__file__).with_name("nomemory.py")
+OPERATIONS = [
+    "msgpack dumps",
+    "msgpack dumps odd",
+    "msgpack dumps big",
+    "msgpack dumps default",
+    "msgpack dumps refused",
+    "msgpack loads",
+    "msgpack loads learnt",
+    "msgpack loads odd",
+    "msgpack loads refused",
+    "toolkit dumps",
+    "toolkit loads",
+    "toolkit-msgpack dumps",
+    "raw dumps",
+    "reader values",
+    "reader statuses",
+    "fill MSET",
+    "fill SET",
+    "fill MULTI",
+    "extract",
+]
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_allocation_fails_once(operation: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, str(SCRIPT), operation],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "PYTHONFAULTHANDLER": "1"},
+    )
+    assert ended.returncode == 0, ended.stderr[-4000:]
+    assert "allocations failed" in ended.stdout
