@@ -31,15 +31,14 @@ from redis_fastbatch._core.resp import Chunk, Command
 from redis_fastbatch._core.routed import AskingCommand, RoutedWriter
 from redis_fastbatch.flight import (
     NO_LIMIT,
-    READ_WINDOW,
     WINDOW_BYTES,
     WINDOW_CHUNKS,
     Explain,
-    ReadFlight,
     WriteFlight,
     _Flying,
 )
 from redis_fastbatch.pacing import FIRST_KEYS, LINGER, MOST_ITEMS, REPLY_BYTES
+from redis_fastbatch.read_flight import READ_WINDOW, ReadFlight
 from redis_fastbatch.topology import Topology
 
 PATIENCE = 30.0

@@ -17,12 +17,11 @@ from redis_fastbatch.flight import (
     COMMAND_BYTES,
     COMMAND_ITEMS,
     NO_LIMIT,
-    CountFlight,
     OnError,
-    ReadFlight,
     WriteFlight,
 )
 from redis_fastbatch.pacing import ROUND_BYTES, ValueSizes
+from redis_fastbatch.read_flight import CountFlight, ReadFlight
 from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback, make_progress
 from redis_fastbatch.strategy import SetOptions
 from redis_fastbatch.transport import is_cluster

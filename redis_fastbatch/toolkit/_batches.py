@@ -6,8 +6,9 @@ from typing import Any
 
 from redis_fastbatch import gcpause, strategy
 from redis_fastbatch.client import FastBatch
-from redis_fastbatch.flight import OnError, ReadFlight
+from redis_fastbatch.flight import OnError
 from redis_fastbatch.pacing import ValueSizes
+from redis_fastbatch.read_flight import ReadFlight
 from redis_fastbatch.transport import is_cluster
 
 NO_LIMIT = 2**62
