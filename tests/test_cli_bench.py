@@ -1,0 +1,63 @@
+"""`redis-fastbatch bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from redis_fastbatch.cli import main
+from redis_fastbatch.server import EmbeddedServer
+
+
+def run(server: EmbeddedServer, *arguments: object) -> int:
+    url = f"redis://{server.host}:{server.port}"
+    return main(["bench", "--rows", "500", "--rounds", "1", "--url", url, *map(str, arguments)])
+
+
+def test_the_table(valkey: EmbeddedServer, valkey_client: redis.Redis, capsys: Any) -> None:
+    valkey_client.set("mine", "untouched")
+    assert run(valkey) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("Valkey ")
+    for words in (
+        "batch_set ",
+        "batch_get ",
+        "redis-py, a pipeline of SETs + msgpack",
+        "redis-py, MGET + msgpack",
+    ):
+        assert words in said
+    assert valkey_client.keys() == [b"mine"]
+
+
+def test_the_chart(valkey: EmbeddedServer, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    assert run(valkey, "--chart", tmp_path / "bench.png") == 0
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_way_moves_the_same(valkey_client: redis.Redis) -> None:
+    from redis_fastbatch import FastBatch
+    from redis_fastbatch.benching import Bench
+
+    bench = Bench(FastBatch(valkey_client), 300)
+    expected = dict(zip(bench.keys, bench.rows, strict=True))
+    for way in bench.ways():
+        if way.group == "write":
+            valkey_client.flushdb()
+            way.run()
+            assert bench.batch.batch_get(bench.keys) == expected
+            assert valkey_client.ttl(bench.keys[0]) > 0
+    for way in bench.ways():
+        if way.group == "read":
+            found: Any = way.run()
+            assert (
+                found if isinstance(found, dict) else dict(zip(bench.keys, found.to_pylist(), strict=True))
+            ) == expected
+
+
+def test_no_server(capsys: Any) -> None:
+    assert main(["bench", "--url", "redis://127.0.0.1:1"]) == 1
+    assert "no connection" in capsys.readouterr().err
