@@ -1,0 +1,366 @@
+"""The codec msgpack: rows that share their keys, what is remembered between them, the garbage collector."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from msgpack import ExtType
+
+from msgpack_reference import agree, numbers, same, their_bytes, their_value, values
+from redis_fastbatch import DecodeError, MsgpackCodec
+
+
+@pytest.fixture(scope="module")
+def codec() -> MsgpackCodec:
+    """One for all tests of the module: what it remembers of earlier data must not show."""
+    return MsgpackCodec()
+
+
+ALPHABET = "abcdef"
+row_values = (
+    st.none()
+    | st.integers(-5, 300)
+    | st.sampled_from(["", "x", "New York"])
+    | st.floats()
+    | st.lists(numbers, max_size=2)
+    | st.dictionaries(st.sampled_from(ALPHABET), numbers, max_size=3)
+)
+row_keys = st.sampled_from([*ALPHABET, "a_long_field_name_of_over_thirty_two_bytes", "é", "", "x" * 70])
+shapes = st.lists(row_keys, unique=True, max_size=7)
+
+
+def add_key(row: dict[Any, Any]) -> None:
+    row["added"] = [row]
+
+
+def drop_key(row: dict[Any, Any]) -> None:
+    if row:
+        del row[next(iter(row))]
+
+
+def add_many(row: dict[Any, Any]) -> None:
+    row.update({f"many{i}": i for i in range(40)})
+
+
+def overwrite(row: dict[Any, Any]) -> None:
+    for key in row:
+        row[key] = "overwritten"
+
+
+def int_key(row: dict[Any, Any]) -> None:
+    row[0] = object()
+
+
+CHANGES: list[Callable[[dict[Any, Any]], object]] = [
+    add_key,
+    drop_key,
+    add_many,
+    overwrite,
+    int_key,
+    dict.clear,
+    dict.popitem,
+    dict.copy,
+]
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_rows_of_few_shapes_stay_independent(data: st.DataObject) -> None:
+    known = data.draw(st.lists(shapes, min_size=1, max_size=3))
+    codec = MsgpackCodec()
+    rows: list[dict[Any, Any]] = []
+    expected: list[dict[Any, Any]] = []
+    for _ in range(data.draw(st.integers(5, 40))):
+        row = {key: data.draw(row_values) for key in data.draw(st.sampled_from(known))}
+        rows.append(codec.loads(their_bytes(row)))
+        expected.append(row)
+        if data.draw(st.integers(0, 3)) == 0:
+            victim = data.draw(st.integers(0, len(rows) - 1))
+            change = data.draw(st.sampled_from(CHANGES))
+            if rows[victim]:
+                change(rows.pop(victim))
+                del expected[victim]
+    assert same(rows, expected)
+    for row in rows:
+        row.clear()
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("width", [1, 2, 5, 19, 29, 30, 31, 40])
+def test_changing_a_row_changes_no_other(change: Callable[[dict[Any, Any]], object], width: int) -> None:
+    codec = MsgpackCodec()
+    make = {f"field{i}": i for i in range(width)}
+    rows = [codec.loads(their_bytes({**make, "field0": n})) for n in range(50)]
+    for row in rows[::3]:
+        change(row)
+    rows += [codec.loads(their_bytes({**make, "field0": n})) for n in range(50, 100)]
+    for n, row in enumerate(rows):
+        if n >= 50 or n % 3:
+            assert same(row, {**make, "field0": n})
+
+
+@pytest.mark.parametrize("width", [1, 2, 5, 19, 29, 30, 31, 100, 1000])
+def test_rows_are_ordinary_dicts(width: int) -> None:
+    codec = MsgpackCodec()
+    make = {f"field{i}": i for i in range(width)}
+    for _ in range(30):
+        row = codec.loads(their_bytes(make))
+        assert type(row) is dict
+        assert row == make
+        assert list(row) == list(make)
+        assert list(row.items()) == list(make.items())
+        assert list(reversed(row)) == list(reversed(make))
+        assert row.copy() == {**row} == dict(row) == make
+        assert row | {"more": 1} == {**make, "more": 1}
+        assert list({**row, "more": 1}) == [*make, "more"]
+        assert row.pop("field0") == 0
+        row["field0"] = "again"
+        assert list(row) == [*list(make)[1:], "field0"]
+        assert len(row) == width
+
+
+def test_fields_that_come_and_go() -> None:
+    codec = MsgpackCodec()
+    full = {"id": 1, "name": "n", "tags": ["t"], "size": 2.5}
+    for i in range(400):
+        row = {key: value for position, (key, value) in enumerate(full.items()) if i >> position & 1}
+        row["id"] = i
+        if i % 7 == 0:
+            row["extra"] = {"nested": row["id"]}
+        assert same(codec.loads(their_bytes(row)), row)
+
+
+def test_the_same_keys_in_another_order() -> None:
+    codec = MsgpackCodec()
+    for i in range(100):
+        for row in ({"a": i, "b": [i], "c": "x"}, {"a": i, "c": "x", "b": [i]}, {"c": 1, "b": 2, "a": 3}):
+            assert same(codec.loads(their_bytes(row)), row)
+
+
+def test_shapes_inside_shapes() -> None:
+    codec = MsgpackCodec()
+    for i in range(100):
+        inner = {"a": {"a": i, "b": [{"a": i, "b": i}]}, "b": 1}
+        row = {"a": inner, "b": [{"a": 1, "b": {"a": 2, "b": 3}}] * 3}
+        assert same(codec.loads(their_bytes(row)), row)
+        assert same(codec.loads(their_bytes([row] * 3)), [row] * 3)
+
+
+def test_a_key_that_comes_twice() -> None:
+    codec = MsgpackCodec()
+    twice = b"\x83\xa1a\x01\xa1b\x02\xa1a\x03"
+    once = b"\x83\xa1a\x01\xa1b\x02\xa1c\x03"
+    for data in [twice] * 20 + [once] * 20 + [twice, once] * 20:
+        assert agree(codec, data)
+    assert codec.loads(twice) == {"a": 3, "b": 2}
+
+
+def test_keys_that_are_no_str() -> None:
+    codec = MsgpackCodec()
+    rows: list[dict[Any, Any]] = [{1: "a", "b": 2}, {b"x": 1, "b": 2}, {"b": 2, None: 1}, {1.5: [1], True: 2}]
+    for _ in range(30):
+        for row in rows:
+            assert same(codec.loads(their_bytes(row)), row)
+
+
+def test_keys_that_cannot_be_keys() -> None:
+    codec = MsgpackCodec()
+    good, bad = their_bytes({"a": 1, "b": 2}), b"\x82\xa1a\x01\x91\x01\x02"
+    for _ in range(20):
+        assert agree(codec, good)
+        assert not agree(codec, bad)
+        with pytest.raises(DecodeError, match="a map's key is a list"):
+            codec.loads(bad)
+
+
+def test_rows_truncated_after_their_shape_is_known() -> None:
+    codec = MsgpackCodec()
+    data = their_bytes({"id": 5, "name": "some name", "tags": ["a", {"b": 1}], "at": 2.5, "raw": b"abc"})
+    for _ in range(20):
+        codec.loads(data)
+    for size in range(len(data)):
+        assert not agree(codec, data[:size])
+        # Nothing of the row that was given up may show in the next one.
+        assert agree(codec, data)
+
+
+@given(place=st.integers(0, 60), byte=st.integers(0, 255))
+@settings(max_examples=300, deadline=None)
+def test_rows_spoilt_after_their_shape_is_known(place: int, byte: int) -> None:
+    codec = MsgpackCodec()
+    data = their_bytes({"id": 5, "name": "some name", "tags": ["a", {"b": 1}], "at": 2.5, "raw": b"abc"})
+    for _ in range(8):
+        codec.loads(data)
+    spoilt = bytearray(data)
+    spoilt[place % len(data)] = byte
+    agree(codec, bytes(spoilt))
+    assert agree(codec, data)
+
+
+def test_more_shapes_than_are_remembered() -> None:
+    codec = MsgpackCodec()
+    rows = [{f"s{shape}_{i}": i for i in range(1 + shape % 9)} for shape in range(500)]
+    for _ in range(12):
+        for row in rows:
+            assert same(codec.loads(their_bytes(row)), row)
+
+
+def test_field_names_are_shared_between_rows() -> None:
+    rows = decoded_rows({"name_of_a_field": 1}, 100)
+    # Not one: the template of a shape may have the interned str, which the first rows have not.
+    assert len({id(key) for row in rows for key in row}) <= 2
+
+
+def test_texts_longer_and_shorter_than_what_is_shared(codec: MsgpackCodec) -> None:
+    words = [letter * size for letter in "abé語" for size in range(20)]
+    for _ in range(3):
+        for word in words:
+            for value in (word, [word], {word: word}, {"k": word}):
+                assert same(codec.loads(their_bytes(value)), value)
+
+
+@given(words=st.lists(st.text(max_size=20) | st.binary(max_size=20), max_size=60))
+@settings(deadline=None)
+def test_texts_that_repeat(codec: MsgpackCodec, words: list[str | bytes]) -> None:
+    for value in (words, dict.fromkeys(words), [{"w": word} for word in words]):
+        assert same(codec.loads(their_bytes(value)), value)
+
+
+# -- the garbage collector -----------------------------------------------------------------------
+
+
+class Witness:
+    """Weakly referable: shows whether what held it was collected."""
+
+
+def decoded_rows(row: dict[str, Any], count: int = 30) -> list[dict[str, Any]]:
+    codec = MsgpackCodec()
+    data = their_bytes(row)
+    return [codec.loads(data) for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"a": 1, "items": [1, 2]},
+        {"items": [], "a": "text"},
+        {"inner": {"b": [1]}, "a": 1},
+        {"a": 1, "ext": ExtType(1, b"x")},
+        {f"f{i}": [i] for i in range(40)},
+    ],
+    ids=str,
+)
+def test_rows_with_containers_are_known_to_the_collector(row: dict[str, Any]) -> None:
+    for decoded in decoded_rows(row):
+        assert gc.is_tracked(decoded)
+        assert all(gc.is_tracked(value) for value in decoded.values() if isinstance(value, list))
+
+
+@pytest.mark.parametrize(
+    "row", [{"a": 1, "items": [1, 2]}, {"a": 1, "b": "text"}, {"inner": {"b": {"c": 1}}}], ids=str
+)
+def test_cycles_through_rows_are_collected(row: dict[str, Any]) -> None:
+    gone = []
+    for decoded in decoded_rows(row):
+        witness = Witness()
+        gone.append(weakref.ref(witness))
+        decoded["self"] = decoded
+        decoded["witness"] = witness
+    del decoded, witness
+    gc.collect()
+    assert [reference() for reference in gone] == [None] * len(gone)
+
+
+def test_cycles_through_an_existing_field_are_collected() -> None:
+    gone = []
+    for decoded in decoded_rows({"a": 1, "b": "text", "c": None}):
+        witness = Witness()
+        gone.append(weakref.ref(witness))
+        decoded["a"], decoded["c"] = decoded, witness
+    del decoded, witness
+    gc.collect()
+    assert [reference() for reference in gone] == [None] * len(gone)
+
+
+def test_cycles_through_nested_lists_are_collected() -> None:
+    gone = []
+    for decoded in decoded_rows({"a": [[]], "b": {"c": []}}):
+        witness = Witness()
+        gone.append(weakref.ref(witness))
+        decoded["a"][0].append(decoded)
+        decoded["b"]["c"].extend([decoded, witness])
+    del decoded, witness
+    gc.collect()
+    assert [reference() for reference in gone] == [None] * len(gone)
+
+
+def test_values_are_released_with_their_rows() -> None:
+    witnesses: list[weakref.ref[Witness]] = []
+
+    def hook(code: int, data: bytes) -> Witness:
+        witness = Witness()
+        witnesses.append(weakref.ref(witness))
+        return witness
+
+    codec = MsgpackCodec(ext_hook=hook)
+    data = their_bytes({"a": ExtType(1, b"x"), "b": [ExtType(1, b"y")]})
+    rows = [codec.loads(data) for _ in range(50)]
+    assert len(witnesses) == 100
+    assert all(witness() is not None for witness in witnesses)
+    rows.clear()
+    gc.collect()
+    assert not any(witness() is not None for witness in witnesses)
+
+
+def test_a_codec_is_released_with_its_hooks() -> None:
+    witness = Witness()
+    codec = MsgpackCodec(default=lambda value, held=witness: 1, ext_hook=lambda code, data, held=witness: 1)
+    for _ in range(10):
+        codec.loads(codec.dumps({"a": [1]}))
+    gone = weakref.ref(witness)
+    del codec, witness
+    gc.collect()
+    assert gone() is None
+
+
+@example(rows=[{"a": 1}] * 20)
+@given(rows=st.lists(st.dictionaries(st.sampled_from("abcd"), values, max_size=4), max_size=30))
+@settings(max_examples=60, deadline=None)
+def test_the_collector_may_run_at_any_time(rows: list[dict[str, Any]]) -> None:
+    codec = MsgpackCodec()
+    before = gc.get_threshold()
+    gc.set_threshold(1, 1, 1)
+    try:
+        read = [codec.loads(their_bytes(row)) for row in rows]
+        for row in read:
+            row["self"] = row
+    finally:
+        gc.set_threshold(*before)
+    for row, original in zip(read, rows, strict=True):
+        del row["self"]
+        assert same(row, their_value(their_bytes(original)))
+
+
+def test_threads_may_share_a_codec() -> None:
+    codec = MsgpackCodec()
+    wrong: list[Any] = []
+
+    def work(number: int) -> None:
+        for i in range(2000):
+            row = {f"f{number % 3}": i, "shared": [number], "text": f"t{i % 7}"}
+            if codec.loads(codec.dumps(row)) != row:
+                wrong.append(row)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
