@@ -7,7 +7,18 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from benchmarks import codec, engine, environment, results, tables, targets
+from benchmarks import (
+    codec,
+    engine,
+    environment,
+    latency,
+    memory,
+    results,
+    scaling,
+    tables,
+    targets,
+    workers,
+)
 from benchmarks.results import Cell, Results
 from benchmarks.servers import BINARIES
 from benchmarks.shapes import SHAPES
@@ -40,6 +51,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_scope(all_command)
     _add_servers(all_command)
     all_command.set_defaults(command=_run_all, ops=list(engine.OPERATIONS))
+
+    for module, shown in (
+        (memory, "peak memory of long streams"),
+        (scaling, "what an item costs in batches of any size"),
+        (latency, "what a load does to the server's other clients"),
+        (workers, "what several workers gain"),
+    ):
+        own_command = commands.add_parser(module.__name__.rpartition(".")[2], help=shown)
+        module.add_arguments(own_command)
+        own_command.set_defaults(command=module.run)
 
     show_command = commands.add_parser("show", help="print a results file")
     show_command.add_argument("file", type=Path)

@@ -74,13 +74,13 @@ def overview(results: Results) -> str:
         "the best peer",
         "of the floor",
     )
-    return _table(heads, rows, numbers={3, 4, 5, 7})
+    return table(heads, rows, numbers={3, 4, 5, 7})
 
 
 def targets(outcomes: Sequence[Outcome]) -> str:
     """Returns goal and measurement of each target figure."""
     rows = [(each.title, each.goal, each.measured, each.verdict) for each in outcomes]
-    return _table(("target", "goal", "measured", "met"), rows, numbers={1, 2})
+    return table(("target", "goal", "measured", "met"), rows, numbers={1, 2})
 
 
 def cell(cell: Cell) -> str:
@@ -103,7 +103,7 @@ def cell(cell: Cell) -> str:
     heads = ["", "ns/item", "min", "quartiles", "items/s", "times ours (quartiles)", "times the floor"]
     if floor is None:
         heads, rows = heads[:-1], [row[:-1] for row in rows]
-    return f"{_heading(cell)}\n\n{_table(heads, rows, numbers=set(range(1, len(heads))))}"
+    return f"{_heading(cell)}\n\n{table(heads, rows, numbers=set(range(1, len(heads))))}"
 
 
 def _heading(cell: Cell) -> str:
@@ -124,7 +124,7 @@ def _ratio(ratio: Ratio) -> str:
     return f"{ratio.value:.2f} ({ratio.low:.2f} - {ratio.high:.2f})"
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: set[int]) -> str:
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: set[int]) -> str:
     lines = [heads, *rows]
     widths = [max(3, *(len(line[column]) for line in lines)) for column in range(len(heads))]
 

@@ -1,0 +1,118 @@
+"""What an item costs in batches of any size: `python -m benchmarks scaling`.
+
+The server's own work for a key grows with its keyspace, whoever the client is. So each size is measured twice: over and
+over the same hundred thousand keys, which is what we can do something about, and with as many keys as items, next to
+which the floor stands: the same commands, encoded beforehand for a part of the keys at a time, by a bare socket.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from benchmarks.servers import BINARIES, Endpoint, apart, empty, running
+from benchmarks.tables import table
+from redis_fastbatch import FastBatch
+
+KEYS = 100_000
+LEAST_ITEMS = 1_000_000
+
+Timed = tuple[float, float]
+
+
+def pairs(count: int, among: int) -> Iterator[tuple[str, dict[str, int]]]:
+    """Yields items whose keys are `among` so many different ones."""
+    return ((f"key:{number % among}", {"n": number}) for number in range(count))
+
+
+def keys(count: int, among: int) -> Iterator[str]:
+    """Yields their keys."""
+    return (f"key:{number % among}" for number in range(count))
+
+
+def write(endpoint: Endpoint, count: int, among: int) -> None:
+    with endpoint.client() as client:
+        FastBatch(client).batch_set(pairs(count, among))
+
+
+def read(endpoint: Endpoint, count: int, among: int) -> None:
+    with endpoint.client() as client:
+        for _ in FastBatch(client).batch_get_iter(keys(count, among)):
+            pass
+
+
+OPERATIONS = {"batch_set of a generator": write, "batch_get_iter": read}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("--items", type=int, default=10_000_000, help="of the largest batch")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--server", choices=sorted(BINARIES), default="valkey")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measures and prints a table an operation."""
+    sizes = [size for size in (10_000, KEYS, 1_000_000, 10_000_000) if size <= max(options.items, KEYS)]
+    for title, operation in OPERATIONS.items():
+        rows = []
+        for distinct in (False, True):
+            costs = _costs(options, operation, sizes, distinct)
+            base_wall, base_cpu = costs[KEYS]
+            for size, (wall, cpu) in costs.items():
+                rows.append(
+                    (
+                        "as many as items" if distinct else f"{KEYS:,}",
+                        f"{size:,}",
+                        f"{wall:,.0f}",
+                        f"{wall / base_wall:.2f}",
+                        f"{cpu:,.0f}",
+                        f"{cpu / base_cpu:.2f}",
+                    )
+                )
+        heads = (
+            "keys",
+            "items",
+            "ns/item",
+            f"of that at {KEYS:,}",
+            "client's CPU ns/item",
+            f"of that at {KEYS:,}",
+        )
+        print(f"\n### {title}\n\n{table(heads, rows, numbers={1, 2, 3, 4, 5})}", flush=True)
+    return 0
+
+
+def _costs(
+    options: argparse.Namespace,
+    operation: Callable[[Endpoint, int, int], None],
+    sizes: list[int],
+    distinct: bool,
+) -> dict[int, Timed]:
+    """Wall and CPU time of an item, by size: medians over rounds that go through all sizes."""
+    samples: dict[int, list[Timed]] = {size: [] for size in sizes}
+    with running(options.server) as endpoint, apart(endpoint):
+        for _ in range(options.rounds):
+            for size in sizes:
+                among = size if distinct else KEYS
+                if distinct:
+                    empty(endpoint)
+                write(endpoint, among, among)
+                samples[size].append(_timed(operation, endpoint, size, among))
+                print(f"{operation.__name__} {size:,}: {samples[size][-1]}", file=sys.stderr, flush=True)
+    return {
+        size: (statistics.median(wall for wall, _ in each), statistics.median(cpu for _, cpu in each))
+        for size, each in samples.items()
+    }
+
+
+def _timed(operation: Callable[[Endpoint, int, int], None], endpoint: Endpoint, size: int, among: int) -> Timed:
+    """Small batches are repeated, so that what is measured is long enough."""
+    times = max(1, LEAST_ITEMS // size)
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in range(times):
+        operation(endpoint, size, among)
+    items = size * times / 1e9
+    return (time.perf_counter() - wall) / items, (time.process_time() - cpu) / items
