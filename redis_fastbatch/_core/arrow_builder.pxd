@@ -1,6 +1,7 @@
 # cython: language_level=3
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
+from redis_fastbatch._core.arrow_reading cimport Reading
 from redis_fastbatch._core.codec cimport ValueCodec
 
 cdef enum Shape:
@@ -15,12 +16,6 @@ cdef enum Shape:
     LISTS
     STRUCTS
     MAPS
-
-
-cdef struct Reading:
-    const uint8_t* begin
-    const uint8_t* p
-    const uint8_t* end
 
 
 cdef struct Memory:

@@ -22,12 +22,21 @@ from libc.stdint cimport (
 )
 from libc.string cimport memcpy, memset
 
+from redis_fastbatch._core.arrow_reading cimport (
+    Reading,
+    big16,
+    big32,
+    big64,
+    fail,
+    need,
+    skip,
+    take_length,
+    take_name,
+)
 from redis_fastbatch._core.codec cimport ValueCodec
 from redis_fastbatch._core.utf8 cimport is_ascii, same_bytes
 
 import msgpack
-
-from redis_fastbatch.errors import DecodeError
 
 cdef enum:
     MAX_DEPTH = 64
@@ -45,38 +54,6 @@ cdef dict WORDS = {
     BLANK: "nulls", BOOLS: "bools", INTS: "ints", UINTS: "ints", FLOATS: "floats", TEXTS: "strings",
     BINARIES: "binaries", INSTANTS: "timestamps", LISTS: "lists", STRUCTS: "maps", MAPS: "maps",
 }
-
-
-cdef inline uint16_t big16(const uint8_t* p) noexcept nogil:
-    return (<uint16_t>p[0] << 8) | p[1]
-
-
-cdef inline uint32_t big32(const uint8_t* p) noexcept nogil:
-    return (<uint32_t>p[0] << 24) | (<uint32_t>p[1] << 16) | (<uint32_t>p[2] << 8) | p[3]
-
-
-cdef inline uint64_t big64(const uint8_t* p) noexcept nogil:
-    return (<uint64_t>big32(p) << 32) | big32(p + 4)
-
-
-cdef int fail(Reading* r, str reason) except -1:
-    raise DecodeError(reason, r.p - r.begin)
-
-
-cdef inline int need(Reading* r, Py_ssize_t size) except -1:
-    if r.end - r.p < size:
-        fail(r, f"{size} more bytes announced, {r.end - r.p} are there")
-    return 0
-
-
-cdef inline Py_ssize_t take_length(Reading* r, int width) except -1:
-    """A big-endian length of 1, 2 or 4 bytes."""
-    cdef const uint8_t* p = r.p
-    need(r, width)
-    r.p += width
-    if width == 1:
-        return p[0]
-    return big16(p) if width == 2 else big32(p)
 
 
 cdef int grow(Memory* m, Py_ssize_t extra) except -1:
@@ -527,76 +504,6 @@ cdef class ColumnBuilder:
             self.children.append(child)
             self.places[name] = child
         return child
-
-
-cdef bytes take_name(Reading* r):
-    """A map's key, which has to be a str."""
-    cdef unsigned int marker
-    cdef Py_ssize_t size = 0
-    need(r, 1)
-    marker = r.p[0]
-    r.p += 1
-    if 0xA0 <= marker < 0xC0:
-        size = marker & 0x1F
-    elif 0xD9 <= marker <= 0xDB:
-        size = take_length(r, 1 << (marker - 0xD9))
-    else:
-        r.p -= 1
-        fail(r, "a map's key that is no str: the fields of a row have names")
-    need(r, size)
-    r.p += size
-    name = PyBytes_FromStringAndSize(<const char*>r.p - size, size)
-    if not name.isascii():
-        try:
-            name.decode("utf-8")
-        except UnicodeDecodeError as error:
-            fail(r, f"a key that is no UTF-8: {error.reason}")
-    return name
-
-
-cdef int skip(Reading* r, int depth) except -1:
-    """Passes over a value that nobody asked for."""
-    cdef unsigned int marker
-    cdef Py_ssize_t size = 0
-    cdef Py_ssize_t values = 0
-    cdef Py_ssize_t i
-    if depth > MAX_DEPTH * 16:
-        fail(r, "nested too deep")
-    need(r, 1)
-    marker = r.p[0]
-    r.p += 1
-    if marker < 0x80 or marker >= 0xE0 or 0xC0 == marker or 0xC2 <= marker <= 0xC3:
-        return 0
-    if marker < 0x90:
-        values = 2 * (marker & 0x0F)
-    elif marker < 0xA0:
-        values = marker & 0x0F
-    elif marker < 0xC0:
-        size = marker & 0x1F
-    elif 0xC4 <= marker <= 0xC6:
-        size = take_length(r, 1 << (marker - 0xC4))
-    elif 0xC7 <= marker <= 0xC9:
-        size = take_length(r, 1 << (marker - 0xC7)) + 1
-    elif 0xCA <= marker <= 0xCB:
-        size = 4 << (marker - 0xCA)
-    elif 0xCC <= marker <= 0xD3:
-        size = 1 << (marker & 3)
-    elif 0xD4 <= marker <= 0xD8:
-        size = (1 << (marker - 0xD4)) + 1
-    elif 0xD9 <= marker <= 0xDB:
-        size = take_length(r, 1 << (marker - 0xD9))
-    elif 0xDC <= marker <= 0xDD:
-        values = take_length(r, 2 << (marker - 0xDC))
-    elif 0xDE <= marker <= 0xDF:
-        values = 2 * take_length(r, 2 << (marker - 0xDE))
-    else:
-        r.p -= 1
-        fail(r, "the byte 0xC1, which MessagePack never uses")
-    need(r, size)
-    r.p += size
-    for i in range(values):
-        skip(r, depth + 1)
-    return 0
 
 
 cdef class RowsBuilder(ValueCodec):

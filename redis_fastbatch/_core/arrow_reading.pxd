@@ -1,0 +1,43 @@
+# cython: language_level=3
+"""Bytes of MessagePack that are being read."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+
+cdef struct Reading:
+    const uint8_t* begin
+    const uint8_t* p
+    const uint8_t* end
+
+
+cdef int fail(Reading* r, str reason) except -1
+cdef bytes take_name(Reading* r)
+cdef int skip(Reading* r, int depth) except -1
+
+
+cdef inline uint16_t big16(const uint8_t* p) noexcept nogil:
+    return (<uint16_t>p[0] << 8) | p[1]
+
+
+cdef inline uint32_t big32(const uint8_t* p) noexcept nogil:
+    return (<uint32_t>p[0] << 24) | (<uint32_t>p[1] << 16) | (<uint32_t>p[2] << 8) | p[3]
+
+
+cdef inline uint64_t big64(const uint8_t* p) noexcept nogil:
+    return (<uint64_t>big32(p) << 32) | big32(p + 4)
+
+
+cdef inline int need(Reading* r, Py_ssize_t size) except -1:
+    if r.end - r.p < size:
+        fail(r, f"{size} more bytes announced, {r.end - r.p} are there")
+    return 0
+
+
+cdef inline Py_ssize_t take_length(Reading* r, int width) except -1:
+    """A big-endian length of 1, 2 or 4 bytes."""
+    cdef const uint8_t* p = r.p
+    need(r, width)
+    r.p += width
+    if width == 1:
+        return p[0]
+    return big16(p) if width == 2 else big32(p)
