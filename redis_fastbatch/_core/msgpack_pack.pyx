@@ -215,15 +215,17 @@ cdef class Packer:
         cdef Py_ssize_t position = 0
         cdef PyObject* next_key
         cdef PyObject* next_value
+        cdef object key
         cdef object value
         reserve(out, 5)
         out.end = put_map_header(out.data + out.end, length32(count, "a dict")) - out.data
         while PyDict_Next(mapping, &position, &next_key, &next_value):
             packed += 1
             if not put_scalar(next_key, out):
-                # Packing the key can run code that takes the value out of the dict.
+                # Packing the key can run code that takes both out of the dict.
+                key = <object>next_key
                 value = <object>next_value
-                self.pack(<object>next_key, out, depth)
+                self.pack(key, out, depth)
                 self.pack(value, out, depth)
             elif put_scalar(next_value, out):
                 continue

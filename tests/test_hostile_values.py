@@ -1,0 +1,294 @@
+"""Values whose own code, or another thread, changes what is being written: an error or honest bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgpack
+import pytest
+
+from redis_fastbatch import DecodeError, EncodeError, FastBatch, MsgpackCodec
+from redis_fastbatch._core.resp import BatchWriter, Command
+from redis_fastbatch._core.toolkit_json import ToolkitCodec
+from redis_fastbatch.server import EmbeddedServer
+
+SECONDS = 0.15
+
+
+class Own:
+    """A value of one's own, for default()."""
+
+
+def honest(codec: Any, value: Any) -> None:
+    """Written whole or refused; what is written can be read."""
+    try:
+        data = codec.dumps(value)
+    except (EncodeError, RuntimeError, TypeError):
+        return
+    try:
+        codec.loads(data)
+    except DecodeError as error:
+        # What default() makes of a key may be no key when it is read.
+        if "unhashable" not in str(error):
+            raise
+
+
+# -- a value's own code --------------------------------------------------------------------------
+
+
+def churn() -> None:
+    """Takes the place of whatever has just been freed."""
+    _ = [bytes(size) for size in range(200)], [tuple(range(size)) for size in range(20)], [{} for _ in range(20)]
+
+
+def destroyers(container: Any) -> list[Callable[[Any], Any]]:
+    """What default() may do to the container that it is called from."""
+
+    def clear(_: Any) -> Any:
+        container.clear()
+        churn()
+        return "x"
+
+    def grow(_: Any) -> Any:
+        filling = [(f"new {i}", [i]) for i in range(1000)]
+        container.update(filling) if isinstance(container, dict) else container.extend(filling)
+        churn()
+        return ["x"]
+
+    def replace(_: Any) -> Any:
+        for place in list(container) if isinstance(container, dict) else range(len(container)):
+            container[place] = bytearray(50)
+        churn()
+        return {"x": 1}
+
+    def swap(_: Any) -> Any:
+        # The same size, other entries.
+        if isinstance(container, dict):
+            size = len(container)
+            container.clear()
+            container.update((f"other {i}", "x" * i) for i in range(size))
+        else:
+            container[:] = [[i] for i in range(len(container))]
+        churn()
+        return None
+
+    def fail(_: Any) -> Any:
+        container.clear()
+        churn()
+        raise ValueError("no")
+
+    return [clear, grow, replace, swap, fail]
+
+
+MAKERS: dict[str, Callable[[], Any]] = {
+    "list": lambda: [Own(), [1, 2], "text", {"a": 1}],
+    "dict": lambda: {"a": Own(), "b": [1, 2], "c": {"d": 1}},
+    "keys": lambda: {Own(): [1], "b": bytearray(9)},
+    "tuples of keys": lambda: {(Own(), Own(), "tail" * 9): [1, 2], (1, (Own(), b"x" * 99)): "b"},
+}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+@pytest.mark.parametrize("number", range(5), ids=["clear", "grow", "replace", "swap", "fail"])
+def test_default_destroys_the_container(make: Callable[[], Any], number: int) -> None:
+    for wrap in (lambda container: container, lambda container: [container, "rest"]):
+        for _ in range(5):
+            container = make()
+            honest(MsgpackCodec(default=destroyers(container)[number]), wrap(container))
+
+
+class Liar(dict):  # type: ignore[type-arg]
+    """A dict whose methods say what they like."""
+
+    def __init__(self, length: int, pairs: Any) -> None:
+        super().__init__(real="entry")
+        self._length = length
+        self._pairs = pairs
+
+    def __len__(self) -> int:
+        return self._length
+
+    def items(self) -> Any:
+        return self._pairs
+
+
+@pytest.mark.parametrize(
+    ("length", "pairs"),
+    [
+        (3, [("a", 1)]),
+        (1, [("a", 1), ("b", 2)]),
+        (2**40, []),
+        (1, [("a",)]),
+        (1, [5]),
+        (1, None),
+        (1, 7),
+        (1, ["ab", "cd"]),
+    ],
+)
+def test_mappings_that_lie(length: int, pairs: Any) -> None:
+    with pytest.raises((EncodeError, ValueError, TypeError)):
+        MsgpackCodec().dumps({"k": Liar(length, pairs)})
+    honest(ToolkitCodec(), {"k": Liar(length, pairs)})
+
+
+class Subclass(list):  # type: ignore[type-arg]
+    """A list that iterates over something else, for ever."""
+
+    def __iter__(self) -> Any:
+        return iter(["not", "these"])
+
+
+class Number(int):
+    """An int that lies about itself."""
+
+    def __index__(self) -> int:
+        raise ZeroDivisionError
+
+    __int__ = __le__ = __lt__ = __ge__ = __gt__ = bit_length = __repr__ = __index__  # type: ignore[assignment]
+
+
+class Text(str):
+    """A str that lies about itself."""
+
+    def __len__(self) -> int:
+        return 10**9
+
+    def encode(self, *_: Any) -> bytes:
+        raise ZeroDivisionError
+
+    __str__ = __repr__ = encode  # type: ignore[assignment]
+
+
+def test_subclasses_are_written_as_what_they_hold() -> None:
+    codec = MsgpackCodec()
+    assert codec.dumps([Number(5), Number(-(2**40)), Text("text"), Text("é")]) == msgpack.packb(
+        [5, -(2**40), "text", "é"]
+    )
+    assert codec.loads(codec.dumps(Subclass([1, 2, 3]))) == ["not", "these"]
+    with pytest.raises((EncodeError, ZeroDivisionError, TypeError)):
+        codec.dumps(Number(2**70))
+
+
+class Key(str):
+    """A key whose hash and equality run code."""
+
+    codec = MsgpackCodec()
+
+    def __hash__(self) -> int:
+        assert self.codec.loads(self.codec.dumps({"nested": [1]})) == {"nested": [1]}
+        return hash(str(self))
+
+    def __eq__(self, other: object) -> bool:
+        churn()
+        return str(self) == other
+
+
+def test_the_codec_may_be_used_by_the_code_that_it_calls() -> None:
+    codec = Key.codec
+    table = {Key("a"): 1, Key("b"): [Key("c")]}
+    assert codec.loads(codec.dumps(table)) == {"a": 1, "b": ["c"]}
+    nested = MsgpackCodec(default=lambda value: codec.dumps(table) + nested.dumps("inner" * 5000))
+    for _ in range(20):
+        assert len(nested.loads(nested.dumps([Own(), Own()]))) == 2
+
+
+def test_items_that_change_the_batch_they_are_in() -> None:
+    items: dict[Any, Any] = {f"k{i}": [Own(), i] for i in range(50)}
+    chunks = []
+
+    def default(_: Any) -> Any:
+        items.pop("k10", None)
+        items[f"more {len(items)}"] = 1
+        items[f"still more {len(items)}"] = 1
+        churn()
+        return "own"
+
+    writer = BatchWriter(items, Command(b"MSET", many=True), MsgpackCodec(default), max_items=7, max_bytes=10**6)
+    while not writer.exhausted:
+        chunk = writer.blank()
+        writer.fill(chunk)
+        chunks.append(chunk)
+    assert isinstance(writer.source_error, RuntimeError)
+    assert sum(chunk.count for chunk in chunks) == 1
+
+
+def test_a_buffer_that_is_taken_away() -> None:
+    data = bytearray(b"x" * 100)
+
+    def default(_: Any) -> Any:
+        with pytest.raises(BufferError):
+            view.obj.extend(b"y" * 10_000)
+        return None
+
+    view = memoryview(data)
+    codec = MsgpackCodec(default)
+    assert codec.loads(codec.dumps([view, Own(), view])) == [bytes(data), None, bytes(data)]
+
+
+# -- other threads -------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def meddling(change: Callable[[int], object]) -> Iterator[threading.Event]:
+    """Runs something in another thread, again and again, as often as threads can switch."""
+    stop, interval = threading.Event(), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def run() -> None:
+        count = 0
+        while not stop.is_set():
+            change(count)
+            count += 1
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    timer = threading.Timer(SECONDS, stop.set)
+    timer.start()
+    try:
+        yield stop
+    finally:
+        stop.set()
+        thread.join()
+        timer.cancel()
+        sys.setswitchinterval(interval)
+
+
+def change_list(items: list[Any]) -> Callable[[int], object]:
+    def change(count: int) -> None:
+        items[:] = [[count], "x" * (count % 99)] * (count % 7)
+
+    return change
+
+
+def change_dict(table: dict[Any, Any]) -> Callable[[int], object]:
+    def change(count: int) -> None:
+        table[f"k{count % 50}"] = [count, Own()]
+        table.pop(f"k{count * 7 % 50}", None)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "make_codec", [lambda: MsgpackCodec(lambda _: sum(range(50))), ToolkitCodec], ids=["msgpack", "toolkit"]
+)
+@pytest.mark.parametrize(("container", "change"), [([], change_list), ({}, change_dict)], ids=["list", "dict"])
+def test_containers_that_another_thread_changes(make_codec: Any, container: Any, change: Any) -> None:
+    codec = make_codec()
+    with meddling(change(container)) as stop:
+        while not stop.is_set():
+            honest(codec, [container, {"k": container}])
+
+
+def test_a_batch_that_another_thread_changes(valkey: EmbeddedServer) -> None:
+    items: dict[str, Any] = {f"k{i}": i for i in range(50)}
+    with valkey.client() as client, meddling(change_dict(items)) as stop:
+        fast = FastBatch(client, MsgpackCodec(lambda _: "own"))
+        while not stop.is_set():
+            with contextlib.suppress(RuntimeError):
+                fast.batch_set(items, chunk_size=5)
+        assert fast.batch_set({"k": 1}).written == 1
+        assert fast.batch_get(["k"]) == {"k": 1}
