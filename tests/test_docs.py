@@ -9,7 +9,8 @@ special about it, each on a line of its own:
 - `<!-- test: fixture NAME NAME -->`: session-wide fixtures of conftest.py, which it finds under these names.
 - `<!-- test: script -->`: it is a program, run by itself in a process of its own.
 - `<!-- test: raises ERROR -->`: it ends in that exception.
-- `<!-- test: output -->`, before a block of any other language: what the Python block above it prints.
+- `<!-- test: run -->`, before a block of bash: it is run too, with REDIS_URL set to the server.
+- `<!-- test: output -->`, before a block of any other language: what the block above it prints.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import builtins
 import functools
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -32,7 +34,7 @@ from redis_fastbatch.server import EmbeddedServer
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(path for path in (ROOT / "README.md", *ROOT.glob("docs/**/*.md")) if path.exists())
 
-MARKERS = ("skip", "needs", "fixture", "script", "raises", "output")
+MARKERS = ("skip", "needs", "fixture", "script", "raises", "run", "output")
 PYTHON = ("python", "py", "python3")
 FENCE = re.compile(r"^(?P<indent> *)(?P<fence>```+|~~~+) *(?P<language>[\w-]*)")
 MARKER = re.compile(r"^ *<!-- test: *(?P<name>\w+) *(?P<words>.*?) *-->$")
@@ -60,16 +62,16 @@ class Block:
 
 
 def blocks_of(page: Path) -> list[Block]:
-    """The Python blocks of a page, in order."""
+    """The blocks of a page that are run, in order."""
     found: list[Block] = []
     for block in _fenced(page):
-        if block.language in PYTHON:
+        if block.language in PYTHON or (block.language == "bash" and "run" in block.markers):
             found.append(block)
         elif "output" in block.markers:
-            assert found, f"{block}: there is no Python block above"
+            assert found, f"{block}: there is no block above that is run"
             found[-1].expected = block.text
         else:
-            assert not block.markers, f"{block}: only Python blocks take {set(block.markers)}"
+            assert not block.markers, f"{block}: a block of another language takes no {set(block.markers)}"
             assert block.language != "pycon", f"{block}: sessions with >>> are not run, write a program"
     return found
 
@@ -120,6 +122,8 @@ class Page:
         text = text.replace("port=6379", f"port={server.port}")
         if "script" in block.markers:
             return _run_script(block, text, self.directory)
+        if "run" in block.markers:
+            return _run_bash(block, text, self.directory, server)
         for name in block.markers.get("fixture", "").split():
             setattr(self._module, name, request.getfixturevalue(name))
         # Line numbers in tracebacks are the page's.
@@ -139,6 +143,22 @@ def _run_script(block: Block, text: str, directory: Path) -> str:
     script = directory / f"line_{block.line}.py"
     script.write_text(text, encoding="utf-8")
     done = subprocess.run([sys.executable, script], cwd=directory, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, f"{block}: {done.stderr}"
+    return done.stdout
+
+
+def _run_bash(block: Block, text: str, directory: Path, server: EmbeddedServer) -> str:
+    # The console script may not be installed, or be another environment's.
+    command = 'redis-fastbatch() { "$PYTHON" -m redis_fastbatch "$@"; }\n'
+    variables = {"PYTHON": sys.executable, "PYTHONPATH": os.pathsep.join(sys.path), "REDIS_URL": server.url}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command + text],
+        cwd=directory,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, f"{block}: {done.stderr}"
     return done.stdout
 
