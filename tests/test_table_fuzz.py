@@ -1,0 +1,140 @@
+"""Offsets, slices and broken indices of Arrow tables, in buffers that are not a byte too long.
+
+Meant to be run under AddressSanitizer too, which finds what reads beyond a buffer's end:
+
+    tests/fuzz/sanitized DIRECTORY -m pytest tests/test_table_{fuzz,types,get,set,hash}.py
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from redis_fastbatch._core.arrow_rows import TableWriter
+from redis_fastbatch._core.arrow_stream import ArrowStream
+from redis_fastbatch.errors import EncodeError
+from redis_fastbatch.strategy import MSET
+
+pa = pytest.importorskip("pyarrow")
+np = pytest.importorskip("numpy")
+
+from test_table_types import CODEC, expected, tables, values_of  # noqa: E402
+
+
+def tight(array: Any) -> Any:
+    """The same array, each buffer in memory of its own that is as large as what it holds."""
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        return pa.DictionaryArray.from_arrays(tight(array.indices), tight(array.dictionary))
+    children: list[Any] = []
+    if pa.types.is_struct(kind):
+        children = [tight(array.field(i)) for i in range(kind.num_fields)]
+        # field() has taken the struct's offset into account already.
+        mask = array.is_null() if array.null_count else None
+        return pa.StructArray.from_arrays(children, fields=list(kind), mask=mask)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        children = [tight(array.values)]
+    if pa.types.is_map(kind):
+        # pyarrow makes no map of buffers.
+        return array
+    own = len(array.buffers()) - sum(len(child.buffers()) for child in children)
+    buffers = [buffer and pa.py_buffer(buffer.to_pybytes()) for buffer in array.buffers()[:own]]
+    return pa.Array.from_buffers(kind, len(array), buffers, array.null_count, array.offset, children or None)
+
+
+def tightened(table: Any) -> Any:
+    """The table, every chunk of every column tight."""
+    columns = [
+        pa.chunked_array([tight(chunk) for chunk in column.chunks], column.type) for column in table.columns
+    ]
+    return pa.table(columns, names=table.column_names)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(tables())
+def test_nothing_beyond_the_buffers_is_read(table: Any) -> None:
+    assert values_of(tightened(table)) == expected(table)
+
+
+def outcome(table: Any) -> int:
+    """Encodes all rows and returns how many could not be."""
+    writer = TableWriter(
+        ArrowStream(table),
+        MSET,
+        columns=None,
+        key=[b"row"],
+        tag=b"",
+        row_codec=CODEC.loads,
+        max_items=5,
+        max_bytes=999,
+    )
+    failed = 0
+    while not writer.exhausted:
+        chunk = writer.blank()
+        writer.fill(chunk)
+        assert all(isinstance(error, EncodeError) for _, _, error in writer.failures)
+        failed += len(writer.failures)
+        writer.failures.clear()
+    return failed
+
+
+WILD = st.one_of(st.integers(-3, 12), st.sampled_from([-(2**31), 2**31 - 1, 2**30, -1]))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(WILD, min_size=2, max_size=9), st.integers(0, 9))
+def test_wild_offsets_of_lists(offsets: list[int], items: int) -> None:
+    """Offsets that point anywhere: the rows that have them fail, the others are right."""
+    wild = np.zeros(len(offsets), np.int32)
+    values = pa.Array.from_buffers(pa.int64(), items, [None, pa.py_buffer(np.arange(items).tobytes())])
+    array = pa.ListArray.from_buffers(
+        pa.list_(pa.int64()), len(offsets) - 1, [None, pa.py_buffer(wild)], children=[values]
+    )
+    table = pa.table({"l": array})
+    wild[:] = offsets
+    right = [0 <= a <= b <= items for a, b in itertools.pairwise(offsets)]
+    assert outcome(table) == right.count(False)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(WILD, min_size=1, max_size=9), st.integers(1, 5))
+def test_wild_indices_of_dictionaries(indices: list[int], words: int) -> None:
+    wild = np.zeros(len(indices), np.int32)
+    array = pa.DictionaryArray.from_arrays(
+        pa.Array.from_buffers(pa.int32(), len(indices), [None, pa.py_buffer(wild)]), ["w"] * words
+    )
+    table = pa.table({"d": array})
+    wild[:] = indices
+    assert outcome(table) == sum(not 0 <= index < words for index in indices)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(WILD, WILD, WILD, WILD), min_size=1, max_size=5), st.integers(0, 30))
+def test_wild_views(views: list[tuple[int, int, int, int]], size: int) -> None:
+    wild = np.zeros((len(views), 4), np.int32)
+    array = pa.Array.from_buffers(
+        pa.binary_view(), len(views), [None, pa.py_buffer(wild), pa.py_buffer(bytes(bytearray(size)))]
+    )
+    table = pa.table({"v": array})
+    wild[:] = views
+    right = [
+        0 <= length <= 12 or (length > 12 and piece == 0 and start >= 0 and start + length <= size)
+        for length, _, piece, start in views
+    ]
+    assert outcome(table) == right.count(False)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(WILD, min_size=2, max_size=6))
+def test_falling_offsets_of_texts(offsets: list[int]) -> None:
+    """How long a text column's bytes are the interface does not tell; that offsets do not fall is checked."""
+    steps = np.array(offsets, np.int64).clip(0, 12).astype(np.int32)
+    wild = np.zeros(len(offsets), np.int32)
+    array = pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(wild), pa.py_buffer(b"hello world!"))
+    table = pa.table({"t": array})
+    wild[:] = steps
+    assert outcome(table) == sum(b < a for a, b in itertools.pairwise(steps))
