@@ -1,7 +1,7 @@
 """What several workers gain: `python -m benchmarks workers`.
 
-One server, with `workers=1`, 2 and 4. And two servers: one batch to each, one after the other or both at a time in two
-threads, as a program would that shards by itself.
+One server, with `workers=1`, 2 and 4. And two servers: one batch to each, one after the other or both at a time in
+two threads, as a program would that shards by itself.
 """
 
 from __future__ import annotations
