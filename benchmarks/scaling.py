@@ -1,7 +1,8 @@
 """What an item costs in batches of any size: `python -m benchmarks scaling`.
 
-The server's own work for a key grows with its keyspace, whoever the client is. So each size is measured twice: over
-and over the same hundred thousand keys, and with as many keys as items. The client's own processor time is there too.
+The server's own work for a key grows with its keyspace, whoever the client is. So each size is measured twice:
+over and over the same hundred thousand keys, and with as many keys as items. The client's own processor time is
+there too.
 """
 
 from __future__ import annotations
