@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from benchmarks.servers import BINARIES, Endpoint, apart, empty, running
+from benchmarks.servers import BINARIES, apart, empty, running
 from benchmarks.tables import table
 from redis_fastbatch import FastBatch
 
@@ -21,6 +21,7 @@ KEYS = 100_000
 LEAST_ITEMS = 1_000_000
 
 Timed = tuple[float, float]
+Operation = Callable[[FastBatch, int, int], None]
 
 
 def pairs(count: int, among: int) -> Iterator[tuple[str, dict[str, int]]]:
@@ -33,15 +34,13 @@ def keys(count: int, among: int) -> Iterator[str]:
     return (f"key:{number % among}" for number in range(count))
 
 
-def write(endpoint: Endpoint, count: int, among: int) -> None:
-    with endpoint.client() as client:
-        FastBatch(client).batch_set(pairs(count, among))
+def write(fast: FastBatch, count: int, among: int) -> None:
+    fast.batch_set(pairs(count, among))
 
 
-def read(endpoint: Endpoint, count: int, among: int) -> None:
-    with endpoint.client() as client:
-        for _ in FastBatch(client).batch_get_iter(keys(count, among)):
-            pass
+def read(fast: FastBatch, count: int, among: int) -> None:
+    for _ in fast.batch_get_iter(keys(count, among)):
+        pass
 
 
 OPERATIONS = {"batch_set of a generator": write, "batch_get_iter": read}
@@ -81,20 +80,21 @@ def run(options: argparse.Namespace) -> int:
 
 def _costs(
     options: argparse.Namespace,
-    operation: Callable[[Endpoint, int, int], None],
+    operation: Operation,
     sizes: list[int],
     distinct: bool,
 ) -> dict[int, Timed]:
     """Wall and CPU time of an item, by size: medians over rounds that go through all sizes."""
     samples: dict[int, list[Timed]] = {size: [] for size in sizes}
-    with running(options.server) as endpoint, apart(endpoint):
+    with running(options.server) as endpoint, apart(endpoint), endpoint.client() as client:
+        fast = FastBatch(client)
         for _ in range(options.rounds):
             for size in sizes:
                 among = size if distinct else KEYS
                 if distinct:
                     empty(endpoint)
-                write(endpoint, among, among)
-                samples[size].append(_timed(operation, endpoint, size, among))
+                write(fast, among, among)
+                samples[size].append(_timed(operation, fast, size, among))
                 print(f"{operation.__name__} {size:,}: {samples[size][-1]}", file=sys.stderr, flush=True)
     return {
         size: (statistics.median(wall for wall, _ in each), statistics.median(cpu for _, cpu in each))
@@ -102,11 +102,11 @@ def _costs(
     }
 
 
-def _timed(operation: Callable[[Endpoint, int, int], None], endpoint: Endpoint, size: int, among: int) -> Timed:
+def _timed(operation: Operation, fast: FastBatch, size: int, among: int) -> Timed:
     """Small batches are repeated, so that what is measured is long enough."""
     times = max(1, LEAST_ITEMS // size)
     wall, cpu = time.perf_counter(), time.process_time()
     for _ in range(times):
-        operation(endpoint, size, among)
+        operation(fast, size, among)
     items = size * times / 1e9
     return (time.perf_counter() - wall) / items, (time.process_time() - cpu) / items
