@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from faults.proxy import Direction, Fault, FaultProxy
+from faults.proxy import Direction, Fault, FaultProxy, Then
 from redis_fastbatch import BatchError, FastBatch
 from redis_fastbatch.flight import COMMAND_BYTES, WINDOW_BYTES, WINDOW_CHUNKS
 from redis_fastbatch.pacing import FIRST_KEYS, LINGER, REPLY_BYTES, ROUND_BYTES
@@ -423,7 +425,7 @@ def test_a_script_that_was_cut_off_goes_on_at_the_confirmed_prefix(valkey: Embed
     with valkey.client() as direct:
         direct.flushall()
     with FaultProxy(valkey.port) as proxy, through(proxy, retry=Retry(NoBackoff(), 0)) as client:
-        proxy.inject(Fault(Direction.TO_SERVER, after_bytes=1_500_000, then=cut()))
+        proxy.inject(Fault(Direction.TO_SERVER, after_bytes=1_500_000, then=Then.CUT))
         with pytest.raises(redis.ConnectionError) as caught:
             FastBatch(client, "raw").batch_set(iter(items))
         report = caught.value.report  # type: ignore[attr-defined]
@@ -437,10 +439,48 @@ def test_a_script_that_was_cut_off_goes_on_at_the_confirmed_prefix(valkey: Embed
         assert dict(items) == FastBatch(client, "raw").batch_get([key for key, _ in items])
 
 
-def cut() -> Any:
-    from faults.proxy import Then
+@pytest.fixture
+def recipe() -> dict[str, Any]:
+    """The names of docs/streams.md's resume.py, with segments that fit a test."""
+    text = (Path(__file__).parent.parent / "docs" / "streams.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(next(block for block in blocks if block.startswith('"""resume.py')), names)
+    names["SEGMENT"] = 4000
+    return names
 
-    return Then.CUT
+
+@pytest.mark.parametrize("count", [0, 1, 4000, 12_000, 12_001])
+def test_the_recipe_to_start_again(
+    valkey_client: redis.Redis, recipe: dict[str, Any], tmp_path: Path, count: int
+) -> None:
+    checkpoint = tmp_path / "done"
+    fb = FastBatch(valkey_client, "raw")
+    assert recipe["load"](fb, pairs(count), checkpoint) == count
+    assert valkey_client.dbsize() == count
+    assert int(checkpoint.read_text()) == count
+    valkey_client.flushall()
+    assert recipe["load"](fb, pairs(count), checkpoint) == count
+    assert valkey_client.dbsize() == 0
+
+
+def test_the_recipe_after_connections_and_sources_that_fail(
+    valkey: EmbeddedServer, recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "done"
+    with valkey.client() as direct:
+        direct.flushall()
+    with FaultProxy(valkey.port) as proxy, through(proxy, retry=Retry(NoBackoff(), 0)) as client:
+        fb = FastBatch(client, "raw")
+        proxy.inject(Fault(Direction.TO_SERVER, after_bytes=1_500_000, then=Then.CUT))
+        with pytest.raises(redis.ConnectionError):
+            recipe["load"](fb, pairs(20_000), checkpoint)
+        assert 4000 < int(checkpoint.read_text()) < 20_000
+        with pytest.raises(KeyboardInterrupt):
+            recipe["load"](fb, failing(KeyboardInterrupt(), 15_000), checkpoint)
+        assert checkpoint.read_text() == "15000"
+        assert recipe["load"](fb, pairs(20_000), checkpoint) == 20_000
+        assert fb.batch_get([key for key, _ in pairs(20_000)]) == dict(pairs(20_000))
 
 
 def test_failed_items_are_in_the_confirmed_prefix(valkey_client: redis.Redis) -> None:
