@@ -479,6 +479,19 @@ class TestPubSub:
             toolkit.publisher("c", "again")
             _wait(lambda: got[-1] == "again")
 
+    def test_a_channel_that_goes_and_comes_again_misses_nothing(self, client: redis.Redis) -> None:
+        got: list[int] = []
+        with RedisToolkit(redis=client) as toolkit:
+            toolkit.subscribe_dynamic("other", print)
+            for number in range(2, 30):
+                toolkit.subscribe_dynamic("a", lambda channel, value: got.append(value))
+                toolkit.publisher("a", number)
+                _wait(lambda number=number: got[-1:] == [number])
+                # Sometimes the subscriber notices in time that it is not wanted, sometimes not.
+                toolkit.unsubscribe_dynamic("a")
+                time.sleep(number % 4 * 0.04)
+        assert got == list(range(2, 30))
+
     def test_a_callback_may_subscribe_and_fail(self, client: redis.Redis) -> None:
         got: list[Any] = []
 

@@ -65,6 +65,8 @@ class Subscriber:
             self.wanted = True
             # Each thread has a stop sign of its own: one that is slow to end does not come to life again.
             self._stop = threading.Event()
+            with self._confirmation:
+                self._confirmed.clear()
             self.thread = threading.Thread(target=self._run, args=(self._stop,), daemon=True, name=self._name)
             self.thread.start()
 
@@ -99,7 +101,8 @@ class Subscriber:
                 stop.wait(self._options.subscriber_retry_delay)
             finally:
                 with self._confirmation:
-                    self._confirmed.clear()
+                    if stop is self._stop:
+                        self._confirmed.clear()
 
     def _goes_on(self, stop: threading.Event) -> bool:
         """False when the thread is to end; a start() from then on makes another."""
@@ -111,13 +114,16 @@ class Subscriber:
     def _listen(self, pubsub: Any, stop: threading.Event) -> None:
         subscribed: set[str] = set()
         while not stop.is_set() and self.wanted:
-            wanted = set(self._channels)
+            # Under the lock, so that whoever takes a channel up again right now waits for a new confirmation.
+            with self._confirmation:
+                wanted = set(self._channels)
+                self._confirmed &= wanted
             if not wanted:
                 return
-            if wanted - subscribed:
-                pubsub.subscribe(*(wanted - subscribed))
             if subscribed - wanted:
                 pubsub.unsubscribe(*(subscribed - wanted))
+            if wanted - subscribed:
+                pubsub.subscribe(*(wanted - subscribed))
             subscribed = wanted
             message = pubsub.get_message(timeout=POLL_SECONDS)
             if message is not None:
