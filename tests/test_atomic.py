@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 from checks import commands, in_use, proxied
 from faults.proxy import Direction, Fault, Then
@@ -112,7 +114,7 @@ def test_a_connection_lost_before_all_was_sent_leaves_nothing(
 ) -> None:
     # More than all the buffers in between hold.
     items = {f"k{i}": "x" * 20_000 for i in range(2000)}
-    with proxied(valkey) as (proxy, client), valkey.client() as direct:
+    with proxied(valkey, retry=Retry(ConstantBackoff(0.01), 3)) as (proxy, client), valkey.client() as direct:
         FastBatch(client).batch_set({"warm": 1}, ex=1)
         client.delete("warm")
         proxy.inject_now(Fault(Direction.TO_SERVER, after_bytes=1_000_000, then=Then.CUT))
