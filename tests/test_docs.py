@@ -1,8 +1,9 @@
 """Every Python block of README.md and docs/ runs, against a real server.
 
 The blocks of a page share a namespace and a scratch directory, from the first to the last. The addresses
-`localhost:6379` and `port=6379` in them become the embedded server's. HTML comments before a block say what is
-special about it, each on a line of its own:
+`localhost:6379` and `port=6379` in them become the embedded server's; `localhost:7000` and `port=7000` the cluster's,
+where a block asks for the fixture `cluster`. HTML comments before a block say what is special about it, each on a
+line of its own:
 
 - `<!-- test: skip REASON -->`: it is not run, and the reason is in pytest's summary.
 - `<!-- test: needs MODULE MODULE -->`: it is skipped where a module is not installed.
@@ -118,14 +119,15 @@ class Page:
         return printed
 
     def _run(self, block: Block, server: EmbeddedServer, request: pytest.FixtureRequest) -> str:
-        text = block.text.replace("localhost:6379", f"127.0.0.1:{server.port}")
-        text = text.replace("port=6379", f"port={server.port}")
+        fixtures = {name: request.getfixturevalue(name) for name in block.markers.get("fixture", "").split()}
+        text = _with_port(block.text, 6379, server.port)
+        if "cluster" in fixtures:
+            text = _with_port(text, 7000, fixtures["cluster"].masters[0].port)
         if "script" in block.markers:
             return _run_script(block, text, self.directory)
         if "run" in block.markers:
             return _run_bash(block, text, self.directory, server)
-        for name in block.markers.get("fixture", "").split():
-            setattr(self._module, name, request.getfixturevalue(name))
+        self._module.__dict__.update(fixtures)
         # Line numbers in tracebacks are the page's.
         code = compile("\n" * (block.line - 1) + text, str(block.page), "exec")
         capture = request.getfixturevalue("capsys")
@@ -137,6 +139,10 @@ class Page:
             with pytest.raises(expected):
                 exec(code, self._module.__dict__)
         return str(capture.readouterr().out)
+
+
+def _with_port(text: str, written: int, real: int) -> str:
+    return text.replace(f"localhost:{written}", f"127.0.0.1:{real}").replace(f"port={written}", f"port={real}")
 
 
 def _run_script(block: Block, text: str, directory: Path) -> str:
