@@ -1,9 +1,9 @@
 """Every Python block of README.md and docs/ runs, against a real server.
 
-The blocks of a page share a namespace and a scratch directory, from the first to the last. The addresses
-`localhost:6379` and `port=6379` in them become the embedded server's; `localhost:7000` and `port=7000` the cluster's,
-where a block asks for the fixture `cluster`. HTML comments before a block say what is special about it, each on a
-line of its own:
+The blocks of a page share a namespace and a scratch directory, from the first to the last. Their addresses
+`localhost:6379` and `port=6379` become the embedded server's; `localhost:7000` and `port=7000` the cluster's,
+where a block asks for the fixture `cluster`. HTML comments before a block say what is special about it, each
+on a line of its own:
 
 - `<!-- test: skip REASON -->`: it is not run, and the reason is in pytest's summary.
 - `<!-- test: needs MODULE MODULE -->`: it is skipped where a module is not installed.
