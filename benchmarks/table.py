@@ -122,6 +122,38 @@ class Bench:
             *(Contender(name, "peer", run, lambda: None) for name, run in ways),
         ]
 
+    def readers(self) -> list[Contender]:
+        """Whatever reads the table."""
+        scripts = floor.read_scripts(self.pairs)
+        ways: list[tuple[str, Callable[[], Any]]] = [
+            ("batch_get", lambda: self.fast.batch_get(self.keys)),
+            ("batch_get + Table.from_pylist", self.by_pylist),
+            ("redis-py MGET + msgpack + from_pylist", self.by_mget),
+        ]
+        return [
+            Contender(
+                "batch_get_table", "ours", lambda: self.fast.batch_get_table(self.keys), self._check_reading
+            ),
+            *(
+                Contender(script.name, "floor", lambda script=script: self.socket.run(script), lambda: None)
+                for script in scripts
+            ),
+            *(Contender(name, "peer", run, lambda: None) for name, run in ways),
+        ]
+
+    def by_pylist(self) -> pa.Table:
+        """Into columns by way of dicts."""
+        return pa.Table.from_pylist(list(self.fast.batch_get(self.keys).values()))
+
+    def by_mget(self) -> pa.Table:
+        """The same without this library."""
+        return pa.Table.from_pylist([msgpack.unpackb(value) for value in self._stored(self.keys)])
+
+    def _check_reading(self) -> None:
+        self.ours()
+        if not self.fast.batch_get_table(self.keys).equals(self.table):
+            raise AssertionError("the table that is read is not the one that was written")
+
     def _check_ours(self) -> None:
         self.client.flushdb()
         self.ours()
@@ -180,8 +212,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table = flights(options.rows)
     with running(options.server) as endpoint, frozen_heap():
         bench = Bench(endpoint, table)
-        contenders = [each for each in bench.writers() if each.role != "peer" or options.only in each.name]
-        show("Writing", interleaved(contenders, options.rounds), table.num_rows)
+        for title, ways in ("Writing", bench.writers()), ("Reading", bench.readers()):
+            contenders = [each for each in ways if each.role != "peer" or options.only in each.name]
+            show(title, interleaved(contenders, options.rounds), table.num_rows)
         if options.threads:
             print(f"\nanother thread keeps {other_thread(bench.ours):.0%} of its speed meanwhile")
     return 0

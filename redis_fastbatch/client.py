@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import redis
 
@@ -199,11 +199,51 @@ class FastBatch(Plans):
         if flight.source_error is not None:
             raise flight.source_error
 
-    def batch_set_table(self, table: Any, *, key: str, **options: Any) -> BatchReport:
-        """Writes the rows of anything with `__arrow_c_stream__()`, see redis_fastbatch.table.set_table()."""
+    def batch_set_table(
+        self,
+        table: Any,
+        *,
+        key: str,
+        prefix: str | bytes = "",
+        columns: Iterable[str] | None = None,
+        ex: Seconds | None = None,
+        px: Seconds | None = None,
+        exat: PointInTime | None = None,
+        pxat: PointInTime | None = None,
+        keepttl: bool = False,
+        nx: bool = False,
+        xx: bool = False,
+        codec: AnyCodec | None = None,
+        as_: Literal["value", "hash"] = "value",
+        chunk_size: int | None = None,
+        progress: bool | ProgressCallback | None = None,
+        on_error: OnError = "raise",
+    ) -> BatchReport:
+        """Writes the rows of a table or DataFrame, anything with `__arrow_c_stream__()`, a row a key.
+
+        See redis_fastbatch.table.set_table(), which this is, for the arguments and the types of columns.
+        """
         from redis_fastbatch.table import set_table
 
-        return set_table(self, table, key=key, **options)
+        return set_table(
+            self,
+            table,
+            key=key,
+            prefix=prefix,
+            columns=columns,
+            ex=ex,
+            px=px,
+            exat=exat,
+            pxat=pxat,
+            keepttl=keepttl,
+            nx=nx,
+            xx=xx,
+            codec=codec,
+            as_=as_,
+            chunk_size=chunk_size,
+            progress=progress,
+            on_error=on_error,
+        )
 
     def batch_get(
         self, keys: Iterable[Key], *, default: Any = None, on_error: OnError = "raise", workers: int = 1
