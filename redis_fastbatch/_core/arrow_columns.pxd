@@ -1,7 +1,12 @@
 # cython: language_level=3
 from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.string cimport memcpy
 
 from redis_fastbatch._core.arrow cimport ArrowArray, ArrowSchema
+
+cdef enum:
+    SHORT_NAME = 16     # a name this long or shorter is copied as so many bytes
+
 
 cdef enum Kind:
     NULLS
@@ -48,7 +53,7 @@ cdef struct Column:
     int64_t unit            # ticks a second
     int32_t scale           # of a decimal
     Py_ssize_t room         # bytes that any value takes at most, its texts and lists not counted
-    char* name              # the field's name as a MessagePack str
+    char* name              # the field's name as a MessagePack str, SHORT_NAME bytes at least
     Py_ssize_t name_size
     char* path              # how messages call it, UTF-8
     int64_t n_children
@@ -68,6 +73,15 @@ cdef struct Column:
 cdef inline bint is_null(const Column* c, int64_t at) noexcept nogil:
     """Whether the value at `at`, the column's offset included, is missing."""
     return c.validity != NULL and not (c.validity[at >> 3] >> (at & 7)) & 1
+
+
+cdef inline char* put_name(char* p, const Column* c) noexcept nogil:
+    """Writes the field's name. Up to SHORT_NAME bytes behind it are written over: there has to be room."""
+    if c.name_size <= SHORT_NAME:
+        memcpy(p, c.name, SHORT_NAME)
+    else:
+        memcpy(p, c.name, c.name_size)
+    return p + c.name_size
 
 
 cdef int read_schema(Column* c, ArrowSchema* schema, str path, int depth) except -1

@@ -109,7 +109,7 @@ cdef int read_schema(Column* c, ArrowSchema* schema, str path, int depth) except
 cdef int read_name(Column* c, bytes field) except -1:
     cdef Py_ssize_t size = len(field)
     cdef char* p
-    c.name = <char*>PyMem_RawMalloc(size + HEADER_ROOM)
+    c.name = <char*>PyMem_RawCalloc(1, size + HEADER_ROOM + SHORT_NAME)
     if c.name == NULL:
         raise MemoryError()
     p = put_str_header(c.name, <unsigned int>size)

@@ -7,7 +7,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memmove
 
 from redis_fastbatch._core.arrow cimport ArrowArray, ArrowSchema
-from redis_fastbatch._core.arrow_columns cimport Column, bind, free_column, is_null, read_schema
+from redis_fastbatch._core.arrow_columns cimport Column, bind, free_column, is_null, put_name, read_schema
 from redis_fastbatch._core.arrow_stream cimport ArrowStream
 from redis_fastbatch._core.arrow_values cimport is_missing, is_plain, make_room, put_plain, put_value
 from redis_fastbatch._core.buffer cimport OutputBuffer
@@ -404,8 +404,7 @@ cdef class TableWriter:
             refuse_null_row()
         p = put_map_header(p, <unsigned int>self.n_values)
         for i in range(self.n_values):
-            copy_short(p, column.name, column.name_size)
-            p = put_value(out, p + column.name_size, column, at + column.offset, room)
+            p = put_value(out, put_name(p, column), column, at + column.offset, room)
             column += 1
         return p
 

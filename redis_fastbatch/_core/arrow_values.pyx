@@ -55,6 +55,7 @@ from redis_fastbatch._core.arrow_columns cimport (
     UINT64,
     Column,
     is_null,
+    put_name,
 )
 from redis_fastbatch._core.arrow_float cimport put_float
 from redis_fastbatch._core.arrow_text cimport (
@@ -303,8 +304,7 @@ cdef char* put_struct(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize
     p = put_map_header(p, <uint32_t>c.n_children)
     for i in range(c.n_children):
         child = &c.children[i]
-        copy_short(p, child.name, child.name_size)
-        p = put_value(out, p + child.name_size, child, at + child.offset, c.room + room)
+        p = put_value(out, put_name(p, child), child, at + child.offset, c.room + room)
     return p
 
 
