@@ -29,7 +29,7 @@ def tight(array: Any) -> Any:
     """The same array, each buffer in memory of its own that is as large as what it holds."""
     kind = array.type
     if pa.types.is_dictionary(kind):
-        return pa.DictionaryArray.from_arrays(tight(array.indices), tight(array.dictionary))
+        return pa.DictionaryArray.from_arrays(tight(array.indices), tight(array.dictionary), safe=False)
     children: list[Any] = []
     if pa.types.is_struct(kind):
         children = [tight(array.field(i)) for i in range(kind.num_fields)]

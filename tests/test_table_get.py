@@ -178,7 +178,7 @@ def test_what_was_written_comes_back(batch: FastBatch, kind: Any, values: list[A
         (pa.float16(), [1.5, None, float("inf")]),
         (pa.list_(pa.duration("s")), [[1, None], None]),
         (pa.struct([("t", pa.time64("us")), ("d", pa.date32())]), [{"t": datetime.time(1, 2), "d": None}, None]),
-        (pa.map_(pa.date32(), pa.decimal64(9, 2)), [[(datetime.date(2024, 1, 1), decimal.Decimal("1.25"))]]),
+        (pa.map_(pa.date32(), pa.decimal128(9, 2)), [[(datetime.date(2024, 1, 1), decimal.Decimal("1.25"))]]),
         (pa.list_(pa.timestamp("ms")), [[datetime.datetime(2024, 1, 1, 0, 0, 0, 5000)], None]),
     ],
 )

@@ -160,13 +160,15 @@ def test_float16() -> None:
     )
 
 
-DECIMALS = {32: (pa.decimal32, 9), 64: (pa.decimal64, 18), 128: (pa.decimal128, 38), 256: (pa.decimal256, 76)}
+DECIMAL_DIGITS = {32: 9, 64: 18, 128: 38, 256: 76}
 
 
 @pytest.mark.parametrize("scale", [0, 2, 6, 7, 9, 18, 38, 76, -1, -3])
 @pytest.mark.parametrize("bits", [32, 64, 128, 256])
 def test_decimal(bits: int, scale: int) -> None:
-    make, digits = DECIMALS[bits]
+    make, digits = getattr(pa, f"decimal{bits}", None), DECIMAL_DIGITS[bits]
+    if make is None:
+        pytest.skip("this pyarrow has no such decimals")
     if scale > digits:
         pytest.skip("no such decimal")
     numbers = [0, 1, -1, 10, -10, 12345678, -(10**digits - 1), 10**digits - 1, 10 ** (digits - 1), None]
