@@ -83,6 +83,17 @@ def configured(client: redis.Redis, **settings: str | int) -> Iterator[None]:
             client.config_set(name, value)
 
 
+@contextmanager
+def memory_left(client: redis.Redis, size: int) -> Iterator[None]:
+    """Empties a server, and lets it take so many bytes of memory and no more: it refuses what needs them."""
+    # What earlier tests left is else freed in the background, some time later.
+    client.execute_command("FLUSHALL", "SYNC")
+    wait_until(lambda: client.info("memory")["lazyfree_pending_objects"] == 0, "all memory is freed")
+    used = client.info("memory")["used_memory"]
+    with configured(client, maxmemory=used + size, maxmemory_policy="noeviction"):
+        yield
+
+
 def _text(settings: dict[Any, Any]) -> dict[str, str]:
     decoded = ((_decoded(name), _decoded(value)) for name, value in settings.items())
     return dict(decoded)

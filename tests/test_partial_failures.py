@@ -21,7 +21,7 @@ from redis.retry import Retry
 from redis_fastbatch import BatchError, BatchReport, EncodeError, FastBatch
 from redis_fastbatch.report import MAX_FAILURES
 from redis_fastbatch.server import EmbeddedServer
-from servers import AclUser, ReplicaPair, configured, wait_until
+from servers import AclUser, ReplicaPair, memory_left, wait_until
 
 MODES = ("raise", "report", "callable")
 WAYS: dict[str, dict[str, Any]] = {"plain": {}, "expiry": {"ex": 1000}, "nx": {"nx": True}}
@@ -86,8 +86,7 @@ def way(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 def test_out_of_memory(client: redis.Redis, mode: str, way: dict[str, Any]) -> None:
     items = {f"key:{i}": b"x" * 8000 for i in range(600)}
-    used = client.info("memory")["used_memory"]
-    with configured(client, maxmemory=used + 3_000_000, maxmemory_policy="noeviction"):
+    with memory_left(client, 3_000_000):
         outcome = write(FastBatch(client, "raw"), items, mode, **way)
     outcome.check(client, items)
     assert 0 < outcome.report.failed < 600
@@ -97,8 +96,7 @@ def test_out_of_memory(client: redis.Redis, mode: str, way: dict[str, Any]) -> N
 def test_small_items_are_still_written_where_large_ones_do_not_fit(client: redis.Redis, mode: str) -> None:
     """A refused MSET is sent again as single SETs: which of them fit is for the server to say."""
     items = {f"key:{i}": b"x" * (300_000 if i % 7 == 3 else 10) for i in range(200)}
-    used = client.info("memory")["used_memory"]
-    with configured(client, maxmemory=used + 4_000_000, maxmemory_policy="noeviction"):
+    with memory_left(client, 4_000_000):
         outcome = write(FastBatch(client, "raw"), items, mode)
     outcome.check(client, items)
     assert 0 < outcome.report.failed < 200
@@ -235,9 +233,8 @@ def refuse_after(count: int) -> Callable[[Any, Any, Exception], None]:
 def test_a_callable_that_raises_ends_the_batch_with_its_books_in_order(client: redis.Redis, bad: Any) -> None:
     """One refused before sending, and one by the server."""
     items = {f"key:{i}": bad if i % 100 == 50 else b"x" * 100 for i in range(20_000)}
-    used = client.info("memory")["used_memory"]
     with (
-        configured(client, maxmemory=used + 20_000_000, maxmemory_policy="noeviction"),
+        memory_left(client, 20_000_000),
         pytest.raises(OSError, match="no space left") as caught,
     ):
         FastBatch(client, "raw").batch_set(items, on_error=refuse_after(5))

@@ -18,7 +18,7 @@ from redis_fastbatch import BatchError, DecodeError, FastBatch
 from redis_fastbatch.report import BatchReport, ChunkStats
 from redis_fastbatch.server import EmbeddedServer
 from redis_fastbatch.workers import SLICE, Share, Source
-from servers import AclUser, configured, wait_until
+from servers import AclUser, memory_left, wait_until
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -91,9 +91,8 @@ def test_skipped_and_failed_are_summed_up(acl_server: AclUser) -> None:
 
 
 def test_out_of_memory(client: redis.Redis) -> None:
-    used = client.info("memory")["used_memory"]
     items = {f"key:{i}": "x" * 5000 for i in range(1200)}
-    with configured(client, maxmemory=used + 4_000_000, maxmemory_policy="noeviction"):
+    with memory_left(client, 4_000_000):
         report = FastBatch(client).batch_set(items, workers=3, on_error="report")
     assert 0 < report.failed < 1000
     found = FastBatch(client).batch_get(items)
