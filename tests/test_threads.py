@@ -106,6 +106,7 @@ def test_what_fails_in_one_thread_is_reported_there(server: EmbeddedServer) -> N
 
 def test_reading_and_writing_and_deleting_the_same_keys(valkey: EmbeddedServer) -> None:
     with valkey.client() as client:
+        client.flushall()
         fast = FastBatch(client)
         keys = [f"k{i}" for i in range(300)]
 
