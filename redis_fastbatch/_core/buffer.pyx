@@ -5,7 +5,7 @@ Both own their memory (PyMem_Raw*, so that they may grow without the GIL) and le
 buffer protocol; while it is lent it does not move.
 """
 
-from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from libc.string cimport memcpy, memmove
 
@@ -140,12 +140,16 @@ cdef class ReceiveBuffer:
             raise ValueError(f"cannot have received {size} bytes into {self.capacity - self.end}")
         self.end += size
 
-    def feed(self, const unsigned char[::1] received):
+    def feed(self, received):
         """Appends bytes that somebody else took off the wire."""
-        cdef Py_ssize_t size = received.shape[0]
-        if size == 0:
-            return
-        if self.capacity - self.end < size:
-            self.make_room(size)
-        memcpy(self.data + self.end, &received[0], size)
-        self.received(size)
+        cdef Py_buffer view
+        # Not a typed memoryview: Cython's code for these is a hundred kilobytes in each module.
+        PyObject_GetBuffer(received, &view, PyBUF_SIMPLE)
+        try:
+            if self.capacity - self.end < view.len:
+                self.make_room(view.len)
+            if view.len:
+                memcpy(self.data + self.end, view.buf, view.len)
+            self.received(view.len)
+        finally:
+            PyBuffer_Release(&view)

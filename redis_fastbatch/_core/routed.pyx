@@ -50,14 +50,14 @@ cdef class Router:
         owners: for each of the 16384 slots the number of its node.
     """
 
-    def __init__(self, const short[::1] owners):
+    def __init__(self, owners):
         self.load(owners)
 
-    def load(self, const short[::1] owners):
+    def load(self, owners):
         """Takes another table."""
         cdef Py_ssize_t slot
-        if owners.shape[0] != SLOTS:
-            raise ValueError(f"{SLOTS} slots, not {owners.shape[0]}")
+        if len(owners) != SLOTS:
+            raise ValueError(f"{SLOTS} slots, not {len(owners)}")
         for slot in range(SLOTS):
             self.owners[slot] = owners[slot]
 

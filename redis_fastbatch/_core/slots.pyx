@@ -1,6 +1,7 @@
 # cython: language_level=3
 """Hash slots of Redis Cluster (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/)."""
 
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uint16_t, uint8_t
 from libc.string cimport memchr
 
@@ -48,8 +49,11 @@ cdef int slot_of(const char* key, Py_ssize_t size) noexcept nogil:
     return crc16(<const uint8_t*>key, size) % SLOTS
 
 
-def key_slot(const unsigned char[::1] key):
+def key_slot(key):
     """The hash slot of a key's bytes, 0 to 16383, as CLUSTER KEYSLOT has it."""
-    if key.shape[0] == 0:
-        return 0
-    return slot_of(<const char*>&key[0], key.shape[0])
+    cdef Py_buffer view
+    PyObject_GetBuffer(key, &view, PyBUF_SIMPLE)
+    try:
+        return slot_of(<const char*>view.buf, view.len) if view.len else 0
+    finally:
+        PyBuffer_Release(&view)
