@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import gc
 import os
-import threading
-from types import TracebackType
+
+from redis_fastbatch._core import collector
 
 EVERY = 200_000
 """Items after which the collector may run."""
@@ -19,43 +19,11 @@ EVERY = 200_000
 YOUNG = 1
 """The generation up to which it then runs: what came to be since its last turn, traversed this once."""
 
-_lock = threading.Lock()
-_pauses = 0
-_was_enabled = False
-
-
-def _begin() -> None:
-    global _pauses, _was_enabled
-    with _lock:
-        if _pauses == 0:
-            _was_enabled = gc.isenabled()
-            gc.disable()
-        _pauses += 1
-
-
-def _end() -> None:
-    global _pauses
-    with _lock:
-        # In a process forked within a pause, it is over already.
-        _pauses = max(0, _pauses - 1)
-        if _pauses == 0 and _was_enabled:
-            gc.enable()
-
-
-def _end_all_after_fork() -> None:
-    """The threads whose pauses these are do not exist in the child; the lock may be one of theirs."""
-    global _lock, _pauses
-    _lock = threading.Lock()
-    if _pauses and _was_enabled:
-        gc.enable()
-    _pauses = 0
-
-
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_end_all_after_fork)
+    os.register_at_fork(after_in_child=collector.forget)
 
 
-class Pause:
+class Pause(collector.Hold):
     """A context in which the collector rests. One belongs to one thread.
 
     Args:
@@ -64,20 +32,10 @@ class Pause:
     """
 
     def __init__(self, enabled: bool = True, every: int = EVERY) -> None:
+        super().__init__(enabled)
         self._enabled = enabled
         self._every = every
         self._made = 0
-
-    def __enter__(self) -> Pause:
-        if self._enabled:
-            _begin()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._enabled:
-            _end()
 
     def made(self, items: int) -> None:
         """Counts items, and lets the collector have its turn when there were enough."""
@@ -90,7 +48,7 @@ class Pause:
         self._made = 0
         # Not by enabling it for a moment: when a collection then begins is up to the interpreter, and the pauses
         # of other threads would keep it away for good.
-        if self._enabled and _was_enabled and _is_due():
+        if self._enabled and collector.was_enabled() and _is_due():
             gc.collect(YOUNG)
 
 

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import inspect
 import logging
+import os
 import select
 import socket
 import ssl
@@ -32,6 +33,7 @@ from redis.sentinel import SentinelManagedConnection
 
 from redis_fastbatch._core.replies import ErrorReply, ReplyReader
 from redis_fastbatch._core.resp import Chunk
+from redis_fastbatch.errors import FastBatchError
 from redis_fastbatch.flight import Flight
 
 logger = logging.getLogger("redis_fastbatch")
@@ -370,6 +372,7 @@ class Lease:
         self.client = client
         self.connection = connection
         self._max_value_size = max_value_size
+        self._pid = os.getpid()
 
     def run(self, flight: Flight) -> None:
         """Carries out a flight, over a new connection where the retry policy allows one.
@@ -419,6 +422,8 @@ class Lease:
     def _carry(self, flight: Flight, channel: Channel) -> None:
         while not flight.done:
             chunk = flight.next_chunk()
+            if os.getpid() != self._pid:
+                raise FastBatchError("the process was forked amid the batch, which its parent goes on with")
             if chunk is not None:
                 channel.send(chunk, flight)
                 if flight.late:
@@ -461,6 +466,17 @@ def is_cluster(client: Any) -> bool:
     return hasattr(client, "nodes_manager")
 
 
+def _taken_from(pool: Any) -> Any:
+    try:
+        return pool.get_connection(*GET_CONNECTION_ARGUMENTS)
+    except Exception:
+        raise
+    except BaseException:
+        # Ctrl-C while redis-py was connecting: it puts the connection back, whose replies may still be to come.
+        pool.disconnect(inuse_connections=False)
+        raise
+
+
 @contextlib.contextmanager
 def lease(client: Any, max_value_size: int = 0) -> Iterator[Lease]:
     """Borrows a connection of the client's pool, or the one connection of a single-connection client.
@@ -478,7 +494,7 @@ def lease(client: Any, max_value_size: int = 0) -> Iterator[Lease]:
             yield Lease(client, client.connection, max_value_size)
         return
     pool = client.connection_pool
-    connection = pool.get_connection(*GET_CONNECTION_ARGUMENTS)
+    connection = _taken_from(pool)
     try:
         yield Lease(client, connection, max_value_size)
     finally:

@@ -13,16 +13,17 @@ import pytest
 import redis
 
 from redis_fastbatch import DecodeError, FastBatch, MsgpackCodec, gcpause
+from redis_fastbatch._core import collector
 from redis_fastbatch.gcpause import Pause
 
 
 @pytest.fixture(autouse=True)
-def collector() -> Iterator[None]:
+def collector_is_on() -> Iterator[None]:
     """The collector is on before and after each test, whatever the test does."""
     assert gc.isenabled()
-    assert gcpause._pauses == 0
+    assert collector.holding() == 0
     yield
-    assert gcpause._pauses == 0
+    assert collector.holding() == 0
     gc.enable()
 
 
@@ -200,6 +201,16 @@ def test_a_process_forked_within_a_pause_leaves_it_in_order() -> None:
     with Pause():
         child = os.fork()
     if child == 0:
-        os._exit(0 if gc.isenabled() and gcpause._pauses == 0 else 1)
+        os._exit(0 if gc.isenabled() and collector.holding() == 0 else 1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_a_pause_whose_end_is_never_reached_ends_with_itself() -> None:
+    pause = Pause()
+    pause.__enter__()
+    pause.__enter__()
+    assert collector.holding() == 1
+    assert not gc.isenabled()
+    del pause
+    assert gc.isenabled()

@@ -1,0 +1,99 @@
+"""Processes that fork while connections are open, or amid a batch."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from redis_fastbatch import FastBatch, FastBatchError
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="fork is of POSIX")
+ROWS = {f"k{i}": {"number": i} for i in range(3000)}
+
+
+def in_child(run: Callable[[], bool]) -> bool:
+    """Whether a forked process found something to be so."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = 0 if run() else 1
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_parent_and_child_have_connections_of_their_own(client: redis.Redis) -> None:
+    fast = FastBatch(client)
+    fast.batch_set(ROWS, ex=1000)
+
+    def child() -> bool:
+        ids = {client.client_id() for _ in range(3)}
+        return parent_id not in ids and fast.batch_set({"child": 1}).written == 1 and fast.batch_get(ROWS) == ROWS
+
+    parent_id = client.client_id()
+    for _ in range(3):
+        assert in_child(child)
+        assert client.client_id() == parent_id
+        assert fast.batch_get([*ROWS, "child"]) == {**ROWS, "child": 1}
+
+
+def test_fork_amid_a_batch_that_writes(client: redis.Redis) -> None:
+    fast = FastBatch(client)
+
+    def source() -> Iterator[tuple[str, Any]]:
+        for number, item in enumerate(ROWS.items()):
+            if number % 700 == 650:
+                assert in_child(lambda: fast.batch_set({"child": [1]}).written == 1)
+            yield item
+
+    assert fast.batch_set(source(), chunk_size=50).written == len(ROWS)
+    assert fast.batch_get([*ROWS, "child"]) == {**ROWS, "child": [1]}
+
+
+def test_fork_amid_a_batch_that_reads(client: redis.Redis) -> None:
+    fast = FastBatch(client)
+    fast.batch_set(ROWS)
+
+    def keys() -> Iterator[str]:
+        for number, key in enumerate(ROWS):
+            if number % 900 == 800:
+                assert in_child(lambda: fast.batch_get(ROWS) == ROWS)
+            yield key
+
+    assert fast.batch_get(keys()) == ROWS
+    for number, (key, value) in enumerate(fast.batch_get_iter(ROWS, chunk_size=100)):
+        assert value == ROWS[key]
+        if number % 1000 == 500:
+            assert in_child(lambda: fast.batch_get(ROWS) == ROWS)
+
+
+def test_a_child_leaves_the_batch_to_its_parent(client: redis.Redis) -> None:
+    """Both would otherwise read the replies that come over the one connection."""
+    fast = FastBatch(client)
+    parent = os.getpid()
+
+    def source() -> Iterator[tuple[str, Any]]:
+        for number, item in enumerate(ROWS.items()):
+            if number == 1500:
+                child = os.fork()
+                if child:
+                    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+            yield item
+
+    try:
+        report = fast.batch_set(source(), chunk_size=50)
+    except FastBatchError as error:
+        os._exit(7 if os.getpid() != parent and "forked" in str(error) else 1)
+    finally:
+        if os.getpid() != parent:
+            os._exit(1)
+    assert report.written == len(ROWS)
+    assert fast.batch_get(ROWS) == ROWS

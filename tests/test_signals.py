@@ -1,0 +1,142 @@
+"""Ctrl-C at any moment, and an interpreter that ends while batches run."""
+
+from __future__ import annotations
+
+import ast
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import redis
+
+from redis_fastbatch import FastBatch
+from redis_fastbatch.server import EmbeddedServer
+from servers import wait_until
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are of POSIX")
+SCRIPT = Path(__file__).with_name("interrupted.py")
+
+
+def python(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-X", "faulthandler", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_interrupts_at_random_moments(valkey: EmbeddedServer) -> None:
+    process = python(str(SCRIPT), str(valkey.port), "1200")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err[-4000:]
+    seen = ast.literal_eval(out)
+    assert seen["interrupted"] > 200
+    assert seen.get("wrong", 0) == 0
+    assert seen.get("collector off", 0) == 0
+    # redis-py's own lending is not proof against a signal: measured, one or two in a hundred strike there.
+    assert seen.get("connections lent for good", 0) <= seen["interrupted"] * 0.05
+
+
+ENDLESS = """
+    import sys, threading
+    import redis
+    from redis_fastbatch import FastBatch
+
+    fast = FastBatch(redis.Redis(port=int(sys.argv[1])))
+    untold = [True]
+
+    def source():
+        number = 0
+        while True:
+            yield f"endless:{number % 5000}", {"number": number, "list": [number]}
+            number += 1
+            if number == 20_000 and untold:
+                untold.pop()
+                print("running", flush=True)
+
+    def write():
+        fast.batch_set(source(), **OPTIONS)
+
+    def read():
+        while True:
+            fast.batch_get([f"endless:{i}" for i in range(3000)])
+"""
+
+
+def run_endless(valkey: EmbeddedServer, ending: str, options: str = "{}") -> subprocess.Popen[str]:
+    code = textwrap.dedent(ENDLESS).replace("**OPTIONS", f"**{options}") + textwrap.dedent(ending)
+    process = python("-c", code, str(valkey.port))
+    assert process.stdout is not None
+    assert process.stdout.readline() == "running\n", process.communicate()
+    return process
+
+
+@pytest.mark.parametrize("options", ["{}", "{'ex': 100}", "{'nx': True}", "{'workers': 2}"])
+def test_ctrl_c_ends_an_endless_batch_with_its_books(valkey: EmbeddedServer, options: str) -> None:
+    ending = """
+        try:
+            write()
+        except KeyboardInterrupt as error:
+            report = error.report
+            assert report.written + report.skipped + report.failed == report.total > 0
+            assert fast.batch_get(["endless:7"])["endless:7"]["number"] % 5000 == 7
+            print("written", report.written > 5000, report.confirmed_prefix <= report.total)
+    """
+    process = run_endless(valkey, ending, options)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err[-4000:]
+    assert out in ("written True True\n", "written False True\n")
+
+
+@pytest.mark.parametrize("ending", ["sys.exit(0)", "raise SystemExit(0)", "import os; os._exit(0)"])
+def test_an_interpreter_that_ends_while_batches_run(valkey: EmbeddedServer, ending: str) -> None:
+    body = f"""
+        import time
+        for work in (write, write, read, read):
+            threading.Thread(target=work, daemon=True).start()
+        time.sleep(0.3)
+        {ending}
+    """
+    process = run_endless(valkey, body)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err[-4000:]
+    assert "Fatal" not in err
+
+
+def test_a_process_that_is_killed_leaves_whole_values(valkey: EmbeddedServer, valkey_client: redis.Redis) -> None:
+    process = run_endless(valkey, "write()")
+    process.kill()
+    process.communicate(timeout=30)
+    fast = FastBatch(valkey_client)
+    wait_until(lambda: valkey_client.dbsize() > 0, "its last commands arrive")
+    found = fast.batch_get(fast.scan("endless:*"))
+    assert found
+    assert all(value["number"] % 5000 == int(key.split(b":")[1]) for key, value in found.items())
+
+
+def test_the_handler_of_a_signal_may_use_the_same_client(valkey_client: redis.Redis) -> None:
+    fast = FastBatch(valkey_client)
+    items = {f"k{i}": [i] for i in range(2000)}
+    heard: list[int] = []
+
+    def handler(*_: object) -> None:
+        heard.append(fast.batch_set({"from the handler": 1}).written)
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.002, 0.003)
+        for _ in range(30):
+            assert fast.batch_set(items).written == 2000
+            assert fast.batch_get(items) == items
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert heard
+    assert set(heard) == {1}
