@@ -257,10 +257,18 @@ def test_attributes_are_left_out_and_shift_nothing() -> None:
     assert out == {"k": b"x"}
 
 
-@pytest.mark.parametrize("inner", [b"|1\r\n+a\r\n+b\r\n:1\r\n", b">1\r\n+a\r\n"])
+@pytest.mark.parametrize("inner", [b"|1\r\n+a\r\n+b\r\n:1\r\n", b">1\r\n+a\r\n", b"=5\r\ntxt:a\r\n"])
 def test_what_belongs_between_replies_is_refused_inside_one(inner: bytes) -> None:
     with pytest.raises(InvalidResponse, match="inside a reply"):
         fed(b"*2\r\n" + inner + b":2\r\n").reply()
+
+
+def test_verbatim_strings() -> None:
+    assert fed(b"=4\r\ntxt:\r\n").reply() == (b"",)
+    assert fed(b"=7\r\nmkd:abc\r\n:1\r\n").reply() == (b"abc",)
+    for spoilt in (b"=3\r\ntxt\r\n", b"=5\r\ntxtab\r\n", b"=5\r\ntxt:aXX", b"=-1\r\n"):
+        with pytest.raises(InvalidResponse):
+            fed(spoilt).reply()
 
 
 @pytest.mark.parametrize("reply", [b"%1\r\n*0\r\n+b\r\n", b"#x\r\n", b"=2\r\nab\r\n", b"!3\r\nERR\r\n", b",x\r\n"])

@@ -29,6 +29,7 @@ cdef class ReplyReader(ReceiveBuffer):
     cdef Py_ssize_t line_end(self, Py_ssize_t start) noexcept
     cdef Py_ssize_t integer(self, Py_ssize_t start, Py_ssize_t stop) except? -2
     cdef object parse(self, Py_ssize_t stop)
+    cdef object verbatim(self, Py_ssize_t stop)
     cdef bint is_quiet(self, Py_ssize_t stop, bint queued) noexcept
     cdef bint skip_pushes(self) except -1
     cdef int run_values(self, ValueRun run, ValueCodec codec) except -1

@@ -107,8 +107,9 @@ def check_replies(data: bytes) -> None:
     step, data = data[0] % 32 + 1, data[1:]
     whole = fed(data, max(1, len(data)))
     assert shown(fed(data, step)) == shown(whole), "read differently in pieces"
-    # hiredis takes memory for what is announced; push messages and attributes are replies to it.
-    if not re.search(rb"[>|]|\d{6}", data):
+    # hiredis takes memory for what is announced, and reads behind verbatim strings; push messages and
+    # attributes are replies to it.
+    if not re.search(rb"[>|=]|\d{6}", data):
         check_against_hiredis(whole[0], hiredis_found(data))
     read_as(data, step, values_of)
     read_as(data, step, statuses_of)
