@@ -135,7 +135,7 @@ class FastBatch(Plans):
             keepttl: keys that exist keep their time to live.
             nx, xx: write only keys that do not exist, or only those that do; the others are counted as
                 skipped.
-            atomic: all or nothing. The whole batch is encoded before it is sent.
+            atomic: all or nothing. A batch of more than one command goes between MULTI and EXEC.
             chunk_size: the most items a command carries.
             progress: True for a bar on a terminal, or a callable (items done, total or None).
             on_error: "raise" raises BatchError after what could be written was; "report" leaves failures to

@@ -65,9 +65,10 @@ class ClusterPlans:
 
     def _one_slot_flight(self, items: Any, options: SetOptions, books: dict[str, Any]) -> WriteFlight:
         pairs, slot = one_slot(items, **self._key_encoding)
+        command = options.command(msetex=False)
         writer = BatchWriter(
             pairs,
-            options.command(msetex=False),
+            command if command.many else options.single(transaction=True),
             self._codec,
             max_items=NO_LIMIT,
             max_bytes=NO_LIMIT,

@@ -321,7 +321,7 @@ class WriteFlight:
             chunk = flying.chunk
             wanted = chunk.replies - flying.done
             had = len(flying.others)
-            read = reader.statuses(wanted, flying.done, flying.others, chunk.command.transaction)
+            read = reader.statuses(wanted, flying.done, flying.others, self._queues(chunk))
             flying.done += read
             for i in range(had, len(flying.others)):
                 index, reply = flying.others[i]
@@ -333,11 +333,15 @@ class WriteFlight:
             if self.pace is not None:
                 return
 
+    def _queues(self, chunk: Chunk) -> bool:
+        """Whether the server queues the commands of a chunk, for EXEC to carry out."""
+        return chunk.command.transaction
+
     def take_reply(self, reply: Any) -> None:
         flying = self._flying[0]
         if isinstance(reply, Exception):
             reply = self._impatient(reply)
-        queued = flying.chunk.command.transaction and reply in (b"QUEUED", "QUEUED")
+        queued = self._queues(flying.chunk) and reply in (b"QUEUED", "QUEUED")
         if not queued and reply not in (b"OK", "OK"):
             flying.others.append((flying.done, reply))
         flying.done += 1

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from redis_fastbatch import gcpause, strategy
 from redis_fastbatch._core.replies import new_dict
 from redis_fastbatch._core.resp import BatchWriter, Command
+from redis_fastbatch.atomic_flight import AtomicFlight
 from redis_fastbatch.codecs import AnyCodec, resolve
 from redis_fastbatch.errors import BatchError
 from redis_fastbatch.flight import (
@@ -91,7 +92,7 @@ class Plans:
         on_error: OnError,
         on_chunk: OnChunk | None = None,
     ) -> WriteFlight:
-        size = NO_LIMIT if options.atomic else checked_chunk_size(chunk_size)
+        size = checked_chunk_size(chunk_size)
         books: dict[str, Any] = {
             "report": report,
             "on_error": checked_on_error(on_error),
@@ -100,14 +101,12 @@ class Plans:
             "on_chunk": on_chunk,
         }
         if is_cluster(self._client):
-            return self._cluster.write_flight(items, options, size, books)  # type: ignore[no-any-return]
+            return self._cluster.write_flight(items, options, NO_LIMIT if options.atomic else size, books)  # type: ignore[no-any-return]
         pool = self._client.connection_pool
-        return WriteFlight(
-            self._writer(
-                items, options.command(msetex=msetex), size, NO_LIMIT if options.atomic else COMMAND_BYTES
-            ),
+        kind = AtomicFlight if options.atomic else WriteFlight
+        return kind(
+            self._writer(items, options.command(msetex=msetex), size, COMMAND_BYTES),
             options.single(),
-            atomic=options.atomic,
             on_msetex_lost=lambda: strategy.capabilities.remember_msetex(pool, False),
             **books,
         )

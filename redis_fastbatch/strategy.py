@@ -93,7 +93,7 @@ class SetOptions:
                 return MSET
             if msetex:
                 return Command(b"MSETEX", many=True, counted=True, tail=self.expiry())
-        return self.single(transaction=self.atomic)
+        return self.single()
 
     def single(self, *, transaction: bool = False) -> Command:
         """SET with these options, a command an item."""

@@ -30,19 +30,40 @@ def test_all_of_it_is_written(client: redis.Redis, options: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_it_is_one_command_or_one_transaction(valkey: EmbeddedServer, options: dict[str, Any]) -> None:
+def test_a_longer_one_is_one_transaction(valkey: EmbeddedServer, options: dict[str, Any]) -> None:
     with proxied(valkey, record=True) as (proxy, client):
         FastBatch(client).batch_set(
             {f"k{i}": "x" * 100 for i in range(5000)}, atomic=True, chunk_size=10, **options
         )
         sent = [command[0] for command in commands(proxy.recorded(Direction.TO_SERVER))]
     names = [name for name in sent if name in (b"MSET", b"MSETEX", b"SET", b"MULTI", b"EXEC")]
-    if not options:
-        assert names == [b"MSET"]
-    elif "ex" in options or "keepttl" in options:
-        assert names == [b"MSETEX"]
+    carrier, times = b"SET", 5000
+    if not options or "ex" in options or "keepttl" in options:
+        carrier, times = b"MSETEX" if options else b"MSET", 500
+    assert names == [b"MULTI", *[carrier] * times, b"EXEC"]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_a_small_batch_is_sent_at_once(valkey: EmbeddedServer, options: dict[str, Any]) -> None:
+    with proxied(valkey, record=True) as (proxy, client):
+        FastBatch(client).batch_set({"a": 1, "b": 2}, atomic=True, **options)
+        sent = [command[0] for command in commands(proxy.recorded(Direction.TO_SERVER))]
+    names = [name for name in sent if name in (b"MSET", b"MSETEX", b"SET", b"MULTI", b"EXEC")]
+    if "nx" in options or "xx" in options:
+        assert names == [b"MULTI", b"SET", b"SET", b"EXEC"]
     else:
-        assert names == [b"MULTI", *[b"SET"] * 5000, b"EXEC"]
+        assert names == [b"MSETEX" if options else b"MSET"]
+
+
+@pytest.mark.parametrize("command", ["multi", "exec", "mset"])
+def test_a_user_who_may_not_use_a_command_writes_nothing(valkey: EmbeddedServer, command: str) -> None:
+    items = {f"allowed:{i}": "x" * 100 for i in range(2000)}
+    with acl_user(valkey, f"-{command}") as user, user.client() as client:
+        client.delete(*items)
+        with pytest.raises(BatchError) as raised:
+            FastBatch(client).batch_set(items, atomic=True)
+        assert raised.value.report.failed == 2000
+        assert client.exists(*items) == 0
 
 
 def test_conditions_are_still_per_key(client: redis.Redis) -> None:

@@ -182,6 +182,10 @@ def test_error_replies_in_a_transaction_fail_all_of_it(make: Callable[..., Bench
         keys = ready.keys(COUNT)
         ready.inject(Fault(after_replies=place, drop_replies=1, insert=line))
         told = write(ready, operation, keys)
+        if code == "LOADING" and told.error is None:
+            # Before EXEC has left nothing was carried out: the server is waited for, and all of it sent again.
+            assert told.report.written == len(keys)
+            continue
         assert told.report.written == 0
         assert list(told.report.failures) == keys
 
@@ -255,7 +259,8 @@ def test_replies_that_do_not_come(
                 ready.proxy.release()
                 continue
             error = run(ready, operation, keys)
-            assert isinstance(error, redis.TimeoutError) or (retries and operation.repeatable and error is None)
+            again = operation.repeatable or operation.options.get("atomic")
+            assert isinstance(error, redis.TimeoutError) or (retries and again and error is None)
             ready.proxy.release()
             ready.check_connection()
 

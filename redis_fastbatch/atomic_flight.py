@@ -1,0 +1,209 @@
+"""An atomic batch under way: all of it is written, or nothing. See flight.py for what a flight is.
+
+A batch of one chunk goes as the one command that it is. A longer one is sent while it is encoded, between MULTI
+and EXEC: the server keeps the commands until EXEC carries them out, and DISCARD takes its place where an item
+fails. (10,000 dicts of five fields: 482 ns an item, 585 as one command encoded whole before it is sent.)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis.exceptions import ExecAbortError, InvalidResponse, ResponseError
+
+from redis_fastbatch._core.replies import ErrorReply
+from redis_fastbatch._core.resp import Chunk, Command
+from redis_fastbatch.errors import FastBatchError
+from redis_fastbatch.flight import WriteFlight, _Flying
+
+MULTI = Command(b"MULTI", many=True, with_values=False)
+EXEC = Command(b"EXEC", many=True, with_values=False)
+DISCARD = Command(b"DISCARD", many=True, with_values=False)
+FRAME = (MULTI, EXEC, DISCARD)
+
+
+def _frame(command: Command, position: int) -> _Flying:
+    """MULTI, EXEC or DISCARD, as a chunk that carries no items."""
+    chunk = Chunk(command)
+    chunk.seal()
+    return _Flying(chunk, position)
+
+
+class AtomicFlight(WriteFlight):
+    """A batch of writes that is carried out as a whole.
+
+    Takes what WriteFlight takes. The writer's command is none of a transaction's own.
+    """
+
+    def __init__(self, *arguments: Any, **flight: Any) -> None:
+        super().__init__(*arguments, atomic=True, **flight)
+        self._opened = False
+        self._closed = False
+        self._awaiting_multi = False
+        self._refusal: Exception | None = None
+        self._queued: list[_Flying] = []
+
+    @property
+    def _full(self) -> bool:
+        # Were MULTI refused, what is sent behind it would be carried out at once.
+        return self._awaiting_multi or super()._full
+
+    def _encode(self) -> Chunk | None:
+        super()._encode()
+        if not self._opened and self._ready:
+            if self._ended:
+                self._go_alone()
+            else:
+                self._ready.appendleft(_frame(MULTI, 0))
+                self._opened = True
+        if self._opened and self._ended and not self._closed:
+            failed = self._doomed or self.source_error is not None
+            self._ready.append(_frame(DISCARD if failed else EXEC, self._taken))
+            self._closed = True
+        return self._ready[0].chunk if self._ready else None
+
+    def _go_alone(self) -> None:
+        """The whole batch is one chunk: one command, or one transaction sent at once."""
+        flying = self._ready[0]
+        if not flying.chunk.command.many:
+            single = Command(b"SET", many=False, tail=self._single.tail, transaction=True)
+            self._ready[0] = _Flying(flying.chunk.extract(single), flying.position)
+
+    def started(self, chunk: Chunk) -> None:
+        if chunk.command is MULTI:
+            self._awaiting_multi = True
+        super().started(chunk)
+
+    def _queues(self, chunk: Chunk) -> bool:
+        return super()._queues(chunk) or (self._opened and chunk.command not in FRAME)
+
+    def _land(self) -> None:
+        if not self._opened:
+            super()._land()
+            return
+        flying = self._flying[0]
+        command = flying.chunk.command
+        if command is MULTI:
+            self._awaiting_multi = False
+            self._check_opened(flying)
+        elif command not in FRAME:
+            self._queued.append(flying)
+        elif command is DISCARD:
+            self._settle_discarded()
+        else:
+            self._settle_executed(flying)
+        self._flying.popleft()
+        self._bytes -= len(flying.chunk)
+        self.settled += 1
+        self._deliver()
+
+    def _check_opened(self, flying: _Flying) -> None:
+        """Where MULTI was refused, nothing of the batch is sent."""
+        if not flying.others:
+            return
+        error = flying.others[0][1]
+        if not isinstance(error, Exception):
+            raise InvalidResponse(f"MULTI was answered with {error!r:.80}")
+        self._refusal = error
+        self._doomed = self._closed = True
+        while self._ready:
+            if self._ready[0].chunk.command not in FRAME:
+                self._fail_chunk(self._ready[0].chunk, error)
+            self._ready.popleft()
+        # Whatever the refusal was: the connection goes back to the pool outside any transaction.
+        self._ready.append(_frame(DISCARD, self._taken))
+
+    def _doom(self, chunk: Chunk) -> None:
+        if self._refusal is None:
+            super()._doom(chunk)
+        elif chunk.sealed:
+            self._fail_chunk(chunk, self._refusal)
+
+    def _settle_discarded(self) -> None:
+        self._fail_queued(FastBatchError("not written: another item of the atomic batch failed"))
+
+    def _settle_executed(self, flying: _Flying) -> None:
+        """EXEC's reply has an element for each command."""
+        refused = [reply for queued in self._queued for _, reply in queued.others]
+        outcome = flying.others[0][1] if flying.others else None
+        if isinstance(outcome, list) and not refused:
+            self._settle_outcomes(outcome)
+            return
+        if not isinstance(outcome, Exception):
+            raise InvalidResponse(f"EXEC was answered with {outcome!r:.80}")
+        first = next((error for error in refused if isinstance(error, Exception)), outcome)
+        if self._is_msetex_lost(self._queued[0].chunk.command, first):
+            self._start_over_with_sets()
+        else:
+            self._fail_queued(ExecAbortError(f"the transaction was discarded: {first}"))
+
+    def _settle_outcomes(self, outcome: list[Any]) -> None:
+        replies = iter([ResponseError(str(each)) if isinstance(each, ErrorReply) else each for each in outcome])
+        if len(outcome) != sum(queued.chunk.replies for queued in self._queued):
+            raise InvalidResponse(f"EXEC was answered with {len(outcome)} replies")
+        for queued in self._queued:
+            chunk = queued.chunk
+            had = self.report.total
+            queued.others = [
+                (index, reply)
+                for index, reply in zip(range(chunk.replies), replies, strict=False)
+                if reply not in (b"OK", "OK")
+            ]
+            if chunk.command.many:
+                self._settle_many(queued)
+            else:
+                self._settle_each(chunk, queued.others)
+            self._tell(queued, self.report.total - had)
+        self._queued.clear()
+
+    def _fail_queued(self, error: Exception) -> None:
+        for queued in self._queued:
+            if queued.chunk.command.many:
+                own = [reply for _, reply in queued.others if isinstance(reply, Exception)]
+                self._fail_chunk(queued.chunk, own[0] if own else error)
+            else:
+                self._fail_chunk(queued.chunk, error, dict(queued.others))
+            self._tell(queued, queued.chunk.count)
+        self._queued.clear()
+
+    def _start_over_with_sets(self) -> None:
+        """The server has no MSETEX, or no longer: the whole transaction again, of the SETs that carry the same."""
+        if self._on_msetex_lost is not None:
+            self._on_msetex_lost()
+        self._ready.append(_frame(MULTI, 0))
+        for queued in self._queued:
+            self._ready.append(_Flying(queued.chunk.extract(self._single), queued.position))
+        self._ready.append(_frame(EXEC, self._taken))
+        self._queued.clear()
+
+    def interrupted(self) -> bool:
+        """Without EXEC the server carried out nothing: all goes again, on the next connection."""
+        if not self._opened:
+            return super().interrupted()
+        if any(flying.whole and flying.chunk.command is EXEC for flying in self._flying):
+            return False
+        again = [flying for flying in self._under_way() if flying.chunk.command is not MULTI]
+        self._ready.clear()
+        self._ready.append(_frame(MULTI, 0))
+        self._ready.extend(again)
+        self._queued.clear()
+        self._flying.clear()
+        self._bytes = 0
+        self._awaiting_multi = False
+        return True
+
+    def _under_way(self) -> list[_Flying]:
+        """What was sent and what is to be, in its order, with no reply read."""
+        fresh = [_Flying(flying.chunk, flying.position) for flying in (*self._queued, *self._flying)]
+        return [*fresh, *self._ready]
+
+    def abandon(self, error: BaseException) -> None:
+        if self._opened:
+            executed = any(flying.whole and flying.chunk.command is EXEC for flying in self._flying)
+            every = self._under_way()
+            self._queued.clear()
+            self._flying.clear()
+            self._ready.clear()
+            # Where EXEC did not leave, nothing was carried out: that much is known.
+            (self._flying if executed else self._ready).extend(every)
+        super().abandon(error)
