@@ -193,16 +193,19 @@ class Workshop:
         shutil.rmtree(tree / "redis_fastbatch")
         wanted = [f"tests/{name}" for name in QUICK] if self._quick else []
         variables = {**self._bare(python.parent), **self._server(python)}
-        done = subprocess.run(
+        process = subprocess.Popen(
             [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *wanted],
             cwd=tree,
             env={**os.environ, **variables},
             stdout=subprocess.PIPE,
             text=True,
         )
-        print(done.stdout, flush=True)
-        last = done.stdout.strip().splitlines()[-1].strip("= ") if done.stdout.strip() else "no output"
-        if done.returncode != 0:
+        last = "no output"
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            last = line.strip("= \n") or last
+        if process.wait() != 0:
             raise CheckFailed(f"CPython {version}: {last}")
         return last
 
