@@ -17,7 +17,7 @@ PROCESS_TIMES = slice(11, 13)
 # The share of the machine's processor time that others may take in a round.
 TOLERATED = 0.10
 # After a disturbed round, how long to wait at most for the others to come to an end.
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 15
 
 
 class Watch:
