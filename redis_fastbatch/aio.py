@@ -37,6 +37,7 @@ from redis_fastbatch.plans import (
 )
 from redis_fastbatch.report import BatchReport, OnChunk, ProgressCallback
 from redis_fastbatch.strategy import PointInTime, Seconds, SetOptions
+from redis_fastbatch.transport import is_cluster
 
 AsyncItems: TypeAlias = "Mapping[Any, Any] | Iterable[tuple[Any, Any]] | AsyncIterable[tuple[Any, Any]]"
 AsyncKeys: TypeAlias = "Iterable[Key] | AsyncIterable[Key]"
@@ -86,7 +87,7 @@ class AsyncFastBatch(Plans):
     made by from_url().
 
     Args:
-        client: a redis.asyncio.Redis.
+        client: a redis.asyncio.Redis or redis.asyncio.RedisCluster.
         codec, max_value_size, pause_gc: as FastBatch takes them.
     """
 
@@ -108,18 +109,21 @@ class AsyncFastBatch(Plans):
         *,
         max_value_size: int = 0,
         pause_gc: bool = True,
+        cluster: bool = False,
         **connection: Any,
     ) -> AsyncFastBatch:
         """Connects by URL, as redis.asyncio.Redis.from_url() does.
 
         Args:
-            url: redis://, rediss:// or unix://.
+            url: redis://, rediss:// or unix://; of any node of a cluster.
             codec, max_value_size, pause_gc: as the constructor's.
-            connection: further arguments for redis.asyncio.Redis.from_url().
+            cluster: connect as a redis.asyncio.RedisCluster.
+            connection: further arguments for from_url() of redis.asyncio.Redis or redis.asyncio.RedisCluster.
         """
         settings: dict[str, Any] = {"codec": codec, "max_value_size": max_value_size, "pause_gc": pause_gc}
-        batch = cls(redis.asyncio.Redis.from_url(url, **connection), **settings)
-        batch._made_from(url, {**settings, **connection})
+        kind: Any = redis.asyncio.RedisCluster if cluster else redis.asyncio.Redis
+        batch = cls(kind.from_url(url, **connection), **settings)
+        batch._made_from(url, {**settings, "cluster": cluster, **connection})
         return batch
 
     async def __aenter__(self) -> AsyncFastBatch:
@@ -178,15 +182,18 @@ class AsyncFastBatch(Plans):
         options = SetOptions(ex, px, exat, pxat, keepttl, nx, xx, atomic)
         report = BatchReport()
         heard = progress_of(items, progress)
-        feed = _feed(items)
         started = time.perf_counter()
         try:
+            if atomic and is_cluster(self._client) and isinstance(items, AsyncIterable):
+                # All the keys are looked at before anything is sent.
+                items = [pair async for pair in items]
+            feed = _feed(items)
             async with lease(self._client) as borrowed:
                 flight = self._write_flight(
                     feed or items,
                     options,
                     report,
-                    msetex=wants_msetex(options) and await has_msetex(borrowed),
+                    msetex=wants_msetex(options, self._client) and await has_msetex(borrowed),
                     chunk_size=chunk_size,
                     progress=heard,
                     on_error=on_error,
@@ -265,8 +272,8 @@ class AsyncFastBatch(Plans):
     ) -> None:
         feed = _feed(keys)
         with LoopPause(self._pause_gc) as pause:
-            flight = self._read_flight(feed or keys, out, pause, default, on_error, limit, sizes)
             async with lease(self._client, self._max_value_size) as borrowed:
+                flight = self._read_flight(feed or keys, out, pause, default, on_error, limit, sizes)
                 await borrowed.run(flight, feed)
         read_ended(flight, on_error)
 
@@ -283,12 +290,13 @@ class AsyncFastBatch(Plans):
             As FastBatch.batch_delete() does.
         """
         feed = _feed(keys)
-        flight = self._count_flight(feed or keys)
         async with lease(self._client) as borrowed:
+            flight = self._count_flight(feed or keys)
             await borrowed.run(flight, feed)
         if flight.error is not None:
             raise flight.error
-        return flight.total
+        total: int = flight.total
+        return total
 
     def scan(self, match: str | bytes | None = None, count: int = 1000) -> AsyncIterator[Key]:
         """Iterates over the server's keys, as redis.asyncio.Redis.scan_iter() does.

@@ -26,7 +26,7 @@ from redis_fastbatch._core.replies import ErrorReply, ReplyReader
 from redis_fastbatch._core.resp import Chunk, SourceDry
 from redis_fastbatch.flight import Flight
 from redis_fastbatch.pacing import LINGER
-from redis_fastbatch.transport import GET_CONNECTION_ARGUMENTS, Attempts
+from redis_fastbatch.transport import GET_CONNECTION_ARGUMENTS, Attempts, is_cluster
 
 logger = logging.getLogger("redis_fastbatch")
 
@@ -63,6 +63,11 @@ class Feed:
         if self._items:
             return self._items.popleft()
         raise self._end or SourceDry()
+
+    @property
+    def is_empty(self) -> bool:
+        """No item is at hand, though there may be more."""
+        return not self._items and self._end is None
 
     async def refill(self) -> None:
         """Waits for an item, and takes those along that follow soon."""
@@ -423,7 +428,7 @@ class AsyncLease:
     async def _pump(self, flight: Flight, feed: Feed | None) -> None:
         encoding, decoding, turns, age = Pace(), Pace(), Turns(), Age()
         clock = time.perf_counter
-        async with await self._channel() as channel:
+        async with await self.channel() as channel:
             while not flight.done:
                 began = clock()
                 flight.pace = encoding.items
@@ -451,9 +456,14 @@ class AsyncLease:
                 await turns.give()
             await channel.finish()
 
-    async def _channel(self) -> Any:
+    async def channel(self) -> Any:
+        """The connection, connected, as a flight uses it; an async context manager."""
+        cancelled = _times_cancelled()
         await self.connection.connect()
         await self.connection.check_health()
+        if _times_cancelled() > cancelled:
+            # asyncio.wait_for() of Python 3.11, which redis-py calls when it connects, may lose that.
+            raise asyncio.CancelledError
         if _is_known(self.connection):
             return WireChannel(self.connection, self._max_value_size)
         return PublicChannel(self.connection)
@@ -479,10 +489,24 @@ class AsyncLease:
             raise
 
 
+def _times_cancelled() -> int:
+    """How often the running task was cancelled; Python 3.10 does not tell."""
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None and hasattr(task, "cancelling") else 0
+
+
 @contextlib.asynccontextmanager
 async def lease(client: Any, max_value_size: int = 0) -> AsyncIterator[AsyncLease]:
-    """Borrows a connection of the client's pool, or the one connection of a single-connection client."""
+    """Borrows a connection of the client's pool, or the one connection of a single-connection client.
+
+    For a RedisCluster it gives an AsyncClusterLease, which borrows of each node what it needs.
+    """
     await client.initialize()
+    if is_cluster(client):
+        from redis_fastbatch.aio_cluster import AsyncClusterLease
+
+        yield AsyncClusterLease(client, max_value_size)  # type: ignore[misc]
+        return
     if client.connection is not None:
         async with client._single_conn_lock:
             yield AsyncLease(client, client.connection, max_value_size)

@@ -220,6 +220,7 @@ class ClusterBatch:
         nodes: a flight for each of them.
         patience: seconds for which items are tried again; 0 once that was in vain, until something succeeds.
         stale: a node has redirected: the cluster's own view should be refreshed.
+        handed: parts handed to nodes so far.
     """
 
     repeatable: bool
@@ -230,6 +231,7 @@ class ClusterBatch:
         self.nodes: list[NodeFlight] = []
         self.patience = self._patience = patience
         self.stale = False
+        self.handed = 0
         self.pace: int | None = None
         self._command = command
         self._asking = AskingCommand(command)
@@ -333,7 +335,11 @@ class ClusterBatch:
         taken = self._source.take(number)
         if taken is not None:
             self.know_nodes()
-            self.nodes[number].ready.append(Part(*taken))
+            self._hand(number, Part(*taken))
+
+    def _hand(self, number: int, part: Part) -> None:
+        self.nodes[number].ready.append(part)
+        self.handed += 1
 
     def _flush(self) -> None:
         for number, _ in self._source.begun():
@@ -380,7 +386,7 @@ class ClusterBatch:
             self._reroute(part, moved, hop=True)
         for number, items in asked.items():
             chunk = part.chunk.extract(self._asking, items)
-            self.nodes[number].ready.append(part.successor(chunk, asking=True, hop=True))
+            self._hand(number, part.successor(chunk, asking=True, hop=True))
         if parked:
             self._park(part, parked)
 
@@ -389,7 +395,7 @@ class ClusterBatch:
         chunks = self.topology.router.split(part.chunk, self._command, items)
         self.know_nodes()
         for number, chunk in chunks.items():
-            self.nodes[number].ready.append(part.successor(chunk, hop=hop))
+            self._hand(number, part.successor(chunk, hop=hop))
 
     def _park(self, part: Part, items: Iterable[int]) -> None:
         """Some items of a part wait until the cluster is sound again."""

@@ -62,11 +62,9 @@ class Topology:
 
     def _choices(self, nodes: list[Any]) -> list[int]:
         """The numbers of the nodes that may be asked for the slots of a shard; its master comes first."""
-        numbers = [self._number(node) for node in nodes]
-        if self._strategy is None or len(numbers) == 1:
-            return numbers[:1]
-        if "replica" in self._strategy:
-            numbers = numbers[1:]
+        if self._strategy is None or len(nodes) == 1:
+            return [self._number(nodes[0])]
+        numbers = [self._number(node) for node in (nodes[1:] if "replica" in self._strategy else nodes)]
         if "random" in self._strategy:
             random.shuffle(numbers)
         return numbers
@@ -109,7 +107,8 @@ def topology_of(cluster: Any, *, reading: bool = False) -> Topology:
     """
     manager = cluster.nodes_manager
     strategy = _read_strategy(cluster) if reading else None
-    by_strategy = _known.setdefault(manager, {})
+    # Of the client: redis.asyncio's managers cannot be referred to weakly.
+    by_strategy = _known.setdefault(cluster, {})
     topology = by_strategy.get(strategy)
     if topology is None:
         topology = by_strategy[strategy] = Topology(manager, strategy)
