@@ -77,7 +77,9 @@ cdef inline int room(Memory* m, Py_ssize_t extra) except -1:
 
 cdef int zeros(Memory* m, Py_ssize_t size) except -1:
     room(m, size)
-    memset(m.data + m.size, 0, size)
+    # Memory that nothing was asked of has no address, which memset() and memcpy() may not be given.
+    if size:
+        memset(m.data + m.size, 0, size)
     m.size += size
     return 0
 
@@ -208,7 +210,8 @@ cdef class ColumnBuilder:
 
     cdef int append_bytes(self, const uint8_t* data, Py_ssize_t size) except -1:
         room(&self.values, size)
-        memcpy(self.values.data + self.values.size, data, size)
+        if size:
+            memcpy(self.values.data + self.values.size, data, size)
         self.values.size += size
         push64(&self.offsets, self.values.size)
         push8(&self.valid, 1)
