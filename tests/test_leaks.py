@@ -1,0 +1,81 @@
+"""Memory stays flat over many batches, those that fail too; the long runs are `python -m soak`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import pytest
+import redis
+
+from redis_fastbatch import FastBatch, MsgpackCodec
+from soak.rounds import ROWS, blocks, resident, rounds
+
+BATCHES = 20
+NAMES = [
+    "MSET", "MSETEX or SET", "SET NX", "atomic", "toolkit", "MGET", "iter", "UNLINK", "unwritable",
+    "unwritable, reported", "source that raises", "unreadable", "unreadable, reported", "hook that raises",
+    "wrong type", "too large", "lost connection",
+]  # fmt: skip
+
+
+def test_no_kind_of_batch_is_left_out(valkey_client: redis.Redis) -> None:
+    assert list(rounds(valkey_client)) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_batches_leave_no_object_behind(
+    valkey_client: redis.Redis, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    # pytest keeps what is logged.
+    caplog.set_level(logging.CRITICAL, "redis_fastbatch")
+    run = rounds(valkey_client)[name]
+    for _ in range(12):
+        run()
+    # redis-py keeps some of what a new connection's handshake was answered with.
+    allowed = 5 * BATCHES if name == "lost connection" else BATCHES - 5
+    left: list[int] = []
+    while len(left) < 6 and not (left and left[-1] < allowed):
+        before = blocks()
+        for _ in range(BATCHES):
+            run()
+        left.append(blocks() - before)
+    assert left[-1] < allowed, left
+
+
+def test_values_have_the_references_that_are_seen(valkey_client: redis.Redis) -> None:
+    fast = FastBatch(valkey_client)
+    value: Any = {"list": [1], "text": "a text of its own", "number": 2.5}
+    items = {f"k{i}": value for i in range(500)}
+    watched = [value, value["list"], value["text"], value["number"], next(iter(items)), None, True]
+    before = [sys.getrefcount(one) for one in watched[:5]]
+    for options in ({}, {"ex": 100}, {"nx": True}, {"atomic": True}):
+        fast.batch_set(items, **options)
+    assert [sys.getrefcount(one) for one in watched[:5]] == before
+    found = fast.batch_get(items)
+    one = found["k7"]
+    # The dict they are in, the name here, and the argument.
+    assert (count := sys.getrefcount(one)) == 3, count
+    inner = one["list"]
+    assert (count := sys.getrefcount(inner)) == 3, count
+
+
+def test_memory_is_flat(valkey_client: redis.Redis) -> None:
+    if not resident():
+        pytest.skip("the memory of a process is read from /proc")
+    fast, codec = FastBatch(valkey_client), MsgpackCodec()
+    data = codec.dumps(list(ROWS.values()))
+
+    def some() -> None:
+        for _ in range(150):
+            fast.batch_set(ROWS)
+            fast.batch_get(ROWS)
+            codec.loads(data)
+
+    some()
+    some()
+    before = resident()
+    for _ in range(3):
+        some()
+    assert resident() < before + 3_000_000
