@@ -1,4 +1,4 @@
-"""The fastest way to move batches between Python and Redis."""
+"""Batches of values between Python and Redis, serialized and encoded in C."""
 
 from typing import TYPE_CHECKING, Any
 

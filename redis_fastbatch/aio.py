@@ -93,7 +93,7 @@ class AsyncFastBatch(Plans):
 
     def __init__(
         self,
-        client: redis.asyncio.Redis,
+        client: redis.asyncio.Redis | redis.asyncio.RedisCluster,
         codec: AnyCodec = "msgpack",
         *,
         max_value_size: int = 0,

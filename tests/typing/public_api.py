@@ -132,6 +132,7 @@ async def asynchronously() -> None:
     async def keys() -> AsyncIterator[str]:
         yield "a"
 
+    AsyncFastBatch(redis.asyncio.RedisCluster(host="localhost"))
     AsyncFastBatch(redis.asyncio.Redis(), Text(), max_value_size=1, pause_gc=False)
     async with AsyncFastBatch.from_url("redis://localhost", "json", socket_timeout=1.0) as fb:
         assert_type(fb, AsyncFastBatch)
