@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from itertools import islice
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import redis
 import redis.asyncio
@@ -26,6 +26,7 @@ from redis_fastbatch.plans import (
     Key,
     Plans,
     checked_chunk_size,
+    checked_on_error,
     empty_result,
     logger,
     parts_of,
@@ -276,6 +277,70 @@ class AsyncFastBatch(Plans):
                 flight = self._read_flight(feed or keys, out, pause, default, on_error, limit, sizes)
                 await borrowed.run(flight, feed)
         read_ended(flight, on_error)
+
+    async def batch_set_table(
+        self,
+        table: Any,
+        *,
+        key: str,
+        prefix: str | bytes = "",
+        columns: Iterable[str] | None = None,
+        codec: AnyCodec | None = None,
+        as_: Literal["value", "hash"] = "value",
+        chunk_size: int | None = None,
+        progress: bool | ProgressCallback | None = None,
+        on_error: OnError = "raise",
+        **options: Any,
+    ) -> BatchReport:
+        """Writes the rows of anything with `__arrow_c_stream__()`, as FastBatch.batch_set_table() does.
+
+        Args:
+            table: the table. Where it is a reader, waiting for its rows holds the event loop.
+            key, prefix, columns, codec, as_, chunk_size, progress, on_error: as FastBatch's.
+            options: ex, px, exat, pxat, keepttl, nx, xx.
+
+        Returns:
+            What was written, skipped and failed.
+
+        Raises:
+            As FastBatch.batch_set_table() does.
+        """
+        from redis_fastbatch.table import plan_table
+
+        checked = checked_on_error(on_error)
+        plan = plan_table(
+            self, table, SetOptions(**options), key, prefix, columns, codec, as_, chunk_size, progress, checked
+        )
+        async with lease(self._client) as borrowed:
+            flight = plan.flight(msetex=plan.wants_msetex and await has_msetex(borrowed))
+            with plan.accounts(flight):
+                await borrowed.run(flight)
+        return plan.outcome()
+
+    async def batch_get_table(self, keys: AsyncKeys, *, schema: Any = None, key: str | None = None) -> Any:
+        """Reads maps as the rows of a pyarrow.Table, as FastBatch.batch_get_table() does.
+
+        Args:
+            keys: an iterable or an async iterable of str, bytes or int.
+            schema, key: as FastBatch's.
+
+        Returns:
+            A row a key, in the order of the keys.
+
+        Raises:
+            As FastBatch.batch_get_table() does.
+        """
+        from redis_fastbatch.table_read import TableReading, rows_flight
+
+        reading = TableReading(self, schema, key)
+        found: list[Any] = []
+        feed = _feed(keys)
+        with LoopPause(self._pause_gc) as pause:
+            async with lease(self._client, self._max_value_size) as borrowed:
+                flight = rows_flight(self, feed or keys, reading.builder, found, pause)
+                await borrowed.run(flight, feed)
+        read_ended(flight, "raise")
+        return reading.table(found)
 
     async def batch_delete(self, keys: AsyncKeys) -> int:
         """Deletes keys by UNLINK, as FastBatch.batch_delete() does.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 from redis_fastbatch._core.codec import ValueCodec
-from redis_fastbatch._core.resp import BatchWriter, Command
-from redis_fastbatch._core.routed import RoutedWriter
+from redis_fastbatch._core.resp import BatchWriter, Chunk, Command
+from redis_fastbatch._core.routed import RoutedWriter, Router
 from redis_fastbatch.cluster import OneSlotWrite, one_slot, patience_of
 from redis_fastbatch.cluster_flight import ClusterCount, ClusterRead, ClusterWrite
 from redis_fastbatch.flight import COMMAND_BYTES, COMMAND_ITEMS, NO_LIMIT, WriteFlight
@@ -15,6 +16,72 @@ from redis_fastbatch.topology import Topology, topology_of
 
 GET = Command(b"GET", many=False, with_values=False)
 UNLINK = Command(b"UNLINK", many=False, with_values=False)
+
+
+class SplitWriter:
+    """Deals the chunks of a writer that knows nothing of slots out to the nodes; a RoutedWriter to flights.
+
+    Args:
+        writer: encodes the items: a TableWriter.
+        command: of one item.
+        router: says which node has which slot.
+    """
+
+    def __init__(self, writer: Any, command: Command, router: Router) -> None:
+        writer.use(command)
+        self.command = command
+        self.taken = 0
+        self._writer = writer
+        self._router = router
+        self._chunk = writer.blank()
+        self._dealt: dict[int, deque[tuple[Chunk, int]]] = {}
+
+    @property
+    def exhausted(self) -> bool:
+        """There are no more items."""
+        return bool(self._writer.exhausted)
+
+    @property
+    def dry(self) -> bool:
+        """The source has no item at hand."""
+        return bool(self._writer.dry)
+
+    @property
+    def failures(self) -> list[tuple[Any, Any, Exception]]:
+        """Items that could not be encoded. The caller empties it."""
+        failures: list[tuple[Any, Any, Exception]] = self._writer.failures
+        return failures
+
+    @property
+    def source_error(self) -> Exception | None:
+        """What ended the source."""
+        error: Exception | None = self._writer.source_error
+        return error
+
+    def advance(self, most: int) -> int:
+        """Encodes a chunk when all before it were taken; the number of a node that has a part of one, or -1."""
+        ready = self.begun()
+        if not ready:
+            position, failed = self.taken, len(self.failures)
+            self._chunk.restart(self.command)
+            self._writer.fill_some(self._chunk, most)
+            self.taken += self._chunk.count + len(self.failures) - failed
+            for node, chunk in self._router.split(self._chunk, self.command).items():
+                self._dealt.setdefault(node, deque()).append((chunk, position))
+            ready = self.begun()
+        return ready[0][0] if ready else -1
+
+    def take(self, node: int) -> tuple[Chunk, int] | None:
+        """A chunk for a node, sealed, and the position of its first item or of one before it."""
+        dealt = self._dealt.get(node)
+        return dealt.popleft() if dealt else None
+
+    def begun(self) -> list[tuple[int, int]]:
+        """(node, position) of the chunks that were not yet taken."""
+        return [(node, position) for node, dealt in self._dealt.items() for _, position in dealt]
+
+    def recycle(self, chunk: Chunk) -> None:
+        """A chunk is done with."""
 
 
 class ClusterPlans:
@@ -76,13 +143,28 @@ class ClusterPlans:
         )
         return OneSlotWrite(slot, writer, options.single(), **books)
 
-    def read_flight(self, keys: Any, out: Any, ways: dict[str, Any]) -> ClusterRead:
+    def rows_flight(self, rows: Any, options: SetOptions, books: dict[str, Any]) -> ClusterWrite:
+        """A flight that writes the rows of a table.
+
+        Args:
+            rows: a TableWriter of one command a row.
+            options: SET's.
+            books: what WriteFlight takes beyond.
+        """
+        topology = topology_of(self._client)
+        writer: Any = SplitWriter(rows, options.single(), topology.router)
+        return ClusterWrite(writer, topology, patience=patience_of(self._client), **books)
+
+    def read_flight(
+        self, keys: Any, out: Any, ways: dict[str, Any], codec: ValueCodec | None = None
+    ) -> ClusterRead:
         """A flight that reads.
 
         Args:
             keys: what batch_get() takes.
             out: a dict, or a list of pairs.
             ways: what ReadFlight takes beyond.
+            codec: decodes the values; the client's by default.
         """
         pairs = out if isinstance(out, list) else None
         found = {} if isinstance(out, list) else out
@@ -94,7 +176,7 @@ class ClusterPlans:
         return ClusterRead(
             writer,
             topology,
-            self._codec,
+            codec or self._codec,
             found,
             patience=patience_of(self._client),
             pairs=pairs,

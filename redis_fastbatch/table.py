@@ -26,11 +26,13 @@ Unions, run-end-encoded columns, list views and intervals are refused before any
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import decimal
+import functools
 import string
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgpack
@@ -45,10 +47,10 @@ from redis_fastbatch.client import has_msetex
 from redis_fastbatch.codecs import AnyCodec, MsgpackCodec, ValueCodec, resolve
 from redis_fastbatch.errors import BatchError, EncodeError
 from redis_fastbatch.flight import COMMAND_BYTES, OnError, WriteFlight
-from redis_fastbatch.plans import checked_chunk_size, checked_on_error, wants_msetex
-from redis_fastbatch.report import BatchReport, ProgressCallback, make_progress
+from redis_fastbatch.plans import Plans, checked_chunk_size, checked_on_error, wants_msetex
+from redis_fastbatch.report import BatchReport, Progress, ProgressCallback, make_progress
 from redis_fastbatch.strategy import PointInTime, Seconds, SetOptions
-from redis_fastbatch.transport import Lease, lease
+from redis_fastbatch.transport import is_cluster, lease
 
 if TYPE_CHECKING:
     from redis_fastbatch.client import FastBatch
@@ -117,53 +119,107 @@ def set_table(
             `report` of what was done until then.
     """
     options = SetOptions(ex, px, exat, pxat, keepttl, nx, xx)
-    report = BatchReport()
+    plan = plan_table(
+        batch, table, options, key, prefix, columns, codec, as_, chunk_size, progress, checked_on_error(on_error)
+    )
+    with lease(batch.client) as borrowed:
+        flight = plan.flight(msetex=plan.wants_msetex and has_msetex(borrowed))
+        with plan.accounts(flight):
+            borrowed.run(flight)
+    return plan.outcome()
+
+
+class TablePlan:
+    """How a table is to be written; nothing is sent yet.
+
+    Args:
+        batch: the client.
+        rows: encodes the rows: a TableWriter, or a HashWriter.
+        options: SET's.
+        on_error: as set_table() takes it.
+        progress: what hears of it.
+    """
+
+    def __init__(
+        self, batch: Plans, rows: Any, options: SetOptions, on_error: OnError, progress: Progress | None
+    ) -> None:
+        self.wants_msetex = isinstance(rows, TableWriter) and wants_msetex(options, batch._client)
+        self._batch = batch
+        self._rows = rows
+        self._options = options
+        self._on_error = on_error
+        self._report = BatchReport()
+        self._books: dict[str, Any] = {"report": self._report, "on_error": on_error, "progress": progress}
+
+    def flight(self, *, msetex: bool) -> WriteFlight:
+        """What writes the rows; `msetex` says whether the server has that."""
+        rows, options, client = self._rows, self._options, self._batch._client
+        if isinstance(rows, HashWriter):
+            hashes: Any = rows
+            return HashFlight(hashes, hashes.command, **self._books)
+        books = {**self._books, "repeatable": options.repeatable}
+        if is_cluster(client):
+            flight: WriteFlight = self._batch._cluster.rows_flight(rows, options, books)
+            return flight
+        pool = client.connection_pool
+        rows.use(options.command(msetex=msetex))
+        lost = functools.partial(strategy.capabilities.remember_msetex, pool, False)
+        return WriteFlight(rows, options.single(), on_msetex_lost=lost, **books)
+
+    @contextlib.contextmanager
+    def accounts(self, flight: WriteFlight) -> Iterator[None]:
+        """While it is carried out: what ends it early gets the report."""
+        started = time.perf_counter()
+        try:
+            yield
+            if flight.source_error is not None:
+                raise flight.source_error
+        except BaseException as error:
+            error.report = self._report  # type: ignore[attr-defined]
+            raise
+        finally:
+            self._report.seconds = time.perf_counter() - started
+            flight.finish()
+
+    def outcome(self) -> BatchReport:
+        """The report, or the BatchError that has it."""
+        if self._report.failed and self._on_error == "raise":
+            raise BatchError(_failure_message(self._report), self._report)
+        return self._report
+
+
+def plan_table(
+    batch: Plans,
+    table: Any,
+    options: SetOptions,
+    key: str,
+    prefix: str | bytes,
+    columns: Iterable[str] | None,
+    codec: AnyCodec | None,
+    as_: str,
+    chunk_size: int | None,
+    progress: bool | ProgressCallback | None,
+    on_error: OnError,
+) -> TablePlan:
+    """Looks at a table and at what is asked for, which are as set_table() takes them; raises as that does."""
     layout: dict[str, Any] = {
         "columns": None if columns is None else _names(columns),
         "key": _key_parts(batch, key, prefix),
         "max_items": checked_chunk_size(chunk_size),
         "max_bytes": COMMAND_BYTES,
     }
-    listeners: dict[str, Any] = {
-        "on_error": checked_on_error(on_error),
-        "progress": make_progress(progress, _rows(table)),
-    }
     # The writers, which flights take for BatchWriters, read the schema: what is wrong with it shows before a
     # connection is borrowed.
     if as_ == "hash":
-        hashes: Any = HashWriter(ArrowStream(table), expiry=_hash_expiry(options), **layout)
-        with lease(batch.client) as borrowed:
-            _carry_out(borrowed, HashFlight(hashes, hashes.command, report, **listeners), report)
+        if is_cluster(batch._client):
+            raise ValueError('as_="hash" is for single servers; a cluster takes rows with as_="value"')
+        rows: Any = HashWriter(ArrowStream(table), expiry=_hash_expiry(options), **layout)
     elif as_ == "value":
         row_codec, tag = _row_format(batch, codec)
         rows = TableWriter(ArrowStream(table), options.single(), tag=tag, row_codec=row_codec.loads, **layout)
-        with lease(batch.client) as borrowed:
-            _carry_out(borrowed, _value_flight(batch, borrowed, rows, options, report, listeners), report)
     else:
         raise ValueError(f'as_ is "value" or "hash", not {as_!r}')
-    if report.failed and on_error == "raise":
-        raise BatchError(_failure_message(report), report)
-    return report
-
-
-def _value_flight(
-    batch: FastBatch,
-    borrowed: Lease,
-    rows: Any,
-    options: SetOptions,
-    report: BatchReport,
-    listeners: dict[str, Any],
-) -> WriteFlight:
-    pool = batch.client.connection_pool
-    rows.use(options.command(msetex=wants_msetex(options) and has_msetex(borrowed)))
-    return WriteFlight(
-        rows,
-        options.single(),
-        report,
-        repeatable=options.repeatable,
-        on_msetex_lost=lambda: strategy.capabilities.remember_msetex(pool, False),
-        **listeners,
-    )
+    return TablePlan(batch, rows, options, on_error, make_progress(progress, _rows(table)))
 
 
 class HashFlight(WriteFlight):
@@ -197,20 +253,6 @@ def _hash_expiry(options: SetOptions) -> tuple[bytes, bytes] | None:
     expiry = options.expiry()
     # HSET leaves the time to live alone, which is what keepttl asks for.
     return None if len(expiry) < 2 else (_EXPIRE_COMMANDS[expiry[0]], expiry[1])
-
-
-def _carry_out(borrowed: Lease, flight: WriteFlight, report: BatchReport) -> None:
-    started = time.perf_counter()
-    try:
-        borrowed.run(flight)
-        if flight.source_error is not None:
-            raise flight.source_error
-    except BaseException as error:
-        error.report = report  # type: ignore[attr-defined]
-        raise
-    finally:
-        report.seconds = time.perf_counter() - started
-        flight.finish()
 
 
 def _failure_message(report: BatchReport) -> str:
@@ -260,7 +302,7 @@ def _iso_duration(value: datetime.timedelta) -> str:
     return text
 
 
-def _row_format(batch: FastBatch, codec: AnyCodec | None) -> tuple[ValueCodec, bytes]:
+def _row_format(batch: Plans, codec: AnyCodec | None) -> tuple[ValueCodec, bytes]:
     """The codec that reads a row's value again, and what goes before the value's MessagePack."""
     from redis_fastbatch._core.toolkit_json import ToolkitMsgpackCodec
 
@@ -279,11 +321,11 @@ def _names(columns: Iterable[str]) -> list[str]:
     return list(columns)
 
 
-def _key_parts(batch: FastBatch, key: str, prefix: str | bytes) -> list[str | bytes]:
+def _key_parts(batch: Plans, key: str, prefix: str | bytes) -> list[str | bytes]:
     """What a key is made of: bytes as they are, and names of columns."""
     if not isinstance(key, str):
         raise TypeError(f"key is a column's name or a template, not {key!r}")
-    encoder: Any = batch.client.get_encoder()
+    encoder: Any = batch._client.get_encoder()
     parts: list[str | bytes] = [encoder.encode(prefix)] if prefix else []
     for text, column in split_key(key):
         if text:

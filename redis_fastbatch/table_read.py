@@ -18,10 +18,10 @@ from redis_fastbatch._core.arrow_export import ExportedRows
 from redis_fastbatch.codecs import MsgpackCodec
 from redis_fastbatch.errors import DecodeError
 from redis_fastbatch.flight import COMMAND_BYTES, COMMAND_ITEMS
-from redis_fastbatch.plans import Key, read_ended
+from redis_fastbatch.plans import Key, Plans, read_ended
 from redis_fastbatch.read_flight import ReadFlight
 from redis_fastbatch.table import TAG
-from redis_fastbatch.transport import lease
+from redis_fastbatch.transport import is_cluster, lease
 
 try:
     import pyarrow as pa
@@ -71,16 +71,34 @@ def get_table(
         ValueError: the data has a field of the key column's name.
         redis.exceptions.RedisError: as from batch_get().
     """
-    fields = None if schema is None else [field for field in schema if field.name != key]
-    builder = _builder(batch, None if fields is None else [_column(f.name, f.type) for f in fields])
-    found = _read(batch, keys, builder)
-    table = _placed(builder, [row for _, row in found])
-    names = [name for name, _ in found]
-    if fields is not None:
-        table = _fitted(table, fields, names)
-    if key is not None:
-        table = _with_keys(table, key, names, schema)
-    return table
+    reading = TableReading(batch, schema, key)
+    return reading.table(_read(batch, keys, reading.builder))
+
+
+class TableReading:
+    """How values are to be read into a table, and the columns that they go into.
+
+    Args:
+        batch: the client.
+        schema, key: as get_table() takes them.
+    """
+
+    def __init__(self, batch: Plans, schema: pa.Schema | None, key: str | None) -> None:
+        self._schema = schema
+        self._key = key
+        self._fields = None if schema is None else [field for field in schema if field.name != key]
+        columns = None if self._fields is None else [_column(f.name, f.type) for f in self._fields]
+        self.builder = _builder(batch, columns)
+
+    def table(self, found: list[tuple[Key, Row]]) -> pa.Table:
+        """The table of what was read: every key with the number of its row, None where it is missing."""
+        table = _placed(self.builder, [row for _, row in found])
+        names = [name for name, _ in found]
+        if self._fields is not None:
+            table = _fitted(table, self._fields, names)
+        if self._key is not None:
+            table = _with_keys(table, self._key, names, self._schema)
+        return table
 
 
 def get_present(batch: FastBatch, keys: Iterable[Key], *, key: str | None = None) -> pa.Table:
@@ -91,7 +109,7 @@ def get_present(batch: FastBatch, keys: Iterable[Key], *, key: str | None = None
     return table if key is None else _with_keys(table, key, [name for name, _ in found], None)
 
 
-def _builder(batch: FastBatch, fields: list[ColumnBuilder] | None) -> RowsBuilder:
+def _builder(batch: Plans, fields: list[ColumnBuilder] | None) -> RowsBuilder:
     """The builder for the client's codec."""
     from redis_fastbatch._core.toolkit_json import ToolkitMsgpackCodec
 
@@ -111,17 +129,22 @@ def _read(batch: FastBatch, keys: Iterable[Key], builder: RowsBuilder) -> list[t
     """Every key with the number of its row, None where it is missing."""
     found: list[tuple[Key, Row]] = []
     with gcpause.Pause(batch._pause_gc) as pause:
-        flight = ReadFlight(
-            batch._writer(keys, strategy.MGET, COMMAND_ITEMS, COMMAND_BYTES),
-            builder,
-            found,
-            limit=COMMAND_ITEMS,
-            pause=pause,
-        )
+        flight = rows_flight(batch, keys, builder, found, pause)
         with lease(batch.client, batch._max_value_size) as borrowed:
             borrowed.run(flight)
     read_ended(flight, "raise")
     return found
+
+
+def rows_flight(
+    batch: Plans, keys: Any, builder: RowsBuilder, found: list[tuple[Key, Row]], pause: gcpause.Pause
+) -> ReadFlight:
+    """What reads the values of keys into columns, and puts the numbers of their rows into `found`."""
+    ways: dict[str, Any] = {"limit": COMMAND_ITEMS, "pause": pause}
+    if is_cluster(batch._client):
+        flight: ReadFlight = batch._cluster.read_flight(keys, found, {**ways, "default": None}, builder)
+        return flight
+    return ReadFlight(batch._writer(keys, strategy.MGET, COMMAND_ITEMS, COMMAND_BYTES), builder, found, **ways)
 
 
 def _placed(builder: RowsBuilder, rows: list[Row]) -> pa.Table:

@@ -352,3 +352,22 @@ def test_wrong_arguments_are_refused_before_anything_is_sent(emptied: EmbeddedSe
 def test_asyncio_is_imported_by_those_who_use_it_only() -> None:
     script = "import sys, redis_fastbatch; assert 'redis_fastbatch.aio' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_tables(run: Runner, emptied: EmbeddedServer) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.table({"id": range(5000), "name": [f"n{n}" for n in range(5000)]})
+
+    async def main() -> None:
+        async with connected(emptied) as batch:
+            report = await batch.batch_set_table(table, key="row:{id}", ex=100)
+            assert (report.written, report.failed) == (5000, 0)
+            keys = [f"row:{n}" for n in range(5000)]
+            assert await batch.batch_get(keys[:1]) == {"row:0": {"id": 0, "name": "n0"}}
+            assert await batch.batch_get_table(keys) == table
+            assert await batch.batch_get_table(streamed(keys)) == table
+            assert (await batch.batch_set_table(table, key="hash:{id}", as_="hash")).written == 5000
+            with pytest.raises(EncodeError, match="nothing"):
+                await batch.batch_set_table(table, key="nothing")
+
+    run(main())

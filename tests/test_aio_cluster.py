@@ -262,6 +262,18 @@ def test_a_master_that_dies(run: Runner, embedded: Path) -> None:
         assert not cluster.masters[0].running
 
 
+def test_tables(run: Runner, cluster: Cluster) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.table({"id": range(5000), "name": [f"n{n}" for n in range(5000)]})
+
+    async def main() -> None:
+        async with connected(cluster) as batch:
+            assert (await batch.batch_set_table(table, key="row:{id}")).written == 5000
+            assert await batch.batch_get_table([f"row:{n}" for n in range(5000)]) == table
+
+    run(main())
+
+
 def test_pickling(cluster: Cluster) -> None:
     async def main() -> None:
         async with AsyncFastBatch.from_url(cluster.url, cluster=True) as batch:

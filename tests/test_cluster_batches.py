@@ -241,4 +241,9 @@ def test_tables(cluster_client: redis.RedisCluster) -> None:
     assert batch.batch_set_table(table, key="row:{id}", ex=100).written == 5000
     keys = [f"row:{n}" for n in range(5000)]
     assert batch.batch_get(keys[:2]) == {"row:0": {"id": 0, "name": "n0"}, "row:1": {"id": 1, "name": "n1"}}
-    assert batch.batch_get_table(keys).sort_by("id") == table
+    assert batch.batch_get_table(keys) == table
+    assert batch.batch_get_table([*keys[:3], "missing"], key="key").num_rows == 4
+    report = batch.batch_set_table(table, key="row:{id}", nx=True)
+    assert (report.skipped, report.skipped_keys[:1] != []) == (5000, True)
+    with pytest.raises(ValueError, match="single servers"):
+        batch.batch_set_table(table, key="row:{id}", as_="hash")
