@@ -75,8 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_server(parser: argparse.ArgumentParser) -> None:
-    """The options that say which server is meant."""
+def add_server(parser: argparse.ArgumentParser, *, cluster: bool = False) -> None:
+    """The options that say which server is meant, or, where `cluster` is true, which cluster."""
     group = parser.add_argument_group("server")
     group.add_argument(
         "--url",
@@ -84,21 +84,23 @@ def add_server(parser: argparse.ArgumentParser) -> None:
         help="redis://, rediss:// or unix://, with user and password where the server wants them "
         f"(default: the environment variable REDIS_URL, else {DEFAULT_URL})",
     )
+    if cluster:
+        group.add_argument("--cluster", action="store_true", help="the URL is that of any node of a cluster")
 
 
-def connect(url: str, codec: str = "msgpack") -> FastBatch:
-    """A client whose server has answered.
+def connect(url: str, codec: str = "msgpack", *, cluster: bool = False) -> FastBatch:
+    """A client whose server, or cluster, has answered.
 
     Raises:
         CliError: it did not, or did not let us in.
     """
     place = _without_password(url)
     try:
-        batch = FastBatch.from_url(url, codec=codec)
+        batch = FastBatch.from_url(url, codec=codec, cluster=cluster)
         batch.client.ping()
     except redis.AuthenticationError as error:
         raise CliError(f"{place} did not accept user and password: {error}") from error
-    except redis.RedisError as error:
+    except (redis.RedisError, redis.exceptions.RedisClusterException) as error:
         raise CliError(f"no connection to {place}: {error}") from error
     return batch
 

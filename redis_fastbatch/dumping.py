@@ -56,7 +56,7 @@ def add_to(commands: Any, name: str, summary: str) -> None:
         help="how the values are encoded (default: msgpack)",
     )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
-    add_server(parser)
+    add_server(parser, cluster=True)
     parser.set_defaults(run=run)
 
 
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     kind, compression, _ = kind_of(options.format or options.file)
     if compression is not None:
         raise CliError("dump does not compress; Parquet is compressed by itself")
-    with connect(options.url, options.codec) as batch:
+    with connect(options.url, options.codec, cluster=options.cluster) as batch:
         progress = None if options.quiet else make_progress(True, None)
         source = Source(batch, options.match, progress)
         try:

@@ -77,7 +77,7 @@ def add_to(commands: Any, name: str, summary: str) -> None:
     )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
     add_format(parser)
-    add_server(parser)
+    add_server(parser, cluster=True)
     parser.set_defaults(run=run)
 
 
@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
     report = BatchReport()
     interrupted = False
     started = time.perf_counter()
-    with open_input(options) as source, connect(options.url, options.codec) as batch:
+    with open_input(options) as source, connect(options.url, options.codec, cluster=options.cluster) as batch:
         failures = Failures(options.on_error)
         progress = None if options.quiet else make_progress(True, source.rows)
         try:
