@@ -111,6 +111,13 @@ def test_rows_of_other_fields() -> None:
     assert built(rows).to_pylist() == [{name: row.get(name) for name in names} for row in rows]
 
 
+def test_names_that_columns_cannot_have(batch: FastBatch) -> None:
+    keys = stored(batch, [{"a": {"x\0y": 1}}])
+    with pytest.raises(DecodeError, match="a field's name with a zero byte"):
+        batch.batch_get_table(keys)
+    assert batch.batch_get_table(keys, schema=pa.schema([("b", pa.int8())])).num_rows == 1
+
+
 def test_many_rows(batch: FastBatch) -> None:
     rows = [{"id": i, "name": f"name {i}", "tags": [str(i)] * (i % 3), "half": i / 2} for i in range(20_000)]
     table = batch.batch_get_table(stored(batch, rows))

@@ -502,6 +502,9 @@ cdef class ColumnBuilder:
         cdef bytes name = take_name(r)
         child = self.places.get(name)
         if child is None and not self.settled:
+            if b"\0" in name:
+                # The C data interface ends names at a zero byte.
+                fail(r, f"a field's name with a zero byte, {name!r}: a column cannot have it")
             child = self.new_child(name.decode("utf-8"), r)
             child.append_nulls(self.length)
             self.children.append(child)
