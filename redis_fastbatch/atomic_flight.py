@@ -154,6 +154,8 @@ class AtomicFlight(WriteFlight):
             else:
                 self._settle_each(chunk, queued.others)
             self._tell(queued, self.report.total - had)
+        # Freeing that many items takes milliseconds: not here, where an event loop may be waiting.
+        self._spare += [queued.chunk for queued in self._queued]
         self._queued.clear()
 
     def _fail_queued(self, error: Exception) -> None:
