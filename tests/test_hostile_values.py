@@ -292,3 +292,38 @@ def test_a_batch_that_another_thread_changes(valkey: EmbeddedServer) -> None:
                 fast.batch_set(items, chunk_size=5)
         assert fast.batch_set({"k": 1}).written == 1
         assert fast.batch_get(["k"]) == {"k": 1}
+
+
+# -- errors of a value's own ---------------------------------------------------------------------
+
+
+def test_an_error_of_a_values_own_code_names_its_key() -> None:
+    items = {"good": 1, "bad": {"inner": Liar(1, None)}, "better": 2}
+    writer = BatchWriter(items, Command(b"MSET", many=True), MsgpackCodec(), max_items=9, max_bytes=10**6)
+    chunk = writer.blank()
+    writer.fill(chunk)
+    [(key, value, error)] = writer.failures
+    assert (key, value) == ("bad", items["bad"])
+    assert isinstance(error, EncodeError)
+    assert isinstance(error.__cause__, TypeError)
+    assert str(error).startswith("key 'bad': TypeError")
+    assert chunk.keys == ["good", "better"]
+
+
+def test_a_hooks_own_decode_error_passes_as_it_is() -> None:
+    def hook(code: int, data: bytes) -> Any:
+        raise DecodeError("not one of ours", 77)
+
+    with pytest.raises(DecodeError, match="at byte 77: not one of ours"):
+        MsgpackCodec(ext_hook=hook).loads(b"\xd4\x05x")
+
+
+@pytest.mark.parametrize(
+    "rest", [b"", b"\xd9", b"\xd9\x05abc", b"\xcc", b"\xcd\x00", b"\xce\x00", b"\xcb\x00", b"\xa3ab"]
+)
+def test_a_row_that_ends_amid_a_value_once_its_shape_is_known(rest: bytes) -> None:
+    codec = MsgpackCodec()
+    for _ in range(9):
+        codec.loads(b"\x82\xa1a\x01\xa1b\x02")
+    with pytest.raises(DecodeError):
+        codec.loads(b"\x82\xa1a\x01\xa1b" + rest)
