@@ -7,6 +7,7 @@ from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 CORE = Path("redis_fastbatch", "_core")
 
@@ -50,7 +51,18 @@ def extensions() -> list[Extension]:
     ]
 
 
+class BuildAndLeave(build_ext):
+    """Leaves the extensions in the tree too, also when a wheel is built: what runs from a checkout, such as
+    `python -m redis_fastbatch` behind `pip install .`, finds them."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.inplace:
+            self.copy_extensions_to_source()
+
+
 setup(
+    cmdclass={"build_ext": BuildAndLeave},
     ext_modules=cythonize(
         extensions(),
         build_dir="build/cython",
