@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from benchmarks import (
+    aio,
+    cluster,
     codec,
     engine,
     environment,
@@ -57,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
         (scaling, "what an item costs in batches of any size"),
         (latency, "what a load does to the server's other clients"),
         (workers, "what several workers gain"),
+        (cluster, "batches over a cluster"),
+        (aio, "batches on an event loop"),
     ):
         own_command = commands.add_parser(module.__name__.rpartition(".")[2], help=shown)
         module.add_arguments(own_command)

@@ -1,0 +1,266 @@
+"""Batches over a cluster: `python -m benchmarks cluster`.
+
+Three masters and three replicas on this machine, on a processor of their own where there is more than one. Ours
+is compared with what redis-py has for batches over a RedisCluster, and with the floor: bytes that were encoded and
+sorted by node beforehand, sent to all masters at the same time by non-blocking sockets. The floor is measured in
+two ways: SETs or GETs, and an MSET or MGET for each slot, whose keys would have to be gathered first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import select
+import socket
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from benchmarks import shapes
+from benchmarks.measure import Contender, Timing, frozen_heap, interleaved
+from benchmarks.serializers import MSGSPEC
+from benchmarks.servers import running
+from benchmarks.tables import table
+from redis_fastbatch import FastBatch
+from redis_fastbatch._core.slots import key_slot
+
+OURS = "redis_fastbatch"
+SLOTS = 16384
+HEADERS = ("", "values", "items", "contender", "ns/item", "ours is so many times as fast")
+
+# Bytes by node, and how many bytes of replies each owes.
+Script = tuple[list[bytes], list[int]]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("--items", type=lambda text: [int(n) for n in text.split(",")], default=[10_000, 100_000])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--shapes", default="dict5,flight", type=lambda text: text.split(","))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measures and prints the tables."""
+    rows: list[tuple[Any, ...]] = []
+    costs: list[tuple[Any, ...]] = []
+    with ExitStack() as stack:
+        cluster = stack.enter_context(_deployment())
+        single = stack.enter_context(running("valkey"))
+        stack.enter_context(_apart([node.pid for node in cluster.nodes] + [single.pid]))
+        client = stack.enter_context(cluster.client())
+        alone = FastBatch(single.client())
+        for shape in options.shapes:
+            for count in options.items:
+                items = shapes.make(shape, count)
+                with frozen_heap():
+                    for operation, contenders in (
+                        ("set", _setters(cluster, client, items)),
+                        ("get", _getters(cluster, client, items)),
+                    ):
+                        timings = interleaved(contenders, options.rounds)
+                        some = list(_rows(operation, shape, count, timings))
+                        print(table(HEADERS, some, numbers={2, 4, 5}), flush=True)
+                        rows += some
+                    costs += _costs(shape, items, FastBatch(client), alone, options.rounds)
+    print(table(HEADERS, rows, numbers={2, 4, 5}))
+    print()
+    headers = ("", "values", "items", "client's CPU ns/item: cluster", "one server", "ratio")
+    print(table(headers, costs, numbers={2, 3, 4, 5}))
+    return 0
+
+
+def _rows(operation: str, shape: str, count: int, timings: list[Timing]) -> Iterator[tuple[Any, ...]]:
+    ours = next(timing for timing in timings if timing.name == OURS)
+    for timing in timings:
+        ratio = ours.times_faster_than(timing)
+        spread = f"{ratio.value:.2f} ({ratio.low:.2f} - {ratio.high:.2f})"
+        yield operation, shape, f"{count:,}", timing.name, f"{timing.median / count:,.0f}", spread
+
+
+@contextmanager
+def _deployment() -> Iterator[Any]:
+    """The tests' cluster of three masters and three replicas."""
+    tests = str(Path(__file__).resolve().parent.parent / "tests")
+    if tests not in sys.path:
+        sys.path.append(tests)
+    from servers import cluster_deployment
+
+    with cluster_deployment(3) as cluster:
+        yield cluster
+
+
+@contextmanager
+def _apart(pids: Sequence[int]) -> Iterator[None]:
+    """Gives the servers a processor of their own."""
+    processors = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    if len(processors) < 2:
+        yield
+        return
+    servers_own = max(processors)
+    for pid in pids:
+        os.sched_setaffinity(pid, {servers_own})
+    os.sched_setaffinity(0, processors - {servers_own})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, processors)
+
+
+def _setters(cluster: Any, client: redis.RedisCluster, items: dict[str, Any]) -> list[Contender]:
+    fast, dumps = FastBatch(client), MSGSPEC.dumps
+    pairs = [(key.encode(), dumps(value)) for key, value in items.items()]
+
+    def pipeline() -> None:
+        with client.pipeline() as pipe:
+            for key, value in items.items():
+                pipe.set(key, dumps(value))
+            pipe.execute()
+
+    def mset() -> None:
+        client.mset_nonatomic({key: dumps(value) for key, value in items.items()})
+
+    def check() -> None:
+        _same(fast.batch_get(list(items)), items)
+
+    return [
+        _contender(OURS, "ours", lambda: fast.batch_set(items), check),
+        _contender("redis-py RedisCluster pipeline", "peer", pipeline, check),
+        _contender("redis-py mset_nonatomic", "peer", mset, check),
+        _contender("floor: SETs", "floor", _floor(cluster, _sets(pairs)), check),
+        _contender("floor: MSET a slot", "floor", _floor(cluster, _by_slot(pairs, b"MSET")), check),
+    ]
+
+
+def _getters(cluster: Any, client: redis.RedisCluster, items: dict[str, Any]) -> list[Contender]:
+    fast, loads, keys = FastBatch(client), MSGSPEC.loads, list(items)
+    pairs = [(key.encode(), MSGSPEC.dumps(value)) for key, value in items.items()]
+
+    def pipeline() -> dict[str, Any]:
+        with client.pipeline() as pipe:
+            for key in keys:
+                pipe.get(key)
+            return {key: loads(value) for key, value in zip(keys, pipe.execute(), strict=True)}
+
+    def mget() -> dict[str, Any]:
+        return {key: loads(value) for key, value in zip(keys, client.mget_nonatomic(keys), strict=True)}
+
+    def reader(name: str, read: Callable[[], dict[str, Any]]) -> Contender:
+        return Contender(name, "ours" if name == OURS else "peer", read, lambda: _same(read(), items))
+
+    return [
+        reader(OURS, lambda: fast.batch_get(keys)),
+        reader("redis-py RedisCluster pipeline", pipeline),
+        reader("redis-py mget_nonatomic", mget),
+        _contender("floor: GETs", "floor", _floor(cluster, _gets(pairs)), lambda: None),
+        _contender("floor: MGET a slot", "floor", _floor(cluster, _by_slot(pairs, b"MGET")), lambda: None),
+    ]
+
+
+def _contender(name: str, role: Any, work: Callable[[], Any], check: Callable[[], None]) -> Contender:
+    def checked() -> None:
+        work()
+        check()
+
+    return Contender(name, role, work, checked)
+
+
+def _same(found: Any, expected: Any) -> None:
+    if found != expected:
+        raise AssertionError("not what was written")
+
+
+def _command(*arguments: bytes) -> bytes:
+    return b"*%d\r\n" % len(arguments) + b"".join(b"$%d\r\n%b\r\n" % (len(one), one) for one in arguments)
+
+
+def _node(slot: int) -> int:
+    return next(node for node in (2, 1, 0) if slot >= SLOTS * node // 3)
+
+
+def _script(commands: Iterator[tuple[int, bytes, int]]) -> Script:
+    parts: list[list[bytes]] = [[], [], []]
+    owed = [0, 0, 0]
+    for slot, command, reply in commands:
+        node = _node(slot)
+        parts[node].append(command)
+        owed[node] += reply
+    return [b"".join(some) for some in parts], owed
+
+
+def _sets(pairs: list[tuple[bytes, bytes]]) -> Script:
+    return _script((key_slot(key), _command(b"SET", key, value), 5) for key, value in pairs)
+
+
+def _gets(pairs: list[tuple[bytes, bytes]]) -> Script:
+    bulk = len(_command(b"")) - 4
+    return _script(
+        (key_slot(key), _command(b"GET", key), bulk - 1 + len(str(len(value))) + len(value))
+        for key, value in pairs
+    )
+
+
+def _by_slot(pairs: list[tuple[bytes, bytes]], name: bytes) -> Script:
+    slots: dict[int, list[tuple[bytes, bytes]]] = {}
+    for key, value in pairs:
+        slots.setdefault(key_slot(key), []).append((key, value))
+
+    def commands() -> Iterator[tuple[int, bytes, int]]:
+        for slot, some in slots.items():
+            if name == b"MSET":
+                yield slot, _command(name, *(part for pair in some for part in pair)), 5
+            else:
+                yield slot, _command(name, *(key for key, _ in some)), len(_command(*(value for _, value in some)))
+
+    return _script(commands())
+
+
+def _floor(cluster: Any, script: Script) -> Callable[[], None]:
+    """Sends a script to the masters and receives as many bytes as they owe."""
+    socks = [socket.create_connection((node.host, node.port)) for node in cluster.masters]
+    for sock in socks:
+        sock.setblocking(False)
+
+    def run() -> None:
+        unsent = [memoryview(data) for data in script[0]]
+        owed = list(script[1])
+        poller = select.poll()
+        for sock in socks:
+            poller.register(sock, select.POLLIN | select.POLLOUT)
+        numbers = {sock.fileno(): node for node, sock in enumerate(socks)}
+        while any(owed):
+            for fileno, event in poller.poll():
+                node = numbers[fileno]
+                if event & select.POLLOUT:
+                    if unsent[node]:
+                        unsent[node] = unsent[node][socks[node].send(unsent[node][: 64 * 1024]) :]
+                    if not unsent[node]:
+                        poller.modify(fileno, select.POLLIN)
+                if event & select.POLLIN:
+                    owed[node] -= len(socks[node].recv(256 * 1024))
+
+    return run
+
+
+def _costs(
+    shape: str, items: dict[str, Any], fast: FastBatch, alone: FastBatch, rounds: int
+) -> Iterator[tuple[Any, ...]]:
+    """The client's own processor time, over the cluster and over one server, in turns."""
+    keys = list(items)
+    for operation, over in (
+        ("set", lambda batch: batch.batch_set(items)),
+        ("get", lambda batch: batch.batch_get(keys)),
+    ):
+        taken: dict[FastBatch, list[float]] = {fast: [], alone: []}
+        for _ in range(rounds + 1):
+            for batch, samples in taken.items():
+                began = time.thread_time()
+                over(batch)
+                samples.append((time.thread_time() - began) / len(items) * 1e9)
+        ours, single = (statistics.median(samples[1:]) for samples in taken.values())
+        yield operation, shape, f"{len(items):,}", f"{ours:,.0f}", f"{single:,.0f}", f"{ours / single:.2f}"
