@@ -98,6 +98,12 @@ def connect(url: str, codec: str = "msgpack", *, cluster: bool = False) -> FastB
     try:
         batch = FastBatch.from_url(url, codec=codec, cluster=cluster)
         batch.client.ping()
+    except ValueError:
+        # Its text may be a piece of the password: one with a slash in it ends the host's name.
+        raise CliError(
+            "that is no URL of a server: it must specify one of the following schemes (redis://, rediss://, unix://), "
+            "and have %2F for a slash in the password"
+        ) from None
     except redis.AuthenticationError as error:
         raise CliError(f"{place} did not accept user and password: {error}") from error
     except (redis.RedisError, redis.exceptions.RedisClusterException) as error:
@@ -106,10 +112,11 @@ def connect(url: str, codec: str = "msgpack", *, cluster: bool = False) -> FastB
 
 
 def _without_password(url: str) -> str:
+    """The URL with stars for a password before the host, and without its query, which may hold one too."""
     parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    return url.replace(f":{parts.password}@", ":***@", 1)
+    user, at, host = parts.netloc.rpartition("@")
+    name, colon, _ = user.partition(":")
+    return f"{parts.scheme}://{name}{':***' if colon else ''}{at}{host}{parts.path}"
 
 
 def plain(error: BaseException) -> str:

@@ -127,7 +127,14 @@ def test_what_was_written_is_deleted_after_an_error_too(client: redis.Redis) -> 
 @needs_flights
 def test_ctrl_c(valkey: EmbeddedServer, valkey_client: redis.Redis) -> None:
     command = [sys.executable, "-m", "redis_fastbatch", "demo", "--url", valkey.url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where the tests run in the background of a shell, SIGINT is ignored, and would be here.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         wait_until(lambda: valkey_client.dbsize() > 0, "the demo writes")
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
@@ -191,3 +198,22 @@ def test_flights_with_a_line_cut_short_are_an_error(tmp_path: Path) -> None:
     assert next(rows) == {"year": 2013, "carrier": "UA", "arr_delay": None}
     with pytest.raises(ValueError, match="shorter"):
         next(rows)
+
+
+@needs_flights
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://user:secret-word/with-a-slash@127.0.0.1:1/0",
+        "redis://:secret-word:with-a-colon@127.0.0.1:1/0",
+        "redis://user:secret-word%40with-an-at@127.0.0.1:1/0",
+        "redis://127.0.0.1:1/0?password=secret-word",
+        "http://user:secret-word@127.0.0.1:1/0",
+        "unix://user:secret-word@/no/such/socket?db=1",
+    ],
+)
+def test_no_password_is_printed(url: str, capsys: Any) -> None:
+    assert cli.main(["demo", "--url", url]) == 1
+    errors = one_line(capsys.readouterr().err)
+    assert "secret" not in errors
+    assert "with-a" not in errors
