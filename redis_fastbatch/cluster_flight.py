@@ -53,8 +53,8 @@ MAX_DELAY = 1.0
 MAX_HOPS = 16
 """Redirections in a row after which an item waits before it is tried again."""
 
-QUEUED = 8
-"""Chunks a node that is added to a batch lets pile up, on average, before no more items are taken."""
+QUEUED = 16
+"""Chunks that wait for one node while others still get theirs; then no more items are taken."""
 
 # The command did nothing, and another node, or the same one later, will carry it out.
 DETOURS = (AskError, MovedError, TryAgainError, ClusterDownError, MasterDownError, BusyLoadingError)
@@ -272,7 +272,7 @@ class ClusterBatch:
 
     @abstractmethod
     def _unencoded(self) -> None:
-        """Tells of items that could not be encoded."""
+        """Tells of items that could not be encoded, and of how far the source was taken."""
 
     # The flow of items.
 
@@ -303,28 +303,38 @@ class ClusterBatch:
 
     @property
     def _crowded(self) -> bool:
-        return sum(len(node.ready) for node in self.nodes) >= QUEUED * len(self.nodes)
+        return any(len(node.ready) >= QUEUED for node in self.nodes)
 
     def feed(self, node: NodeFlight) -> None:
-        """Encodes items until there is a chunk for a node, or enough wait for the others; a slice if paced."""
-        while not node.ready and not self._over and not self._crowded:
+        """Encodes items until there is a chunk for a node, or enough wait for another; a slice if paced."""
+        source, most = self._source, MOST_ITEMS if self.pace is None else self.pace
+        crowded = self._crowded
+        while not node.ready and not crowded and not self._over:
             try:
-                full = self._source.advance(MOST_ITEMS if self.pace is None else self.pace)
+                full = source.advance(most)
             except BaseException as halt:
                 # Such as Ctrl-C while the source was at work: what it gave before is still carried out.
                 self._stop = halt
                 full = -1
             if full >= 0:
                 self._queue(full)
-            self._unencoded()
-            now = time.monotonic()
-            if now - self._fed > LINGER:
-                self._flush()
-                self._fed = now
-            if self.pace is not None or self.dry:
+                crowded = len(self.nodes[full].ready) >= QUEUED
+            else:
+                self._flush_late()
+            if source.failures:
+                self._unencoded()
+            if self.pace is not None or source.dry:
                 break
         if self._over:
             self._flush()
+            self._unencoded()
+
+    def _flush_late(self) -> None:
+        """Sends what a slow source has given on its way."""
+        now = time.monotonic()
+        if now - self._fed > LINGER:
+            self._flush()
+            self._fed = now
 
     @property
     def hungry(self) -> bool:
@@ -557,12 +567,12 @@ class ClusterWrite(ClusterBatch, WriteFlight):
             self._fail(part.chunk.keys[item], part.chunk.values[item], error)
 
     def confirmed_prefix(self) -> int:
-        return min((part.position for part in self._open_parts()), default=self._taken)
+        return min((part.position for part in self._open_parts()), default=self._routed.taken)
 
     def abandon(self, error: BaseException) -> None:
         parts = self._open_parts()
         sent = [part for node in self.nodes for part in node.flying]
-        self.report.confirmed_prefix = min((part.position for part in parts), default=self._taken)
+        self.report.confirmed_prefix = min((part.position for part in parts), default=self._routed.taken)
         self._abandoned = True
         unsent = RedisError(f"not sent: {type(error).__name__}: {error}")
         for part in parts:

@@ -14,6 +14,9 @@ from redis_fastbatch.flight import COMMAND_BYTES, COMMAND_ITEMS, NO_LIMIT, Write
 from redis_fastbatch.strategy import SetOptions
 from redis_fastbatch.topology import Topology, topology_of
 
+CHUNK_BYTES = 2 * COMMAND_BYTES
+"""Single commands leave in larger chunks than one command is: a node works on their first ones at once."""
+
 GET = Command(b"GET", many=False, with_values=False)
 UNLINK = Command(b"UNLINK", many=False, with_values=False)
 
@@ -107,7 +110,7 @@ class ClusterPlans:
             self._codec,
             topology.router,
             max_items=max_items,
-            max_bytes=COMMAND_BYTES,
+            max_bytes=CHUNK_BYTES,
             **self._key_encoding,
             **more,
         )
