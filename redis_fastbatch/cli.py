@@ -101,8 +101,8 @@ def connect(url: str, codec: str = "msgpack", *, cluster: bool = False) -> FastB
     except ValueError:
         # Its text may be a piece of the password: one with a slash in it ends the host's name.
         raise CliError(
-            "that is no URL of a server: it must specify one of the following schemes (redis://, rediss://, unix://), "
-            "and have %2F for a slash in the password"
+            "that is no URL of a server: it must specify one of the following schemes (redis://, rediss://, "
+            "unix://), and have %2F for a slash in the password"
         ) from None
     except redis.AuthenticationError as error:
         raise CliError(f"{place} did not accept user and password: {error}") from error
