@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -29,6 +30,10 @@ from servers import (
     sentinel_deployment,
     tls_deployment,
 )
+
+# A shell's background job starts with Ctrl-C ignored, and hands that on: tests of Ctrl-C need it back.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
