@@ -30,12 +30,15 @@ from redis_fastbatch.cluster_flight import DETOURS, FIRST_DELAY, MAX_DELAY, PATI
 from redis_fastbatch.errors import EncodeError
 from redis_fastbatch.flight import WriteFlight, _Flying
 from redis_fastbatch.topology import Topology, topology_of
-from redis_fastbatch.transport import SocketChannel, lease, wait_for_any
+from redis_fastbatch.transport import SocketChannel, Watch, lease
 
 logger = logging.getLogger("redis_fastbatch")
 
 REFRESH_SECONDS = 0.5
 """A cluster's view of its slots is refreshed once in that time at most: single redirections say enough."""
+
+CHECK_SECONDS = 0.1
+"""How often nodes are looked at that keep silent while others are busy."""
 
 # No other node would make these good.
 FINAL = (AuthenticationError, AuthorizationError, MaxConnectionsError)
@@ -70,6 +73,8 @@ class Link:
             self.channel = opening.enter_context(self._lease.channel())
             self._stack = opening.pop_all()
 
+        self.polled = isinstance(self.channel, SocketChannel)
+
     @property
     def blocked(self) -> bool:
         """A chunk has left in part."""
@@ -89,7 +94,7 @@ class Link:
                 return False
             if not self.flight.in_flight:
                 self._active = time.monotonic()
-            if not isinstance(self.channel, SocketChannel):
+            if not self.polled:
                 self.channel.send(chunk, self.flight)
                 return True
             self.flight.started(chunk)
@@ -104,7 +109,7 @@ class Link:
     def receive(self) -> None:
         """Lets the flight take what has arrived."""
         self._active = time.monotonic()
-        if isinstance(self.channel, SocketChannel):
+        if self.polled:
             self.channel.receive_arrived(self.flight)
         elif self.flight.in_flight:
             self.channel.receive(self.flight)
@@ -143,6 +148,8 @@ class ClusterLease:
         self.client = client
         self._max_value_size = max_value_size
         self._links: dict[int, Link] = {}
+        self._watch = Watch()
+        self._checked = 0.0
         self._refreshed = 0.0
 
     def run(self, flight: Any) -> None:
@@ -159,10 +166,10 @@ class ClusterLease:
             while not flight.done:
                 self._round(flight)
             while self._links:
-                self._links.popitem()[1].give_back()
+                self._forget(next(iter(self._links))).give_back()
         except BaseException as error:
             while self._links:
-                link = self._links.popitem()[1]
+                link = self._forget(next(iter(self._links)))
                 with contextlib.suppress(RedisError, OSError):
                     link.drop() if link.flight.in_flight else link.give_back()
             flight.abandon(error)
@@ -174,7 +181,8 @@ class ClusterLease:
     def _round(self, batch: ClusterBatch) -> None:
         moved = False
         for node in list(batch.nodes):
-            if node.held_until is None:
+            link = self._links.get(node.number)
+            if node.held_until is None and ((link is not None and link.blocked) or not batch.is_full(node)):
                 moved |= self._attempt(batch, node, self._advance)
         wake = batch.wake()
         if wake is not None and time.monotonic() >= wake:
@@ -192,9 +200,8 @@ class ClusterLease:
             raise
         except (ConnectionError, TimeoutError, OSError) as error:
             logger.debug("node %s was lost: %s", node.node.name, error)
-            link = self._links.pop(node.number, None)
-            if link is not None:
-                link.drop()
+            if node.number in self._links:
+                self._forget(node.number).drop()
             batch.lost(node, error)
             return True
 
@@ -205,23 +212,37 @@ class ClusterLease:
                 return False
             client = self.client.get_redis_connection(node.node)
             link = self._links[node.number] = Link(node, client, self._max_value_size)
-        return link.advance()
+            if link.polled:
+                self._watch.add(link.channel)
+        moved = link.advance()
+        if link.polled:
+            self._watch.writing(link.channel, link.blocked)
+        return moved
+
+    def _forget(self, number: int) -> Link:
+        link = self._links.pop(number)
+        if link.polled:
+            self._watch.remove(link.channel)
+        return link
 
     def _wait(self, batch: ClusterBatch, wake: float | None) -> None:
         """Waits until a node can be read or written, or has kept silent for too long, or it is time to wake."""
-        links = [link for link in self._links.values() if link.flight.in_flight or link.blocked]
-        public = [link for link in links if not isinstance(link.channel, SocketChannel)]
+        public = [link for link in self._links.values() if not link.polled and link.flight.in_flight]
         if public:
             # Nothing tells when such a connection can be read: it is read until it has answered.
             for link in public:
                 self._attempt(batch, link.flight, lambda node, link=link: link.receive())
             return
-        times = [when for when in (wake, *(link.deadline for link in links)) if when is not None]
+        times = [when for when in (wake, *(link.deadline for link in self._links.values())) if when is not None]
         timeout = max(0.0, min(times) - time.monotonic()) if times else None
-        readable = wait_for_any([(link.channel, link.blocked) for link in links], timeout)
-        for link in links:
-            step = link.receive if link.channel in readable else link.expire
-            self._attempt(batch, link.flight, lambda node, step=step: step())
+        readable = self._watch.wait(timeout)
+        for link in [link for link in self._links.values() if link.channel in readable]:
+            self._attempt(batch, link.flight, lambda node, link=link: link.receive())
+        now = time.monotonic()
+        if not readable or now - self._checked > CHECK_SECONDS:
+            self._checked = now
+            for link in list(self._links.values()):
+                self._attempt(batch, link.flight, lambda node, link=link: link.expire())
 
     def _refresh(self, topology: Topology) -> None:
         """Has the cluster's client ask again who has which slot."""

@@ -117,6 +117,10 @@ class SocketChannel:
             except OSError as error:
                 raise self._lost("writing to", error) from error
 
+    def has_pending(self) -> bool:
+        """Whether TLS has decrypted more than was taken: that no poll tells."""
+        return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+
     def _wait_to_send(self, reason: OSError) -> None:
         readable, _ = self._wait(write=not isinstance(reason, ssl.SSLWantReadError))
         if readable:
@@ -249,32 +253,59 @@ def _wait_for(sock: socket.socket, write: bool, timeout: float | None) -> tuple[
     return False, False
 
 
-def wait_for_any(channels: list[tuple[SocketChannel, bool]], timeout: float | None) -> list[SocketChannel]:
-    """Waits until something happens on one of several channels, for `timeout` seconds at most.
+class Watch:
+    """Waits for several channels at the same time."""
 
-    Args:
-        channels: each with whether it waits to be written.
-        timeout: None for no limit.
+    def __init__(self) -> None:
+        self._poller = select.poll() if hasattr(select, "poll") else None
+        self._channels: dict[int, SocketChannel] = {}
+        self._writing: set[int] = set()
+        self._tls = False
 
-    Returns:
-        Those that can be read.
-    """
-    by_socket = {channel._socket: channel for channel, _ in channels}
-    pending = [one for sock, one in by_socket.items() if isinstance(sock, ssl.SSLSocket) and sock.pending()]
-    if pending:
-        return pending
-    if not hasattr(select, "poll"):
-        writing = [channel._socket for channel, write in channels if write]
-        readable, _, _ = select.select(list(by_socket), writing, [], timeout)
-        return [by_socket[sock] for sock in readable]
-    poller = select.poll()
-    by_number = {}
-    for channel, write in channels:
-        by_number[channel._socket.fileno()] = channel
-        poller.register(channel._socket, select.POLLIN | (select.POLLOUT if write else 0))
-    events = poller.poll(None if timeout is None else timeout * 1000)
-    # An error or hang-up shows when the socket is read.
-    return [by_number[number] for number, event in events if event & ~select.POLLOUT]
+    def add(self, channel: SocketChannel) -> None:
+        """From here on wait() says when it can be read."""
+        number = channel._socket.fileno()
+        self._channels[number] = channel
+        self._tls |= isinstance(channel._socket, ssl.SSLSocket)
+        if self._poller is not None:
+            self._poller.register(number, select.POLLIN)
+
+    def remove(self, channel: SocketChannel) -> None:
+        """Its connection is closed or given back."""
+        number = next(number for number, one in self._channels.items() if one is channel)
+        del self._channels[number]
+        self._writing.discard(number)
+        if self._poller is not None:
+            self._poller.unregister(number)
+
+    def writing(self, channel: SocketChannel, wanted: bool) -> None:
+        """Whether wait() is to end when it can be written."""
+        number = channel._socket.fileno()
+        if wanted == (number in self._writing):
+            return
+        if wanted:
+            self._writing.add(number)
+        else:
+            self._writing.discard(number)
+        if self._poller is not None:
+            self._poller.modify(number, select.POLLIN | (select.POLLOUT if wanted else 0))
+
+    def wait(self, timeout: float | None) -> list[SocketChannel]:
+        """Waits until something happens, for `timeout` seconds at most; None for no limit.
+
+        Returns:
+            The channels that can be read.
+        """
+        if self._tls:
+            pending = [one for one in self._channels.values() if one.has_pending()]
+            if pending:
+                return pending
+        if self._poller is None:
+            readable, _, _ = select.select(list(self._channels), list(self._writing), [], timeout)
+            return [self._channels[number] for number in readable]
+        events = self._poller.poll(None if timeout is None else timeout * 1000)
+        # An error or hang-up shows when the socket is read.
+        return [self._channels[number] for number, event in events if event & ~select.POLLOUT]
 
 
 def _is_sentinel_master(connection: Any) -> bool:
