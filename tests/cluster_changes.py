@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import redis
 
 from redis_fastbatch._core.slots import key_slot
@@ -131,7 +132,10 @@ def keys_in(node: EmbeddedServer, slot: int) -> int:
         return int(client.execute_command("CLUSTER", "COUNTKEYSINSLOT", slot))
 
 
-def client_of(cluster: Cluster, **options: Any) -> redis.RedisCluster:
-    """A client of any node that runs."""
-    node = next(node for node in cluster.nodes if node.running)
-    return redis.RedisCluster(host=node.host, port=node.port, **options)
+def reading(strategy: str) -> dict[str, Any]:
+    """The arguments that make a RedisCluster read from replicas, one way or another."""
+    if strategy == "round_robin":
+        return {"read_from_replicas": True}
+    if not hasattr(redis.cluster, "LoadBalancingStrategy"):
+        pytest.skip("this redis-py has no strategies")
+    return {"load_balancing_strategy": redis.cluster.LoadBalancingStrategy(strategy)}

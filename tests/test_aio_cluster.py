@@ -20,6 +20,7 @@ from cluster_changes import (
     calls,
     first_slots,
     keys_in,
+    reading,
     redirections,
     resharding,
     tags_of,
@@ -148,11 +149,9 @@ def test_replicas_are_read_where_the_client_is_told_so(run: Runner, cluster: Clu
         for master in cluster.masters:
             wait_until_replicated(master)
         first = cluster.masters[0]
-        strategy = redis.cluster.LoadBalancingStrategy.ROUND_ROBIN_REPLICAS
         before = [calls(node, "get") for node in cluster.nodes]
-        client: Any = redis.asyncio.RedisCluster(
-            host=first.host, port=first.port, load_balancing_strategy=strategy
-        )
+        how = reading("round_robin_replicas")
+        client: Any = redis.asyncio.RedisCluster(host=first.host, port=first.port, **how)
         async with AsyncFastBatch(client) as batch:
             assert await batch.batch_get(list(ITEMS)) == ITEMS
         asked = [calls(node, "get") - had for node, had in zip(cluster.nodes, before, strict=True)]

@@ -11,7 +11,7 @@ import pytest
 import redis
 from redis.connection import Connection
 
-from cluster_changes import calls, wait_until_replicated
+from cluster_changes import calls, reading, wait_until_replicated
 from redis_fastbatch import BatchError, DecodeError, EncodeError, FastBatch
 from servers import Cluster
 
@@ -173,6 +173,7 @@ def test_a_connection_of_unknown_kind_serves_too(cluster: Cluster) -> None:
         assert batch.batch_delete(ITEMS) == len(ITEMS)
 
 
+@pytest.mark.filterwarnings("ignore:Call to:DeprecationWarning")
 @pytest.mark.parametrize("strategy", ["round_robin", "round_robin_replicas", "random_replica"])
 def test_replicas_are_read_where_the_client_is_told_so(cluster: Cluster, strategy: str) -> None:
     cluster.flush()
@@ -180,9 +181,8 @@ def test_replicas_are_read_where_the_client_is_told_so(cluster: Cluster, strateg
         FastBatch(client).batch_set(ITEMS)
     for master in cluster.masters:
         wait_until_replicated(master)
-    how = {"load_balancing_strategy": redis.cluster.LoadBalancingStrategy(strategy)}
     before = [calls(node, "get") for node in cluster.nodes]
-    with cluster.client(**how if strategy != "round_robin" else {"read_from_replicas": True}) as client:
+    with cluster.client(**reading(strategy)) as client:
         assert FastBatch(client).batch_get(list(ITEMS)) == ITEMS
     asked = [calls(node, "get") - had for node, had in zip(cluster.nodes, before, strict=True)]
     of_masters, of_replicas = sum(asked[:3]), sum(asked[3:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -32,6 +32,11 @@ def pairs(count: int = N) -> Iterator[tuple[str, int]]:
 def through(proxy: FaultProxy, **options: Any) -> redis.Redis:
     """A client over the proxy that tries nothing twice."""
     return redis.Redis(host=proxy.host, port=proxy.port, retry=Retry(NoBackoff(), 0), **options)
+
+
+def until_one_is_lost(proxy: FaultProxy) -> Callable[[ChunkStats], None]:
+    """A hook that holds a batch up until a connection is lost: no thread goes on to take all there is."""
+    return lambda _: wait_until(lambda: proxy.connections > proxy.open_connections, "a connection is lost")
 
 
 def there(client: redis.Redis, count: int = N) -> set[int]:
@@ -129,10 +134,14 @@ def test_what_a_lost_connection_left_undone_others_do(valkey: EmbeddedServer) ->
         with FaultProxy(valkey.port) as proxy, through(proxy) as client:
             # The second connection: the first may be that which asks what the server can.
             proxy.inject()
-            proxy.inject(Fault(Direction.TO_SERVER, after_bytes=50_000, then=Then.CUT))
+            proxy.inject(Fault(Direction.TO_SERVER, after_bytes=1000, then=Then.CUT))
             failed: dict[str, Exception] = {}
             report = FastBatch(client).batch_set(
-                pairs(), workers=3, chunk_size=100, on_error=lambda key, _, error: failed.update({key: error})
+                pairs(),
+                workers=3,
+                chunk_size=100,
+                on_error=lambda key, _, error: failed.update({key: error}),
+                on_chunk=until_one_is_lost(proxy),
             )
         assert 0 < report.failed == len(failed) < N / 2
         assert report.written == N - len(failed)
@@ -145,9 +154,10 @@ def test_what_a_lost_connection_left_undone_others_do(valkey: EmbeddedServer) ->
 
 def test_a_lost_connection_is_raised_as_failed_items(valkey: EmbeddedServer) -> None:
     with FaultProxy(valkey.port) as proxy, through(proxy) as client:
-        proxy.inject(Fault(Direction.TO_SERVER, after_bytes=50_000, then=Then.CUT))
+        proxy.inject()
+        proxy.inject(Fault(Direction.TO_SERVER, after_bytes=1000, then=Then.CUT))
         with pytest.raises(BatchError, match="of 30,000 items were not written") as caught:
-            FastBatch(client).batch_set(pairs(), workers=2)
+            FastBatch(client).batch_set(pairs(), workers=2, chunk_size=100, on_chunk=until_one_is_lost(proxy))
     assert caught.value.report.written + caught.value.report.failed == N
 
 
@@ -256,12 +266,13 @@ def test_a_connection_lost_while_reading(valkey: EmbeddedServer) -> None:
         FastBatch(direct).batch_set(pairs())
     keys = [f"key:{i}" for i in range(N)]
     with FaultProxy(valkey.port) as proxy, through(proxy) as client:
-        proxy.inject(Fault(Direction.TO_CLIENT, after_bytes=20_000, then=Then.CUT))
+        # Both threads' connections: one alone may read everything.
+        proxy.inject(Fault(Direction.TO_CLIENT, after_bytes=20_000, then=Then.CUT), connections=2)
         with pytest.raises(redis.ConnectionError):
             FastBatch(client).batch_get(keys, workers=2)
         # Whoever may try again gets all.
         again = redis.Redis(host=proxy.host, port=proxy.port, retry=Retry(NoBackoff(), 1))
-        proxy.inject(Fault(Direction.TO_CLIENT, after_bytes=20_000, then=Then.CUT))
+        proxy.inject(Fault(Direction.TO_CLIENT, after_bytes=20_000, then=Then.CUT), connections=2)
         with again:
             assert list(FastBatch(again).batch_get(keys, workers=2).values()) == list(range(N))
 
