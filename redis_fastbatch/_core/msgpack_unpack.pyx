@@ -82,8 +82,13 @@ cdef inline Py_ssize_t take_length(Cursor* c, int width) except -1:
 cdef inline Py_ssize_t shape_slot(Cursor* c, Py_ssize_t count) noexcept:
     """Where a map of `count` keys, the first of them at the cursor, would have its shape."""
     cdef uint32_t word = 0
+    cdef unsigned int size
     if c.end - c.p >= 4:
         memcpy(&word, c.p, 4)
+        size = 1 + (c.p[0] & 0x1F)
+        if size < 4 and (c.p[0] & 0xE0) == 0xA0:
+            # What follows a short key is its value, which may be another in each map.
+            word &= (<uint32_t>1 << 8 * size) - 1
     return ((word ^ <uint32_t>count * 0x01000193) * <uint32_t>0x9E3779B1) >> 26
 
 
