@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,6 +81,12 @@ class Blocking:
 
     def batch_delete(self, *arguments: Any, **options: Any) -> Any:
         return self._loop.run_until_complete(self._batch.batch_delete(*arguments, **options))
+
+    def batch_set_table(self, *arguments: Any, **options: Any) -> BatchReport:
+        return self._loop.run_until_complete(self._batch.batch_set_table(*arguments, **options))
+
+    def batch_get_table(self, *arguments: Any, **options: Any) -> Any:
+        return self._loop.run_until_complete(self._batch.batch_get_table(*arguments, **options))
 
     def batch_get_iter(self, *arguments: Any, **options: Any) -> Iterator[Any]:
         pairs = self._batch.batch_get_iter(*arguments, **options)
@@ -200,46 +206,69 @@ def value_of(key: str) -> dict[str, Any]:
     return {"of": key, "text": "x" * 10}
 
 
-def write(bench: Bench, operation: Operation, keys: list[str], chunk_size: int = 2) -> Written:
-    """Runs a batch_set, whatever becomes of it."""
-    items = ((key, value_of(key)) for key in keys)
+def told_of(write: Callable[[], BatchReport]) -> Written:
+    """Runs a batch that writes, whatever becomes of it."""
     try:
-        return Written(bench.batch.batch_set(items, chunk_size=chunk_size, **operation.options), None)
+        return Written(write(), None)
     except BatchError as error:
         return Written(error.report, error)
     except TOLD as error:
         return Written(error.report, error)  # type: ignore[union-attr]
 
 
+def write(bench: Bench, operation: Operation, keys: list[str], chunk_size: int = 2) -> Written:
+    """Runs a batch_set, whatever becomes of it."""
+    items = ((key, value_of(key)) for key in keys)
+    return told_of(lambda: bench.batch.batch_set(items, chunk_size=chunk_size, **operation.options))
+
+
 def check_written(
     bench: Bench, operation: Operation, keys: list[str], told: Written, truthful: bool = True
 ) -> None:
-    """The books are right: every key reported as written is there, with its own value, and so on.
+    """The books of a batch_set are right, see check_books()."""
+    own = [msgpack.packb(value_of(key)) for key in keys]
+    check_books(operation, keys, told, bench.stored(keys), own, truthful)
+
+
+def check_books(
+    operation: Operation,
+    names: Sequence[Any],
+    told: Written,
+    stored: Sequence[Any],
+    own: Sequence[Any],
+    truthful: bool = True,
+) -> None:
+    """The books are right: every item reported as written is there, with its own value, and so on.
 
     Args:
+        operation: what was carried out.
+        names: what the report calls the items: their keys, or the numbers of rows.
+        told: what came of it.
+        stored: what the server has of each item, None where it has nothing.
+        own: what belongs to each.
         truthful: False where the proxy has put other replies in the place of the server's, so that the
             server may have what it is said to have refused.
     """
     report = told.report
-    stored = dict(zip(keys, bench.stored(keys), strict=True))
-    own = {key: msgpack.packb(value_of(key)) for key in keys}
-    assert all(stored[key] in (None, own[key]) for key in keys), "a value under a wrong key, or spoilt"
-    taken = keys[: report.total]
-    written = [key for key in taken if key not in report.failures and key not in report.skipped_keys]
+    has = dict(zip(names, stored, strict=True))
+    belongs = dict(zip(names, own, strict=True))
+    assert all(has[name] in (None, belongs[name]) for name in names), "a value under a wrong key, or spoilt"
+    taken = names[: report.total]
+    written = [name for name in taken if name not in report.failures and name not in report.skipped_keys]
     assert set(report.failures) <= set(taken)
     assert len(written) == report.written
     assert report.failed == len(report.failures)
     assert report.skipped == len(report.skipped_keys)
-    assert all(stored[key] == own[key] for key in written), "reported as written, and not there"
+    assert all(has[name] == belongs[name] for name in written), "reported as written, and not there"
     assert report.confirmed_prefix <= report.total
     if told.error is None:
-        assert report.total == len(keys)
+        assert report.total == len(names)
         assert report.failed == 0
     if truthful:
-        unsent = [key for key, error in report.failures.items() if str(error).startswith("not sent")]
-        assert all(stored[key] is None for key in unsent), "reported as not sent, and there"
+        unsent = [name for name, error in report.failures.items() if str(error).startswith("not sent")]
+        assert all(has[name] is None for name in unsent), "reported as not sent, and there"
     if "atomic" in operation.options:
-        assert len({value is None for value in stored.values()}) == 1, "half of an atomic batch"
+        assert len({value is None for value in has.values()}) == 1, "half of an atomic batch"
 
 
 # -- reading and deleting ------------------------------------------------------------------------

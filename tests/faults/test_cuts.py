@@ -13,7 +13,6 @@ from faults.bench import (
     DELETE,
     READS,
     TO_CLIENT,
-    TO_SERVER,
     WRITES,
     Bench,
     Operation,
@@ -24,28 +23,12 @@ from faults.bench import (
     read,
     write,
 )
+from faults.matrix import DIRECTIONS, KINDS, RETRIES, places, ways
 from faults.proxy import Direction, Fault, Then
 from redis_fastbatch.server import EmbeddedServer
 
 SMALL = 6
 LARGE = 1000  # as many failures as a report names
-DIRECTIONS = pytest.mark.parametrize("direction", [TO_SERVER, TO_CLIENT], ids=["to server", "to client"])
-KINDS = pytest.mark.parametrize("kind", ["sync", "asyncio"])
-# Without retries what is told of a loss can be seen; with them the batch has to be whole all the same.
-RETRIES = pytest.mark.parametrize("retries", [0, 2])
-
-
-def places(length: int, kind: str, retries: int) -> range:
-    """Every byte, and for the further variants of the same a byte every now and then.
-
-    A cut behind the last byte is the next call's affair, which needs a retry for it.
-    """
-    return range(0, length + bool(retries), 1 if kind == "sync" and retries == 0 else 5)
-
-
-def ways(place: int) -> Then:
-    """Both an orderly end and a reset."""
-    return Then.RESET if place % 4 == 3 else Then.CUT
 
 
 @pytest.fixture
