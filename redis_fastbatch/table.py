@@ -143,7 +143,7 @@ class TablePlan:
     def __init__(
         self, batch: Plans, rows: Any, options: SetOptions, on_error: OnError, progress: Progress | None
     ) -> None:
-        self.wants_msetex = isinstance(rows, TableWriter) and wants_msetex(options, batch._client)
+        self.wants_msetex = not isinstance(rows, HashWriter) and wants_msetex(options, batch._client)
         self._batch = batch
         self._rows = rows
         self._options = options
@@ -225,6 +225,8 @@ def plan_table(
 class HashFlight(WriteFlight):
     """Rows as hashes: each HSET, and each EXPIRE behind one, is answered with a number."""
 
+    _most_fields = 1
+
     def _settle_each(self, chunk: Chunk, others: Iterable[tuple[int, Any]]) -> None:
         each = chunk.replies // chunk.count
         failed: dict[int, Exception] = {}
@@ -234,13 +236,24 @@ class HashFlight(WriteFlight):
             if isinstance(reply, Exception):
                 # Of a row whose HSET was refused, EXPIRE's answer tells nothing more.
                 failed.setdefault(index // each, reply)
-            elif type(reply) is not int:
+            elif not self._is_count(chunk, index, each, reply):
                 raise InvalidResponse(f"HSET or EXPIRE was answered with {reply!r:.80}")
         if answered != chunk.replies:
             raise InvalidResponse("HSET or EXPIRE was answered with OK")
         for row, error in failed.items():
             self._fail(chunk.keys[row], chunk.values[row], error)
         self.report.written += chunk.count - len(failed)
+
+    def _is_count(self, chunk: Chunk, index: int, each: int, reply: Any) -> bool:
+        """Whether a reply is what EXPIRE answers, or HSET: the number of fields that are new."""
+        if type(reply) is not int or reply < 0:
+            return False
+        if index % each:
+            return reply <= 1
+        if reply > self._most_fields:
+            # A row is taken apart only where none before it is known to have had as many fields.
+            self._most_fields = max(self._most_fields, len(chunk.values[index // each]))
+        return reply <= self._most_fields
 
 
 _EXPIRE_COMMANDS = {b"EX": b"EXPIRE", b"PX": b"PEXPIRE", b"EXAT": b"EXPIREAT", b"PXAT": b"PEXPIREAT"}
