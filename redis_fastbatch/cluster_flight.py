@@ -1,4 +1,4 @@
-"""What of a batch over a cluster is under way, and what replies and redirections mean. No input or output here.
+"""What of a batch over a cluster is under way, and where redirections lead it. No input or output here.
 
 A batch is one flight to its caller, and one flight for each node to whoever moves the bytes: the sync and the
 asyncio transport carry out each node's as they do that of a single server. What a node refuses because the slot
@@ -17,28 +17,17 @@ from redis.exceptions import (
     AskError,
     BusyLoadingError,
     ClusterDownError,
-    InvalidResponse,
     MasterDownError,
     MovedError,
     RedisError,
-    ResponseError,
     TryAgainError,
 )
 
-from redis_fastbatch._core.codec import ValueCodec
 from redis_fastbatch._core.replies import ErrorReply, ReplyReader
 from redis_fastbatch._core.resp import Chunk, Command
 from redis_fastbatch._core.routed import AskingCommand, RoutedWriter
-from redis_fastbatch.flight import (
-    NO_LIMIT,
-    WINDOW_BYTES,
-    WINDOW_CHUNKS,
-    Explain,
-    WriteFlight,
-    _Flying,
-)
-from redis_fastbatch.pacing import FIRST_KEYS, LINGER, MOST_ITEMS, REPLY_BYTES
-from redis_fastbatch.read_flight import READ_WINDOW, ReadFlight
+from redis_fastbatch.flight import Explain, _Flying
+from redis_fastbatch.pacing import LINGER, MOST_ITEMS
 from redis_fastbatch.topology import Topology
 
 PATIENCE = 30.0
@@ -436,7 +425,7 @@ class ClusterBatch:
                 left.sent = True
                 again.append(left)
             else:
-                self._fail_items(part, rest, _unknown(error))
+                self._fail_items(part, rest, outcome_unknown(error))
         node.ready.extendleft(reversed(again))
         self._hold(node, error)
 
@@ -480,6 +469,13 @@ class ClusterBatch:
 
     def completed(self) -> None:
         """The batch is done, and nothing has gone wrong with it as a whole."""
+        self._dissolve()
+
+    def _dissolve(self) -> None:
+        """Nothing is under way any more."""
+        self._parked.clear()
+        # Each of them refers to the batch: in a circle, its items would stay until the garbage collector came.
+        self.nodes.clear()
 
     def landed(self, part: Part) -> None:
         """A part is done with."""
@@ -492,254 +488,6 @@ class ClusterBatch:
         return waiting + self._parked
 
 
-def _unknown(error: BaseException) -> RedisError:
+def outcome_unknown(error: BaseException) -> RedisError:
+    """The error of an item that was sent, and has no reply."""
     return RedisError(f"outcome unknown: {type(error).__name__} before the server confirmed it: {error}")
-
-
-class ClusterWrite(ClusterBatch, WriteFlight):
-    """A batch of writes over a cluster.
-
-    Args:
-        writer: encodes the items, a command an item.
-        topology: the nodes.
-        patience: seconds for which an item is tried again.
-        flight: what WriteFlight takes beyond.
-    """
-
-    def __init__(self, writer: RoutedWriter, topology: Topology, *, patience: float, **flight: Any) -> None:
-        WriteFlight.__init__(self, writer, writer.command, **flight)
-        self._routed = writer
-        self._begin(topology, writer.command, patience)
-
-    @property
-    def _source(self) -> RoutedWriter:
-        return self._routed
-
-    @property
-    def source_error(self) -> BaseException | None:
-        return self._stop or self._routed.source_error
-
-    def read(self, part: Part, reader: ReplyReader, pace: int | None) -> None:
-        had = len(part.others)
-        part.done += reader.statuses(part.replies - part.done, part.done, part.others)
-        if part.asking:
-            # An error reply to ASKING itself is followed by one to the command.
-            news = part.others[had:]
-            part.others[had:] = [(index // 2, reply) for index, reply in news if index % 2]
-
-    def reply(self, part: Part, item: int, reply: Any) -> None:
-        if reply not in (b"OK", "OK"):
-            part.others.append((item, reply))
-
-    def is_full(self, node: NodeFlight) -> bool:
-        return node.bytes >= WINDOW_BYTES or len(node.flying) >= WINDOW_CHUNKS
-
-    def leaving(self, part: Part) -> None:
-        self.report.bytes_sent += len(part.chunk)
-
-    def _settle(self, part: Part, answered: int, final: list[tuple[int, Any]], open_items: int) -> None:
-        had = self.report.total
-        self.report.written += answered - len(final) - open_items
-        for item, reply in final:
-            if reply is None:
-                self.report.add_skipped(part.chunk.keys[item])
-            elif isinstance(reply, Exception):
-                self._fail(part.chunk.keys[item], part.chunk.values[item], reply)
-            else:
-                raise InvalidResponse(f"SET was answered with {reply!r:.80}")
-        self.settled += answered - open_items
-        self._tell(part, self.report.total - had)
-
-    def landed(self, part: Part) -> None:
-        super().landed(part)
-        self._deliver()
-
-    def _unencoded(self) -> None:
-        failures = self._routed.failures[:]
-        self._routed.failures.clear()
-        for key, value, error in failures:
-            self._fail(key, value, error)
-        self._taken = self._routed.taken
-        self._deliver()
-
-    def _fail_items(self, part: Part, items: Iterable[int], error: Exception) -> None:
-        for item in items:
-            self._fail(part.chunk.keys[item], part.chunk.values[item], error)
-
-    def confirmed_prefix(self) -> int:
-        return min((part.position for part in self._open_parts()), default=self._routed.taken)
-
-    def abandon(self, error: BaseException) -> None:
-        parts = self._open_parts()
-        sent = [part for node in self.nodes for part in node.flying]
-        self.report.confirmed_prefix = min((part.position for part in parts), default=self._routed.taken)
-        self._abandoned = True
-        unsent = RedisError(f"not sent: {type(error).__name__}: {error}")
-        for part in parts:
-            if part in sent:
-                final = [(item, reply) for item, reply in part.others if item < part.answered]
-                self._settle(part, part.answered, final, 0)
-                self._fail_items(part, range(part.answered, part.chunk.count), _unknown(error))
-            else:
-                self._fail_items(part, range(part.chunk.count), _unknown(error) if part.sent else unsent)
-        for node in self.nodes:
-            node.flying.clear()
-            node.ready.clear()
-        self._parked.clear()
-        self._deliver()
-
-
-class ClusterRead(ClusterBatch, ReadFlight):
-    """A batch of GETs over a cluster.
-
-    Args:
-        writer: encodes the keys, a command a key, and puts them into `out`.
-        topology: the nodes.
-        codec: decodes the values.
-        out: gets the values.
-        patience: seconds for which a key is tried again.
-        pairs: where given, gets (key, value) of all keys in their order at the end.
-        order: the keys in their order, for that.
-        flight: what ReadFlight takes beyond.
-    """
-
-    def __init__(
-        self,
-        writer: RoutedWriter,
-        topology: Topology,
-        codec: ValueCodec,
-        out: dict[Any, Any],
-        *,
-        patience: float,
-        pairs: list[tuple[Any, Any]] | None = None,
-        order: list[Any] | None = None,
-        **flight: Any,
-    ) -> None:
-        ReadFlight.__init__(self, writer, codec, out, **flight)
-        self._found = out
-        self._pairs = pairs
-        self._order = order
-        self._routed = writer
-        self._begin(topology, writer.command, patience)
-
-    @property
-    def _source(self) -> RoutedWriter:
-        return self._routed
-
-    @property
-    def _over(self) -> bool:
-        return super()._over or self.error is not None or self._bytes >= self._budget
-
-    def completed(self) -> None:
-        if self._pairs is not None:
-            self._pairs.extend((key, self._found[key]) for key in self._order or ())
-
-    def feed(self, node: NodeFlight) -> None:
-        self._routed.max_items = min(self._limit, self._sizes.keys_for(REPLY_BYTES, FIRST_KEYS))
-        super().feed(node)
-
-    def is_full(self, node: NodeFlight) -> bool:
-        return len(node.flying) >= (READ_WINDOW if self._sizes.known else 1)
-
-    def read(self, part: Part, reader: ReplyReader, pace: int | None) -> None:
-        if part.asking:
-            self._read_asked(part, reader)
-            return
-        keys = part.chunk.keys
-        failures: list[tuple[Any, bytes | None, Exception]] = []
-        before, had = len(reader), part.done
-        most = NO_LIMIT if pace is None else pace
-        part.done = reader.values(keys, had, self._codec, self._default, self._out, failures, most)
-        self._count(part.done - had, before - len(reader))
-        refused: dict[Any, Exception] = {}
-        for key, data, error in failures:
-            if isinstance(error, ErrorReply):
-                refused[key] = error
-            else:
-                self._failure(key, data, error)
-        if refused:
-            part.others += [(item, refused[keys[item]]) for item in range(had, part.done) if keys[item] in refused]
-
-    def _read_asked(self, part: Part, reader: ReplyReader) -> None:
-        while part.done < part.replies:
-            whole = reader.reply()
-            if whole is None:
-                return
-            if part.done % 2:
-                self.reply(part, part.done // 2, whole[0])
-            part.done += 1
-
-    def reply(self, part: Part, item: int, reply: Any) -> None:
-        if isinstance(reply, Exception):
-            if not _is_wrong_type(reply):
-                part.others.append((item, reply))
-            return
-        key = part.chunk.keys[item]
-        self._found[key] = self._loads(key, reply)
-        self._count(1, len(reply or b""))
-
-    def _settle(self, part: Part, answered: int, final: list[tuple[int, Any]], open_items: int) -> None:
-        for item, reply in final:
-            self._failure(part.chunk.keys[item], None, reply)
-
-    def _unencoded(self) -> None:
-        failures = self._routed.failures[:]
-        self._routed.failures.clear()
-        for key, _, error in failures:
-            self._failure(key, None, error)
-        if self._routed.source_error is not None and self.error is None:
-            self.error = self._routed.source_error
-        if self._stop is not None:
-            raise self._stop
-
-    def _fail_items(self, part: Part, items: Iterable[int], error: Exception) -> None:
-        """Reading can always be repeated."""
-
-    def abandon(self, error: BaseException) -> None:
-        for node in self.nodes:
-            node.flying.clear()
-            node.ready.clear()
-        self._parked.clear()
-
-
-def _is_wrong_type(error: Exception) -> bool:
-    return str(error).startswith("WRONGTYPE") or "wrong kind of value" in str(error)
-
-
-class ClusterCount(ClusterRead):
-    """A batch of commands that answer with a number for each key, such as UNLINK.
-
-    Args:
-        writer, topology, patience: as ClusterRead's.
-    """
-
-    def __init__(self, writer: RoutedWriter, topology: Topology, *, patience: float) -> None:
-        super().__init__(writer, topology, ValueCodec(), {}, patience=patience)
-        self.total = 0
-        # A number takes next to nothing, so that many keys go into a command.
-        self._sizes.saw(1, 4)
-
-    def read(self, part: Part, reader: ReplyReader, pace: int | None) -> None:
-        had = len(part.others)
-        part.done += reader.statuses(part.replies - part.done, part.done, part.others)
-        news = part.others[had:]
-        del part.others[had:]
-        for index, reply in news:
-            if not part.asking:
-                self.reply(part, index, reply)
-            elif index % 2:
-                self.reply(part, index // 2, reply)
-
-    def reply(self, part: Part, item: int, reply: Any) -> None:
-        if isinstance(reply, Exception):
-            part.others.append((item, reply))
-        elif isinstance(reply, int):
-            self.total += reply
-            self.settled += 1
-        else:
-            raise InvalidResponse(f"a number expected, found {reply!r:.80}")
-
-    def _settle(self, part: Part, answered: int, final: list[tuple[int, Any]], open_items: int) -> None:
-        for _, error in final:
-            if self.error is None:
-                self.error = error if isinstance(error, ResponseError) else RedisError(str(error))

@@ -9,7 +9,8 @@ from redis_fastbatch._core.codec import ValueCodec
 from redis_fastbatch._core.resp import BatchWriter, Chunk, Command
 from redis_fastbatch._core.routed import RoutedWriter, Router
 from redis_fastbatch.cluster import OneSlotWrite, one_slot, patience_of
-from redis_fastbatch.cluster_flight import ClusterCount, ClusterRead, ClusterWrite
+from redis_fastbatch.cluster_read import ClusterCount, ClusterRead
+from redis_fastbatch.cluster_write import ClusterWrite
 from redis_fastbatch.flight import COMMAND_BYTES, COMMAND_ITEMS, NO_LIMIT, WriteFlight
 from redis_fastbatch.strategy import SetOptions
 from redis_fastbatch.topology import Topology, topology_of

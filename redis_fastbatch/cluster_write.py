@@ -1,0 +1,104 @@
+"""Batches of writes over a cluster: what replies mean for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from redis.exceptions import InvalidResponse, RedisError
+
+from redis_fastbatch._core.replies import ReplyReader
+from redis_fastbatch._core.routed import RoutedWriter
+from redis_fastbatch.cluster_flight import ClusterBatch, NodeFlight, Part, outcome_unknown
+from redis_fastbatch.flight import WINDOW_BYTES, WINDOW_CHUNKS, WriteFlight
+from redis_fastbatch.topology import Topology
+
+
+class ClusterWrite(ClusterBatch, WriteFlight):
+    """A batch of writes over a cluster.
+
+    Args:
+        writer: encodes the items, a command an item.
+        topology: the nodes.
+        patience: seconds for which an item is tried again.
+        flight: what WriteFlight takes beyond.
+    """
+
+    def __init__(self, writer: RoutedWriter, topology: Topology, *, patience: float, **flight: Any) -> None:
+        WriteFlight.__init__(self, writer, writer.command, **flight)
+        self._routed = writer
+        self._begin(topology, writer.command, patience)
+
+    @property
+    def _source(self) -> RoutedWriter:
+        return self._routed
+
+    @property
+    def source_error(self) -> BaseException | None:
+        return self._stop or self._routed.source_error
+
+    def read(self, part: Part, reader: ReplyReader, pace: int | None) -> None:
+        had = len(part.others)
+        part.done += reader.statuses(part.replies - part.done, part.done, part.others)
+        if part.asking:
+            # An error reply to ASKING itself is followed by one to the command.
+            news = part.others[had:]
+            part.others[had:] = [(index // 2, reply) for index, reply in news if index % 2]
+
+    def reply(self, part: Part, item: int, reply: Any) -> None:
+        if reply not in (b"OK", "OK"):
+            part.others.append((item, reply))
+
+    def is_full(self, node: NodeFlight) -> bool:
+        return node.bytes >= WINDOW_BYTES or len(node.flying) >= WINDOW_CHUNKS
+
+    def leaving(self, part: Part) -> None:
+        self.report.bytes_sent += len(part.chunk)
+
+    def _settle(self, part: Part, answered: int, final: list[tuple[int, Any]], open_items: int) -> None:
+        had = self.report.total
+        self.report.written += answered - len(final) - open_items
+        for item, reply in final:
+            if reply is None:
+                self.report.add_skipped(part.chunk.keys[item])
+            elif isinstance(reply, Exception):
+                self._fail(part.chunk.keys[item], part.chunk.values[item], reply)
+            else:
+                raise InvalidResponse(f"SET was answered with {reply!r:.80}")
+        self.settled += answered - open_items
+        self._tell(part, self.report.total - had)
+
+    def landed(self, part: Part) -> None:
+        super().landed(part)
+        self._deliver()
+
+    def _unencoded(self) -> None:
+        failures = self._routed.failures[:]
+        self._routed.failures.clear()
+        for key, value, error in failures:
+            self._fail(key, value, error)
+        self._taken = self._routed.taken
+        self._deliver()
+
+    def _fail_items(self, part: Part, items: Iterable[int], error: Exception) -> None:
+        for item in items:
+            self._fail(part.chunk.keys[item], part.chunk.values[item], error)
+
+    def confirmed_prefix(self) -> int:
+        return min((part.position for part in self._open_parts()), default=self._routed.taken)
+
+    def abandon(self, error: BaseException) -> None:
+        parts = self._open_parts()
+        sent = [part for node in self.nodes for part in node.flying]
+        self.report.confirmed_prefix = min((part.position for part in parts), default=self._routed.taken)
+        self._abandoned = True
+        unsent = RedisError(f"not sent: {type(error).__name__}: {error}")
+        for part in parts:
+            if part in sent:
+                final = [(item, reply) for item, reply in part.others if item < part.answered]
+                self._settle(part, part.answered, final, 0)
+                self._fail_items(part, range(part.answered, part.chunk.count), outcome_unknown(error))
+            else:
+                self._fail_items(part, range(part.chunk.count), outcome_unknown(error) if part.sent else unsent)
+        self._dissolve()
+        self._deliver()
