@@ -20,8 +20,11 @@ FORMATS = {
     ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
 
-CSV_BLOCK = 8 * 1024 * 1024
-"""Bytes of CSV read at a time; the types of columns are taken from the first."""
+CSV_HEAD = 8 * 1024 * 1024
+"""Bytes of CSV that the types of columns are taken from; no row is longer."""
+
+CSV_BLOCK = 1024 * 1024
+"""Bytes of CSV read at a time behind that. Arrow reads up to 32 blocks ahead, and decodes one for each processor."""
 
 PARQUET_ROWS = 16 * 1024
 """Rows of Parquet decoded at a time."""
@@ -150,8 +153,8 @@ def _open_csv(stream: Any, options: argparse.Namespace, delimiter: str) -> Input
     if options.nulls:
         convert |= {"null_values": options.nulls, "strings_can_be_null": True, "quoted_strings_can_be_null": False}
     reader = csv.open_csv(
-        stream,
-        csv.ReadOptions(block_size=CSV_BLOCK),
+        pa.PythonFile(CsvBlocks(stream), mode="r"),
+        csv.ReadOptions(block_size=CSV_HEAD),
         csv.ParseOptions(delimiter=_delimiter(options.delimiter or delimiter), newlines_in_values=True),
         csv.ConvertOptions(**convert),
     )
@@ -163,6 +166,31 @@ def _open_csv(stream: Any, options: argparse.Namespace, delimiter: str) -> Input
             raise CliError(_csv_reason(options.file, error)) from error
 
     return Input(pa.RecordBatchReader.from_batches(reader.schema, batches()))
+
+
+class CsvBlocks(io.RawIOBase):
+    """A stream that gives Arrow a large block first, and then small ones.
+
+    Arrow takes the types of columns from the first block, which is why that is large. How many blocks it reads
+    ahead cannot be set, only how large they are.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._size = 0
+
+    def readable(self) -> bool:
+        """Asked by Arrow."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """The next block, of at most `size` bytes; none at the end."""
+        block: bytes = self._stream.read(min(size, self._size or size))
+        self._size = CSV_BLOCK
+        # Arrow gives up on a row that has no end in the block behind the one in which it begins.
+        while block and b"\n" not in block and (more := self._stream.read(min(size - len(block), CSV_BLOCK))):
+            block += more
+        return block
 
 
 def _delimiter(text: str) -> str:

@@ -25,4 +25,3 @@ class ReplyReader(ReceiveBuffer):
         failures: list[tuple[Any, bytes | None, Exception]],
         most: int = ...,
     ) -> int: ...
-
