@@ -23,6 +23,7 @@ from typing import Any
 import redis
 
 from benchmarks import shapes
+from benchmarks.equality import same
 from benchmarks.measure import Contender, Timing, frozen_heap, interleaved
 from benchmarks.serializers import MSGSPEC
 from benchmarks.servers import running
@@ -171,7 +172,7 @@ def _contender(name: str, role: Any, work: Callable[[], Any], check: Callable[[]
 
 
 def _same(found: Any, expected: Any) -> None:
-    if found != expected:
+    if not same(expected, found):
         raise AssertionError("not what was written")
 
 
