@@ -24,7 +24,7 @@ CSV_HEAD = 8 * 1024 * 1024
 """Bytes of CSV that the types of columns are taken from; no row is longer."""
 
 CSV_BLOCK = 1024 * 1024
-"""Bytes of CSV read at a time behind that. Arrow reads up to 32 blocks ahead, and decodes one for each processor."""
+"""Bytes of CSV read at a time behind that. Arrow reads 32 blocks ahead, and decodes one for each processor."""
 
 PARQUET_ROWS = 16 * 1024
 """Rows of Parquet decoded at a time."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import gzip
+import io
 import json
 import os
 import signal
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 import redis
 
-from redis_fastbatch import FastBatch
+from redis_fastbatch import FastBatch, inputs
 from redis_fastbatch.cli import main
 from redis_fastbatch.server import EmbeddedServer
 
@@ -280,7 +282,7 @@ def test_mistakes_are_told_in_one_line(
 
 
 def test_a_type_that_does_not_hold(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("redis_fastbatch.inputs.CSV_BLOCK", 1000)
+    monkeypatch.setattr("redis_fastbatch.inputs.CSV_HEAD", 1000)
     path = tmp_path / "a.csv"
     path.write_text("k,v\n" + "".join(f"{i},{i}\n" for i in range(1000)) + "1000,word\n")
     code, said = shell("load", path, "--key", "k")
@@ -288,6 +290,35 @@ def test_a_type_that_does_not_hold(shell: Shell, tmp_path: Path, monkeypatch: py
     assert "conversion error to int64" in said
     assert "give the column's with --type COLUMN=TYPE" in said
     assert shell("load", path, "--key", "k", "--type", "v=string")[0] == 0
+
+
+def test_csv_of_rows_longer_than_a_block(shell: Shell, tmp_path: Path) -> None:
+    text = "x" * (inputs.CSV_HEAD * 3 // 4)
+    path = tmp_path / "a.csv"
+    path.write_text("k,v\n" + "".join(f'{i},"{i},{text}"\n' for i in range(5)))
+    code, said = shell("load", path, "--key", "k")
+    assert (code, said.partition(";")[0]) == (0, "5 written")
+    assert shell.batch.batch_get(list("01234")) == {f"{i}": {"k": i, "v": f"{i},{text}"} for i in range(5)}
+
+
+def test_csv_types_are_those_of_the_first_eight_megabytes(shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    rows = (inputs.CSV_HEAD * 3 // 4) // 100
+    path.write_text("k,v,text\n" + "".join(f"{i % 100},1,{i:090}\n" for i in range(rows)) + "100,word,0\n")
+    assert shell("load", path, "--key", "k")[0] == 0
+    assert shell.batch.batch_get(["100"])["100"]["v"] == "word"
+
+
+def test_csv_is_not_read_far_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = io.BytesIO(b"k,v\n" + b"1,2\n" * (3 * inputs.CSV_HEAD))
+    monkeypatch.setattr(inputs, "_stream", lambda *_: data)
+    options = argparse.Namespace(file="a.csv", format=None, delimiter=None, types=[], nulls=[])
+    with inputs.open_input(options) as source:
+        next(iter(source.reader))
+        place = -1
+        while place != (place := data.tell()):
+            time.sleep(0.2)
+    assert inputs.CSV_HEAD < place < inputs.CSV_HEAD + (40 + pa.cpu_count()) * inputs.CSV_BLOCK
 
 
 def test_servers_that_cannot_be_had(shell: Shell, tmp_path: Path, capsys: Any) -> None:
