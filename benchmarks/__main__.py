@@ -14,6 +14,7 @@ from benchmarks import (
     engine,
     environment,
     latency,
+    load,
     memory,
     results,
     scaling,
@@ -56,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for module, shown in (
         (memory, "peak memory of long streams"),
+        (load, "peak memory of loading large files"),
         (scaling, "what an item costs in batches of any size"),
         (latency, "what a load does to the server's other clients"),
         (workers, "what several workers gain"),

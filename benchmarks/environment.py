@@ -25,6 +25,7 @@ PACKAGES = (
     "coredis",
     "valkey-glide",
     "pandas",
+    "pyarrow",
 )
 
 

@@ -1,0 +1,276 @@
+"""How much memory a load takes: `python -m benchmarks load`.
+
+Makes CSV and Parquet files of several sizes, loads each with the real command line, `redis-fastbatch load` in a
+process of its own, and watches that process's resident memory. Memory is bounded where a file of ten times the
+size has the same peak. Keys come round again after so many rows, so that the server's memory stays bounded too;
+each row is written all the same, and what is found under a key afterwards must be the last of its rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import compute, csv, parquet
+
+from benchmarks import environment, results, tables
+from benchmarks.servers import BINARIES, Endpoint, empty, running
+from redis_fastbatch import FastBatch
+
+MB = 10**6
+PREFIX = "row:"
+CHECKED = 10_000
+SAMPLE_SECONDS = 0.02
+
+# What pyarrow's write_table() makes row groups of, unless it is told otherwise.
+ROW_GROUP = 1 << 20
+
+
+@dataclass
+class Loaded:
+    """How one file was loaded.
+
+    Attributes:
+        size: of the file, in bytes.
+        keys: that the server had afterwards.
+        seconds: from the start of the process to its end.
+        peak: the largest resident memory of the process, in bytes.
+        early, late: its resident memory, the median of the second and of the last quarter of the time, in bytes.
+        server: the most memory that the server has used, in bytes.
+    """
+
+    format: str
+    size: int
+    rows: int
+    keys: int
+    seconds: float
+    peak: int
+    early: int
+    late: int
+    server: int
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument(
+        "--sizes", type=_numbers, default=[0.01, 0.5, 5.0], metavar="GB,GB", help="of the files, in 10^9 bytes"
+    )
+    parser.add_argument("--formats", type=lambda text: text.split(","), default=list(WRITERS))
+    parser.add_argument("--keys", type=int, default=1_000_000, help="the rows' keys come round after so many")
+    parser.add_argument("--directory", type=Path, help="where the files are made (default: a temporary directory)")
+    parser.add_argument("--server", choices=sorted(BINARIES), default="valkey")
+    parser.add_argument("--name", help="write results/<name>.json and .md")
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(word) for word in text.split(",")]
+
+
+def run(options: argparse.Namespace) -> int:
+    """Makes the files, one at a time, loads them, and prints a table."""
+    done = []
+    with tempfile.TemporaryDirectory(prefix="redis-fastbatch-load-", dir=options.directory) as folder:
+        for kind in options.formats:
+            for size in options.sizes:
+                file = Path(folder, f"rows.{kind}")
+                rows = make_file(file, int(size * 1e9), options.keys)
+                done.append(load(file, rows, options.keys, options.server))
+                file.unlink()
+                print(f"{kind}, {size:g} GB: {done[-1].peak / MB:,.0f} MB", file=sys.stderr, flush=True)
+    print(document(done, options.keys))
+    if options.name:
+        _save(done, options)
+    return 0
+
+
+def columns(first: int, count: int, keys: int) -> pa.Table:
+    """Rows by their numbers, without anything drawn at random: the check makes some of them again."""
+    row = np.arange(first, first + count, dtype=np.int64)
+    mixed = row.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    words, others = ((mixed >> np.uint64(shift)) % np.uint64(len(WORDS)) for shift in (48, 24))
+    return pa.table(
+        {
+            "id": row % keys,
+            "row": row,
+            "station": WORDS.take(pa.array(row % 1000)),
+            "at": pa.array(row + 1_700_000_000).cast(pa.timestamp("s")),
+            "temperature": np.round((mixed >> np.uint64(40)).astype(np.float64) / 2**24 * 60 - 20, 2),
+            "valid": pa.array(row % 7 != 0),
+            "note": compute.binary_join_element_wise(WORDS.take(words), WORDS.take(others), " "),
+        }
+    )
+
+
+def _words() -> pa.Array:
+    letters = np.random.default_rng(5).integers(ord("a"), ord("z") + 1, (1 << 16, 24), dtype=np.uint8)
+    return pa.array(word.tobytes().decode() for word in letters)
+
+
+WORDS = _words()
+
+
+@contextmanager
+def _csv(file: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+    with csv.CSVWriter(file, schema) as writer:
+        yield writer.write_table
+
+
+@contextmanager
+def _parquet(file: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+    with parquet.ParquetWriter(file, schema, compression="snappy") as writer:
+        yield lambda table: writer.write_table(table, row_group_size=ROW_GROUP)
+
+
+WRITERS = {"csv": _csv, "parquet": _parquet}
+
+
+def make_file(file: Path, size: int, keys: int) -> int:
+    """Writes rows until the file has that many bytes; returns how many rows it has."""
+    rows, step = 0, min(ROW_GROUP, max(1, size // 150))
+    with WRITERS[file.suffix[1:]](file, columns(0, 0, keys).schema) as write:
+        while not rows or file.stat().st_size < size:
+            write(columns(rows, step, keys))
+            rows += step
+    return rows
+
+
+def load(file: Path, rows: int, keys: int, server: str) -> Loaded:
+    """Loads a file into an empty server and looks at what is there then."""
+    with running(server) as endpoint:
+        empty(endpoint)
+        seconds, peak, samples = _watched(file, endpoint.port)
+        there = check(endpoint, rows, keys)
+        with endpoint.client() as client:
+            used: int = client.info("memory")["used_memory_peak"]
+    early, late = _quarter(samples, 1), _quarter(samples, 3)
+    return Loaded(file.suffix[1:], file.stat().st_size, rows, there, seconds, peak, early, late, used)
+
+
+def _quarter(samples: Sequence[int], number: int) -> int:
+    part = samples[len(samples) * number // 4 : len(samples) * (number + 1) // 4]
+    return int(statistics.median(part or samples))
+
+
+def _watched(file: Path, port: int) -> tuple[float, int, list[int]]:
+    """Runs the command: its seconds, its peak memory, and its memory from time to time."""
+    command = [sys.executable, "-m", "redis_fastbatch", "load", str(file), "--key", "id", "--prefix", PREFIX]
+    said = file.with_suffix(".txt")
+    samples: list[int] = []
+    peak = 0
+    with said.open("wb") as errors:
+        started = time.perf_counter()
+        # Not resource's ru_maxrss: it begins with what the parent, this process, had when it forked.
+        with subprocess.Popen([*command, "--url", f"redis://localhost:{port}"], stderr=errors) as process:
+            while process.poll() is None:
+                status = _status(process.pid)
+                if "VmHWM" in status:
+                    peak = max(peak, status["VmHWM"])
+                    samples.append(status["VmRSS"])
+                time.sleep(SAMPLE_SECONDS)
+        seconds = time.perf_counter() - started
+    if process.returncode:
+        raise RuntimeError(f"{file.name}: exit status {process.returncode}: {said.read_text(encoding='utf-8')}")
+    return seconds, peak, samples
+
+
+def _status(pid: int) -> dict[str, int]:
+    """The sizes, in bytes, that the kernel tells of a process; none of one that has just ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    except ProcessLookupError:
+        return {}
+    fields = (line.split() for line in lines if line.endswith(" kB"))
+    return {name.rstrip(":"): int(size) * 1024 for name, size, _ in fields}
+
+
+def check(endpoint: Endpoint, rows: int, keys: int) -> int:
+    """Returns how many keys there are.
+
+    Raises:
+        AssertionError: there are others than there should be, or one's value is not its last row.
+    """
+    with endpoint.client() as client:
+        there = int(client.dbsize())
+        if there != min(rows, keys):
+            raise AssertionError(f"{there:,} keys rather than {min(rows, keys):,}")
+        numbers = range(max(0, rows - keys), rows, max(1, min(rows, keys) // CHECKED))
+        expected = {}
+        for number in numbers:
+            (row,) = columns(number, 1, keys).to_pylist()
+            expected[f"{PREFIX}{row['id']}"] = {**row, "at": row["at"].isoformat()}
+        found = FastBatch(client).batch_get(expected)
+    for key, row in expected.items():
+        if found.get(key) != row:
+            raise AssertionError(f"{key}: {found.get(key)} rather than {row}")
+    return there
+
+
+def document(done: Sequence[Loaded], keys: int) -> str:
+    """The table, and what it says of the largest file next to smaller ones."""
+    heads = (
+        "format", "GB", "rows", "keys", "s", "rows/s", "MB/s", "peak RSS, MB",
+        "RSS, 2nd quarter", "RSS, last quarter", "server, MB",
+    )  # fmt: skip
+    rows = [
+        (
+            each.format,
+            f"{each.size / 1e9:.2f}",
+            f"{each.rows:,}",
+            f"{each.keys:,}",
+            f"{each.seconds:,.1f}",
+            f"{each.rows / each.seconds:,.0f}",
+            f"{each.size / each.seconds / MB:,.0f}",
+            *(f"{size / MB:,.0f}" for size in (each.peak, each.early, each.late, each.server)),
+        )
+        for each in done
+    ]
+    lines = [
+        "GB and MB are 10^9 and 10^6 bytes of the file: of text for CSV, of what snappy has made of the columns "
+        f"for Parquet, whose row groups have {ROW_GROUP:,} rows. Keys come round after {keys:,} rows, so that the "
+        "server's memory is bounded; each row is written. Seconds are those of the whole process.",
+        tables.table(heads, rows, numbers=set(range(1, len(heads)))),
+        *_comparisons(done),
+    ]
+    return "\n\n".join(lines)
+
+
+def _comparisons(done: Sequence[Loaded]) -> Iterator[str]:
+    for kind in dict.fromkeys(each.format for each in done):
+        *smaller, largest = sorted((each for each in done if each.format == kind), key=lambda each: each.size)
+        for each in smaller:
+            yield (
+                f"{kind}: {largest.size / each.size:.0f} times the bytes of {each.size / 1e9:.2f} GB take "
+                f"{largest.peak / each.peak:.2f} times the peak memory."
+            )
+
+
+def _save(done: Sequence[Loaded], options: argparse.Namespace) -> None:
+    path = results.DIRECTORY / f"{options.name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    about = environment.describe([options.server])
+    content = {"environment": about, "keys": options.keys, "loads": [asdict(each) for each in done]}
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    parts = ["# Loading files in bounded memory", tables.circumstances(about), document(done, options.keys)]
+    path.with_suffix(".md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the benchmark by itself."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
+    add_arguments(parser)
+    return run(parser.parse_args(arguments))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
