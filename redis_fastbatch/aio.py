@@ -26,7 +26,6 @@ from redis_fastbatch.plans import (
     Key,
     Plans,
     checked_chunk_size,
-    checked_on_error,
     empty_result,
     logger,
     parts_of,
@@ -307,9 +306,8 @@ class AsyncFastBatch(Plans):
         """
         from redis_fastbatch.table import plan_table
 
-        checked = checked_on_error(on_error)
         plan = plan_table(
-            self, table, SetOptions(**options), key, prefix, columns, codec, as_, chunk_size, progress, checked
+            self, table, SetOptions(**options), key, prefix, columns, codec, as_, chunk_size, progress, on_error
         )
         async with lease(self._client) as borrowed:
             flight = plan.flight(msetex=plan.wants_msetex and await has_msetex(borrowed))

@@ -119,9 +119,7 @@ def set_table(
             `report` of what was done until then.
     """
     options = SetOptions(ex, px, exat, pxat, keepttl, nx, xx)
-    plan = plan_table(
-        batch, table, options, key, prefix, columns, codec, as_, chunk_size, progress, checked_on_error(on_error)
-    )
+    plan = plan_table(batch, table, options, key, prefix, columns, codec, as_, chunk_size, progress, on_error)
     with lease(batch.client) as borrowed:
         flight = plan.flight(msetex=plan.wants_msetex and has_msetex(borrowed))
         with plan.accounts(flight):
@@ -208,6 +206,7 @@ def plan_table(
         "max_items": checked_chunk_size(chunk_size),
         "max_bytes": COMMAND_BYTES,
     }
+    checked_on_error(on_error)
     # The writers, which flights take for BatchWriters, read the schema: what is wrong with it shows before a
     # connection is borrowed.
     if as_ == "hash":
