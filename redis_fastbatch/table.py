@@ -367,8 +367,9 @@ def split_key(key: str) -> list[tuple[str, str | None]]:
 
 
 def _rows(table: Any) -> int | None:
-    """How many rows a table says that it has; None for a reader."""
+    """How many rows a table says that it has; None where it does not know."""
     rows = getattr(table, "num_rows", None)
-    if rows is None and hasattr(table, "__len__"):
+    # Not of whatever has a length: for that of a DuckDB relation its query is run once more.
+    if rows is None and type(table).__module__.partition(".")[0] in ("pandas", "polars"):
         rows = len(table)
     return rows if isinstance(rows, int) else None

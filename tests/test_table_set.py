@@ -275,6 +275,21 @@ def test_progress(one: FastBatch) -> None:
     assert heard[-1] == (5000, None)
 
 
+@pytest.mark.parametrize(("library", "total"), [("pandas", 3), ("polars", 3), ("duckdb", None)])
+def test_tables_of_other_libraries(one: FastBatch, library: str, total: int | None) -> None:
+    module = pytest.importorskip(library)
+    if library == "duckdb":
+        table = module.sql("select range as id, 'n' || range as name from range(3)")
+        if not hasattr(table, "__arrow_c_stream__"):
+            pytest.skip("this DuckDB has no __arrow_c_stream__")
+    else:
+        table = module.DataFrame(people(3).to_pydict())
+    heard: list[Any] = []
+    one.batch_set_table(table, key="id", progress=lambda *step: heard.append(step))
+    assert one.batch_get(["0", "1", "2"]) == {f"{i}": {"id": i, "name": f"n{i}"} for i in range(3)}
+    assert heard[-1] == (3, total)
+
+
 def test_codecs(valkey_client: redis.Redis) -> None:
     tagged = FastBatch(valkey_client, codec="toolkit-msgpack")
     tagged.batch_set_table(people(2), key="id")
