@@ -91,9 +91,9 @@ def set_table(
         table: anything with `__arrow_c_stream__()`: pyarrow's Table and RecordBatchReader, polars' and
             pandas' DataFrame (there, as pyarrow has it, NaN becomes null), DuckDB's results. A reader is
             consumed.
-        key: the column whose values are the keys, of integers or strings or binaries; or a template, such as
-            "flight:{carrier}:{number}", whose columns may be of decimals, dates and times too. Of rows of
-            the same key the last one wins.
+        key: the column whose values are the keys, or a template of columns, such as
+            "flight:{carrier}:{number}". They are of integers, strings, binaries, decimals, dates or times. Of
+            rows of the same key the last one wins.
         prefix: goes before every key.
         columns: the columns of which a row's value is made; all by default, the key's too.
         ex, px, exat, pxat, keepttl, nx, xx, chunk_size, progress: as for batch_set().
