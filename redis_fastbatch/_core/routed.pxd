@@ -22,6 +22,7 @@ cdef class RoutedWriter(BatchWriter):
     cdef list filling        # by node: a Chunk, or None
     cdef list positions      # by node: where in the input the chunk's first item is
     cdef list spare
+    cdef Py_ssize_t chunks   # made so far
     cdef Chunk target        # of the item being encoded
     cdef dict found
     cdef object default

@@ -9,6 +9,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SI
 from cpython.dict cimport PyDict_SetDefault
 from cpython.unicode cimport PyUnicode_CheckExact
 
+from redis_fastbatch._core.buffer cimport reserve
 from redis_fastbatch._core.codec cimport ValueCodec
 from redis_fastbatch._core.resp cimport BatchWriter, Chunk, Command, after_bulk, key_bytes
 from redis_fastbatch._core.slots cimport SLOTS, slot_of
@@ -236,6 +237,10 @@ cdef class RoutedWriter(BatchWriter):
                 chunk.restart(self.command)
             else:
                 chunk = Chunk(self.command)
+                if self.chunks >= len(self.filling):
+                    # A long batch: growing bit by bit would copy everything once more.
+                    reserve(chunk, min(self.max_bytes * 9 // 8, SPARE_BYTES))
+                self.chunks += 1
             self.filling[node] = chunk
             self.positions[node] = self.taken - 1
         return chunk
