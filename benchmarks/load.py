@@ -88,9 +88,10 @@ def run(options: argparse.Namespace) -> int:
                 done.append(load(file, rows, options.keys, options.server))
                 file.unlink()
                 print(f"{kind}, {size:g} GB: {done[-1].peak / MB:,.0f} MB", file=sys.stderr, flush=True)
+                # After each, so that what was measured stays when the rest is interrupted.
+                if options.name:
+                    _save(done, options)
     print(document(done, options.keys))
-    if options.name:
-        _save(done, options)
     return 0
 
 
