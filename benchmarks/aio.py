@@ -16,6 +16,7 @@ from typing import Any
 import redis.asyncio
 
 from benchmarks import shapes
+from benchmarks.equality import same
 from benchmarks.measure import Contender, Timing, frozen_heap, interleaved
 from benchmarks.peers import coredis
 from benchmarks.serializers import MSGSPEC
@@ -117,7 +118,7 @@ class _contenders(ExitStack):
             found = work()
             if self._operation == "set":
                 found = FastBatch(self._endpoint.client()).batch_get(list(self._items))
-            if found != self._items:
+            if not same(self._items, found):
                 raise AssertionError("not what was written")
 
         self._all.append(Contender(name, role, work, check))
