@@ -40,7 +40,7 @@ def test_the_chart(valkey: EmbeddedServer, tmp_path: Path) -> None:
 
 def test_every_way_moves_the_same(valkey_client: redis.Redis) -> None:
     from redis_fastbatch import FastBatch
-    from redis_fastbatch.benching import Bench
+    from redis_fastbatch.cli.bench import Bench
 
     bench = Bench(FastBatch(valkey_client), 300)
     expected = dict(zip(bench.keys, bench.rows, strict=True))

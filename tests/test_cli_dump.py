@@ -117,7 +117,7 @@ def test_columns_that_differ_from_part_to_part(
     filled: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows whose columns come late, or are of a narrower type at first: the file has columns that fit all."""
-    monkeypatch.setattr("redis_fastbatch.dumping.KEYS_AT_ONCE", 100)
+    monkeypatch.setattr("redis_fastbatch.cli.dump.KEYS_AT_ONCE", 100)
     filled.client.flushdb()
     rows = [{"id": i, "v": None if i < 300 else i if i < 600 else i + 0.5} for i in range(1000)]
     for row in rows[900:]:

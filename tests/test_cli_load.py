@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import redis
 
-from redis_fastbatch import FastBatch, inputs
-from redis_fastbatch.cli import main
+from redis_fastbatch import FastBatch
+from redis_fastbatch.cli import inputs, main
 from redis_fastbatch.server import EmbeddedServer
 
 pa = pytest.importorskip("pyarrow")
@@ -282,7 +282,7 @@ def test_mistakes_are_told_in_one_line(
 
 
 def test_a_type_that_does_not_hold(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("redis_fastbatch.inputs.CSV_HEAD", 1000)
+    monkeypatch.setattr("redis_fastbatch.cli.inputs.CSV_HEAD", 1000)
     path = tmp_path / "a.csv"
     path.write_text("k,v\n" + "".join(f"{i},{i}\n" for i in range(1000)) + "1000,word\n")
     code, said = shell("load", path, "--key", "k")

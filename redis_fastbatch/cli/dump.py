@@ -21,9 +21,9 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from redis_fastbatch.cli import CliError, add_server, connect, say
+from redis_fastbatch.cli.common import CliError, add_server, connect, say
+from redis_fastbatch.cli.inputs import kind_of
 from redis_fastbatch.client import FastBatch
-from redis_fastbatch.inputs import kind_of
 from redis_fastbatch.report import Progress, make_progress
 
 KEYS_AT_ONCE = 20_000

@@ -1,30 +1,17 @@
-"""The command line: `redis-fastbatch load | dump | bench | demo`."""
+"""What the commands share: the server's options and the connection, errors, and exit codes."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import os
 import sys
-from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import redis
 
-from redis_fastbatch._version import __version__
 from redis_fastbatch.client import FastBatch
-from redis_fastbatch.errors import FastBatchError
 
 DEFAULT_URL = "redis://localhost:6379/0"
-
-# Each module has add_to(commands). They are imported only for the command that is run, or for --help.
-COMMANDS = {
-    "load": ("redis_fastbatch.loading", "write the rows of a file to the server"),
-    "dump": ("redis_fastbatch.dumping", "write the values of the server's keys to a file"),
-    "bench": ("redis_fastbatch.benching", "measure against the server, next to redis-py"),
-    "demo": ("redis_fastbatch.demo", "see it at work, with a server of its own"),
-}
 
 LONGEST_MESSAGE = 500
 
@@ -34,45 +21,6 @@ EXIT_INTERRUPTED = 130
 
 class CliError(Exception):
     """Something to tell the user in one plain line."""
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit code: 0 only when all was done."""
-    options = _parser().parse_args(argv)
-    try:
-        return int(options.run(options))
-    except KeyboardInterrupt:
-        say("interrupted")
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read the output has had enough of it. Python would complain once more when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
-    except (
-        CliError,
-        FastBatchError,
-        redis.RedisError,
-        OSError,
-        ImportError,
-        ValueError,
-        NotImplementedError,
-    ) as error:
-        say(f"redis-fastbatch: {plain(error)}")
-        return EXIT_FAILED
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="redis-fastbatch",
-        description="Moves rows between files and Redis or Valkey, many at a time.",
-        epilog="`redis-fastbatch COMMAND --help` explains a command and shows examples.",
-    )
-    parser.add_argument("--version", action="version", version=f"redis-fastbatch {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
-    for name, (module, summary) in COMMANDS.items():
-        if importlib.util.find_spec(module) is not None:
-            importlib.import_module(module).add_to(commands, name, summary)
-    return parser
 
 
 def add_server(parser: argparse.ArgumentParser, *, cluster: bool = False) -> None:

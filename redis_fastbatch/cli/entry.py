@@ -1,0 +1,60 @@
+"""Where the command line begins: which commands there are, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+import redis
+
+from redis_fastbatch._version import __version__
+from redis_fastbatch.cli import bench, demo, dump, load
+from redis_fastbatch.cli.common import EXIT_FAILED, EXIT_INTERRUPTED, CliError, plain, say
+from redis_fastbatch.errors import FastBatchError
+
+COMMANDS = {
+    "load": (load, "write the rows of a file to the server"),
+    "dump": (dump, "write the values of the server's keys to a file"),
+    "bench": (bench, "measure against the server, next to redis-py"),
+    "demo": (demo, "see it at work, with a server of its own"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code: 0 only when all was done."""
+    options = _parser().parse_args(argv)
+    try:
+        return int(options.run(options))
+    except KeyboardInterrupt:
+        say("interrupted")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has had enough of it. Python would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except (
+        CliError,
+        FastBatchError,
+        redis.RedisError,
+        OSError,
+        ImportError,
+        ValueError,
+        NotImplementedError,
+    ) as error:
+        say(f"redis-fastbatch: {plain(error)}")
+        return EXIT_FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="redis-fastbatch",
+        description="Moves rows between files and Redis or Valkey, many at a time.",
+        epilog="`redis-fastbatch COMMAND --help` explains a command and shows examples.",
+    )
+    parser.add_argument("--version", action="version", version=f"redis-fastbatch {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    for name, (module, summary) in COMMANDS.items():
+        module.add_to(commands, name, summary)
+    return parser
