@@ -11,12 +11,12 @@ from redis_fastbatch._core.routed import RoutedWriter, Router
 from redis_fastbatch.cluster import OneSlotWrite, one_slot, patience_of
 from redis_fastbatch.cluster_read import ClusterCount, ClusterRead
 from redis_fastbatch.cluster_write import ClusterWrite
-from redis_fastbatch.flight import COMMAND_BYTES, COMMAND_ITEMS, NO_LIMIT, WriteFlight
+from redis_fastbatch.flight import COMMAND_ITEMS, NO_LIMIT, WriteFlight
 from redis_fastbatch.strategy import SetOptions
 from redis_fastbatch.topology import Topology, topology_of
 
-CHUNK_BYTES = 2 * COMMAND_BYTES
-"""Single commands leave in larger chunks than one command is: a node works on their first ones at once."""
+CHUNK_BYTES = 64 * 1024
+"""Single commands leave in chunks of about as many bytes: a node works on their first ones at once."""
 
 GET = Command(b"GET", many=False, with_values=False)
 UNLINK = Command(b"UNLINK", many=False, with_values=False)

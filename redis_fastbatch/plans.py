@@ -16,6 +16,7 @@ from redis_fastbatch.codecs import AnyCodec, resolve
 from redis_fastbatch.errors import BatchError
 from redis_fastbatch.flight import (
     COMMAND_BYTES,
+    FIRST_COMMAND_BYTES,
     COMMAND_ITEMS,
     NO_LIMIT,
     OnError,
@@ -105,7 +106,7 @@ class Plans:
         pool = self._client.connection_pool
         kind = AtomicFlight if options.atomic else WriteFlight
         return kind(
-            self._writer(items, options.command(msetex=msetex), size, COMMAND_BYTES),
+            self._writer(items, options.command(msetex=msetex), size, FIRST_COMMAND_BYTES),
             options.single(),
             on_msetex_lost=lambda: strategy.capabilities.remember_msetex(pool, False),
             **books,

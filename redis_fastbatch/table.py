@@ -46,7 +46,7 @@ from redis_fastbatch._core.resp import Chunk
 from redis_fastbatch.client import has_msetex
 from redis_fastbatch.codecs import AnyCodec, MsgpackCodec, ValueCodec, resolve
 from redis_fastbatch.errors import BatchError, EncodeError
-from redis_fastbatch.flight import COMMAND_BYTES, OnError, WriteFlight
+from redis_fastbatch.flight import FIRST_COMMAND_BYTES, OnError, WriteFlight
 from redis_fastbatch.plans import Plans, checked_chunk_size, checked_on_error, wants_msetex
 from redis_fastbatch.report import BatchReport, Progress, ProgressCallback, make_progress
 from redis_fastbatch.strategy import PointInTime, Seconds, SetOptions
@@ -204,7 +204,7 @@ def plan_table(
         "columns": None if columns is None else _names(columns),
         "key": _key_parts(batch, key, prefix),
         "max_items": checked_chunk_size(chunk_size),
-        "max_bytes": COMMAND_BYTES,
+        "max_bytes": FIRST_COMMAND_BYTES,
     }
     checked_on_error(on_error)
     # The writers, which flights take for BatchWriters, read the schema: what is wrong with it shows before a

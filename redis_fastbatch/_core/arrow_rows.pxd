@@ -53,7 +53,7 @@ cdef class TableWriter:
     cdef readonly bint dry
     cdef readonly object source_error
     cdef public Py_ssize_t max_items
-    cdef Py_ssize_t max_bytes
+    cdef public Py_ssize_t max_bytes
     cdef object row_codec           # reads a row's value again, for whoever asks about a failed one
     cdef Column* columns            # those of the value, then those that only the key needs
     cdef int64_t* fields            # the place of each in the batch

@@ -15,6 +15,7 @@ class TableWriter:
     dry: bool
     source_error: Exception | None
     max_items: int
+    max_bytes: int
     def __init__(
         self,
         stream: ArrowStream,

@@ -70,7 +70,7 @@ cdef class BatchWriter:
     cdef str encoding
     cdef str errors
     cdef public Py_ssize_t max_items
-    cdef Py_ssize_t max_bytes
+    cdef public Py_ssize_t max_bytes
     cdef Py_ssize_t mark    # where the item being encoded begins
     cdef bint in_item       # an item is being encoded: what is raised is about it
 

@@ -51,6 +51,7 @@ class BatchWriter:
     dry: bool
     source_error: Exception | None
     max_items: int
+    max_bytes: int
     def __init__(
         self,
         items: Any,
