@@ -16,8 +16,8 @@ from redis_fastbatch.codecs import AnyCodec, resolve
 from redis_fastbatch.errors import BatchError
 from redis_fastbatch.flight import (
     COMMAND_BYTES,
-    FIRST_COMMAND_BYTES,
     COMMAND_ITEMS,
+    FIRST_COMMAND_BYTES,
     NO_LIMIT,
     OnError,
     WriteFlight,
