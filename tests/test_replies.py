@@ -341,6 +341,8 @@ def test_another_reply_than_the_array(answer: bytes) -> None:
         b":5\r\n",
         b"+OK\r\n",
         b"*1\r\n+a\r\n",
+        b"*-1\r\n",
+        b"$-7\r\n",
         b"!garbage\r\n",
         b"garbage\r\n",
         b"\x00\r\n",

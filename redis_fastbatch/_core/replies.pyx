@@ -301,6 +301,8 @@ cdef class ReplyReader(ReceiveBuffer):
                 if start == INCOMPLETE:
                     return 0
                 if size < 0:
+                    if size != -1:
+                        broken(f"a bulk string of {size} bytes")
                     run.put(run.default)
                     self.position = start
                 else:
@@ -331,13 +333,17 @@ cdef class ReplyReader(ReceiveBuffer):
 
     cdef bint other_value(self, ValueRun run) except -1:
         """A reply in a value's place that is neither a bulk string nor null; False when it is not complete."""
+        cdef bint is_array
+        if not self.skip_pushes():
+            return False
+        is_array = self.data[self.position] == c'*'
         whole = self.reply()
         if whole is None:
             return False
         if isinstance(whole[0], ErrorReply):
             if not str(whole[0]).startswith("WRONGTYPE"):
                 run.refused.append((run.keys[run.done], whole[0]))
-        elif whole[0] is not None:
+        elif whole[0] is not None or is_array:
             broken(f"a bulk string expected, found {whole[0]!r:.80}")
         run.put(run.default)
         return True
