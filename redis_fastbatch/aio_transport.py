@@ -26,7 +26,7 @@ from redis_fastbatch._core.replies import ErrorReply, ReplyReader
 from redis_fastbatch._core.resp import Chunk, SourceDry
 from redis_fastbatch.flight import Flight
 from redis_fastbatch.pacing import LINGER
-from redis_fastbatch.transport import GET_CONNECTION_ARGUMENTS, Attempts, is_cluster
+from redis_fastbatch.transport import GET_CONNECTION_ARGUMENTS, Attempts, _wait_for, is_cluster
 
 logger = logging.getLogger("redis_fastbatch")
 
@@ -372,6 +372,28 @@ def _is_known(connection: Any) -> bool:
     return not getattr(parser, "_buffer", True)
 
 
+def _has_arrived(connection: Any) -> bool:
+    """Whether the socket of a connection that is idle can be read, or what was read from it was left alone."""
+    if getattr(connection._reader, "_buffer", None) or _parser_holds(connection):
+        return True
+    sock = connection._writer.get_extra_info("socket")
+    return sock is not None and any(_wait_for(sock, False, 0.0))
+
+
+def _is_spoilt(connection: Any) -> bool:
+    """Whether an idle connection has ended, or holds a reply; a push message is for redis-py to read."""
+    stream = connection._reader
+    if stream is None or stream.at_eof() or _parser_holds(connection):
+        return True
+    held = bytes(getattr(stream, "_buffer", b""))
+    return bool(held) and not held.startswith(b">")
+
+
+def _parser_holds(connection: Any) -> bool:
+    parser = connection._parser
+    return bool(parser._reader.has_data() if hasattr(parser, "_reader") else getattr(parser, "_buffer", None))
+
+
 class AsyncLease:
     """A connection borrowed from a client's pool, with the retry policy that it carries.
 
@@ -459,6 +481,7 @@ class AsyncLease:
     async def channel(self) -> Any:
         """The connection, connected, as a flight uses it; an async context manager."""
         cancelled = _times_cancelled()
+        await self._renew()
         await self.connection.connect()
         await self.connection.check_health()
         if _times_cancelled() > cancelled:
@@ -467,6 +490,17 @@ class AsyncLease:
         if _is_known(self.connection):
             return WireChannel(self.connection, self._max_value_size)
         return PublicChannel(self.connection)
+
+    async def _renew(self) -> None:
+        """Closes a connection that was idle when the server's end came, or a reply that nobody asked for, which
+        would be taken for the answer to what is asked next."""
+        if not self.connection.is_connected or not _has_arrived(self.connection):
+            return
+        # In the round of the event loop that begins with the first it reads the socket, behind this task's turn.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        if _is_spoilt(self.connection):
+            await self._disconnect()
 
     async def ask(self, *command: str) -> Any:
         """One command and its reply, as the connection's own methods send and read them.

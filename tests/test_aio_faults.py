@@ -16,7 +16,7 @@ from aio import Runner, runner
 from faults.proxy import Direction, Fault, FaultProxy, Then
 from redis_fastbatch import AsyncFastBatch, BatchReport
 from redis_fastbatch.server import EmbeddedServer
-from servers import configured
+from servers import configured, wait_until
 
 ITEMS = {f"key:{n}": {"id": n, "text": "x" * 200} for n in range(20_000)}
 
@@ -197,6 +197,26 @@ def test_push_messages_go_to_redis_py(run: Runner, proxy: FaultProxy) -> None:
             proxy.inject_now(Fault(insert=push, after_replies=3), Fault(insert=push, after_replies=5))
             assert await batch.batch_get(list(ITEMS)) == ITEMS
             assert await batch.client.ping()
+
+    run(main())
+
+
+def test_a_reply_too_many_is_no_answer_to_the_next_batch(run: Runner, proxy: FaultProxy) -> None:
+    """It comes while the connection is idle, and the event loop has not seen it when the next batch begins."""
+    surplus = b"*1\r\n$1\r\n\x07\r\n"
+
+    def has_arrived() -> bool:
+        return proxy.sent(Direction.TO_CLIENT) == proxy.seen(Direction.TO_CLIENT) + len(surplus)
+
+    async def main() -> None:
+        async with through(proxy, max_connections=1) as batch:
+            await batch.batch_set({"a": 1, "b": 2})
+            proxy.inject_now(Fault(after_replies=1, then=Then.STALL))
+            proxy.inject_now(Fault(after_replies=1, insert=surplus))
+            assert await batch.batch_get(["a"]) == {"a": 1}
+            proxy.release()
+            wait_until(has_arrived, "the surplus arrives")
+            assert await batch.batch_get(["b"]) == {"b": 2}
 
     run(main())
 

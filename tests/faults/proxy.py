@@ -323,6 +323,7 @@ class FaultProxy:
         self.connections = 0
         self._upstream = upstream_host, upstream_port
         self._seen = dict.fromkeys(Direction, 0)
+        self._sent = dict.fromkeys(Direction, 0)
         self._record = record
         self._records = {direction: bytearray() for direction in Direction}
         self._plans: list[_Plan] = []
@@ -356,6 +357,10 @@ class FaultProxy:
     def seen(self, direction: Direction) -> int:
         """How many bytes have come from the stream's source, over all connections."""
         return self._seen[direction]
+
+    def sent(self, direction: Direction) -> int:
+        """How many bytes have gone to the stream's target, what was added included, over all connections."""
+        return self._sent[direction]
 
     def recorded(self, direction: Direction) -> bytes:
         """All the bytes that have come from the stream's source, as they came, over all connections.
@@ -501,6 +506,7 @@ class FaultProxy:
                 await asyncio.sleep(lane.delay)
                 delayed = True
             await _write(writer, piece, lane.bytes_per_second)
+            self._sent[lane.direction] += len(piece)
             await self._do(then)
 
     def _note(self, direction: Direction, data: bytes) -> None:
