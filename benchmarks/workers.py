@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from benchmarks import shapes
+from benchmarks.equality import same
 from benchmarks.measure import Contender, interleaved
 from benchmarks.servers import BINARIES, Endpoint, running
 from benchmarks.tables import table
@@ -107,5 +108,5 @@ def _on_two(
 
 
 def _same(found: object, expected: object) -> None:
-    if found != expected:
+    if not same(expected, found):
         raise AssertionError("not what was expected")
