@@ -255,6 +255,7 @@ class FastBatch(Plans):
             default: stands for a key that is missing, or holds another type than a string.
             on_error: what to do with a value that cannot be decoded: "raise"; "report" takes `default` for it
                 and logs how many there were; a callable gets (key, bytes, exception), and the key `default`.
+                It may get a key again that is read again after a lost connection.
             workers: threads that read side by side, each over a connection of its own. Decoding holds the
                 GIL: more than one gains little.
 
@@ -333,7 +334,8 @@ class FastBatch(Plans):
             keys: str, bytes or int.
 
         Returns:
-            How many of them existed.
+            How many of them existed. Where a connection was lost, less those that the server had deleted before
+            it could say so.
 
         Raises:
             EncodeError: a key is of a wrong type.
