@@ -17,7 +17,7 @@ from redis.exceptions import ConnectionError, MovedError, RedisClusterException,
 from redis_fastbatch._core.resp import Chunk
 from redis_fastbatch.aio_transport import AsyncLease, Feed, Pace, Turns
 from redis_fastbatch.cluster import FINAL, REFRESH_SECONDS, OneSlotWrite, Redirected, patience_of
-from redis_fastbatch.cluster_flight import FIRST_DELAY, MAX_DELAY, ClusterBatch, NodeFlight
+from redis_fastbatch.cluster_flight import FIRST_DELAY, MAX_DELAY, MAX_HOPS, ClusterBatch, NodeFlight
 from redis_fastbatch.topology import Topology, topology_of
 
 logger = logging.getLogger("redis_fastbatch")
@@ -66,10 +66,13 @@ class AsyncClusterLease:
         if isinstance(flight, OneSlotWrite):
             await self._run_on_one(flight)
             return
+        if flight.topology.doubted:
+            await self.refresh(flight.topology)
         crew = Crew(self, flight, feed)
         try:
             await crew.work()
         except BaseException as error:
+            flight.topology.doubted |= flight.stale
             flight.abandon(error)
             raise
         if flight.stale:
@@ -86,6 +89,7 @@ class AsyncClusterLease:
             return
         try:
             await self.client.nodes_manager.initialize()
+            topology.doubted = False
         except (RedisError, RedisClusterException, OSError) as error:
             logger.debug("the cluster cannot be asked for its slots: %s", error)
         self._refreshed = time.monotonic()
@@ -93,8 +97,10 @@ class AsyncClusterLease:
 
     async def _run_on_one(self, flight: OneSlotWrite) -> None:
         topology = topology_of(self.client)
+        if topology.doubted:
+            await self.refresh(topology)
         deadline = time.monotonic() + patience_of(self.client)
-        delay = FIRST_DELAY
+        delay, hops = FIRST_DELAY, 0
         while True:
             node = topology.nodes[topology.router.owner(flight.slot)]
             try:
@@ -103,15 +109,20 @@ class AsyncClusterLease:
                 return
             except Redirected as redirected:
                 error = redirected.error
-                if time.monotonic() > deadline:
+                if isinstance(error, MovedError) and hops < MAX_HOPS:
+                    topology.router.move(flight.slot, topology.target(error, node))
+                    hops += 1
+                elif time.monotonic() > deadline:
+                    topology.doubted = True
                     flight.abandon(error)
                     raise error from None
-                if isinstance(error, MovedError):
-                    topology.router.move(flight.slot, topology.target(error, node))
                 else:
                     await asyncio.sleep(delay)
                     delay = min(2 * delay, MAX_DELAY)
                     await self.refresh(topology)
+            except (ConnectionError, TimeoutError, OSError):
+                topology.doubted = True
+                raise
 
 
 class Crew:

@@ -26,7 +26,15 @@ from redis.exceptions import (
 
 from redis_fastbatch._core.resp import Chunk
 from redis_fastbatch._core.routed import slot_of_key
-from redis_fastbatch.cluster_flight import DETOURS, FIRST_DELAY, MAX_DELAY, PATIENCE, ClusterBatch, NodeFlight
+from redis_fastbatch.cluster_flight import (
+    DETOURS,
+    FIRST_DELAY,
+    MAX_DELAY,
+    MAX_HOPS,
+    PATIENCE,
+    ClusterBatch,
+    NodeFlight,
+)
 from redis_fastbatch.errors import EncodeError
 from redis_fastbatch.flight import WriteFlight, _Flying
 from redis_fastbatch.topology import Topology, topology_of
@@ -162,6 +170,8 @@ class ClusterLease:
         if isinstance(flight, OneSlotWrite):
             self._run_on_one(flight)
             return
+        if flight.topology.doubted:
+            self._refresh(flight.topology)
         try:
             while not flight.done:
                 self._round(flight)
@@ -172,6 +182,7 @@ class ClusterLease:
                 link = self._forget(next(iter(self._links)))
                 with contextlib.suppress(RedisError, OSError):
                     link.drop() if link.flight.in_flight else link.give_back()
+            flight.topology.doubted |= flight.stale
             flight.abandon(error)
             raise
         if flight.stale:
@@ -250,6 +261,7 @@ class ClusterLease:
             return
         try:
             self.client.nodes_manager.initialize()
+            topology.doubted = False
         except (RedisError, RedisClusterException, OSError) as error:
             logger.debug("the cluster cannot be asked for its slots: %s", error)
         self._refreshed = time.monotonic()
@@ -257,8 +269,10 @@ class ClusterLease:
 
     def _run_on_one(self, flight: OneSlotWrite) -> None:
         topology = topology_of(self.client)
+        if topology.doubted:
+            self._refresh(topology)
         deadline = time.monotonic() + patience_of(self.client)
-        delay = FIRST_DELAY
+        delay, hops = FIRST_DELAY, 0
         while True:
             node = topology.nodes[topology.router.owner(flight.slot)]
             try:
@@ -267,15 +281,20 @@ class ClusterLease:
                 return
             except Redirected as redirected:
                 error = redirected.error
-                if time.monotonic() > deadline:
+                if isinstance(error, MovedError) and hops < MAX_HOPS:
+                    topology.router.move(flight.slot, topology.target(error, node))
+                    hops += 1
+                elif time.monotonic() > deadline:
+                    topology.doubted = True
                     flight.abandon(error)
                     raise error from None
-                if isinstance(error, MovedError):
-                    topology.router.move(flight.slot, topology.target(error, node))
                 else:
                     time.sleep(delay)
                     delay = min(2 * delay, MAX_DELAY)
                     self._refresh(topology)
+            except (ConnectionError, TimeoutError, OSError):
+                topology.doubted = True
+                raise
 
 
 class Redirected(Exception):

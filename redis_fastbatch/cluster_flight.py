@@ -351,7 +351,7 @@ class ClusterBatch:
         final: list[tuple[int, Any]] = []
         detours: list[tuple[int, Exception]] = []
         for item, reply in part.others:
-            if isinstance(reply, DETOURS) and self._is_tried_again(part):
+            if isinstance(reply, DETOURS) and self._is_tried_again(part, reply):
                 detours.append((item, reply))
             else:
                 final.append((item, reply))
@@ -361,7 +361,10 @@ class ClusterBatch:
         if detours:
             self._redirect(node, part, detours)
 
-    def _is_tried_again(self, part: Part) -> bool:
+    def _is_tried_again(self, part: Part, refusal: Exception) -> bool:
+        if isinstance(refusal, AskError) and part.hops < MAX_HOPS:
+            # Nothing is waited for where the node is known.
+            return True
         if part.since is None or time.monotonic() - part.since <= self.patience:
             return self.patience > 0
         self.patience = 0.0
@@ -430,6 +433,7 @@ class ClusterBatch:
         self._hold(node, error)
 
     def _hold(self, node: NodeFlight, error: Exception) -> None:
+        self.stale = True
         now = time.monotonic()
         oldest = min((part.since for part in node.ready if part.since is not None), default=now)
         if node.ready and now - oldest >= self.patience:
@@ -438,7 +442,6 @@ class ClusterBatch:
             part.since = now if part.since is None else part.since
         node.held_until = now + min(FIRST_DELAY * 2**node.losses, MAX_DELAY)
         node.losses += 1
-        self.stale = True
 
     def wake(self) -> float | None:
         """When revive() has something to do; None if nothing waits."""

@@ -22,6 +22,10 @@ class Topology:
     It is shared by all batches of a client, in all threads: numbers stay what they are, and new nodes are added
     at the end.
 
+    Attributes:
+        doubted: a batch ended early over a lost node or a redirection: the cluster should be asked for its slots
+            before the next one.
+
     Args:
         manager: the NodesManager of a RedisCluster that is initialized.
         strategy: how reading is spread over a shard's nodes: the value of a redis-py LoadBalancingStrategy; None
@@ -30,6 +34,7 @@ class Topology:
 
     def __init__(self, manager: Any, strategy: str | None = None) -> None:
         self.nodes: list[Any] = []
+        self.doubted = False
         self._manager = manager
         self._strategy = strategy
         self._numbers: dict[str, int] = {}
