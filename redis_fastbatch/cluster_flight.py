@@ -17,6 +17,7 @@ from redis.exceptions import (
     AskError,
     BusyLoadingError,
     ClusterDownError,
+    InvalidResponse,
     MasterDownError,
     MovedError,
     RedisError,
@@ -80,6 +81,7 @@ class Part(_Flying):
         """Some of its items, to be sent once more."""
         part = Part(chunk, self.position)
         part.asking = asking
+        part.sent = self.sent
         part.since = time.monotonic() if self.since is None else self.since
         part.hops = self.hops + hop
         return part
@@ -170,6 +172,11 @@ class NodeFlight:
                 item, reply = part.others[i]
                 if isinstance(reply, ErrorReply):
                     part.others[i] = item, explain(reply)
+                elif not self._batch.is_outcome(reply):
+                    # Here and not when the part lands: what came before is still counted, and once only.
+                    part.done = 2 * item if part.asking else item
+                    del part.others[i:]
+                    raise InvalidResponse(f"a key's command was answered with {reply!r:.80}")
             if part.done < part.replies:
                 return
             self._land()
@@ -179,9 +186,9 @@ class NodeFlight:
     def take_reply(self, reply: Any) -> None:
         part = self.flying[0]
         item, of_item = divmod(part.done, 2) if part.asking else (part.done, 1)
-        part.done += 1
         if of_item:
             self._batch.reply(part, item, reply)
+        part.done += 1
         if part.done == part.replies:
             self._land()
 
@@ -210,10 +217,12 @@ class ClusterBatch:
         patience: seconds for which items are tried again; 0 once that was in vain, until something succeeds.
         stale: a node has redirected: the cluster's own view should be refreshed.
         handed: parts handed to nodes so far.
+        answers_stand: where a connection is lost amid the replies to a part, those that came are kept.
     """
 
     repeatable: bool
     settled: int
+    answers_stand = True
 
     def _begin(self, topology: Topology, command: Command, patience: float) -> None:
         self.topology = topology
@@ -245,6 +254,10 @@ class ClusterBatch:
     @abstractmethod
     def reply(self, part: Part, item: int, reply: Any) -> None:
         """The reply to an item, read by somebody else: an exception for an error."""
+
+    def is_outcome(self, reply: Any) -> bool:
+        """Whether a noteworthy reply, which is no error, is one that the command has."""
+        return True
 
     @abstractmethod
     def is_full(self, node: NodeFlight) -> bool:
@@ -420,8 +433,9 @@ class ClusterBatch:
         node.bytes = 0
         again: list[Part] = []
         for part in parts:
-            answered = part.answered
-            self.land(node, part)
+            answered = part.answered if self.answers_stand else 0
+            if answered:
+                self.land(node, part)
             rest = range(answered, part.chunk.count)
             if self.repeatable:
                 left = part.successor(part.chunk.extract(self._command, rest))

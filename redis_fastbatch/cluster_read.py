@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from redis.exceptions import InvalidResponse, RedisError, ResponseError
+from redis.exceptions import InvalidResponse
 
 from redis_fastbatch._core.codec import ValueCodec
 from redis_fastbatch._core.replies import ErrorReply, ReplyReader
@@ -30,6 +30,9 @@ class ClusterRead(ClusterBatch, ReadFlight):
         order: the keys in their order, for that.
         flight: what ReadFlight takes beyond.
     """
+
+    # Where a reply was left out, those behind it were taken for others'.
+    answers_stand = False
 
     def __init__(
         self,
@@ -103,6 +106,8 @@ class ClusterRead(ClusterBatch, ReadFlight):
             if not _is_wrong_type(reply):
                 part.others.append((item, reply))
             return
+        if reply is not None and not isinstance(reply, bytes):
+            raise InvalidResponse(f"GET was answered with {reply!r:.80}")
         key = part.chunk.keys[item]
         self._found[key] = self._loads(key, reply)
         self._count(1, len(reply or b""))
@@ -139,6 +144,8 @@ class ClusterCount(ClusterRead):
         writer, topology, patience: as ClusterRead's.
     """
 
+    answers_stand = True
+
     def __init__(self, writer: RoutedWriter, topology: Topology, *, patience: float) -> None:
         super().__init__(writer, topology, ValueCodec(), {}, patience=patience)
         self.total = 0
@@ -146,26 +153,27 @@ class ClusterCount(ClusterRead):
         self._sizes.saw(1, 4)
 
     def read(self, part: Part, reader: ReplyReader, pace: int | None) -> None:
-        had = len(part.others)
-        part.done += reader.statuses(part.replies - part.done, part.done, part.others)
+        had, answered = len(part.others), part.answered
+        part.done += reader.statuses(part.replies - part.done, part.done, part.others, False)
         news = part.others[had:]
         del part.others[had:]
-        for index, reply in news:
-            if not part.asking:
-                self.reply(part, index, reply)
-            elif index % 2:
-                self.reply(part, index // 2, reply)
+        if part.asking:
+            news = [(index // 2, reply) for index, reply in news if index % 2]
+        if len(news) < part.answered - answered:
+            raise InvalidResponse("a number expected, found OK")
+        for item, reply in news:
+            self.reply(part, item, reply)
 
     def reply(self, part: Part, item: int, reply: Any) -> None:
         if isinstance(reply, Exception):
             part.others.append((item, reply))
-        elif isinstance(reply, int):
+        elif type(reply) is int and 0 <= reply <= 1:
             self.total += reply
             self.settled += 1
         else:
-            raise InvalidResponse(f"a number expected, found {reply!r:.80}")
+            raise InvalidResponse(f"0 or 1 expected, found {reply!r:.80}")
 
     def _settle(self, part: Part, answered: int, final: list[tuple[int, Any]], open_items: int) -> None:
         for _, error in final:
             if self.error is None:
-                self.error = error if isinstance(error, ResponseError) else RedisError(str(error))
+                self.error = error

@@ -39,15 +39,21 @@ class ClusterWrite(ClusterBatch, WriteFlight):
 
     def read(self, part: Part, reader: ReplyReader, pace: int | None) -> None:
         had = len(part.others)
-        part.done += reader.statuses(part.replies - part.done, part.done, part.others)
+        part.done += reader.statuses(part.replies - part.done, part.done, part.others, False)
         if part.asking:
             # An error reply to ASKING itself is followed by one to the command.
             news = part.others[had:]
             part.others[had:] = [(index // 2, reply) for index, reply in news if index % 2]
 
     def reply(self, part: Part, item: int, reply: Any) -> None:
-        if reply not in (b"OK", "OK"):
-            part.others.append((item, reply))
+        if reply in (b"OK", "OK"):
+            return
+        if not isinstance(reply, Exception) and not self.is_outcome(reply):
+            raise InvalidResponse(f"SET was answered with {reply!r:.80}")
+        part.others.append((item, reply))
+
+    def is_outcome(self, reply: Any) -> bool:
+        return reply is None and self._conditional
 
     def is_full(self, node: NodeFlight) -> bool:
         return node.bytes >= WINDOW_BYTES or len(node.flying) >= WINDOW_CHUNKS
@@ -61,10 +67,8 @@ class ClusterWrite(ClusterBatch, WriteFlight):
         for item, reply in final:
             if reply is None:
                 self.report.add_skipped(part.chunk.keys[item])
-            elif isinstance(reply, Exception):
-                self._fail(part.chunk.keys[item], part.chunk.values[item], reply)
             else:
-                raise InvalidResponse(f"SET was answered with {reply!r:.80}")
+                self._fail(part.chunk.keys[item], part.chunk.values[item], reply)
         self.settled += answered - open_items
         self._tell(part, self.report.total - had)
 
