@@ -75,5 +75,5 @@ setup(
             "embedsignature": False,
             "linetrace": TRACE,
         },
-    )
+    ),
 )

@@ -21,9 +21,7 @@ from redis_fastbatch import AsyncFastBatch, BatchError, BatchReport, DecodeError
 from redis_fastbatch.server import EmbeddedServer
 from servers import TlsServer
 
-ITEMS = {
-    f"key:{n}": {"id": n, "name": f"näme {n}", "tags": [n, None, True], "score": n / 7} for n in range(5000)
-}
+ITEMS = {f"key:{n}": {"id": n, "name": f"näme {n}", "tags": [n, None, True], "score": n / 7} for n in range(5000)}
 
 
 class PlainConnection(Connection):
@@ -158,9 +156,7 @@ def test_conditions_are_per_key(run: Runner, emptied: EmbeddedServer) -> None:
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("atomic", [False, True])
-def test_an_item_that_cannot_be_encoded(
-    run: Runner, emptied: EmbeddedServer, source: str, atomic: bool
-) -> None:
+def test_an_item_that_cannot_be_encoded(run: Runner, emptied: EmbeddedServer, source: str, atomic: bool) -> None:
     items: dict[str, Any] = {**ITEMS, "bad": object(), "key:2": 2}
     letters: list[Any] = []
 
@@ -234,9 +230,7 @@ def test_a_value_that_cannot_be_decoded(run: Runner, emptied: EmbeddedServer) ->
 
 def test_a_connection_of_unknown_kind_serves_too(run: Runner, emptied: EmbeddedServer) -> None:
     async def main() -> None:
-        pool = redis.asyncio.ConnectionPool(
-            connection_class=PlainConnection, host=emptied.host, port=emptied.port
-        )
+        pool = redis.asyncio.ConnectionPool(connection_class=PlainConnection, host=emptied.host, port=emptied.port)
         batch = AsyncFastBatch(redis.asyncio.Redis.from_pool(pool))
         assert (await batch.batch_set(ITEMS)).written == len(ITEMS)
         assert (await batch.batch_set(streamed(ITEMS.items()), nx=True)).skipped == len(ITEMS)

@@ -106,9 +106,7 @@ def test_cancelling_a_read(run: Runner, proxy: FaultProxy) -> None:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert await batch.batch_get(["key:1", "key:2"]) == {
-                key: ITEMS[key] for key in ("key:1", "key:2")
-            }
+            assert await batch.batch_get(["key:1", "key:2"]) == {key: ITEMS[key] for key in ("key:1", "key:2")}
 
     run(main())
 

@@ -176,9 +176,7 @@ class TestKillAndRestart:
 
 
 class TestPorts:
-    def test_another_port_where_the_first_is_taken(
-        self, embedded: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_another_port_where_the_first_is_taken(self, embedded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             chosen = EmbeddedServer._chosen_ports
             unlucky = [{"port": taken.getsockname()[1]}]
