@@ -176,7 +176,8 @@ class AsyncFastBatch(Plans):
 
         Raises:
             asyncio.CancelledError: the task was cancelled. Like the errors that end a batch early it carries
-                a `report` of what was confirmed until then.
+                a `report` of what was confirmed until then. On Python 3.10 whoever awaits the cancelled task
+                finds it in the error's `__context__`.
             BatchError, ValueError, TypeError, redis.exceptions.RedisError: as FastBatch.batch_set() does.
         """
         options = SetOptions(ex, px, exat, pxat, keepttl, nx, xx, atomic)

@@ -161,6 +161,8 @@ class Crew:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            # Up to Python 3.10 a cancelled task keeps its frames, which refer to this crew.
+            self._tasks.clear()
 
     def _tell(self) -> None:
         """Something has changed: whoever waits looks again."""

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import pytest
 
+from redis_fastbatch import BatchReport
+
 T = TypeVar("T")
 
 
@@ -31,6 +33,14 @@ def runner(kind: str) -> Runner:
     if kind == "uvloop":
         pytest.importorskip("uvloop")
     return Runner(kind)
+
+
+def report_of(error: BaseException) -> BatchReport:
+    """The report that an error carries which came out of a task."""
+    # Up to Python 3.10 whoever awaits a cancelled task gets another CancelledError, whose context the task's is.
+    found = error if hasattr(error, "report") else error.__context__
+    report: BatchReport = found.report  # type: ignore[union-attr]
+    return report
 
 
 async def streamed(items: Iterable[T], every: int = 0) -> AsyncIterator[T]:

@@ -14,7 +14,7 @@ import redis
 import redis.asyncio
 from redis.asyncio.connection import Connection
 
-from aio import Runner, gathered, runner, streamed
+from aio import Runner, gathered, report_of, runner, streamed
 from cluster_changes import (
     SlotMove,
     calls,
@@ -26,7 +26,7 @@ from cluster_changes import (
     tags_of,
     wait_until_replicated,
 )
-from redis_fastbatch import AsyncFastBatch, BatchError, BatchReport, EncodeError
+from redis_fastbatch import AsyncFastBatch, BatchError, EncodeError
 from servers import Cluster, cluster_deployment
 
 ITEMS = {f"key:{n}": {"id": n, "name": f"näme {n}", "tags": [n, None, True]} for n in range(20_000)}
@@ -175,7 +175,7 @@ def test_cancelling_says_what_was_confirmed(run: Runner, cluster: Cluster) -> No
             task.cancel()
             with pytest.raises(asyncio.CancelledError) as caught:
                 await task
-            report: BatchReport = caught.value.report  # type: ignore[attr-defined]
+            report = report_of(caught.value)
             assert 0 < report.written < len(items)
             assert report.failed > 0
             keys = list(items)

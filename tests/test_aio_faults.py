@@ -12,7 +12,7 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from aio import Runner, runner
+from aio import Runner, report_of, runner
 from faults.proxy import Direction, Fault, FaultProxy, Then
 from redis_fastbatch import AsyncFastBatch, BatchReport
 from redis_fastbatch.server import EmbeddedServer
@@ -52,8 +52,7 @@ async def cancelled_after(batch: AsyncFastBatch, seconds: float, items: Any, **o
     task.cancel()
     with pytest.raises(asyncio.CancelledError) as caught:
         await task
-    report: BatchReport = caught.value.report  # type: ignore[attr-defined]
-    return report
+    return report_of(caught.value)
 
 
 @pytest.mark.parametrize("options", [{}, {"nx": True}, {"ex": 100}])

@@ -44,5 +44,7 @@ def test_every_allocation_fails_once(operation: str) -> None:
         timeout=240,
         env={**os.environ, "PYTHONFAULTHANDLER": "1"},
     )
+    if sys.version_info < (3, 11) and "Cannot recover from MemoryErrors" in ended.stderr:
+        pytest.skip("CPython 3.10 gives up where there is no memory to make a MemoryError")
     assert ended.returncode == 0, ended.stderr[-4000:]
     assert "allocations failed" in ended.stdout
