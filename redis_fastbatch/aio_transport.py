@@ -318,6 +318,9 @@ class PublicChannel:
     async def send(self, chunk: Chunk, flight: Flight) -> None:
         """Sends the chunk as redis-py sends a command."""
         flight.started(chunk)
+        if _is_closing(self._connection):
+            # From Python 3.12 on, writing to it is an AttributeError.
+            raise ConnectionError("Connection closed by server.")
         await self._connection.send_packed_command(bytes(memoryview(chunk)))
         flight.finished(chunk)
 
@@ -374,7 +377,7 @@ def _is_known(connection: Any) -> bool:
 
 def _has_arrived(connection: Any) -> bool:
     """Whether the socket of a connection that is idle can be read, or what was read from it was left alone."""
-    if getattr(connection._reader, "_buffer", None) or _parser_holds(connection):
+    if _is_closing(connection) or getattr(connection._reader, "_buffer", None) or _parser_holds(connection):
         return True
     sock = connection._writer.get_extra_info("socket")
     return sock is not None and any(_wait_for(sock, False, 0.0))
@@ -383,10 +386,15 @@ def _has_arrived(connection: Any) -> bool:
 def _is_spoilt(connection: Any) -> bool:
     """Whether an idle connection has ended, or holds a reply; a push message is for redis-py to read."""
     stream = connection._reader
-    if stream is None or stream.at_eof() or _parser_holds(connection):
+    if stream is None or stream.at_eof() or _is_closing(connection) or _parser_holds(connection):
         return True
     held = bytes(getattr(stream, "_buffer", b""))
     return bool(held) and not held.startswith(b">")
+
+
+def _is_closing(connection: Any) -> bool:
+    writer = getattr(connection, "_writer", None)
+    return writer is not None and bool(writer.is_closing())
 
 
 def _parser_holds(connection: Any) -> bool:

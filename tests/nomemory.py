@@ -28,7 +28,9 @@ ENOUGH_RUNS = 1000
 # Shapes of rows are learnt by means of a class, and CPython keeps a weak reference to one in the list of its
 # base's subclasses when there is no memory to take it out.
 MAKE_TYPES = ("msgpack loads", "msgpack loads odd", "toolkit loads", "reader values")
-TYPES_LEFT = 60
+# From 3.12 on an object that dies while its `__dict__` lives on leaves its values behind where there is no memory
+# to hand them over.
+TYPES_LEFT = 60 if sys.version_info < (3, 12) else 400
 
 
 # CPython 3.11 loses an exception when there is no memory for a frame object of its traceback, and says so by a
@@ -106,8 +108,14 @@ def read_values() -> Any:
         if not reader.elements and not out and reader.array(8) is not True:
             continue
         reader.values(list(range(8)), len(out), MsgpackCodec(), None, out, failures)
-    assert not any(key in out and out[key] != ROWS[key] for key in range(8)) or failures
     return [out, len(failures)]
+
+
+def values_checked(result: Any) -> Any:
+    # Not where memory fails: CPython 3.12 dies when there is none to make a function.
+    out, failed = result
+    assert failed or all(out[key] == ROWS[key] for key in range(8) if key in out)
+    return result
 
 
 def read_statuses() -> Any:
@@ -144,11 +152,11 @@ def operations() -> dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]:
         "toolkit loads": loads_anew(ToolkitCodec, ToolkitCodec().dumps([toolkit] * 3)),
         "toolkit-msgpack dumps": dumps(ToolkitMsgpackCodec(), toolkit),
         "raw dumps": dumps(RawCodec(), "é" * 5000),
-        "reader values": read_values,
         "reader statuses": read_statuses,
     }
     return {
         **{name: (run, returned) for name, run in made.items()},
+        "reader values": (read_values, values_checked),
         "fill MSET": fill(mset),
         "fill SET": fill(single),
         "fill MULTI": fill(Command(b"SET", many=False, transaction=False)),
