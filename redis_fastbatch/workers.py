@@ -6,6 +6,7 @@ receiving do not. A thread that fails hands back what it took and had not begun,
 
 from __future__ import annotations
 
+import _thread
 import logging
 import threading
 from collections import deque
@@ -291,32 +292,42 @@ def write(
         logger.warning("a thread of batch_set ended early, the others did its work: %s", error)
 
 
-class _Thread(threading.Thread):
-    """A thread whose end can be waited for with Ctrl-C about.
+class _Thread:
+    """A thread whose end can be waited for however often Ctrl-C comes between.
 
-    Thread.join() is not to be trusted there: interrupted, it may take a thread for stopped that runs on.
+    Not a threading.Thread: an interrupt within start() or join(), or within Event.wait(), may leave a lock of
+    theirs taken for good. What is called here of `_thread` is interrupted before or after, not within.
     """
 
-    def __init__(self, job: Callable[[], None], number: int) -> None:
-        super().__init__(name=f"redis_fastbatch-{number}", daemon=True)
+    def __init__(self, job: Callable[[], None]) -> None:
         self._job = job
-        self._done = threading.Event()
+        self._begun = False
+        self._over = False
+        self._ended = _thread.allocate_lock()
+        self._ended.acquire()
 
-    def run(self) -> None:
+    def start(self) -> None:
+        _thread.start_new_thread(self._run, ())
+        self._begun = True
+
+    def _run(self) -> None:
+        # Here too: the interrupt may come between the two lines of start().
+        self._begun = True
         try:
             self._job()
         finally:
-            self._done.set()
+            self._over = True
+            self._ended.release()
 
     def wait(self) -> None:
-        """Returns once the thread has ended, or was never begun."""
-        while self.ident is not None and not self._done.wait(WAIT_SECONDS):
-            continue
+        """Returns once the thread has ended; at once if it has not begun, and will find nothing to do."""
+        while self._begun and not self._over:
+            self._ended.acquire(timeout=WAIT_SECONDS)
 
 
 def _run(source: Source, jobs: list[Callable[[], None]]) -> None:
     """Runs each job in a thread of its own until all have ended."""
-    threads = [_Thread(job, number) for number, job in enumerate(jobs)]
+    threads = [_Thread(job) for job in jobs]
     try:
         for thread in threads:
             thread.start()
