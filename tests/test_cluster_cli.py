@@ -27,6 +27,7 @@ def test_what_is_loaded_is_dumped(
 
 
 def test_a_cluster_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
     path = tmp_path / "a.csv"
     path.write_text("id\n1\n")
     assert main(["load", str(path), "--key", "id", "--url", "redis://127.0.0.1:1", "--cluster"]) == 1
