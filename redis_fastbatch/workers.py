@@ -267,7 +267,7 @@ def write(
         running = [_Writer(client, source, make_flight, sum_of_all) for _ in range(threads)]
         while running:
             writers += running
-            _run(source, [writer.run for writer in running])
+            run_threads([writer.run for writer in running], source.stop)
             # Items handed back by a thread that failed when the others had already ended.
             alive = any(writer.error is None for writer in running)
             more = alive and source.left_over and not source.stopped
@@ -325,8 +325,8 @@ class _Thread:
             self._ended.acquire(timeout=WAIT_SECONDS)
 
 
-def _run(source: Source, jobs: list[Callable[[], None]]) -> None:
-    """Runs each job in a thread of its own until all have ended."""
+def run_threads(jobs: list[Callable[[], None]], stop: Callable[[], None]) -> None:
+    """Runs each job in a thread of its own until all have ended; `stop` is to end them after Ctrl-C."""
     threads = [_Thread(job) for job in jobs]
     try:
         for thread in threads:
@@ -334,7 +334,7 @@ def _run(source: Source, jobs: list[Callable[[], None]]) -> None:
         for thread in threads:
             thread.wait()
     except BaseException:
-        source.stop()
+        stop()
         for thread in threads:
             thread.wait()
         raise
@@ -361,6 +361,6 @@ def read(keys: Iterable[Any], threads: int, read_share: ReadShare) -> None:
             source.stop()
             errors.append(error)
 
-    _run(source, [job] * threads)
+    run_threads([job] * threads, source.stop)
     if errors or source.error is not None:
         raise errors[0] if errors else source.error  # type: ignore[misc]

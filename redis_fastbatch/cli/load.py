@@ -12,6 +12,7 @@ import threading
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -22,6 +23,7 @@ from redis_fastbatch.client import FastBatch
 from redis_fastbatch.errors import EncodeError
 from redis_fastbatch.report import BatchReport, Progress, make_progress
 from redis_fastbatch.table import split_key
+from redis_fastbatch.workers import run_threads
 
 OnFailure: TypeAlias = Callable[[Any, Any, Exception], None]
 
@@ -256,18 +258,8 @@ class Load:
                 shared.stop()
                 errors.append(error)
 
-        threads = [
-            threading.Thread(target=work, args=(self._tally.listener(),), daemon=True)
-            for _ in range(self._options.workers)
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            _join(threads)
-        except KeyboardInterrupt:
-            shared.stop()
-            _join(threads)
-            raise
+        listeners = [self._tally.listener() for _ in range(self._options.workers)]
+        run_threads([partial(work, listener) for listener in listeners], shared.stop)
         if errors:
             raise errors[0]
 
@@ -326,13 +318,6 @@ def hash_text(value: Any) -> str | None:
     if isinstance(value, bool):
         return "1" if value else "0"
     return repr(value) if isinstance(value, (int, float)) else json.dumps(value, ensure_ascii=False)
-
-
-def _join(threads: list[threading.Thread]) -> None:
-    # Waiting in short steps lets a KeyboardInterrupt through on every platform.
-    for thread in threads:
-        while thread.is_alive():
-            thread.join(0.1)
 
 
 def stoppable(reader: Any, failures: Failures) -> Any:
