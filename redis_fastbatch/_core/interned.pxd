@@ -4,7 +4,7 @@ from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from redis_fastbatch._core.utf8 cimport is_ascii
+from redis_fastbatch._core.utf8 cimport NOT_ASCII, copy_blocks, copy_short, is_ascii
 
 cdef extern from "Python.h":
     PyObject* new_text "PyUnicode_New"(Py_ssize_t size, uint32_t maxchar) except NULL
@@ -97,43 +97,58 @@ cdef inline uint64_t load(const char* text, Py_ssize_t size) noexcept:
     return word
 
 
-cdef inline PyObject* new_str(const char* text, Py_ssize_t size) except NULL:
-    """A new reference to a str of UTF-8 bytes; UnicodeDecodeError when they are not."""
-    cdef PyObject* made
-    if size == 0 or not is_ascii(text, size):
-        return decode_text(text, size, "strict")
-    made = new_text(size, 127)
-    memcpy(text_data(made), text, size)
+cdef inline PyObject* new_ascii(const char* text, Py_ssize_t size) except NULL:
+    """A new reference to a str of bytes that are known to be ASCII."""
+    cdef PyObject* made = new_text(size, 127)
+    if size > 16:
+        copy_blocks(<char*>text_data(made), text, size)
+    else:
+        copy_short(<char*>text_data(made), text, size)
     return made
 
 
-cdef inline PyObject* short_str(ShortTexts cache, const char* text, Py_ssize_t size) except NULL:
-    """A new reference to the str of at most 16 bytes of UTF-8."""
-    cdef uint64_t head, tail
-    cdef TextSlot* slot
-    cdef PyObject* old
+cdef inline PyObject* new_str(const char* text, Py_ssize_t size) except NULL:
+    """A new reference to a str of UTF-8 bytes; UnicodeDecodeError when they are not."""
+    return new_ascii(text, size) if is_ascii(text, size) else decode_text(text, size, "strict")
+
+
+cdef inline PyObject* short_str(ShortTexts cache, const char* text, Py_ssize_t size, bint plain=False) except? NULL:
+    """A new reference to the str of at most 16 bytes of UTF-8. `plain` makes it NULL, without an exception, where
+    the bytes would have to be decoded."""
+    cdef uint64_t head = load(text, size)
+    cdef uint64_t tail = load(text + size - 8, 8) if size > 8 else 0
+    cdef TextSlot* slot = NULL
     cdef PyObject* made
     if cache.use.resting:
         cache.use.resting -= 1
-        return new_str(text, size)
-    head = load(text, size)
-    tail = load(text + size - 8, 8) if size > 8 else 0
-    slot = &cache.slots[((head ^ (tail * 31) ^ <uint64_t>size) * MIX) >> 55]
-    cache.use.looked_up += 1
-    if slot.text != NULL and slot.head == head and slot.tail == tail and slot.size == size:
-        cache.use.found += 1
-        Py_INCREF(<object>slot.text)
-        return slot.text
-    judge(&cache.use)
-    made = new_str(text, size)
-    old = slot.text
-    Py_INCREF(<object>made)
+    else:
+        slot = &cache.slots[((head ^ (tail * 31) ^ <uint64_t>size) * MIX) >> 55]
+        cache.use.looked_up += 1
+        if slot.text != NULL and slot.head == head and slot.tail == tail and slot.size == size:
+            cache.use.found += 1
+            Py_INCREF(<object>slot.text)
+            return slot.text
+        judge(&cache.use)
+    # load() leaves none of so few bytes out.
+    if not (head | tail) & NOT_ASCII:
+        made = new_ascii(text, size)
+    elif plain:
+        return NULL
+    else:
+        made = decode_text(text, size, "strict")
+    if slot != NULL:
+        keep_text(slot, head, tail, size, made)
+    return made
+
+
+cdef inline void keep_text(TextSlot* slot, uint64_t head, uint64_t tail, Py_ssize_t size, PyObject* text) noexcept:
+    cdef PyObject* old = slot.text
+    Py_INCREF(<object>text)
     slot.head = head
     slot.tail = tail
     slot.size = size
-    slot.text = made
+    slot.text = text
     Py_XDECREF(old)
-    return made
 
 
 cdef inline PyObject* shared_float(Floats cache, uint64_t bits) except NULL:

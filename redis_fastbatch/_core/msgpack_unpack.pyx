@@ -14,7 +14,7 @@ from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from redis_fastbatch._core.interned cimport make_text, new_str, shared_float, short_str
+from redis_fastbatch._core.interned cimport make_text, new_ascii, shared_float, short_str
 from redis_fastbatch._core.rows cimport RowShape, fill_slot, make_shape
 from redis_fastbatch._core.utf8 cimport is_ascii, same_bytes
 
@@ -166,13 +166,16 @@ cdef class Unpacker:
                 left -= 1
             else:
                 size = marker & 0x1F
-            if left < size or not is_ascii(<const char*>p, size):
+            if left < size:
                 return NULL
             if size <= 16:
-                value = short_str(self.texts, <const char*>p, size)
+                value = short_str(self.texts, <const char*>p, size, plain=True)
+            elif is_ascii(<const char*>p, size):
+                value = new_ascii(<const char*>p, size)
             else:
-                value = new_str(<const char*>p, size)
-            c.p = p + size
+                return NULL
+            if value != NULL:
+                c.p = p + size
             return value
         if marker == 0xCB and left >= 8:
             c.p = p + 8

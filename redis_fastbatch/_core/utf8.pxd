@@ -5,6 +5,17 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 
+cdef enum:
+    LONGEST_SHORT = 256    # bytes that are copied without a call
+
+
+cdef extern from *:
+    """
+    #define FASTBATCH_NOT_ASCII 0x8080808080808080ULL
+    """
+    uint64_t NOT_ASCII "FASTBATCH_NOT_ASCII"    # a bit of each byte that is not
+
+
 cdef extern from "Python.h":
     bint PyUnicode_IS_COMPACT_ASCII(object text)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
@@ -70,7 +81,7 @@ cdef inline char* put_latin1(char* p, const unsigned char* text, Py_ssize_t leng
     while i < length:
         if length - i >= 8:
             memcpy(&word, text + i, 8)
-            if not word & <uint64_t>0x8080808080808080:
+            if not word & NOT_ASCII:
                 memcpy(p, &word, 8)
                 p += 8
                 i += 8
@@ -94,18 +105,26 @@ cdef inline char* put_utf8(char* p, int kind, const void* text, Py_ssize_t lengt
 
 
 cdef inline bint is_ascii(const char* p, Py_ssize_t size) noexcept nogil:
+    cdef const char* last
     cdef uint64_t word
-    while size >= 8:
-        memcpy(&word, p, 8)
-        if word & <uint64_t>0x8080808080808080:
-            return False
-        p += 8
-        size -= 8
+    cdef uint32_t head, tail
+    if size >= 8:
+        last = p + size - 8
+        while p < last:
+            memcpy(&word, p, 8)
+            if word & NOT_ASCII:
+                return False
+            p += 8
+        memcpy(&word, last, 8)
+        return not word & NOT_ASCII
+    if size >= 4:
+        memcpy(&head, p, 4)
+        memcpy(&tail, p + size - 4, 4)
+        return not (head | tail) & <uint32_t>0x80808080
     while size > 0:
-        if p[0] & 0x80:
-            return False
-        p += 1
         size -= 1
+        if p[size] & 0x80:
+            return False
     return True
 
 
@@ -129,6 +148,27 @@ cdef inline void copy_short(char* target, const char* source, Py_ssize_t size) n
         while size > 0:
             size -= 1
             target[size] = source[size]
+
+
+cdef inline void copy_blocks(char* target, const char* source, Py_ssize_t size) noexcept nogil:
+    """memcpy for more than 16 bytes. Where compilers know that a size is small, they make `rep movs` of memcpy,
+    which takes longer to start than all of this."""
+    cdef uint64_t first, second
+    if size > LONGEST_SHORT:
+        memcpy(target, source, size)
+        return
+    while size > 16:
+        memcpy(&first, source, 8)
+        memcpy(&second, source + 8, 8)
+        memcpy(target, &first, 8)
+        memcpy(target + 8, &second, 8)
+        target += 16
+        source += 16
+        size -= 16
+    memcpy(&first, source + size - 16, 8)
+    memcpy(&second, source + size - 8, 8)
+    memcpy(target + size - 16, &first, 8)
+    memcpy(target + size - 8, &second, 8)
 
 
 cdef inline bint same_bytes(const char* a, const char* b, Py_ssize_t size) noexcept nogil:
