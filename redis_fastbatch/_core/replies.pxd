@@ -1,6 +1,11 @@
 # cython: language_level=3
+from cpython.object cimport PyObject
+
 from redis_fastbatch._core.buffer cimport ReceiveBuffer
 from redis_fastbatch._core.codec cimport ValueCodec
+
+cdef enum:
+    MOST_HELD = 64
 
 
 cdef class ValueRun:
@@ -14,8 +19,12 @@ cdef class ValueRun:
     cdef Py_ssize_t count
     cdef Py_ssize_t done
     cdef Py_ssize_t undecodable   # behind the value that is being decoded
+    cdef PyObject* held[MOST_HELD]   # references to the last values that were read
+    cdef Py_ssize_t holding
 
     cdef int put(self, object value) except -1
+    cdef int hand_over(self) except -1
+    cdef void let_go(self) noexcept
 
 
 cdef class ReplyReader(ReceiveBuffer):

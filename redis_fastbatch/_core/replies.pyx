@@ -8,6 +8,8 @@ received bytes end.
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.dict cimport PyDict_SetItem
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.string cimport memchr, memcmp
 
 from redis_fastbatch._core.buffer cimport ReceiveBuffer
@@ -68,15 +70,36 @@ cdef class ValueRun:
         else:
             self.pairs = out
 
+    def __dealloc__(self):
+        self.let_go()
+
     cdef int put(self, object value) except -1:
         """The value of the next key."""
-        cdef object key = self.keys[self.done]
-        if self.mapping is not None:
-            PyDict_SetItem(self.mapping, key, value)
-        else:
-            self.pairs.append((key, value))
+        Py_INCREF(value)
+        self.held[self.holding] = <PyObject*>value
+        self.holding += 1
         self.done += 1
+        return self.hand_over() if self.holding == MOST_HELD else 0
+
+    cdef int hand_over(self) except -1:
+        """Puts the values that are held under their keys. Many at a time: in a large dict each place is one that
+        no cache has, and the processor fetches several at once where nothing stands between them."""
+        cdef Py_ssize_t first = self.done - self.holding
+        cdef Py_ssize_t i
+        cdef object key
+        for i in range(self.holding):
+            key = self.keys[first + i]
+            if self.mapping is not None:
+                PyDict_SetItem(self.mapping, key, <object>self.held[i])
+            else:
+                self.pairs.append((key, <object>self.held[i]))
+        self.let_go()
         return 0
+
+    cdef void let_go(self) noexcept:
+        while self.holding:
+            self.holding -= 1
+            Py_DECREF(<object>self.held[self.holding])
 
 
 cdef class ReplyReader(ReceiveBuffer):
@@ -277,7 +300,10 @@ cdef class ReplyReader(ReceiveBuffer):
             run.count = done + most
         while True:
             try:
-                self.run_values(run, codec)
+                try:
+                    self.run_values(run, codec)
+                finally:
+                    run.hand_over()
                 for key, error in run.refused:
                     failures.append((key, None, error))
                 return run.done
