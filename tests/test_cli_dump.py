@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -195,6 +197,40 @@ def test_whoever_reads_the_output_may_leave(filled: Shell) -> None:
     assert len(done.stdout) == 100
     assert b"Traceback" not in done.stderr
     assert b"Exception" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="named pipes")
+@pytest.mark.parametrize("form", ["csv", "ndjson", "parquet"])
+def test_a_pipe_is_written_to_and_stays(filled: Shell, tmp_path: Path, form: str) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    # Its two ends are open before the dump begins: nothing waits for the other, and it holds all of it.
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert filled("dump", "--match", "*", pipe, "--format", form) == (0, "4 rows written\n")
+        data = os.read(reader, 1 << 16)
+    finally:
+        os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+    if form == "parquet":
+        assert parquet.read_table(pa.BufferReader(data)).num_rows == 4
+    else:
+        assert "ä" in data.decode()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links and modes")
+def test_a_link_stays_one_and_a_file_keeps_its_mode(filled: Shell, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    file, link = tmp_path / "folder" / "a.csv", tmp_path / "a.csv"
+    file.write_text("old")
+    file.chmod(0o600)
+    link.symlink_to(file)
+    assert filled("dump", "--match", "other", link)[0] == 0
+    assert link.is_symlink()
+    assert file.read_text() == '"x"\n1\n'
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert [path.name for path in file.parent.iterdir()] == ["a.csv"]
 
 
 @pytest.mark.parametrize(

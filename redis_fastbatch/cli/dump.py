@@ -13,6 +13,7 @@ import base64
 import contextlib
 import datetime
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -84,15 +85,17 @@ def run(options: argparse.Namespace) -> int:
 
 
 class Output:
-    """Where the dump goes: standard output, or a file that appears under its name only when it is complete.
+    """Where the dump goes: a file that appears under its name only when it is complete; or standard output, a pipe
+    or a device, which are written to.
 
     Attributes:
         folder: for files on the way, next to the one that is to be, so that a rename puts it in its place.
     """
 
-    def __init__(self, file: str, folder: Path) -> None:
+    def __init__(self, file: str, folder: Path, *, in_place: bool) -> None:
         self.folder = folder
-        self._standard = file == "-"
+        self._file = file
+        self._in_place = in_place
 
     @classmethod
     @contextlib.contextmanager
@@ -101,30 +104,36 @@ class Output:
         place = Path(file)
         if file != "-" and place.is_dir():
             raise CliError(f"{file}: a directory")
-        parent = None if file == "-" else place.parent
+        in_place = file == "-" or (place.exists() and not place.is_file())
+        # A rename over a link would put a file in the link's place, and leave the old one as it was.
+        place = Path(os.path.realpath(place))
+        parent = None if in_place else place.parent
         try:
             folder = tempfile.TemporaryDirectory(prefix=".redis-fastbatch-", dir=parent)
         except OSError as error:
             raise CliError(f"{file}: {error.strerror}") from error
         with folder as name:
-            out = cls(file, Path(name))
+            out = cls(file, Path(name), in_place=in_place)
             yield out
-            if file != "-":
+            if not in_place:
+                if place.exists():
+                    # Who may read the old one may read the new one, and nobody else.
+                    shutil.copymode(place, out.folder / "out")
                 (out.folder / "out").replace(place)
 
     @contextlib.contextmanager
     def open(self) -> Iterator[IO[bytes]]:
         """The file to write to."""
-        if self._standard:
+        if self._file == "-":
             yield sys.stdout.buffer
             sys.stdout.buffer.flush()
         else:
-            with (self.folder / "out").open("wb") as file:
+            with (Path(self._file) if self._in_place else self.folder / "out").open("wb") as file:
                 yield file
 
     def take(self, path: Path) -> None:
         """Makes a finished file in `folder` the dump."""
-        if self._standard:
+        if self._in_place:
             with self.open() as out, path.open("rb") as file:
                 shutil.copyfileobj(file, out)
         else:
