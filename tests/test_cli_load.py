@@ -185,6 +185,60 @@ def test_lines_that_are_no_rows(shell: Shell, tmp_path: Path) -> None:
     assert failed[2]["item"] == {"x": 1}
 
 
+@pytest.mark.parametrize("installed", [True, False], ids=["msgspec", "json"])
+def test_ndjson_is_read_alike_with_msgspec_and_without(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    if installed:
+        pytest.importorskip("msgspec")
+    else:
+        monkeypatch.setitem(sys.modules, "msgspec", None)
+    path = tmp_path / "a.ndjson"
+    lines = [
+        '\ufeff{"k": 1}',
+        '{"k": 2, "n": -Infinity}',
+        '{"k": 3, "n": 1e999}',
+        f'{{"k": 4, "n": {2**64}}}',
+        "{",
+    ]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    code, said = shell("load", path, "--key", "k")
+    assert code == 1
+    assert said.startswith("key '4': an int of 65 bits")
+    assert "row 4: no JSON: Expecting property name" in said
+    assert "3 written, 2 failed" in said
+    inf = float("inf")
+    assert shell.batch.batch_get(["1", "2", "3"]) == {
+        "1": {"k": 1},
+        "2": {"k": 2, "n": -inf},
+        "3": {"k": 3, "n": inf},
+    }
+
+
+@pytest.mark.parametrize("as_", ["value", "hash"])
+def test_a_line_nested_too_deeply_fails_alone(shell: Shell, tmp_path: Path, as_: str) -> None:
+    path = tmp_path / "a.ndjson"
+    path.write_text('{"k": 1}\n{"k": 2, "v": ' + "[" * 200_000 + "]" * 200_000 + '}\n{"k": 3}\n')
+    code, said = shell("load", path, "--key", "k", "--as", as_)
+    assert code == 1
+    assert "row 1: no JSON: " in said
+    assert "2 written, 1 failed" in said
+
+
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]], ids=["", "quiet"])
+def test_a_file_that_breaks_off_says_what_was_written(shell: Shell, tmp_path: Path, quiet: list[str]) -> None:
+    rows = [{"x": 0}, *({"k": i, "noise": os.urandom(20).hex()} for i in range(50_000))]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    path = tmp_path / "a.ndjson.gz"
+    path.write_bytes(gzip.compress(text.encode())[:-100])
+    code, said = shell("load", path, "--key", "k", *quiet)
+    assert code == 1
+    failed, summary, reason = said.splitlines()
+    assert failed == "row 0: the key column 'k' is null or missing"
+    assert summary.startswith(f"ended early: {shell.client.dbsize():,} written, 1 failed; ")
+    assert reason == f"redis-fastbatch: {path}: Truncated compressed stream"
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_rows_that_fail(shell: Shell, tmp_path: Path, workers: int) -> None:
     table = pa.table({"k": [None if i % 1000 == 7 else i for i in range(50_000)], "v": range(50_000)})
@@ -260,6 +314,10 @@ def test_workers_write_everything(shell: Shell, tmp_path: Path) -> None:
         (["a.parquet", "--key", "id", "--format", "csv"], "a.parquet: "),
         (["a.csv", "--key", "id", "--type", "zip"], "COLUMN=TYPE is expected"),
         (["a.csv", "--key", "id", "--type", "zip=zap"], "COLUMN=TYPE is expected"),
+        (
+            ["a.csv", "--key", "id", "--type", "zip=string"],
+            "--type zip: there is no such column; there are id, name",
+        ),
         (["a.csv", "--key", "id", "--delimiter", "ab"], "--delimiter is one character"),
         (["a.csv", "--key", "id", "--on-error", "no/such/folder.ndjson"], "No such file or directory"),
         (["empty.csv", "--key", "id"], "Empty CSV file"),
@@ -328,6 +386,7 @@ def test_servers_that_cannot_be_had(shell: Shell, tmp_path: Path, capsys: Any) -
     for url, words in [
         ("redis://127.0.0.1:1", "no connection to redis://127.0.0.1:1"),
         (f"redis://nobody:secret@{host}", f"redis://nobody:***@{host} did not accept user and password"),
+        (f"redis://{host}/0?zap=1", f"the URL of redis://{host}/0 sets what redis-py does not know"),
         ("http://example.org", "must specify one of the following schemes"),
         ("redis://no.such.host.invalid", "no connection to redis://no.such.host.invalid"),
     ]:
@@ -349,11 +408,22 @@ def test_rows_that_the_server_refuses(shell: Shell, tmp_path: Path, acl_server: 
 
 
 def test_wrong_usage(capsys: Any) -> None:
-    for arguments in ([], ["load"], ["load", "a.csv"], ["load", "a.csv", "--key", "k", "--workers", "0"]):
+    for arguments in ([], ["load"], ["load", "a.csv"]):
         with pytest.raises(SystemExit) as caught:
             main(arguments)
         assert caught.value.code == 2
         assert "usage: redis-fastbatch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["load", "a.csv", "--key", "k", "--ex"], ["bench", "--rounds"], ["demo", "--rows"]]
+)
+@pytest.mark.parametrize("number", ["0", "-1", "1.5", "x", ""])
+def test_numbers_that_are_none(arguments: list[str], number: str, capsys: Any) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*arguments, number])
+    assert caught.value.code == 2
+    assert f"must be a whole number, at least 1, not {number!r}" in capsys.readouterr().err
 
 
 def test_help_is_for_newcomers(capsys: Any) -> None:

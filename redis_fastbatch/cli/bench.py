@@ -20,7 +20,7 @@ from typing import Any
 import msgpack
 import redis
 
-from redis_fastbatch.cli.common import CliError, add_server, connect, say
+from redis_fastbatch.cli.common import CliError, add_server, connect, positive, say
 from redis_fastbatch.client import FastBatch
 
 CHUNK = 1000
@@ -42,18 +42,11 @@ def add_to(commands: Any, name: str, summary: str) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--rows", type=_positive, default=50_000, help="rows to write and read (default: 50000)")
-    parser.add_argument("--rounds", type=_positive, default=5, help="how often each way is taken (default: 5)")
+    parser.add_argument("--rows", type=positive, default=50_000, help="rows to write and read (default: 50000)")
+    parser.add_argument("--rounds", type=positive, default=5, help="how often each way is taken (default: 5)")
     parser.add_argument("--chart", type=Path, metavar="FILE.png", help="draw the result too (needs matplotlib)")
     add_server(parser)
     parser.set_defaults(run=run)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
-    return number
 
 
 @dataclass

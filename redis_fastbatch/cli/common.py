@@ -52,6 +52,8 @@ def connect(url: str, codec: str = "msgpack", *, cluster: bool = False) -> FastB
             "that is no URL of a server: it must specify one of the following schemes (redis://, rediss://, "
             "unix://), and have %2F for a slash in the password"
         ) from None
+    except TypeError as error:
+        raise CliError(f"the URL of {place} sets what redis-py does not know: {error}") from error
     except redis.AuthenticationError as error:
         raise CliError(f"{place} did not accept user and password: {error}") from error
     except (redis.RedisError, redis.exceptions.RedisClusterException) as error:
@@ -65,6 +67,17 @@ def _without_password(url: str) -> str:
     user, at, host = parts.netloc.rpartition("@")
     name, colon, _ = user.partition(":")
     return f"{parts.scheme}://{name}{':***' if colon else ''}{at}{host}{parts.path}"
+
+
+def positive(text: str) -> int:
+    """An option's value that is a number from 1."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number, at least 1, not {text!r}")
+    return number
 
 
 def plain(error: BaseException) -> str:

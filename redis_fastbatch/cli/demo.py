@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 import redis
 
-from redis_fastbatch.cli.common import EXIT_FAILED, CliError, connect, say
+from redis_fastbatch.cli.common import EXIT_FAILED, CliError, connect, positive, say
 from redis_fastbatch.client import FastBatch
 from redis_fastbatch.codecs import MsgpackCodec
 from redis_fastbatch.server import EmbeddedServer
@@ -57,15 +57,8 @@ def add_to(commands: Any, name: str, summary: str) -> None:
         "URL is given. On yours, it touches only keys under a random prefix, and deletes them at the end.",
     )
     parser.add_argument("--url", help="a server, such as redis://localhost:6379/0; without it one is started")
-    parser.add_argument("--rows", type=_positive, metavar="N", help="only the first N flights")
+    parser.add_argument("--rows", type=positive, metavar="N", help="only the first N flights")
     parser.set_defaults(run=run)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
-    return number
 
 
 def run(options: argparse.Namespace) -> int:

@@ -101,7 +101,7 @@ def open_input(options: argparse.Namespace) -> Iterator[Input]:
             if kind == "csv":
                 opened = _open_csv(stream, options, "\t" if tabs else ",")
             elif kind == "ndjson":
-                opened = Input(lines=stack.enter_context(io.BufferedReader(stream, 1 << 20)))
+                opened = Input(lines=_lines(options.file, stack.enter_context(io.BufferedReader(stream, 1 << 20))))
             else:
                 # Parquet is read from its end.
                 if compression is not None or not _can_seek(options.file):
@@ -131,6 +131,15 @@ def _stream(file: str, compression: str | None, stack: contextlib.ExitStack) -> 
     return stream
 
 
+def _lines(file: str, stream: Iterable[bytes]) -> Iterator[bytes]:
+    import pyarrow as pa
+
+    try:
+        yield from stream
+    except (OSError, pa.ArrowException) as error:
+        raise CliError(_reason(file, error)) from error
+
+
 def _can_seek(file: str) -> bool:
     # A pipe has a name too where the shell makes one, as <(...) does.
     return file != "-" and Path(file).is_file()
@@ -158,6 +167,10 @@ def _open_csv(stream: Any, options: argparse.Namespace, delimiter: str) -> Input
         csv.ParseOptions(delimiter=_delimiter(options.delimiter or delimiter), newlines_in_values=True),
         csv.ConvertOptions(**convert),
     )
+
+    for name in convert["column_types"]:
+        if name not in reader.schema.names:
+            raise CliError(f"--type {name}: there is no such column; there are {', '.join(reader.schema.names)}")
 
     def batches() -> Iterator[Any]:
         try:

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
-from redis_fastbatch.cli.common import EXIT_FAILED, EXIT_INTERRUPTED, add_server, connect, plain, say
+from redis_fastbatch.cli.common import EXIT_FAILED, EXIT_INTERRUPTED, add_server, connect, plain, positive, say
 from redis_fastbatch.cli.inputs import Input, add_format, open_input
 from redis_fastbatch.client import FastBatch
 from redis_fastbatch.errors import EncodeError
@@ -59,7 +59,7 @@ def add_to(commands: Any, name: str, summary: str) -> None:
     )  # fmt: skip
     parser.add_argument("--prefix", default="", help="goes before every key, such as user:")
     parser.add_argument("--columns", metavar="A,B,C", help="write only these columns")
-    parser.add_argument("--ex", type=_positive, metavar="SECONDS", help="let every key expire in so many seconds")
+    parser.add_argument("--ex", type=positive, metavar="SECONDS", help="let every key expire in so many seconds")
     parser.add_argument(
         "--as", dest="as_", choices=("value", "hash"), default="value",
         help="a row becomes one value (the default), or a hash that other programs read by field",
@@ -68,7 +68,7 @@ def add_to(commands: Any, name: str, summary: str) -> None:
         "--codec", choices=("msgpack", "toolkit-msgpack"), default="msgpack", help="how values are encoded"
     )
     parser.add_argument(
-        "--workers", type=_positive, default=1, metavar="N",
+        "--workers", type=positive, default=1, metavar="N",
         help="connections that write side by side (default: 1, which is best for one server); the order of rows, "
         "which decides between rows of the same key, is then not kept",
     )  # fmt: skip
@@ -83,17 +83,11 @@ def add_to(commands: Any, name: str, summary: str) -> None:
     parser.set_defaults(run=run)
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not positive")
-    return number
-
-
 def run(options: argparse.Namespace) -> int:
     """Loads a file; the exit code is 0 only when every row was written."""
     report = BatchReport()
     interrupted = False
+    broken: Exception | None = None
     started = time.perf_counter()
     with open_input(options) as source, connect(options.url, options.codec, cluster=options.cluster) as batch:
         failures = Failures(options.on_error)
@@ -102,18 +96,23 @@ def run(options: argparse.Namespace) -> int:
             Load(options, source, batch, failures, Tally(progress, report)).run()
         except KeyboardInterrupt:
             interrupted = True
+        except Exception as error:
+            broken = error
         finally:
             if progress is not None:
                 progress.close()
             failures.close()
     report.seconds = time.perf_counter() - started
-    _tell(options, report, interrupted)
+    if broken is None or report.total:
+        _tell(options, report, "interrupted: " if interrupted else "ended early: " if broken else "")
+    if broken is not None:
+        raise broken
     if interrupted:
         return EXIT_INTERRUPTED
     return EXIT_FAILED if report.failed or failures.stopped else 0
 
 
-def _tell(options: argparse.Namespace, report: BatchReport, interrupted: bool) -> None:
+def _tell(options: argparse.Namespace, report: BatchReport, early: str) -> None:
     if options.on_error == "stop" and report.failures:
         key, error = next(iter(report.failures.items()))
         say(f"stopped at {_reason(key, error)}")
@@ -122,13 +121,13 @@ def _tell(options: argparse.Namespace, report: BatchReport, interrupted: bool) -
             say(_reason(key, error))
         if report.failed > SHOWN_FAILURES:
             say(f"... and {report.failed - SHOWN_FAILURES:,} more")
-    if not options.quiet or interrupted:
-        say(f"interrupted: {report.summary()}" if interrupted else report.summary())
+    if not options.quiet or early:
+        say(early + report.summary())
 
 
 def _reason(key: Any, error: Exception) -> str:
     reason = plain(error)
-    if reason.startswith("row "):
+    if reason.startswith("row ") or (isinstance(error, EncodeError) and error.key is not None):
         return reason
     return f"row {key}: {reason}" if isinstance(key, int) else f"key {key!r}: {reason}"
 
@@ -418,7 +417,7 @@ class JsonRows:
                 if not isinstance(row, dict):
                     raise EncodeError(f"a line of NDJSON is an object, not {plain_json(line)}")
                 key = self._key(row)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 self._fail(number, plain_json(line), EncodeError(f"row {number}: no JSON: {error}"))
                 continue
             except EncodeError as error:
@@ -440,12 +439,19 @@ def plain_json(line: bytes) -> str:
 
 
 def _json_loads() -> Callable[[bytes], Any]:
-    """The fastest JSON decoder that is installed and reads numbers as Python does."""
+    """json.loads, behind msgspec where that is installed, which is faster. What is read does not depend on it."""
     try:
         import msgspec
     except ImportError:
         return json.loads
-    loads: Callable[[bytes], Any] = msgspec.json.decode
+
+    def loads(line: bytes) -> Any:
+        try:
+            return msgspec.json.decode(line)
+        except (ValueError, RecursionError):
+            # It takes no NaN, no infinity and no byte order mark.
+            return json.loads(line)
+
     return loads
 
 
