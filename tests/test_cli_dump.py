@@ -141,6 +141,17 @@ def test_columns_that_differ_from_part_to_part(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.parquet"]
 
 
+@pytest.mark.parametrize(("key", "column"), [("b:1", "x"), (b"b:\xff", "key")])
+def test_bytes_in_csv(filled: Shell, tmp_path: Path, key: Any, column: str) -> None:
+    filled.batch.batch_set({"b:2": {"x": b'"t\xc3\xa4xt"'}, key: {"x": b"\xff" if column == "x" else b"text"}})
+    path = tmp_path / "a.csv"
+    assert filled("dump", "--match", "b:2", path)[0] == 0
+    assert path.read_text(encoding="utf-8") == '"x"\n"""täxt"""\n'
+    code, said = filled("dump", "--match", "b:*", path, "--key", "key")
+    assert code == 1
+    assert f"column '{column}' holds bytes that are no UTF-8" in said
+
+
 def test_nested_columns(filled: Shell, tmp_path: Path) -> None:
     filled.client.flushdb()
     filled.batch.batch_set({"a": {"l": [1, 2], "s": {"x": 1}}})

@@ -329,7 +329,7 @@ class Parts:
         texts = pa.schema([(field.name, csv_type(field.type)) for field in schema])
         with out.open() as file, csv.CSVWriter(file, texts) as writer:
             for batch in self.batches(schema):
-                columns = [csv_text(column) for column in batch.columns]
+                columns = [csv_text(name, batch[name]) for name in schema.names]
                 writer.write_batch(pa.record_batch(columns, schema=texts))
 
 
@@ -337,15 +337,25 @@ def csv_type(kind: Any) -> Any:
     """The type that a column has when it is written as CSV."""
     import pyarrow as pa
 
-    return pa.string() if pa.types.is_timestamp(kind) or pa.types.is_null(kind) else kind
+    becomes_text = pa.types.is_timestamp(kind) or pa.types.is_null(kind) or pa.types.is_binary(kind)
+    return pa.string() if becomes_text else kind
 
 
-def csv_text(column: Any) -> Any:
-    """Points in time in ISO 8601, which `load` reads as points in time again; other columns as they are."""
+def csv_text(name: str, column: Any) -> Any:
+    """Points in time in ISO 8601, which `load` reads as points in time again; other columns as they are.
+
+    Raises:
+        CliError: it holds bytes that are no text.
+    """
     import pyarrow as pa
     from pyarrow import compute
 
     if not pa.types.is_timestamp(column.type):
-        return column.cast(csv_type(column.type))
+        try:
+            return column.cast(csv_type(column.type))
+        except pa.ArrowInvalid:
+            raise CliError(
+                f"column {name!r} holds bytes that are no UTF-8: CSV cannot hold them; dump as Parquet or NDJSON"
+            ) from None
     texts = compute.strftime(column, format="%Y-%m-%dT%H:%M:%SZ")
     return compute.replace_substring_regex(texts, r"\.0+Z$", "Z")
