@@ -430,9 +430,11 @@ class TestLogging:
         assert path.read_text().count("to be seen") == 2
 
     def test_a_level_that_there_is_not(self, client: redis.Redis) -> None:
-        with pytest.raises(ValueError, match="LOUD"):
-            RedisToolkit(redis=client, options=RedisOptions(log_level="LOUD"))
-        RedisToolkit(redis=client, options=RedisOptions(log_level="SUCCESS"))
+        for level in ("LOUD", None):
+            with pytest.raises(ValueError, match=f"no log level {level!r}"):
+                RedisToolkit(redis=client, options=RedisOptions(log_level=level))  # type: ignore[arg-type]
+        for known in ("SUCCESS", logging.INFO):
+            RedisToolkit(redis=client, options=RedisOptions(log_level=known))  # type: ignore[arg-type]
 
 
 class TestPubSub:

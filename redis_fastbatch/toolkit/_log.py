@@ -18,13 +18,16 @@ _files: set[str] = set()
 _files_lock = threading.Lock()
 
 
-def level_number(name: str) -> int:
-    """The number of a level's name.
+def level_number(name: str | int) -> int:
+    """The number of a level's name; a number as it is, though validate() wants a name.
 
     Raises:
         ValueError: there is no such level.
     """
-    number = _OTHER_LEVELS.get(name.upper(), logging.getLevelName(name.upper()))
+    if isinstance(name, int):
+        return name
+    upper = str(name).upper()
+    number = _OTHER_LEVELS.get(upper, logging.getLevelName(upper))
     if not isinstance(number, int):
         raise ValueError(f"there is no log level {name!r}")
     return number
