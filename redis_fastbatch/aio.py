@@ -91,6 +91,8 @@ class AsyncFastBatch(Plans):
         codec, max_value_size, pause_gc: as FastBatch takes them.
     """
 
+    _takes_asyncio = True
+
     def __init__(
         self,
         client: redis.asyncio.Redis | redis.asyncio.RedisCluster,

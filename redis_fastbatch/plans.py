@@ -48,13 +48,26 @@ class Plans:
         codec, max_value_size, pause_gc: as FastBatch takes them.
     """
 
+    _takes_asyncio = False
+
     def __init__(self, client: Any, codec: AnyCodec, *, max_value_size: int, pause_gc: bool) -> None:
+        self._check_client(client)
         self._client = client
         self._codec = resolve(codec)
         self._max_value_size = max_value_size
         self._pause_gc = pause_gc
         self._url: str | None = None
         self._settings: dict[str, Any] = {}
+
+    def _check_client(self, client: Any) -> None:
+        """Refuses what is easily taken for the right client, and would fail in words that do not say so."""
+        name = type(self).__name__
+        if isinstance(client, str):
+            raise TypeError(f"{name} takes a client of redis-py; {name}.from_url() takes a URL")
+        if hasattr(client, "__aenter__") is not self._takes_asyncio:
+            wanted = "redis.asyncio.Redis" if self._takes_asyncio else "redis.Redis"
+            kind = type(client)
+            raise TypeError(f"{name} takes a client such as {wanted}, not {kind.__module__}.{kind.__qualname__}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._url is None:

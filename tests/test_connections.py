@@ -12,12 +12,13 @@ from typing import Any
 import msgpack
 import pytest
 import redis
+import redis.asyncio
 import redis.connection
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from checks import in_use, proxied
-from redis_fastbatch import BatchError, FastBatch
+from redis_fastbatch import AsyncFastBatch, BatchError, FastBatch
 from redis_fastbatch.server import EmbeddedServer
 from redis_fastbatch.transport import GET_CONNECTION_ARGUMENTS, PublicChannel, SocketChannel, lease
 from servers import AclUser, SentinelGroup, TlsServer, missing, sentinel_deployment, wait_until
@@ -481,6 +482,20 @@ def test_a_name_that_is_not_resolved() -> None:
         with pytest.raises(redis.ConnectionError):
             FastBatch(client).batch_set({"a": 1})
         assert in_use(client) == 0
+
+
+@pytest.mark.parametrize("kind", [FastBatch, AsyncFastBatch])
+def test_what_is_no_client(kind: Any) -> None:
+    with pytest.raises(TypeError, match=rf"{kind.__name__}.from_url\(\) takes a URL"):
+        kind("redis://localhost")
+    clients = {FastBatch: redis.Redis, AsyncFastBatch: redis.asyncio.Redis}
+    theirs = clients.pop(kind)
+    (other,) = clients.values()
+    with pytest.raises(
+        TypeError, match=rf"{kind.__name__} takes a client such as redis\..*, not {other.__module__}"
+    ):
+        kind(other())
+    kind(theirs())
 
 
 def test_no_server() -> None:
