@@ -368,6 +368,39 @@ def test_csv_types_are_those_of_the_first_eight_megabytes(shell: Shell, tmp_path
     assert shell.batch.batch_get(["100"])["100"]["v"] == "word"
 
 
+# What Python leaves to its very end sleeps, so that a read which has not ended by then ends amid that.
+INTERRUPTED_READ = """
+import argparse, io, os, signal, sys, time
+from redis_fastbatch.cli import inputs
+
+class Slow(io.BytesIO):
+    def read(self, size=-1):
+        if self.tell():
+            time.sleep(0.5)
+        else:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().read(size)
+
+class Late:
+    def __del__(self, sleep=time.sleep):
+        sleep(1.5)
+
+sys.modules["late"] = Late()
+inputs._stream = lambda *_: Slow(b"k,v\\n" + b"1,2\\n" * 10_000_000)
+options = argparse.Namespace(file="a.csv", format=None, delimiter=None, types=[], nulls=[])
+try:
+    with inputs.open_input(options):
+        time.sleep(5)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_while_arrow_reads_ahead() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_READ], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
+
+
 def test_csv_is_not_read_far_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = io.BytesIO(b"k,v\n" + b"1,2\n" * (3 * inputs.CSV_HEAD))
     monkeypatch.setattr(inputs, "_stream", lambda *_: data)

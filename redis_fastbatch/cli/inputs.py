@@ -7,6 +7,7 @@ import contextlib
 import io
 import sys
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ CSV_HEAD = 8 * 1024 * 1024
 
 CSV_BLOCK = 1024 * 1024
 """Bytes of CSV read at a time behind that. Arrow reads 32 blocks ahead, and decodes one for each processor."""
+
+END_SECONDS = 2.0
+"""How long a block under way is waited for at the end."""
 
 PARQUET_ROWS = 16 * 1024
 """Rows of Parquet decoded at a time."""
@@ -99,7 +103,9 @@ def open_input(options: argparse.Namespace) -> Iterator[Input]:
         try:
             stream = _stream(options.file, compression, stack)
             if kind == "csv":
-                opened = _open_csv(stream, options, "\t" if tabs else ",")
+                blocks = CsvBlocks(stream)
+                stack.callback(blocks.end)
+                opened = _open_csv(blocks, options, "\t" if tabs else ",")
             elif kind == "ndjson":
                 opened = Input(lines=_lines(options.file, stack.enter_context(io.BufferedReader(stream, 1 << 20))))
             else:
@@ -154,7 +160,7 @@ def _copied(stream: Any, stack: contextlib.ExitStack) -> Any:
     return copy
 
 
-def _open_csv(stream: Any, options: argparse.Namespace, delimiter: str) -> Input:
+def _open_csv(blocks: CsvBlocks, options: argparse.Namespace, delimiter: str) -> Input:
     import pyarrow as pa
     from pyarrow import csv
 
@@ -162,7 +168,7 @@ def _open_csv(stream: Any, options: argparse.Namespace, delimiter: str) -> Input
     if options.nulls:
         convert |= {"null_values": options.nulls, "strings_can_be_null": True, "quoted_strings_can_be_null": False}
     reader = csv.open_csv(
-        pa.PythonFile(CsvBlocks(stream), mode="r"),
+        pa.PythonFile(blocks, mode="r"),
         csv.ReadOptions(block_size=CSV_HEAD),
         csv.ParseOptions(delimiter=_delimiter(options.delimiter or delimiter), newlines_in_values=True),
         csv.ConvertOptions(**convert),
@@ -191,6 +197,8 @@ class CsvBlocks(io.RawIOBase):
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         self._size = 0
+        self._reading = threading.Lock()
+        self._ended = False
 
     def readable(self) -> bool:
         """Asked by Arrow."""
@@ -198,12 +206,26 @@ class CsvBlocks(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         """The next block, of at most `size` bytes; none at the end."""
+        with self._reading:
+            return b"" if self._ended else self._block(size)
+
+    def _block(self, size: int) -> bytes:
         block: bytes = self._stream.read(min(size, self._size or size))
         self._size = CSV_BLOCK
         # Arrow gives up on a row that has no end in the block behind the one in which it begins.
         while block and b"\n" not in block and (more := self._stream.read(min(size - len(block), CSV_BLOCK))):
             block += more
         return block
+
+    def end(self) -> None:
+        """Gives no further block, and waits for the one under way.
+
+        After Ctrl-C a thread of Arrow's may still read ahead: one that comes back while Python ends aborts it.
+        """
+        self._ended = True
+        # What comes through a pipe may never come.
+        if self._reading.acquire(timeout=END_SECONDS):
+            self._reading.release()
 
 
 def _delimiter(text: str) -> str:
