@@ -68,6 +68,8 @@ class Plans:
             wanted = "redis.asyncio.Redis" if self._takes_asyncio else "redis.Redis"
             kind = type(client)
             raise TypeError(f"{name} takes a client such as {wanted}, not {kind.__module__}.{kind.__qualname__}")
+        if hasattr(client, "execute"):
+            raise TypeError(f"{name} takes a client, not its pipeline: a batch would not wait for execute()")
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._url is None:

@@ -495,6 +495,8 @@ def test_what_is_no_client(kind: Any) -> None:
         TypeError, match=rf"{kind.__name__} takes a client such as redis\..*, not {other.__module__}"
     ):
         kind(other())
+    with pytest.raises(TypeError, match="takes a client, not its pipeline"):
+        kind(theirs().pipeline())
     kind(theirs())
 
 
