@@ -209,6 +209,22 @@ def test_ext_hook_may_use_the_same_codec_and_shapes() -> None:
         }
 
 
+@pytest.mark.parametrize("key", [b"\xa1k", b"\xd9\x01k"])
+def test_what_ext_hook_does_to_the_bytes_stays_in_their_value(key: bytes) -> None:
+    """A bytearray that is filled anew while it is still being read."""
+    data = bytearray()
+
+    def hook(code: int, content: bytes) -> Any:
+        data[data.index(b"k")] = ord("b")
+        return content
+
+    codec = MsgpackCodec(ext_hook=hook)
+    for _ in range(9):
+        data[:] = b"\x82\xa1a\x01" + key + b"\xd4\x05x"
+        codec.loads(data)
+    assert codec.loads(b"\x82\xa1a\x01" + key.replace(b"k", b"b") + b"\x07") == {"a": 1, "b": 7}
+
+
 def test_hooks_must_be_callable() -> None:
     with pytest.raises(TypeError, match="default"):
         MsgpackCodec(default="str")

@@ -92,13 +92,16 @@ cdef inline Py_ssize_t shape_slot(Cursor* c, Py_ssize_t count) noexcept:
     return ((word ^ <uint32_t>count * 0x01000193) * <uint32_t>0x9E3779B1) >> 26
 
 
-cdef inline const unsigned char* key_end(const unsigned char* key) noexcept:
-    """Behind a key that was read, when it is a str of less than 256 bytes; else nothing is learnt of it."""
-    if (key[0] & 0xE0) == 0xA0:
-        return key + 1 + (key[0] & 0x1F)
-    if key[0] == 0xD9:
-        return key + 2 + key[1]
-    return key
+cdef bytes encoded_key(Cursor* c):
+    """The key at the cursor as it stands there, when it is a str of less than 256 bytes; else nothing is learnt of
+    it, and this is empty."""
+    cdef Py_ssize_t size = 0
+    if c.end - c.p >= 2:
+        if (c.p[0] & 0xE0) == 0xA0:
+            size = 1 + (c.p[0] & 0x1F)
+        elif c.p[0] == 0xD9:
+            size = 2 + c.p[1]
+    return PyBytes_FromStringAndSize(<const char*>c.p, min(size, c.end - c.p))
 
 
 cdef class Unpacker:
@@ -402,13 +405,12 @@ cdef class Unpacker:
         """Reads a map pair by pair and makes a shape of its keys."""
         cdef dict row = {}
         cdef list encoded = []
-        cdef const unsigned char* place
         cdef Py_ssize_t i
         self.seen[slot] = 0
         for i in range(count):
-            place = c.p
+            # Before the pair is read: a hook may change what the bytes are, where they are a bytearray's.
+            encoded.append(encoded_key(c))
             self.unpack_pairs(c, row, 1)
-            encoded.append(PyBytes_FromStringAndSize(<const char*>place, key_end(place) - place))
         if len(row) == count and set(map(type, row)) == {str} and all(encoded):
             self.shapes[slot] = make_shape(tuple(row), encoded)
         return row
