@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -207,6 +209,57 @@ def test_ext_hook_may_use_the_same_codec_and_shapes() -> None:
             "a": {"a": [1], "b": 2},
             "b": [{"c": [1], "d": 2}, {"a": [1], "b": 2}],
         }
+
+
+@pytest.mark.parametrize("opening", [b"\x91", b"\x81\xa1k"])
+def test_nesting_goes_on_inside_what_ext_hook_decodes(opening: bytes) -> None:
+    codec = MsgpackCodec(ext_hook=lambda code, data: codec.loads(data))
+    data = b"\x01"
+    for level in range(1, 201):
+        data = opening * 100 + b"\xc9" + len(data).to_bytes(4, "big") + b"\x05" + data
+        if level <= 10:
+            codec.loads(data)
+        else:
+            with pytest.raises(DecodeError, match="nested more than 1024 levels deep"):
+                codec.loads(data)
+    assert codec.loads(b"\x91" * 1024 + b"\x01")
+
+
+def test_nesting_goes_on_inside_what_default_encodes() -> None:
+    codec = MsgpackCodec(default=lambda value: ExtType(1, codec.dumps(value.inner)))
+
+    class Holder:
+        def __init__(self, inner: Any) -> None:
+            self.inner = inner
+
+    value: Any = 1
+    for level in range(1, 201):
+        value = Holder(value)
+        for _ in range(100):
+            value = [value]
+        if level <= 10:
+            codec.dumps(value)
+        else:
+            with pytest.raises(EncodeError, match="nested more than 1024 levels deep"):
+                codec.dumps(value)
+
+
+def test_threads_do_not_share_how_deep_they_are() -> None:
+    inside, done = threading.Event(), threading.Event()
+
+    def hook(code: int, data: bytes) -> Any:
+        inside.set()
+        return done.wait(60)
+
+    codec = MsgpackCodec(ext_hook=hook)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(codec.loads, b"\x91" * 1000 + b"\xd4\x05x")
+        assert inside.wait(60)
+        try:
+            assert codec.loads(b"\x91" * 1000 + b"\x01")
+        finally:
+            done.set()
+        assert waiting.result()
 
 
 @pytest.mark.parametrize("key", [b"\xa1k", b"\xd9\x01k"])

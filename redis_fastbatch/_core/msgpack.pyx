@@ -23,7 +23,7 @@ cdef class MsgpackCodec(ValueCodec):
         self.unpacker = Unpacker(ext_hook)
 
     cdef int encode(self, object value, OutputBuffer out) except -1:
-        return self.packer.pack(value, out, 0)
+        return self.packer.pack_all(value, out)
 
     cdef object decode(self, const char* data, Py_ssize_t size):
         return self.unpacker.unpack_all(data, size)

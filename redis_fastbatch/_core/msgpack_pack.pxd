@@ -7,6 +7,7 @@ cdef class Packer:
 
     cdef object default
 
+    cdef int pack_all(self, object value, OutputBuffer out) except -1
     cdef int pack(self, object value, OutputBuffer out, int depth) except -1
     cdef int pack_binary(self, object value, OutputBuffer out) except -1
     cdef int pack_dict(self, dict mapping, OutputBuffer out, int depth) except -1
@@ -16,4 +17,5 @@ cdef class Packer:
     cdef int pack_ext(self, object code, object data, OutputBuffer out) except -1
     cdef int pack_datetime(self, object value, OutputBuffer out) except -1
     cdef int pack_other(self, object value, OutputBuffer out, int depth) except -1
+    cdef object call_default(self, object value, int depth)
     cdef bint pack_known(self, object value, OutputBuffer out, int depth) except -1

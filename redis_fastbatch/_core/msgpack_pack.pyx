@@ -33,13 +33,14 @@ from redis_fastbatch._core.msgpack_format cimport (
     put_timestamp,
     put_uint,
 )
+from redis_fastbatch._core.nesting cimport outer_depth
 from redis_fastbatch._core.utf8 cimport copy_short, put_utf8, utf8_size
 
 import datetime
 
 from msgpack import ExtType, Timestamp
 
-from redis_fastbatch.errors import EncodeError, FastBatchError
+from redis_fastbatch.errors import EncodeError
 
 cdef extern from "Python.h":
     Py_ssize_t PyDict_GET_SIZE(dict mapping)
@@ -174,6 +175,10 @@ cdef class Packer:
             raise TypeError("default must be callable")
         self.default = default
 
+    cdef int pack_all(self, object value, OutputBuffer out) except -1:
+        """A whole value."""
+        return self.pack(value, out, outer_depth)
+
     cdef int pack(self, object value, OutputBuffer out, int depth) except -1:
         if put_scalar(<PyObject*>value, out):
             return 0
@@ -303,15 +308,23 @@ cdef class Packer:
             return 0
         if self.default is None:
             raise EncodeError(unknown(value))
-        try:
-            replacement = self.default(value)
-        except FastBatchError:
-            raise
-        except Exception as error:
-            raise EncodeError(f"default() failed on a {type(value).__name__}: {error}") from error
+        replacement = self.call_default(value, depth)
         if not self.pack_known(replacement, out, depth):
             raise EncodeError(f"{unknown(replacement)} (default() made it of a {type(value).__name__})")
         return 0
+
+    cdef object call_default(self, object value, int depth):
+        global outer_depth
+        cdef int own = depth - outer_depth
+        outer_depth += own
+        try:
+            return self.default(value)
+        except EncodeError:
+            raise
+        except Exception as error:
+            raise EncodeError(f"default() failed on a {type(value).__name__}: {error}") from error
+        finally:
+            outer_depth -= own
 
     cdef bint pack_known(self, object value, OutputBuffer out, int depth) except -1:
         """Packs any type, subclasses too; False when it is none of them. In msgpack-python's

@@ -41,4 +41,5 @@ cdef class Unpacker:
     cdef dict unpack_learning(self, Cursor* c, Py_ssize_t count, Py_ssize_t slot)
     cdef int forget(self, RowShape shape) except -1
     cdef object unpack_ext(self, Cursor* c, Py_ssize_t size)
+    cdef object call_hook(self, Cursor* c, int code, bytes data)
     cdef object unpack_timestamp(self, Cursor* c, const unsigned char* p, Py_ssize_t size)

@@ -15,6 +15,7 @@ from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint16_t, uint32_t, 
 from libc.string cimport memcpy
 
 from redis_fastbatch._core.interned cimport make_text, new_ascii, shared_float, short_str
+from redis_fastbatch._core.nesting cimport outer_depth
 from redis_fastbatch._core.rows cimport RowShape, fill_slot, make_shape
 from redis_fastbatch._core.utf8 cimport is_ascii, same_bytes
 
@@ -22,7 +23,7 @@ import datetime
 
 from msgpack import ExtType
 
-from redis_fastbatch.errors import DecodeError, FastBatchError
+from redis_fastbatch.errors import DecodeError
 
 cdef extern from "Python.h":
     void PyObject_GC_Track(object container)
@@ -126,7 +127,7 @@ cdef class Unpacker:
         c.p = c.begin
         c.end = c.begin + size
         c.owed = 0
-        c.depth = 0
+        c.depth = outer_depth
         value = self.unpack(&c)
         if c.p != c.end:
             fail(&c, f"{c.end - c.p} bytes behind the value")
@@ -424,14 +425,22 @@ cdef class Unpacker:
         if code == -1:
             value = self.unpack_timestamp(c, p, size)
         else:
-            try:
-                value = self.ext_hook(code, PyBytes_FromStringAndSize(<const char*>p, size))
-            except FastBatchError:
-                raise
-            except Exception as error:
-                raise DecodeError(f"ext_hook() failed on type {code}: {error}", c.p - c.begin) from error
+            value = self.call_hook(c, code, PyBytes_FromStringAndSize(<const char*>p, size))
         c.p = p + size
         return value
+
+    cdef object call_hook(self, Cursor* c, int code, bytes data):
+        global outer_depth
+        cdef int own = c.depth - outer_depth
+        outer_depth += own
+        try:
+            return self.ext_hook(code, data)
+        except DecodeError:
+            raise
+        except Exception as error:
+            raise DecodeError(f"ext_hook() failed on type {code}: {error}", c.p - c.begin) from error
+        finally:
+            outer_depth -= own
 
     cdef object unpack_timestamp(self, Cursor* c, const unsigned char* p, Py_ssize_t size):
         cdef int64_t seconds

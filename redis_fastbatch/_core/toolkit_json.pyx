@@ -84,7 +84,7 @@ cdef class ToolkitMsgpackCodec(ToolkitCodec):
         out.data[out.end] = <char>TAG
         out.end += 1
         try:
-            return self.packer.pack(value, out, 0)
+            return self.packer.pack_all(value, out)
         except EncodeError:
             if not PyLong_Check(value) and not plain.is_array(value):
                 raise
