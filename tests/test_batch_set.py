@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import enum
 import gc
 import json
 import tracemalloc
@@ -195,6 +196,24 @@ def test_raw(client: redis.Redis) -> None:
     assert client.mget(list(items)) == ["é".encode(), b"\xff", b"12", b"1.5", b"x", b"y"]
     assert client.incr("i") == 13
     assert FastBatch(client, "raw").batch_get(["s", "i"]) == {"s": "é".encode(), "i": b"13"}
+
+
+class Text(str):
+    pass
+
+
+class Level(str, enum.Enum):
+    HIGH = "höch"
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+
+
+def test_raw_subclasses(client: redis.Redis) -> None:
+    items = {"s": Text("plain"), "t": Text("é"), "e": Level.HIGH, "i": Number.ONE}
+    FastBatch(client, "raw").batch_set(items)
+    assert client.mget(list(items)) == [b"plain", "é".encode(), "höch".encode(), b"1"]
 
 
 def test_a_codec_of_ones_own(client: redis.Redis) -> None:

@@ -41,7 +41,7 @@ cdef class RawCodec(ValueCodec):
                 PyBuffer_Release(&view)
         raise EncodeError(f"the codec raw writes str, bytes, int and float, not {type(value).__name__}")
 
-    cdef int put_text(self, str text, OutputBuffer out) except -1:
+    cdef int put_text(self, object text, OutputBuffer out) except -1:
         cdef Py_ssize_t length = PyUnicode_GET_LENGTH(text)
         cdef int kind = PyUnicode_KIND(text)
         cdef void* data = PyUnicode_DATA(text)
