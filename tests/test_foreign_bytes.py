@@ -12,7 +12,15 @@ import pytest
 import redis
 
 from checks import in_use
-from redis_fastbatch import DecodeError, FastBatch, MsgpackCodec
+from redis_fastbatch import (
+    BatchError,
+    BatchReport,
+    DecodeError,
+    EncodeError,
+    FastBatch,
+    FastBatchError,
+    MsgpackCodec,
+)
 
 FOREIGN = {
     "empty": (b"", 0),
@@ -127,7 +135,15 @@ def test_keys_of_a_wrong_type_go_to_the_callable_too(client: redis.Redis) -> Non
 
 @pytest.mark.parametrize(
     ("codec", "data", "offset"),
-    [("json", b"{", 1), ("json", b"[1, 2", 5), ("json", b"\xff", 0), ("json", b"", 0), ("json", b"1 2", 2)],
+    [
+        ("json", b"{", 1),
+        ("json", b"[1, 2", 5),
+        ("json", b"\xff", 0),
+        ("json", b"", 0),
+        ("json", b"1 2", 2),
+        ("json", '["é", "😀", x]'.encode(), 15),
+        ("json", b'["ab\xff"]', 4),
+    ],
 )
 def test_json(client: redis.Redis, codec: str, data: bytes, offset: int) -> None:
     client.set("bad", data)
@@ -144,6 +160,41 @@ def test_what_a_hook_raises_is_the_cause(client: redis.Redis) -> None:
     with pytest.raises(DecodeError, match=r"key 'ext'.*type 7: unknown extension") as caught:
         FastBatch(client, MsgpackCodec(ext_hook=hook)).batch_get(["ext"])
     assert isinstance(caught.value.__cause__, LookupError)
+
+
+@pytest.mark.parametrize(
+    "error", [FastBatchError("not ours"), EncodeError("not ours"), BatchError("not ours", BatchReport())]
+)
+def test_whatever_a_codec_of_ones_own_raises_concerns_its_value_alone(
+    client: redis.Redis, error: Exception
+) -> None:
+    class Picky:
+        def dumps(self, value: str) -> bytes:
+            return value.encode()
+
+        def loads(self, data: bytes) -> str:
+            if data == b"bad":
+                raise error
+            return data.decode()
+
+    client.mset({"a": "good", "b": "bad", "c": "good"})
+    letters: list[Any] = []
+    found = FastBatch(client, Picky()).batch_get(["a", "b", "c"], on_error=lambda *one: letters.append(one))
+    assert found == {"a": "good", "b": None, "c": "good"}
+    [(key, data, told)] = letters
+    assert (key, data, type(told), told.__cause__) == ("b", b"bad", DecodeError, error)
+
+
+def test_whatever_a_hook_raises_concerns_its_value_alone(client: redis.Redis) -> None:
+    def hook(code: int, data: bytes) -> Any:
+        return MsgpackCodec().dumps(object())
+
+    client.mset({"a": b"\x01", "b": b"\xd4\x07x", "c": b"\x03"})
+    fast = FastBatch(client, MsgpackCodec(ext_hook=hook))
+    with pytest.raises(DecodeError, match="key 'b'") as caught:
+        fast.batch_get(["a", "b", "c"])
+    assert isinstance(caught.value.__cause__, EncodeError)
+    assert fast.batch_get(["a", "b", "c"], on_error="report") == {"a": 1, "b": None, "c": 3}
 
 
 def test_errors_survive_pickling() -> None:

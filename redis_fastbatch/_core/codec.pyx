@@ -12,7 +12,7 @@ from cpython.bytes cimport (
 from redis_fastbatch._core.buffer cimport OutputBuffer
 
 from redis_fastbatch import gcpause
-from redis_fastbatch.errors import DecodeError, EncodeError, FastBatchError
+from redis_fastbatch.errors import DecodeError, EncodeError
 
 cdef enum:
     SCRATCH_KEPT = 64 * 1024
@@ -113,7 +113,7 @@ cdef class PythonCodec(ValueCodec):
         try:
             data = self.to_bytes(value)
             PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-        except FastBatchError:
+        except EncodeError:
             raise
         except Exception as error:
             raise EncodeError(f"{type(value).__name__}: {error}") from error
@@ -126,8 +126,19 @@ cdef class PythonCodec(ValueCodec):
     cdef object decode(self, const char* data, Py_ssize_t size):
         try:
             return self.from_bytes(PyBytes_FromStringAndSize(data, size))
-        except FastBatchError:
+        except DecodeError:
             raise
         except Exception as error:
-            # json.JSONDecodeError says where as `pos`; other libraries do not say.
-            raise DecodeError(f"{type(error).__name__}: {error}", getattr(error, "pos", 0)) from error
+            raise DecodeError(f"{type(error).__name__}: {error}", place_of(error)) from error
+
+
+cdef object place_of(object error):
+    """Where in the bytes it went wrong, where an exception of a library says so; else 0."""
+    if isinstance(error, UnicodeDecodeError):
+        return error.start
+    place = getattr(error, "pos", 0)
+    text = getattr(error, "doc", None)
+    if not isinstance(place, int):
+        return 0
+    # json.JSONDecodeError counts characters.
+    return len(text[:place].encode("utf-8", "surrogatepass")) if isinstance(text, str) else place
