@@ -53,13 +53,25 @@ def common_types(value: Any) -> Any:
     if isinstance(value, (set, frozenset)):
         return list(value)
     if isinstance(value, enum.Enum):
-        return value.value
+        return _nearest(value.value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)):
-        return value.tolist()
+        plain = value.tolist()
+        # A long double stays one: Python has no number for it.
+        return plain if isinstance(plain, numpy.generic) else _nearest(plain)
     raise TypeError(f"no common type: {type(value).__name__}")
+
+
+def _nearest(value: Any) -> Any:
+    """What stands for a value may be of a common type in its turn: a member's Decimal, numpy's date."""
+    if type(value) is datetime.datetime and value.tzinfo is not None:
+        return value
+    try:
+        return common_types(value)
+    except TypeError:
+        return value
 
 
 def json_codec() -> PythonCodec:
