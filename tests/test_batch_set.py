@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from redis_fastbatch import FastBatch, MsgpackCodec
+from redis_fastbatch.codecs import ToolkitCodec, ToolkitMsgpackCodec
 from redis_fastbatch.server import EmbeddedServer
 from servers import wait_until
 
@@ -228,6 +229,36 @@ def test_a_codec_of_ones_own(client: redis.Redis) -> None:
     fast.batch_set({"k": "text"})
     assert client.get("k") == b"TEXT"
     assert fast.batch_get(["k"]) == {"k": "text"}
+
+
+class Sealed(MsgpackCodec):
+    def dumps(self, value: Any) -> bytes:
+        return super().dumps(value)[::-1]
+
+    def loads(self, data: Any) -> Any:
+        return super().loads(data[::-1])
+
+
+def test_a_subclass_of_a_codec_encodes_and_decodes_itself(client: redis.Redis) -> None:
+    items = {"k": {"a": [1, "text"]}, "l": None}
+    fast = FastBatch(client, Sealed())
+    fast.batch_set(items, ex=9)
+    assert client.get("k") == Sealed().dumps(items["k"]) == MsgpackCodec().dumps(items["k"])[::-1]
+    assert fast.batch_get(items) == items
+    with pytest.raises(ValueError, match="rows are written with"):
+        fast.batch_set_table(None, key="k")
+
+
+@pytest.mark.parametrize("base", [MsgpackCodec, ToolkitCodec, ToolkitMsgpackCodec])
+def test_a_subclass_need_not_call_init(client: redis.Redis, base: Any) -> None:
+    class Own(base):
+        def __init__(self, note: str) -> None:
+            self.note = note
+
+    items = {"k": {"a": [1, "text"]}, "l": 5}
+    FastBatch(client, Own("mine")).batch_set(items)
+    assert client.mget(list(items)) == [base().dumps(value) for value in items.values()]
+    assert FastBatch(client, Own("mine")).batch_get(items) == items
 
 
 def test_a_codec_with_hooks(client: redis.Redis) -> None:

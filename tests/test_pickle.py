@@ -5,13 +5,37 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import pickle
+import zlib
+from decimal import Decimal
 from typing import Any
 
 import pytest
 import redis
 
-from redis_fastbatch import BatchError, BatchReport, DecodeError, EncodeError, FastBatch
+from redis_fastbatch import BatchError, BatchReport, DecodeError, EncodeError, FastBatch, MsgpackCodec
+from redis_fastbatch.codecs import RawCodec, ToolkitCodec, ToolkitMsgpackCodec, common_types
 from redis_fastbatch.server import EmbeddedServer
+
+
+def pair(code: int, data: bytes) -> tuple[int, bytes]:
+    return code, data
+
+
+class Zipped(MsgpackCodec):
+    def dumps(self, value: Any) -> bytes:
+        return zlib.compress(super().dumps(value))
+
+    def loads(self, data: Any) -> Any:
+        return super().loads(zlib.decompress(data))
+
+
+class Noted(MsgpackCodec):
+    """Takes other arguments than what it is made of."""
+
+    note = ""
+
+    def __init__(self) -> None:
+        super().__init__(default=common_types, ext_hook=pair)
 
 
 def test_one_made_from_a_url(server: EmbeddedServer) -> None:
@@ -38,6 +62,38 @@ def test_its_settings_go_with_it(valkey: EmbeddedServer) -> None:
     assert copied._pause_gc is False
     for one in (fast, copied):
         one.close()
+
+
+@pytest.mark.parametrize(
+    "codec", [MsgpackCodec(default=common_types, ext_hook=pair), RawCodec(), ToolkitCodec(), Zipped()]
+)
+def test_its_codec_goes_with_it(valkey: EmbeddedServer, codec: Any) -> None:
+    codec.dumps("a codec that was used")
+    value = "text" if isinstance(codec, RawCodec) else ["text", 1, None]
+    with FastBatch.from_url(valkey.url, codec) as fast:
+        for copied in (pickle.loads(pickle.dumps(fast)), copy.copy(fast), copy.deepcopy(fast)):
+            copied.batch_set({"k": value})
+            assert fast.client.get("k") == codec.dumps(value)
+            assert copied.batch_get(["k"]) == fast.batch_get(["k"])
+            copied.close()
+
+
+def test_what_a_codec_was_made_with_goes_with_it() -> None:
+    codec = Noted()
+    codec.note = "mine"
+    for again in (pickle.loads(pickle.dumps(codec)), copy.copy(codec), copy.deepcopy(codec)):
+        assert (type(again), again.note) == (Noted, "mine")
+        assert again.loads(again.dumps([Decimal(1)])) == ["1"]
+        assert again.loads(b"\xd4\x03x") == (3, b"x")
+    toolkit = pickle.loads(pickle.dumps(ToolkitMsgpackCodec(preserve_int=True)))
+    assert toolkit.preserve_int is True
+
+
+def test_a_copied_codec_has_a_buffer_of_its_own() -> None:
+    codec = MsgpackCodec(default=lambda value: copied.dumps("inner text"))
+    codec.dumps("used once")
+    copied = copy.copy(codec)
+    assert codec.loads(codec.dumps(["outer", object(), "tail"])) == ["outer", copied.dumps("inner text"), "tail"]
 
 
 def test_one_made_of_a_client_says_why_not(valkey_client: redis.Redis) -> None:

@@ -9,3 +9,4 @@ cdef class ValueCodec:
 
     cdef int encode(self, object value, OutputBuffer out) except -1
     cdef object decode(self, const char* data, Py_ssize_t size)
+    cdef tuple made_by(self)

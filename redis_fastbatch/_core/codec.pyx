@@ -28,6 +28,13 @@ cdef class ValueCodec:
     cdef object decode(self, const char* data, Py_ssize_t size):
         raise NotImplementedError(f"{type(self).__name__} has no decode")
 
+    cdef tuple made_by(self):
+        """The compiled class, and the arguments of its __init__() that make such a codec."""
+        raise TypeError(f"a {type(self).__name__} cannot be copied or pickled")
+
+    def __reduce__(self):
+        return restored, (type(self), *self.made_by(), getattr(self, "__dict__", None))
+
     def dumps(self, value):
         """Returns `value` as bytes.
 
@@ -98,6 +105,15 @@ cdef class ValueCodec:
         return values
 
 
+def restored(kind, made_by, arguments, attributes):
+    """A codec that was copied or pickled: with a buffer and caches of its own."""
+    codec = kind.__new__(kind)
+    made_by.__init__(codec, **arguments)
+    if attributes:
+        codec.__dict__.update(attributes)
+    return codec
+
+
 cdef class PythonCodec(ValueCodec):
     """A codec made of two Python callables: `dumps(value) -> bytes` and `loads(bytes) -> value`."""
 
@@ -107,6 +123,9 @@ cdef class PythonCodec(ValueCodec):
     def __init__(self, to_bytes, from_bytes):
         self.to_bytes = to_bytes
         self.from_bytes = from_bytes
+
+    cdef tuple made_by(self):
+        return PythonCodec, {"to_bytes": self.to_bytes, "from_bytes": self.from_bytes}
 
     cdef int encode(self, object value, OutputBuffer out) except -1:
         cdef Py_buffer view

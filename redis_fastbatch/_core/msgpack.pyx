@@ -6,6 +6,8 @@ from redis_fastbatch._core.codec cimport ValueCodec
 from redis_fastbatch._core.msgpack_pack cimport Packer
 from redis_fastbatch._core.msgpack_unpack cimport Unpacker
 
+from msgpack import ExtType
+
 
 cdef class MsgpackCodec(ValueCodec):
     """MessagePack both ways (https://github.com/msgpack/msgpack/blob/master/spec.md).
@@ -18,9 +20,21 @@ cdef class MsgpackCodec(ValueCodec):
         ext_hook: called as `ext_hook(code, data)` for an extension read; msgpack.ExtType by default.
     """
 
+    def __cinit__(self):
+        # Not by __init__(), which a subclass may forget to call.
+        self.packer = Packer()
+        self.unpacker = Unpacker()
+
     def __init__(self, default=None, ext_hook=None):
-        self.packer = Packer(default)
-        self.unpacker = Unpacker(ext_hook)
+        if default is not None and not callable(default):
+            raise TypeError("default must be callable")
+        if ext_hook is not None and not callable(ext_hook):
+            raise TypeError("ext_hook must be callable")
+        self.packer.default = default
+        self.unpacker.ext_hook = ExtType if ext_hook is None else ext_hook
+
+    cdef tuple made_by(self):
+        return MsgpackCodec, {"default": self.packer.default, "ext_hook": self.unpacker.ext_hook}
 
     cdef int encode(self, object value, OutputBuffer out) except -1:
         return self.packer.pack_all(value, out)

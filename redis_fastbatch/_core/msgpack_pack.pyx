@@ -170,11 +170,6 @@ cdef inline bint put_scalar(PyObject* value, OutputBuffer out) except -1:
 cdef class Packer:
     """Packs what MessagePack knows; hands the rest to `default`, whose result is packed in its place."""
 
-    def __init__(self, default=None):
-        if default is not None and not callable(default):
-            raise TypeError("default must be callable")
-        self.default = default
-
     cdef int pack_all(self, object value, OutputBuffer out) except -1:
         """A whole value."""
         return self.pack(value, out, outer_depth)

@@ -109,10 +109,8 @@ cdef class Unpacker:
     """`ext_hook(code, data)` turns an extension into a value; ExtType(code, data) by default. The timestamp
     extension becomes an aware datetime in UTC."""
 
-    def __init__(self, ext_hook=None):
-        if ext_hook is not None and not callable(ext_hook):
-            raise TypeError("ext_hook must be callable")
-        self.ext_hook = ExtType if ext_hook is None else ext_hook
+    def __init__(self):
+        self.ext_hook = ExtType
         self.keys = Keys()
         self.texts = ShortTexts()
         self.floats = Floats()

@@ -55,5 +55,8 @@ cdef class RawCodec(ValueCodec):
         out.end = put_utf8(out.data + out.end, kind, data, length) - out.data
         return 0
 
+    cdef tuple made_by(self):
+        return RawCodec, {}
+
     cdef object decode(self, const char* data, Py_ssize_t size):
         return PyBytes_FromStringAndSize(data, size)

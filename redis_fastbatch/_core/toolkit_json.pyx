@@ -31,9 +31,15 @@ cdef class ToolkitCodec(ValueCodec):
         preserve_int: the ints 0 and 1 come back as ints; the toolkit makes False and True of them.
     """
 
-    def __init__(self, *, bint preserve_int=False):
+    def __cinit__(self):
+        # Not by __init__(), which a subclass may forget to call.
         self.reader = JsonReader()
+
+    def __init__(self, *, bint preserve_int=False):
         self.preserve_int = preserve_int
+
+    cdef tuple made_by(self):
+        return ToolkitCodec, {"preserve_int": self.preserve_int}
 
     cdef int encode(self, object value, OutputBuffer out) except -1:
         cdef Py_ssize_t start = out.end
@@ -73,8 +79,7 @@ cdef class ToolkitMsgpackCodec(ToolkitCodec):
         preserve_int: as ToolkitCodec's; ints in MessagePack are always preserved.
     """
 
-    def __init__(self, *, bint preserve_int=False):
-        ToolkitCodec.__init__(self, preserve_int=preserve_int)
+    def __cinit__(self):
         self.packer = Packer()
         self.unpacker = Unpacker()
 
