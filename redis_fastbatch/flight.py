@@ -255,7 +255,8 @@ class WriteFlight:
 
     def _encode(self) -> Chunk | None:
         writer = self._writer
-        flying = self._filling or self._blank()
+        # Here it is not settled, whatever comes between the lines that follow.
+        flying = self._filling = self._filling or self._blank()
         chunk = flying.chunk
         had = chunk.count
         try:
@@ -264,18 +265,18 @@ class WriteFlight:
             # Such as Ctrl-C while the source was at work: what it gave before is still carried out.
             self._halted = halt
             chunk.seal()
-        self._filling = None if chunk.sealed else flying
         failures = writer.failures[:]
-        writer.failures.clear()
-        self._taken += chunk.count - had + len(failures)
         for key, value, error in failures:
             self._fail(key, value, error)
-        if chunk.sealed:
-            writer.max_bytes = min(max(FIRST_COMMAND_BYTES, self.report.bytes_sent // 8), COMMAND_BYTES)
+        writer.failures.clear()
         if self._atomic and (failures or self._doomed or self.source_error is not None):
             self._doom(chunk)
         elif chunk.sealed and chunk.count:
             self._ready.append(flying)
+        self._taken += chunk.count - had + len(failures)
+        if chunk.sealed:
+            self._filling = None
+            writer.max_bytes = min(max(FIRST_COMMAND_BYTES, self.report.bytes_sent // 8), COMMAND_BYTES)
         self._deliver()
         return self._ready[0].chunk if self._ready else None
 
@@ -494,11 +495,12 @@ class WriteFlight:
         self.report.confirmed_prefix = self.confirmed_prefix()
         self._abandoned = True
         unknown = RedisError(f"outcome unknown: {type(error).__name__} before the server confirmed it: {error}")
-        for flying in self._flying:
-            self._fail_chunk(flying.chunk, unknown)
         unsent = RedisError(f"not sent: {type(error).__name__}: {error}")
-        for flying in self._unsent():
-            self._fail_chunk(flying.chunk, unknown if flying.sent else unsent)
+        # Ctrl-C between two lines finds one that is on its way from one place to the next in both.
+        left = {id(flying.chunk): (flying.chunk, flying.sent) for flying in self._unsent()}
+        left |= {id(flying.chunk): (flying.chunk, True) for flying in self._flying}
+        for chunk, sent in left.values():
+            self._fail_chunk(chunk, unknown if sent else unsent)
         self._flying.clear()
         self._ready.clear()
         self._filling = None
@@ -510,7 +512,7 @@ class WriteFlight:
     def finish(self) -> None:
         """Completes the report. Call it when the flight has ended, well or not."""
         if not self._abandoned:
-            self.report.confirmed_prefix = self._taken
+            self.report.confirmed_prefix = self.confirmed_prefix()
         if self._progress is not None:
             self._progress.close()
 

@@ -8,12 +8,15 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 import redis
 
-from redis_fastbatch import FastBatch
+from redis_fastbatch import BatchReport, FastBatch, flight
 from redis_fastbatch.server import EmbeddedServer
 from servers import wait_until
 
@@ -42,10 +45,60 @@ def test_interrupts_at_random_moments(valkey: EmbeddedServer) -> None:
     assert seen.get("connections lent for good", 0) <= seen["interrupted"] * 0.05
 
 
+class Struck(KeyboardInterrupt):
+    """Ctrl-C at a chosen line."""
+
+
+def strike_at(number: int, file: str, run: Callable[[], object]) -> BatchReport | None:
+    """Interrupts `run` before the line of `file` that is the `number`th to be run; None where there are fewer."""
+    lines = 0
+
+    def count(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal lines
+        lines += event == "line"
+        if lines == number:
+            sys.settrace(None)
+            raise Struck
+        return count
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        return count if frame.f_code.co_filename == file else None
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        run()
+    except Struck as struck:
+        report: BatchReport = struck.report  # type: ignore[attr-defined]
+        return report
+    finally:
+        sys.settrace(before)
+    return None
+
+
+def test_ctrl_c_at_every_line_counts_no_item_as_settled_that_is_not(valkey_client: redis.Redis) -> None:
+    """Items that had just been encoded were in none of the books, and confirmed_prefix went beyond them."""
+    assert flight.__file__ is not None
+    fast = FastBatch(valkey_client)
+    items: dict[str, Any] = {f"line:{i}": {i} if i == 10 else i for i in range(30)}
+    number = 1
+    while True:
+        valkey_client.flushdb()
+        report = strike_at(number, flight.__file__, lambda: fast.batch_set(items, chunk_size=6, on_error="report"))
+        if report is None:
+            break
+        prefix = list(items)[: report.confirmed_prefix]
+        present = valkey_client.exists(*prefix) if prefix else 0
+        assert present + ("line:10" in prefix) == len(prefix) <= report.total, number
+        assert report.written <= valkey_client.dbsize(), number
+        number += 1
+    assert number > 300
+
+
 ENDLESS = """
     import sys, threading
     import redis
-    from redis_fastbatch import FastBatch
+    from redis_fastbatch import BatchReport, FastBatch, flight
 
     fast = FastBatch(redis.Redis(port=int(sys.argv[1])))
     untold = [True]
