@@ -209,6 +209,8 @@ class Crew:
             except FINAL:
                 raise
             except (ConnectionError, TimeoutError, OSError) as error:
+                if error is self._batch.hook_error:
+                    raise
                 logger.debug("node %s was lost: %s", node.node.name, error)
                 self._batch.lost(node, error)
             self._tell()

@@ -434,7 +434,7 @@ class AsyncLease:
             attempts.begin()
             try:
                 await self._pump(flight, feed)
-            except (ConnectionError, TimeoutError) as error:
+            except Exception as error:
                 raise attempts.failed(error) from error.__cause__
 
         while True:
@@ -450,7 +450,8 @@ class AsyncLease:
                 flight.abandon(final)
                 if final is error:
                     raise
-                raise final from final.__cause__
+            # Out here what it was raised from stays what it was.
+            raise final
 
     async def _disconnect(self, error: Exception | None = None) -> None:
         await self.connection.disconnect(nowait=True)

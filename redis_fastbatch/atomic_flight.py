@@ -141,6 +141,7 @@ class AtomicFlight(WriteFlight):
         replies = iter([ResponseError(str(each)) if isinstance(each, ErrorReply) else each for each in outcome])
         if len(outcome) != sum(queued.chunk.replies for queued in self._queued):
             raise InvalidResponse(f"EXEC was answered with {len(outcome)} replies")
+        settled: list[tuple[_Flying, int]] = []
         for queued in self._queued:
             chunk = queued.chunk
             had = self.report.total
@@ -153,10 +154,10 @@ class AtomicFlight(WriteFlight):
                 self._settle_many(queued)
             else:
                 self._settle_each(chunk, queued.others)
-            self._tell(queued, self.report.total - had)
+            settled.append((queued, self.report.total - had))
         # Freeing that many items takes milliseconds: not here, where an event loop may be waiting.
         self._spare += [queued.chunk for queued in self._queued]
-        self._queued.clear()
+        self._tell_all(settled)
 
     def _fail_queued(self, error: Exception) -> None:
         for queued in self._queued:
@@ -165,8 +166,13 @@ class AtomicFlight(WriteFlight):
                 self._fail_chunk(queued.chunk, own[0] if own else error)
             else:
                 self._fail_chunk(queued.chunk, error, dict(queued.others))
-            self._tell(queued, queued.chunk.count)
+        self._tell_all([(queued, queued.chunk.count) for queued in self._queued])
+
+    def _tell_all(self, settled: list[tuple[_Flying, int]]) -> None:
+        """Tells of the queued chunks and the items that each settled. All are in the books: a hook may raise."""
         self._queued.clear()
+        for queued, items in settled:
+            self._tell(queued, items)
 
     def _start_over_with_sets(self) -> None:
         """The server has no MSETEX, or no longer: the whole transaction again, of the SETs that carry the same."""

@@ -210,6 +210,8 @@ class ClusterLease:
         except FINAL:
             raise
         except (ConnectionError, TimeoutError, OSError) as error:
+            if error is batch.hook_error:
+                raise
             logger.debug("node %s was lost: %s", node.node.name, error)
             if node.number in self._links:
                 self._forget(node.number).drop()

@@ -113,6 +113,10 @@ class NodeFlight:
         return self._batch.topology.nodes[self.number]
 
     @property
+    def hook_error(self) -> Exception | None:
+        return self._batch.hook_error
+
+    @property
     def done(self) -> bool:
         return self._batch.done
 
@@ -220,6 +224,7 @@ class ClusterBatch:
         answers_stand: where a connection is lost amid the replies to a part, those that came are kept.
     """
 
+    hook_error: Exception | None
     repeatable: bool
     settled: int
     answers_stand = True
@@ -445,6 +450,7 @@ class ClusterBatch:
                 self._fail_items(part, rest, outcome_unknown(error))
         node.ready.extendleft(reversed(again))
         self._hold(node, error)
+        self.tell_hooks()
 
     def _hold(self, node: NodeFlight, error: Exception) -> None:
         self.stale = True
@@ -480,6 +486,9 @@ class ClusterBatch:
                 self._reroute(part)
 
     # Accounts.
+
+    def tell_hooks(self) -> None:
+        """The books are in order: what the caller wants called may be, and may raise."""
 
     def leaving(self, part: Part) -> None:
         """The first byte of a part is about to leave."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -27,6 +28,7 @@ class ClusterWrite(ClusterBatch, WriteFlight):
     def __init__(self, writer: RoutedWriter, topology: Topology, *, patience: float, **flight: Any) -> None:
         WriteFlight.__init__(self, writer, writer.command, **flight)
         self._routed = writer
+        self._untold: deque[tuple[Part, int]] = deque()
         self._begin(topology, writer.command, patience)
 
     @property
@@ -70,11 +72,21 @@ class ClusterWrite(ClusterBatch, WriteFlight):
             else:
                 self._fail(part.chunk.keys[item], part.chunk.values[item], reply)
         self.settled += answered - open_items
-        self._tell(part, self.report.total - had)
+        self._untold.append((part, self.report.total - had))
+
+    @property
+    def _unconfirmed(self) -> int:
+        return sum(node.bytes for node in self.nodes)
+
+    def tell_hooks(self) -> None:
+        while self._untold:
+            self._tell(*self._untold.popleft())
+        self._deliver()
 
     def landed(self, part: Part) -> None:
+        # Before the chunk is emptied for its next use.
+        self.tell_hooks()
         super().landed(part)
-        self._deliver()
 
     def _unencoded(self) -> None:
         failures = self._routed.failures[:]
@@ -105,4 +117,4 @@ class ClusterWrite(ClusterBatch, WriteFlight):
             else:
                 self._fail_items(part, range(part.chunk.count), outcome_unknown(error) if part.sent else unsent)
         self._dissolve()
-        self._deliver()
+        self.tell_hooks()

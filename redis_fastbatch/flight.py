@@ -70,6 +70,8 @@ class Flight(Protocol):
 
     repeatable: bool
     patient: bool
+    hook_error: Exception | None
+    """What a callable of the caller's raised."""
     pace: int | None
     """Items that next_chunk() and take() may deal with at a time; None for no limit. A transport that sets it
     must be ready for next_chunk() to return None while a chunk is half full, and call take() until it leaves
@@ -149,7 +151,25 @@ class _Flying:
         return again
 
 
-class WriteFlight:
+class Hooked:
+    """Calls what the caller wants called.
+
+    Attributes:
+        hook_error: what one of those callables raised. It ends the batch, whatever it looks like: a dead-letter
+            queue in Redis loses connections too, and ours is then to blame for nothing.
+    """
+
+    hook_error: Exception | None = None
+
+    def _call(self, hook: Callable[..., object], *arguments: Any) -> None:
+        try:
+            hook(*arguments)
+        except Exception as error:
+            self.hook_error = error
+            raise
+
+
+class WriteFlight(Hooked):
     """A batch of writes under way.
 
     Args:
@@ -388,13 +408,22 @@ class WriteFlight:
             chunk.restart(chunk.command)
             self._spare.append(chunk)
 
+    @property
+    def _unconfirmed(self) -> int:
+        """Bytes that were sent and have no reply."""
+        return self._bytes
+
     def _tell(self, flying: _Flying, items: int) -> None:
         """Lets whoever wants to know hear of a chunk that has its replies, which settled so many items."""
+        if self.hook_error is not None:
+            # It ended the batch, and whoever raised it is not asked again.
+            return
         now = time.monotonic()
         if self._progress is not None:
-            self._progress.update(self.report.total)
+            self._call(self._progress.update, self.report.total)
         if self._on_chunk is not None:
-            self._on_chunk(ChunkStats(items, len(flying.chunk), now - flying.started, self._bytes))
+            stats = ChunkStats(items, len(flying.chunk), now - flying.started, self._unconfirmed)
+            self._call(self._on_chunk, stats)
         if now >= self._log_due:
             elapsed = now - self._log_due + LOG_INTERVAL
             self._log_due = now + LOG_INTERVAL
@@ -476,7 +505,7 @@ class WriteFlight:
         """Hands failed items to the caller's callable, once the books are in order: it may raise."""
         while self._undelivered and self._on_failure is not None:
             hear, self._on_failure = self._on_failure, None
-            hear(*self._undelivered.popleft())
+            self._call(hear, *self._undelivered.popleft())
             # Not reached when it raised: it ended the batch, and is not asked again.
             self._on_failure = hear
 

@@ -12,7 +12,7 @@ from redis_fastbatch._core.codec import ValueCodec
 from redis_fastbatch._core.replies import ErrorReply, ReplyReader
 from redis_fastbatch._core.resp import BatchWriter, Chunk
 from redis_fastbatch.errors import DecodeError
-from redis_fastbatch.flight import COMMAND_ITEMS, NO_LIMIT, Explain, OnError
+from redis_fastbatch.flight import COMMAND_ITEMS, NO_LIMIT, Explain, Hooked, OnError
 from redis_fastbatch.pacing import FIRST_KEYS, REPLY_BYTES, ValueSizes
 
 READ_WINDOW = 6
@@ -31,7 +31,7 @@ class _Reading:
         self.mark = 0
 
 
-class ReadFlight:
+class ReadFlight(Hooked):
     """A batch of MGETs under way.
 
     Args:
@@ -224,7 +224,7 @@ class ReadFlight:
         self.failed += 1
         if isinstance(error, DecodeError) or callable(self._on_error):
             if callable(self._on_error):
-                self._on_error(key, data, error)
+                self._call(self._on_error, key, data, error)
                 return
             if self._on_error == "report":
                 return

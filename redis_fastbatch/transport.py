@@ -347,8 +347,8 @@ class _ProgressMade(Exception):
     """A connection was lost after replies had come over it: retrying begins to count anew."""
 
 
-class _Unrepeatable(Exception):
-    """The connection was lost while commands were under way that must not be sent twice."""
+class _Final(BaseException):
+    """Nothing is tried again after the error that this carries, whatever errors the caller's Retry is for."""
 
 
 class Attempts:
@@ -370,10 +370,11 @@ class Attempts:
             raise error
         self._settled = self._flight.settled
 
-    def failed(self, error: Exception) -> Exception:
-        """What to tell the Retry of an attempt that lost its connection: `error`, or what verdict() knows."""
-        if not self._flight.interrupted():
-            return _Unrepeatable(error)
+    def failed(self, error: Exception) -> BaseException:
+        """What to tell the Retry of an attempt that raised `error`: that itself, or what verdict() knows."""
+        lost = isinstance(error, (ConnectionError, TimeoutError)) and error is not self._flight.hook_error
+        if not lost or not self._flight.interrupted():
+            return _Final(error)
         if self._flight.settled > self._settled:
             return _ProgressMade(error)
         return error
@@ -386,7 +387,7 @@ class Attempts:
         if isinstance(error, BusyLoadingError) and self._flight.patient:
             self._flight.patient = False
             return None
-        if isinstance(error, _Unrepeatable):
+        if isinstance(error, _Final):
             return error.args[0]  # type: ignore[no-any-return]
         return error
 
@@ -418,7 +419,7 @@ class Lease:
             attempts.begin()
             try:
                 self._pump(flight)
-            except (ConnectionError, TimeoutError) as error:
+            except Exception as error:
                 raise attempts.failed(error) from error.__cause__
 
         while True:
@@ -433,7 +434,8 @@ class Lease:
                 flight.abandon(final)
                 if final is error:
                     raise
-                raise final from final.__cause__
+            # Out here what it was raised from stays what it was.
+            raise final
 
     def _pump(self, flight: Flight) -> None:
         with self.channel() as channel:

@@ -188,6 +188,7 @@ class _Writer:
 
     def run(self) -> None:
         """The thread's whole life."""
+        flight: WriteFlight | None = None
         try:
             with lease(self._client) as borrowed:
                 flight = self._make_flight(borrowed, self._share, self.report, self._progress)
@@ -196,14 +197,16 @@ class _Writer:
                     borrowed.run(flight)
                 finally:
                     flight.finish()
-        except RedisError as error:
-            # This connection's trouble: the other threads go on.
-            self.error = error
-            self._share.give_back()
+            if flight.source_error is not None:
+                # Not of the source, which keeps its own: a codec was ended by what is no Exception.
+                raise flight.source_error
         except BaseException as error:
-            # The caller's hooks, for one: what they raise ends the batch, as it does without threads.
-            self.error = self.fatal = error
-            self._source.stop()
+            self.error = error
+            if not isinstance(error, RedisError) or (flight is not None and error is flight.hook_error):
+                # The caller's hooks, for one: what they raise ends the batch, as it does without threads.
+                self.fatal = error
+                self._source.stop()
+            # Else it is this connection's trouble: the other threads go on.
             self._share.give_back()
         self._ended = True
 

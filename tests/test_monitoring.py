@@ -46,6 +46,14 @@ def test_figures_add_up(valkey: EmbeddedServer, options: dict[str, Any]) -> None
     assert heard[-1].in_flight <= frame
 
 
+def test_what_is_in_flight_over_a_cluster(cluster_client: redis.RedisCluster) -> None:
+    heard: list[ChunkStats] = []
+    FastBatch(cluster_client).batch_set(pairs(20_000), chunk_size=100, on_chunk=heard.append)
+    assert any(stats.in_flight for stats in heard)
+    assert all(stats.in_flight >= 0 for stats in heard)
+    assert heard[-1].in_flight == 0
+
+
 def test_a_refused_command_settles_nothing_and_its_items_are_counted_once(acl_server: AclUser) -> None:
     heard: list[ChunkStats] = []
     items = {f"{'allowed' if i % 2 else 'forbidden'}:{i}": i for i in range(3000)}

@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from faults.proxy import Direction, Fault, FaultProxy, Then
-from redis_fastbatch import BatchError, DecodeError, FastBatch
+from redis_fastbatch import BatchError, DecodeError, FastBatch, MsgpackCodec
 from redis_fastbatch.report import BatchReport, ChunkStats
 from redis_fastbatch.server import EmbeddedServer
 from redis_fastbatch.workers import SLICE, Share, Source
@@ -222,6 +222,23 @@ def test_a_hook_that_raises_ends_the_batch(valkey_client: redis.Redis) -> None:
     report = caught.value.report  # type: ignore[attr-defined]
     assert report.total < 300_000
     assert set(range(report.confirmed_prefix)) <= there(valkey_client, report.confirmed_prefix)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+def test_a_codec_that_ends_its_thread_ends_the_batch(valkey_client: redis.Redis, error: BaseException) -> None:
+    """What is no Exception fails no item: it was lost, and with it the rest of the slice."""
+
+    def default(value: Any) -> Any:
+        raise error
+
+    items = {f"key:{i}": object() if i == 1100 else i for i in range(N)}
+    with pytest.raises(type(error)) as caught:
+        FastBatch(valkey_client, MsgpackCodec(default=default)).batch_set(items, workers=2)
+    assert caught.value is error
+    report = error.report  # type: ignore[union-attr]
+    assert report.confirmed_prefix <= 1100
+    assert set(range(report.confirmed_prefix)) <= there(valkey_client)
+    assert report.written == len(there(valkey_client))
 
 
 def test_arguments(valkey_client: redis.Redis) -> None:

@@ -356,3 +356,16 @@ def test_a_refusal_before_garbage_is_counted_once(
         assert isinstance(told.error, InvalidResponse)
         assert keys[4] in told.report.failures
         ready.check_connections()
+
+
+@KINDS
+def test_what_was_lost_with_the_last_reply_is_delivered(make: Callable[..., ClusterBench], kind: str) -> None:
+    """Under nx nothing is sent again: no reply follows that would have what failed delivered."""
+    ready = make(kind=kind, retries=3)
+    items = {key: 1 for key in ready.keys(COUNT) if key.startswith(ready.tags[0])}
+    ready.inject(Fault(after_replies=0, then=Then.CUT), 0)
+    dead: list[Any] = []
+    report = ready.batch.batch_set(items, nx=True, on_error=lambda key, *_: dead.append(key))
+    assert report.failed == len(items)
+    assert dead == list(items)
+    ready.check_connections()
