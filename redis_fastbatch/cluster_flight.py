@@ -55,15 +55,17 @@ class Part(_Flying):
 
     Attributes:
         asking: an ASKING goes before each item's command, and has a reply of its own.
+        booked: what was answered is in the report.
         since: when the first of its items met with trouble; None if none has.
         hops: how often its items were redirected.
     """
 
-    __slots__ = ("asking", "hops", "since")
+    __slots__ = ("asking", "booked", "hops", "since")
 
     def __init__(self, chunk: Chunk, position: int) -> None:
         super().__init__(chunk, position)
         self.asking = False
+        self.booked = False
         self.since: float | None = None
         self.hops = 0
 
@@ -511,7 +513,8 @@ class ClusterBatch:
         """All that is not settled, what is being encoded included."""
         self._flush()
         waiting = [part for node in self.nodes for part in (*node.flying, *node.ready)]
-        return waiting + self._parked
+        # Ctrl-C between two lines finds one that is on its way from one place to the next in both.
+        return list(dict.fromkeys(waiting + self._parked))
 
 
 def outcome_unknown(error: BaseException) -> RedisError:

@@ -65,7 +65,9 @@ class ClusterWrite(ClusterBatch, WriteFlight):
 
     def _settle(self, part: Part, answered: int, final: list[tuple[int, Any]], open_items: int) -> None:
         had = self.report.total
-        self.report.written += answered - len(final) - open_items
+        written = answered - len(final) - open_items
+        # In one go: where Ctrl-C comes before the part is put away, it is not counted twice.
+        self.report.written, part.booked = self.report.written + written, True
         for item, reply in final:
             if reply is None:
                 self.report.add_skipped(part.chunk.keys[item])
@@ -112,7 +114,8 @@ class ClusterWrite(ClusterBatch, WriteFlight):
         for part in parts:
             if part in sent:
                 final = [(item, reply) for item, reply in part.others if item < part.answered]
-                self._settle(part, part.answered, final, 0)
+                if not part.booked:
+                    self._settle(part, part.answered, final, 0)
                 self._fail_items(part, range(part.answered, part.chunk.count), outcome_unknown(error))
             else:
                 self._fail_items(part, range(part.chunk.count), outcome_unknown(error) if part.sent else unsent)

@@ -378,6 +378,10 @@ class WriteFlight(Hooked):
     def _impatient(self, error: Exception) -> Exception:
         """A server that is still loading is waited for, as redis-py does, until its retries are used up."""
         if self.patient and isinstance(error, BusyLoadingError):
+            if self._atomic:
+                # Where one command is refused none is carried out: all may be sent again.
+                for flying in self._flying:
+                    flying.whole = False
             raise error
         return error
 

@@ -272,7 +272,10 @@ class Watch:
 
     def remove(self, channel: SocketChannel) -> None:
         """Its connection is closed or given back."""
-        number = next(number for number, one in self._channels.items() if one is channel)
+        number = next((number for number, one in self._channels.items() if one is channel), None)
+        if number is None:
+            # Ctrl-C came before it was added.
+            return
         del self._channels[number]
         self._writing.discard(number)
         if self._poller is not None:

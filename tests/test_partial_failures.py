@@ -171,14 +171,15 @@ def test_a_server_that_loads_for_longer_than_it_is_waited_for(loader: EmbeddedSe
     assert {type(error) for error in outcome.failed.values()} == {BusyLoadingError}
 
 
-def test_a_server_that_loads_is_waited_for(loader: EmbeddedServer) -> None:
+@pytest.mark.parametrize("options", [{}, {"atomic": True}, {"atomic": True, "chunk_size": 100}], ids=str)
+def test_a_server_that_loads_is_waited_for(loader: EmbeddedServer, options: dict[str, Any]) -> None:
     items = {f"key:{i}": i for i in range(500)}
     retry = Retry(ConstantBackoff(0.05), 400)
     with loader.client(retry=retry) as client:
         with loading(loader) as other:
             finish = threading.Timer(0.3, finish_loading, [other])
             finish.start()
-            report = FastBatch(client).batch_set(items)
+            report = FastBatch(client).batch_set(items, **options)
             finish.join()
         assert len(present(client, items)) == report.written == 500
 

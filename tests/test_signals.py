@@ -10,13 +10,13 @@ import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 import pytest
 import redis
 
-from redis_fastbatch import BatchReport, FastBatch, flight
+from redis_fastbatch import BatchReport, FastBatch, cluster, cluster_write, flight
 from redis_fastbatch.server import EmbeddedServer
 from servers import wait_until
 
@@ -49,8 +49,8 @@ class Struck(KeyboardInterrupt):
     """Ctrl-C at a chosen line."""
 
 
-def strike_at(number: int, file: str, run: Callable[[], object]) -> BatchReport | None:
-    """Interrupts `run` before the line of `file` that is the `number`th to be run; None where there are fewer."""
+def strike_at(number: int, module: ModuleType, run: Callable[[], object]) -> BatchReport | None:
+    """Interrupts `run` before the `number`th line of a module that it runs; None where there are fewer."""
     lines = 0
 
     def count(frame: FrameType, event: str, _: Any) -> Any:
@@ -62,7 +62,7 @@ def strike_at(number: int, file: str, run: Callable[[], object]) -> BatchReport 
         return count
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
-        return count if frame.f_code.co_filename == file else None
+        return count if frame.f_code.co_filename == module.__file__ else None
 
     before = sys.gettrace()
     sys.settrace(trace)
@@ -78,13 +78,12 @@ def strike_at(number: int, file: str, run: Callable[[], object]) -> BatchReport 
 
 def test_ctrl_c_at_every_line_counts_no_item_as_settled_that_is_not(valkey_client: redis.Redis) -> None:
     """Items that had just been encoded were in none of the books, and confirmed_prefix went beyond them."""
-    assert flight.__file__ is not None
     fast = FastBatch(valkey_client)
     items: dict[str, Any] = {f"line:{i}": {i} if i == 10 else i for i in range(30)}
     number = 1
     while True:
         valkey_client.flushdb()
-        report = strike_at(number, flight.__file__, lambda: fast.batch_set(items, chunk_size=6, on_error="report"))
+        report = strike_at(number, flight, lambda: fast.batch_set(items, chunk_size=6, on_error="report"))
         if report is None:
             break
         prefix = list(items)[: report.confirmed_prefix]
@@ -95,10 +94,30 @@ def test_ctrl_c_at_every_line_counts_no_item_as_settled_that_is_not(valkey_clien
     assert number > 300
 
 
+@pytest.mark.parametrize("module", [cluster, cluster_write], ids=lambda module: module.__name__)
+def test_ctrl_c_at_every_line_of_a_batch_over_a_cluster(
+    cluster_client: redis.RedisCluster, module: ModuleType
+) -> None:
+    """It became a StopIteration where a node's connection was not yet watched; or items were counted twice."""
+    fast = FastBatch(cluster_client)
+    keys = [f"line:{i}" for i in range(12)]
+    number = 1
+    while True:
+        fast.batch_delete(keys)
+        report = strike_at(number, module, lambda: fast.batch_set(dict.fromkeys(keys, 1), chunk_size=2))
+        if report is None:
+            break
+        there = [value is not None for value in fast.batch_get(keys).values()]
+        assert all(there[: report.confirmed_prefix]), number
+        assert report.written <= sum(there), number
+        number += 1
+    assert number > 100
+
+
 ENDLESS = """
     import sys, threading
     import redis
-    from redis_fastbatch import BatchReport, FastBatch, flight
+    from redis_fastbatch import BatchReport, FastBatch, cluster, cluster_write, flight
 
     fast = FastBatch(redis.Redis(port=int(sys.argv[1])))
     untold = [True]
