@@ -37,7 +37,7 @@ from redis_fastbatch.plans import (
 )
 from redis_fastbatch.report import BatchReport, OnChunk, ProgressCallback
 from redis_fastbatch.strategy import PointInTime, Seconds, SetOptions
-from redis_fastbatch.transport import is_cluster
+from redis_fastbatch.transport import check_free, is_cluster
 
 AsyncItems: TypeAlias = "Mapping[Any, Any] | Iterable[tuple[Any, Any]] | AsyncIterable[tuple[Any, Any]]"
 AsyncKeys: TypeAlias = "Iterable[Key] | AsyncIterable[Key]"
@@ -371,7 +371,15 @@ class AsyncFastBatch(Plans):
             match: a glob-style pattern, such as "user:*".
             count: about how many keys the server looks at a time.
         """
-        return self._client.scan_iter(match=match, count=count)  # type: ignore[no-any-return]
+        keys: AsyncIterator[Key] = self._client.scan_iter(match=match, count=count)
+        return self._scanned(keys) if getattr(self._client, "single_connection_client", False) else keys
+
+    async def _scanned(self, keys: AsyncIterator[Key]) -> AsyncIterator[Key]:
+        """The keys that come over the only connection of a client."""
+        check_free(self._client.connection, asyncio.current_task())
+        async for key in keys:
+            yield key
+            check_free(self._client.connection, asyncio.current_task())
 
 
 async def _write(borrowed: AsyncLease, flight: WriteFlight, feed: Feed | None) -> None:

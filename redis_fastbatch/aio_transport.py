@@ -26,7 +26,7 @@ from redis_fastbatch._core.replies import ErrorReply, ReplyReader
 from redis_fastbatch._core.resp import Chunk, SourceDry
 from redis_fastbatch.flight import Flight
 from redis_fastbatch.pacing import LINGER
-from redis_fastbatch.transport import GET_CONNECTION_ARGUMENTS, Attempts, _wait_for, is_cluster
+from redis_fastbatch.transport import GET_CONNECTION_ARGUMENTS, Attempts, _wait_for, check_free, is_cluster, lent
 
 logger = logging.getLogger("redis_fastbatch")
 
@@ -544,6 +544,8 @@ async def lease(client: Any, max_value_size: int = 0) -> AsyncIterator[AsyncLeas
 
     For a RedisCluster it gives an AsyncClusterLease, which borrows of each node what it needs.
     """
+    # Before anything that takes the lock of a single connection, which the task itself may have.
+    check_free(getattr(client, "connection", None), asyncio.current_task())
     await client.initialize()
     if is_cluster(client):
         from redis_fastbatch.aio_cluster import AsyncClusterLease
@@ -552,7 +554,8 @@ async def lease(client: Any, max_value_size: int = 0) -> AsyncIterator[AsyncLeas
         return
     if client.connection is not None:
         async with client._single_conn_lock:
-            yield AsyncLease(client, client.connection, max_value_size)
+            with lent(client.connection, asyncio.current_task()):
+                yield AsyncLease(client, client.connection, max_value_size)
         return
     pool = client.connection_pool
     connection = await pool.get_connection(*GET_CONNECTION_ARGUMENTS)

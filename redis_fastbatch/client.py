@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -31,7 +32,7 @@ from redis_fastbatch.plans import (
 )
 from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback
 from redis_fastbatch.strategy import PointInTime, Seconds, SetOptions
-from redis_fastbatch.transport import Lease, lease
+from redis_fastbatch.transport import Lease, check_free, lease
 from redis_fastbatch.workers import MakeFlight, check_workers, one_at_a_time, read, write
 
 logger = logging.getLogger("redis_fastbatch")
@@ -356,7 +357,15 @@ class FastBatch(Plans):
             match: a glob-style pattern, such as "user:*".
             count: about how many keys the server looks at a time.
         """
-        return self._client.scan_iter(match=match, count=count)  # type: ignore[no-any-return]
+        keys: Iterator[Key] = self._client.scan_iter(match=match, count=count)
+        return keys if getattr(self._client, "connection", None) is None else self._scanned(keys)
+
+    def _scanned(self, keys: Iterator[Key]) -> Iterator[Key]:
+        """The keys that come over the only connection of a client."""
+        check_free(self._client.connection, threading.get_ident())
+        for key in keys:
+            yield key
+            check_free(self._client.connection, threading.get_ident())
 
 
 def has_msetex(borrowed: Lease) -> bool:

@@ -15,6 +15,7 @@ import os
 import select
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -513,6 +514,32 @@ def _taken_from(pool: Any) -> Any:
         raise
 
 
+_lent: dict[int, Any] = {}
+"""Who has the only connection of a client, while a batch needs it for itself."""
+
+
+def check_free(connection: Any, taker: Any) -> None:
+    """Refuses the only connection of a client to whoever has it already: a batch's source, or a hook.
+
+    Raises:
+        FastBatchError: what is sent amid a batch would have the replies to the batch's commands.
+    """
+    if _lent.get(id(connection)) == taker:
+        raise FastBatchError(
+            "the client has a single connection, which a batch is using: its source and its hooks need another"
+        )
+
+
+@contextlib.contextmanager
+def lent(connection: Any, taker: Any) -> Iterator[None]:
+    """Within it, the only connection of a client is somebody's."""
+    _lent[id(connection)] = taker
+    try:
+        yield
+    finally:
+        del _lent[id(connection)]
+
+
 @contextlib.contextmanager
 def lease(client: Any, max_value_size: int = 0) -> Iterator[Lease]:
     """Borrows a connection of the client's pool, or the one connection of a single-connection client.
@@ -526,7 +553,9 @@ def lease(client: Any, max_value_size: int = 0) -> Iterator[Lease]:
         return
     if client.connection is not None:
         lock = getattr(client, "single_connection_lock", None) or contextlib.nullcontext()
-        with lock:
+        taker = threading.get_ident()
+        check_free(client.connection, taker)
+        with lock, lent(client.connection, taker):
             yield Lease(client, client.connection, max_value_size)
         return
     pool = client.connection_pool

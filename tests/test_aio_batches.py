@@ -17,7 +17,15 @@ import redis.asyncio
 from redis.asyncio.connection import Connection
 
 from aio import Runner, gathered, runner, streamed
-from redis_fastbatch import AsyncFastBatch, BatchError, BatchReport, DecodeError, EncodeError, FastBatch
+from redis_fastbatch import (
+    AsyncFastBatch,
+    BatchError,
+    BatchReport,
+    DecodeError,
+    EncodeError,
+    FastBatch,
+    FastBatchError,
+)
 from redis_fastbatch.server import EmbeddedServer
 from servers import TlsServer
 
@@ -246,6 +254,21 @@ def test_one_connection_is_shared_in_turn(run: Runner, emptied: EmbeddedServer) 
         async with connected(emptied, single_connection_client=True) as batch:
             await asyncio.gather(*(batch.batch_set({f"{n}:{key}": n for key in ITEMS}) for n in range(3)))
             assert await batch.client.dbsize() == 3 * len(ITEMS)
+
+    run(main())
+
+
+def test_one_connection_is_not_for_two_at_a_time(run: Runner, emptied: EmbeddedServer) -> None:
+    """A batch waited for the connection that it had itself."""
+
+    async def main() -> None:
+        async with connected(emptied, single_connection_client=True) as batch:
+            await batch.batch_set(ITEMS)
+            scanned = ((key, 1) async for key in batch.scan("*"))
+            for source in (batch.batch_get_iter(list(ITEMS)), scanned):
+                with pytest.raises(FastBatchError, match="single connection"):
+                    await asyncio.wait_for(batch.batch_set(source), 20)
+            assert await batch.batch_get(list(ITEMS)) == ITEMS
 
     run(main())
 

@@ -18,7 +18,7 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from checks import in_use, proxied
-from redis_fastbatch import AsyncFastBatch, BatchError, FastBatch
+from redis_fastbatch import AsyncFastBatch, BatchError, FastBatch, FastBatchError
 from redis_fastbatch.server import EmbeddedServer
 from redis_fastbatch.transport import GET_CONNECTION_ARGUMENTS, PublicChannel, SocketChannel, lease
 from servers import AclUser, SentinelGroup, TlsServer, missing, sentinel_deployment, wait_until
@@ -203,6 +203,21 @@ def test_a_single_connection_client(server: EmbeddedServer) -> None:
         name = client.client_id()
         exercise(client)
         assert client.client_id() == name, "another connection was taken"
+
+
+def test_a_single_connection_is_not_for_two_at_a_time(valkey: EmbeddedServer) -> None:
+    """What the source asked for had the replies to the batch's own commands."""
+    keys = [f"key:{i}" for i in range(3000)]
+    with valkey.client(single_connection_client=True) as client:
+        client.flushall()
+        fast = FastBatch(client)
+        fast.batch_set(dict.fromkeys(keys, 1))
+        for source in (fast.batch_get_iter(keys), ((key, 1) for key in fast.scan("key:*"))):
+            with pytest.raises(FastBatchError, match="single connection"):
+                fast.batch_set(source, chunk_size=100)
+        with pytest.raises(FastBatchError, match="single connection"):
+            fast.batch_set({"bad": {1}}, on_error=lambda key, *_: fast.batch_set({f"dead:{key}": 1}))
+        assert dict(fast.batch_get_iter(fast.scan("key:*"))) == dict.fromkeys(map(str.encode, keys), 1)
 
 
 def test_health_checks(server: EmbeddedServer) -> None:
