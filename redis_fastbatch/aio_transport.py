@@ -250,6 +250,9 @@ class WireChannel:
 
     async def __aexit__(self, *_: object) -> None:
         self._wire.give_back()
+        if len(self._reader):
+            # Such as a part of a push message, when the task was cancelled: what follows it is no reply.
+            await self._connection.disconnect(nowait=True)
 
     async def send(self, chunk: Chunk, flight: Flight) -> None:
         """Hands the chunk to the transport, waiting whenever that has enough to do."""

@@ -198,6 +198,31 @@ def test_push_messages_go_to_redis_py(run: Runner, proxy: FaultProxy) -> None:
     run(main())
 
 
+def test_cancelling_amid_a_push_message_closes_the_connection(run: Runner, proxy: FaultProxy) -> None:
+    """The rest of it was taken for the reply to what was asked next."""
+    push = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$5\r\nkey:1\r\n"
+    reply = b"*1\r\n$1\r\n\x01\r\n"
+    begun, rest = push[:15], push[15:]
+
+    async def main() -> None:
+        async with through(proxy, protocol=3, max_connections=1) as batch:
+            await batch.batch_set({"a": 1})
+            sent = proxy.sent(Direction.TO_CLIENT)
+            proxy.inject_now(Fault(insert=reply + begun, drop_replies=1))
+            task = asyncio.ensure_future(batch.batch_get(["a"]))
+            while proxy.sent(Direction.TO_CLIENT) == sent:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            if proxy.open_connections:
+                proxy.inject_now(Fault(insert=rest))
+            assert await batch.client.get("a") == b"\x01"
+
+    run(main())
+
+
 def test_a_reply_too_many_is_no_answer_to_the_next_batch(run: Runner, proxy: FaultProxy) -> None:
     """It comes while the connection is idle, and the event loop has not seen it when the next batch begins."""
     surplus = b"*1\r\n$1\r\n\x07\r\n"
