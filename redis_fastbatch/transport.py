@@ -537,7 +537,7 @@ def lent(connection: Any, taker: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        del _lent[id(connection)]
+        _lent.pop(id(connection), None)
 
 
 @contextlib.contextmanager
