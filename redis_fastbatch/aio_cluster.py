@@ -209,7 +209,7 @@ class Crew:
             except FINAL:
                 raise
             except (ConnectionError, TimeoutError, OSError) as error:
-                if error is self._batch.hook_error:
+                if self._batch.hook_raised:
                     raise
                 logger.debug("node %s was lost: %s", node.node.name, error)
                 self._batch.lost(node, error)

@@ -210,7 +210,7 @@ class ClusterLease:
         except FINAL:
             raise
         except (ConnectionError, TimeoutError, OSError) as error:
-            if error is batch.hook_error:
+            if batch.hook_raised:
                 raise
             logger.debug("node %s was lost: %s", node.node.name, error)
             if node.number in self._links:

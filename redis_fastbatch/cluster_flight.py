@@ -115,8 +115,8 @@ class NodeFlight:
         return self._batch.topology.nodes[self.number]
 
     @property
-    def hook_error(self) -> Exception | None:
-        return self._batch.hook_error
+    def hook_raised(self) -> bool:
+        return self._batch.hook_raised
 
     @property
     def done(self) -> bool:
@@ -226,7 +226,7 @@ class ClusterBatch:
         answers_stand: where a connection is lost amid the replies to a part, those that came are kept.
     """
 
-    hook_error: Exception | None
+    hook_raised: bool
     repeatable: bool
     settled: int
     answers_stand = True

@@ -70,8 +70,8 @@ class Flight(Protocol):
 
     repeatable: bool
     patient: bool
-    hook_error: Exception | None
-    """What a callable of the caller's raised."""
+    hook_raised: bool
+    """A callable of the caller's has raised, which ends the batch."""
     pace: int | None
     """Items that next_chunk() and take() may deal with at a time; None for no limit. A transport that sets it
     must be ready for next_chunk() to return None while a chunk is half full, and call take() until it leaves
@@ -155,17 +155,17 @@ class Hooked:
     """Calls what the caller wants called.
 
     Attributes:
-        hook_error: what one of those callables raised. It ends the batch, whatever it looks like: a dead-letter
+        hook_raised: one of those callables has raised. That ends the batch, whatever it looks like: a dead-letter
             queue in Redis loses connections too, and ours is then to blame for nothing.
     """
 
-    hook_error: Exception | None = None
+    hook_raised = False
 
     def _call(self, hook: Callable[..., object], *arguments: Any) -> None:
         try:
             hook(*arguments)
-        except Exception as error:
-            self.hook_error = error
+        except Exception:
+            self.hook_raised = True
             raise
 
 
@@ -419,8 +419,8 @@ class WriteFlight(Hooked):
 
     def _tell(self, flying: _Flying, items: int) -> None:
         """Lets whoever wants to know hear of a chunk that has its replies, which settled so many items."""
-        if self.hook_error is not None:
-            # It ended the batch, and whoever raised it is not asked again.
+        if self.hook_raised:
+            # It ended the batch, and is not asked again.
             return
         now = time.monotonic()
         if self._progress is not None:

@@ -376,7 +376,7 @@ class Attempts:
 
     def failed(self, error: Exception) -> BaseException:
         """What to tell the Retry of an attempt that raised `error`: that itself, or what verdict() knows."""
-        lost = isinstance(error, (ConnectionError, TimeoutError)) and error is not self._flight.hook_error
+        lost = isinstance(error, (ConnectionError, TimeoutError)) and not self._flight.hook_raised
         if not lost or not self._flight.interrupted():
             return _Final(error)
         if self._flight.settled > self._settled:

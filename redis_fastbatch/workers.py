@@ -202,7 +202,7 @@ class _Writer:
                 raise flight.source_error
         except BaseException as error:
             self.error = error
-            if not isinstance(error, RedisError) or (flight is not None and error is flight.hook_error):
+            if not isinstance(error, RedisError) or (flight is not None and flight.hook_raised):
                 # The caller's hooks, for one: what they raise ends the batch, as it does without threads.
                 self.fatal = error
                 self._source.stop()
