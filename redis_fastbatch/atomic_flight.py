@@ -88,13 +88,15 @@ class AtomicFlight(WriteFlight):
             self._check_opened(flying)
         elif command not in FRAME:
             self._queued.append(flying)
-        elif command is DISCARD:
-            self._settle_discarded()
         else:
-            self._settle_executed(flying)
+            if command is DISCARD:
+                self._settle_discarded()
+            else:
+                self._settle_executed(flying)
+            # Not before: what is queued goes again with a lost connection.
+            self.settled += 1
         self._flying.popleft()
         self._bytes -= len(flying.chunk)
-        self.settled += 1
         self._deliver()
 
     def _check_opened(self, flying: _Flying) -> None:

@@ -176,7 +176,7 @@ class ReadFlight(Hooked):
                 self._failure(key, data, explain(error) if isinstance(error, ErrorReply) else error)
             if reading.done < len(keys):
                 return
-            self._flying.popleft()
+            self._land()
             if self.pace is not None:
                 return
 
@@ -193,7 +193,12 @@ class ReadFlight(Hooked):
         else:
             self._out.extend(pairs)
         self._count(len(reply), sum(len(data) for data in reply if data is not None))
+        self._land()
+
+    def _land(self) -> None:
+        """The oldest command has its whole reply. Before that nothing is settled: all of it is asked for again."""
         self._flying.popleft()
+        self.settled += 1
 
     def _loads(self, key: Any, data: bytes | None) -> Any:
         if data is None:
@@ -206,7 +211,6 @@ class ReadFlight(Hooked):
             return self._default
 
     def _count(self, values: int, size: int) -> None:
-        self.settled += values
         self._sizes.saw(values, size)
         self._bytes += size
         if self._pause is not None:
@@ -263,7 +267,6 @@ class CountFlight(ReadFlight):
             self._refuse(reply)
         elif type(reply) is int and 0 <= reply <= self._flying[0].chunk.count:
             self.total += reply
-            self.settled += 1
-            self._flying.popleft()
+            self._land()
         else:
             raise InvalidResponse(f"a number of keys expected, found {reply!r:.80}")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import redis
+import redis.asyncio
+import redis.asyncio.retry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from faults.bench import (
     DELETE,
@@ -24,7 +29,8 @@ from faults.bench import (
     write,
 )
 from faults.matrix import DIRECTIONS, KINDS, RETRIES, places, ways
-from faults.proxy import Direction, Fault, Then
+from faults.proxy import Direction, Fault, FaultProxy, Then
+from redis_fastbatch import AsyncFastBatch, FastBatch
 from redis_fastbatch.server import EmbeddedServer
 
 SMALL = 6
@@ -147,3 +153,40 @@ def test_cut_while_the_server_is_asked_what_it_has(
             told = write(new, operation, keys)
             check_written(new, operation, keys, told)
             assert told.report.written == SMALL
+
+
+@pytest.mark.parametrize("kind", ["sync", "asyncio"])
+@pytest.mark.parametrize("operation", ["batch_get", "batch_get_iter", "atomic"])
+def test_retries_come_to_an_end_where_each_connection_breaks_amid_the_same(
+    valkey: EmbeddedServer, kind: str, operation: str
+) -> None:
+    """Values that are read again, and commands that are queued again, are no progress: it went on for ever."""
+    items = {f"key:{i}": b"x" * 1000 for i in range(100)}
+    with valkey.client() as looker:
+        FastBatch(looker, "raw").batch_set(items)
+    with FaultProxy(valkey.port) as proxy:
+        direction = Direction.TO_SERVER if operation == "atomic" else Direction.TO_CLIENT
+        proxy.inject(Fault(direction, after_bytes=40_000, then=Then.CUT), connections=None)
+
+        def run(batch: Any) -> Any:
+            if operation == "atomic":
+                return batch.batch_set(items, atomic=True, chunk_size=10)
+            return getattr(batch, operation)(list(items))
+
+        async def run_async() -> None:
+            retry = redis.asyncio.retry.Retry(NoBackoff(), 3)
+            async with redis.asyncio.Redis(host=proxy.host, port=proxy.port, retry=retry) as client:
+                running = run(AsyncFastBatch(client, "raw"))
+                if operation != "batch_get_iter":
+                    await running
+                else:
+                    async for _ in running:
+                        pass
+
+        def run_sync() -> None:
+            with redis.Redis(host=proxy.host, port=proxy.port, retry=Retry(NoBackoff(), 3)) as client:
+                list(run(FastBatch(client, "raw")))
+
+        with pytest.raises(redis.ConnectionError):
+            asyncio.run(run_async()) if kind == "asyncio" else run_sync()
+        assert proxy.connections <= 6
