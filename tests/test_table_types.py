@@ -377,3 +377,9 @@ def test_tables_of_other_libraries(library: str) -> None:
     assert encoded(table, [b"u:", "id"]) == [
         b"u:1", CODEC.dumps(rows[0]), b"u:2", CODEC.dumps(rows[1])
     ]  # fmt: skip
+
+
+def test_null_columns_of_polars_have_a_bitmap() -> None:
+    polars = pytest.importorskip("polars")
+    rows = [{"id": 1, "n": None, "l": [None], "s": {"x": None}}, {"id": 2, "n": None, "l": [], "s": {"x": None}}]
+    assert values_of(polars.DataFrame(rows)) == [CODEC.dumps(row) for row in rows]

@@ -264,10 +264,11 @@ cdef int bind(Column* c, ArrowArray* array, int64_t needed) except -1:
     c.length = array.length
     if c.kind in (TEXT_VIEW, BINARY_VIEW):
         bind_view(c, array)
-    elif array.n_buffers != expected_buffers(c):
+    elif array.n_buffers != expected_buffers(c) and not (c.kind == NULLS and array.n_buffers == 1):
+        # polars gives a column of nulls a bitmap, as Arrow itself did before the interface had settled.
         malformed(c, f"{array.n_buffers} buffers, not {expected_buffers(c)}")
     c.validity = NULL
-    if array.n_buffers and array.null_count != 0:
+    if array.n_buffers and array.null_count != 0 and c.kind != NULLS:
         c.validity = <const uint8_t*>array.buffers[0]
     if array.n_buffers > 1:
         c.data = array.buffers[1]
