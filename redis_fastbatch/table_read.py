@@ -68,7 +68,7 @@ def get_table(
         DecodeError: a value is no map, is of another type than its column's other values, or does not fit
             the schema; it names the key.
         TypeError: a type in the schema that nothing is read as.
-        ValueError: the data has a field of the key column's name.
+        ValueError: the data has a field of the key column's name; the schema has a name twice.
         redis.exceptions.RedisError: as from batch_get().
     """
     reading = TableReading(batch, schema, key)
@@ -86,7 +86,7 @@ class TableReading:
     def __init__(self, batch: Plans, schema: pa.Schema | None, key: str | None) -> None:
         self._schema = schema
         self._key = key
-        self._fields = None if schema is None else [field for field in schema if field.name != key]
+        self._fields = None if schema is None else [field for field in _distinct(schema) if field.name != key]
         columns = None if self._fields is None else [_column(f.name, f.type) for f in self._fields]
         self.builder = _builder(batch, columns)
 
@@ -94,8 +94,8 @@ class TableReading:
         """The table of what was read: every key with the number of its row, None where it is missing."""
         table = _placed(self.builder, [row for _, row in found])
         names = [name for name, _ in found]
-        if self._fields is not None:
-            table = _fitted(table, self._fields, names)
+        if self._schema is not None and self._fields:
+            table = _fitted(table, pa.schema(self._fields, self._schema.metadata), names)
         if self._key is not None:
             table = _with_keys(table, self._key, names, self._schema)
         return table
@@ -151,6 +151,9 @@ def _placed(builder: RowsBuilder, rows: list[Row]) -> pa.Table:
     """The built rows in the order of the keys: some are missing, some were read twice after a lost connection."""
     built = builder.rows
     table = pa.Table.from_batches([pa.record_batch(ExportedRows(builder))])
+    if not table.num_columns:
+        # take() would lose the rows: there is no column to count them by.
+        return pa.Table.from_struct_array(pa.array([{}] * len(rows), pa.struct([])))
     if len(rows) == built and (not rows or (rows[-1] == built - 1 and rows == list(range(built)))):
         return table
     return table.take(pa.array(rows, pa.int64()))
@@ -165,7 +168,7 @@ def _with_keys(table: pa.Table, key: str, names: list[Key], schema: pa.Schema | 
     return table.add_column(schema.names.index(key), field, _key_column(names, field.type))
 
 
-def _key_column(names: list[Key], kind: pa.DataType | None) -> pa.Array:
+def _key_column(names: list[Key], kind: pa.DataType | None) -> pa.Array | pa.ChunkedArray:
     if kind is None:
         if names and all(isinstance(name, int) for name in names):
             kind = pa.int64()
@@ -174,7 +177,17 @@ def _key_column(names: list[Key], kind: pa.DataType | None) -> pa.Array:
     if _shape(kind) == "binary":
         return pa.array([name if isinstance(name, bytes) else str(name).encode() for name in names], kind)
     texts = pa.array([name.decode() if isinstance(name, bytes) else str(name) for name in names], pa.string())
-    return texts.cast(kind)
+    return _cast(pa.chunked_array([texts]), kind)
+
+
+def _distinct(fields: Iterable[pa.Field]) -> list[pa.Field]:
+    """The fields of a schema or struct: which of two of one name a value is for, nothing tells."""
+    names: set[str] = set()
+    for field in fields:
+        if field.name in names:
+            raise ValueError(f"the schema has two fields {field.name!r} side by side")
+        names.add(field.name)
+    return list(fields)
 
 
 def _column(name: str, kind: pa.DataType) -> ColumnBuilder:
@@ -187,7 +200,7 @@ def _column(name: str, kind: pa.DataType) -> ColumnBuilder:
     if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
         return _column(name, kind.value_type)
     if pa.types.is_struct(kind):
-        return ColumnBuilder(name, "struct", [_column(field.name, field.type) for field in kind])
+        return ColumnBuilder(name, "struct", [_column(field.name, field.type) for field in _distinct(kind)])
     if pa.types.is_map(kind):
         keys, items = _column(f"{name}, a key", kind.key_type), _column(f"{name}, a value", kind.item_type)
         return ColumnBuilder(name, "map", [keys, items])
@@ -235,15 +248,15 @@ def _shape(kind: pa.DataType) -> str | None:
     return next((shape for is_of_kind, shape in _SHAPES if is_of_kind(kind)), None)
 
 
-def _fitted(table: pa.Table, fields: list[pa.Field], names: list[Key]) -> pa.Table:
+def _fitted(table: pa.Table, schema: pa.Schema, names: list[Key]) -> pa.Table:
     """The columns in the types that were asked for."""
     columns = []
-    for field, column in zip(fields, table.columns, strict=True):
+    for field, column in zip(schema, table.columns, strict=True):
         try:
             columns.append(_cast(column, field.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
             columns.append(_cast_by_value(column, field, names))
-    return pa.table(columns, schema=pa.schema(fields)) if columns else table
+    return pa.table(columns, schema=schema)
 
 
 def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:

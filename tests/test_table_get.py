@@ -22,6 +22,7 @@ pa = pytest.importorskip("pyarrow")
 from test_table_types import EXAMPLES  # noqa: E402
 
 UTC = datetime.timezone.utc
+EPOCH = datetime.date(1970, 1, 1)
 
 
 @pytest.fixture
@@ -152,6 +153,48 @@ def test_key_column(batch: FastBatch) -> None:
     assert batch.batch_get_table([1], key="n").schema.field("n").type == pa.int64()
     with pytest.raises(ValueError, match="a field 'a' of their own"):
         batch.batch_get_table(keys, key="a")
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [(pa.time32("s"), datetime.time(1, 2, 3)), (pa.time64("ns"), datetime.time(1, 2, 3, 4)), (pa.date32(), EPOCH)],
+)
+def test_key_columns_of_times(batch: FastBatch, kind: Any, value: Any) -> None:
+    table = pa.table({"key": pa.array([value], kind), "a": [1]})
+    batch.batch_set_table(table, key="key", columns=["a"])
+    assert batch.batch_get_table([value.isoformat()], schema=table.schema, key="key").equals(table)
+
+
+def test_a_row_a_key_without_columns_too(batch: FastBatch) -> None:
+    batch.batch_set({"empty": {}})
+    for schema in (None, pa.schema([]), pa.schema([("key", pa.string())])):
+        for keys in (["empty", "no"], ["no"], ["empty"]):
+            found = batch.batch_get_table(keys, schema=schema, key="key")
+            assert found.to_pylist() == [{"key": key} for key in keys]
+            assert batch.batch_get_table(keys, schema=pa.schema([])).num_rows == len(keys)
+
+
+def test_schemas_with_a_name_twice(batch: FastBatch) -> None:
+    twice = [("a", pa.int64()), ("a", pa.int64())]
+    for schema in (pa.schema(twice), pa.schema([("s", pa.struct(twice))])):
+        for key in (None, "a"):
+            with pytest.raises(ValueError, match="the schema has two fields 'a' side by side"):
+                batch.batch_get_table(["k"], schema=schema, key=key)
+
+
+def test_what_pandas_notes_in_a_schema(batch: FastBatch) -> None:
+    """Its index and its types that have nulls come back by the schema's metadata."""
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(
+        {"n": pandas.array([1, None], "Int64"), "c": pandas.Categorical(["x", "y"])},
+        index=pandas.Index(["a", "b"], name="name"),
+    )
+    batch.batch_set_table(frame, key="name")
+    schema = pa.Schema.from_pandas(frame)
+    for key in (None, "name"):
+        pandas.testing.assert_frame_equal(
+            batch.batch_get_table(["a", "b"], schema=schema, key=key).to_pandas(), frame
+        )
 
 
 def test_no_keys(batch: FastBatch) -> None:
