@@ -167,6 +167,14 @@ def test_nothing_matches(filled: Shell, tmp_path: Path) -> None:
         assert filled("dump", "--match", "nothing*", tmp_path / f"a.{form}") == (0, "0 rows written\n")
 
 
+def test_lone_surrogates(filled: Shell, tmp_path: Path) -> None:
+    filled.client.flushdb()
+    text = '{"t": "\\ud800 ä"}'
+    filled.client.set("k", text)
+    assert filled("dump", tmp_path / "a.ndjson", "--codec", "json")[0] == 0
+    assert json.loads((tmp_path / "a.ndjson").read_text()) == json.loads(text)
+
+
 @pytest.mark.parametrize("codec", ["toolkit-msgpack", "toolkit", "json"])
 def test_codecs(filled: Shell, tmp_path: Path, codec: str) -> None:
     filled.client.flushdb()

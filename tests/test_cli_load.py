@@ -260,6 +260,59 @@ def test_rows_that_fail(shell: Shell, tmp_path: Path, workers: int) -> None:
     }
 
 
+def test_any_row_that_fails_has_its_line(shell: Shell, tmp_path: Path) -> None:
+    """Whatever it holds: fields as bytes, keys of maps that are no text, and NaN, which JSON has not."""
+    bad = tmp_path / "bad.ndjson"
+    kind = pa.map_(pa.binary(), pa.int64())
+    nested = pa.table(
+        {"k": [None, 1], "m": pa.array([[(b"x", 1), (b"\xff", 2)], []], kind), "f": [float("nan"), 1.0]}
+    )
+    parquet.write_table(nested, tmp_path / "a.parquet")
+    assert shell("load", tmp_path / "a.parquet", "--key", "k", "--on-error", bad)[0] == 1
+    assert [json.loads(line, parse_constant=pytest.fail)["item"] for line in bad.read_text().splitlines()] == [
+        {"k": None, "m": {"x": 1, "/w==": 2}, "f": None}
+    ]
+    (tmp_path / "a.csv").write_text("k,a\n5,x\n,y\n6,z\n")
+    shell.client.set("6", "no hash")
+    assert shell("load", tmp_path / "a.csv", "--key", "k", "--as", "hash", "--on-error", bad)[0] == 1
+    failed = {entry["row"]: entry["item"] for entry in map(json.loads, bad.read_text().splitlines())}
+    assert failed == {1: {"a": "y"}, 2: {"k": "6", "a": "z"}}
+
+
+@pytest.mark.parametrize("more", [(), ("--as", "hash")])
+def test_lone_surrogates_fail_alone(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
+) -> None:
+    # msgspec, which need not be there, takes none.
+    monkeypatch.setitem(sys.modules, "msgspec", None)
+    rows = ['{"k": "\\ud800"}', '{"k": "a", "t": "\\ud800"}', '{"k": "b", "\\ud800": 1}', '{"k": "c"}']
+    path, bad = tmp_path / "a.ndjson", tmp_path / "bad.ndjson"
+    path.write_text("\n".join(rows))
+    code, said = shell("load", path, "--key", "k", "--on-error", bad, *more)
+    assert (code, "1 written, 3 failed" in said) == (1, True)
+    assert shell.client.keys() == [b"c"]
+    assert [json.loads(line)["item"] for line in bad.read_text().splitlines()] == [
+        json.loads(row) for row in rows[:3]
+    ]
+
+
+def test_names_with_a_zero_byte_fail_alone_in_hashes(shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "a.ndjson"
+    path.write_text('{"k": "a", "x\\u0000y": 1}\n{"k": "b"}\n')
+    code, said = shell("load", path, "--key", "k", "--as", "hash")
+    assert (code, "key 'a': a field's name with a zero byte" in said) == (1, True)
+    assert shell.client.keys() == [b"b"]
+
+
+def test_parquet_with_a_name_twice(shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.table([[1], [2], [3]], names=["k", "a", "a"]), path)
+    for columns in ("k,a", "a"):
+        code, said = shell("load", path, "--key", "k", "--columns", columns)
+        assert (code, said) == (1, "redis-fastbatch: column 'a': it is there twice\n")
+    assert shell("load", path, "--key", "k", "--columns", "k")[0] == 0
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("form", ["parquet", "ndjson"])
 def test_stop_at_the_first_failure(shell: Shell, tmp_path: Path, workers: int, form: str) -> None:

@@ -187,7 +187,9 @@ def dump_ndjson(source: Source, out: Output, key: str | None, kind: str) -> None
             found = source.batch.batch_get(keys, default=_MISSING)
             rows = [(name, value) for name, value in found.items() if value is not _MISSING]
             for name, value in rows:
-                file.write(json_line(value if key is None else _keyed(key, name, value)).encode())
+                line = json_line(value if key is None else _keyed(key, name, value))
+                # Of a codec that takes lone surrogates: JSON writes them as Python escapes them.
+                file.write(line.encode("utf-8", "backslashreplace"))
             source.took(len(rows), len(found) - len(rows))
 
 

@@ -266,7 +266,7 @@ def _open_parquet(stream: Any, options: argparse.Namespace) -> Input:
     schema = file.schema_arrow
     wanted = _needed(schema.names, options)
     if wanted is not None:
-        schema = pa.schema([schema.field(name) for name in wanted])
+        schema = pa.schema([field for field in schema if field.name in wanted])
     batches = file.iter_batches(batch_size=PARQUET_ROWS, columns=wanted)
     return Input(pa.RecordBatchReader.from_batches(schema, batches), rows=file.metadata.num_rows)
 

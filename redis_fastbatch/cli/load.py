@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from redis_fastbatch.cli.common import EXIT_FAILED, EXIT_INTERRUPTED, add_server, connect, plain, positive, say
+from redis_fastbatch.cli.dump import json_line
 from redis_fastbatch.cli.inputs import Input, add_format, open_input
 from redis_fastbatch.client import FastBatch
 from redis_fastbatch.errors import EncodeError
@@ -145,16 +146,17 @@ class Failures:
         self._lock = threading.Lock()
         self._file: IO[str] | None = None
         if mode not in ("report", "stop"):
-            self._file = Path(mode).open("w", encoding="utf-8")  # noqa: SIM115
+            # JSON writes a lone surrogate as Python escapes it.
+            self._file = Path(mode).open("w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
 
     def __call__(self, key: Any, value: Any, error: Exception) -> None:
         """Takes a failed row: its number or key, its fields where they are known."""
         self.stopped = self.may_stop
         if self._file is not None:
             place = {"row": key} if isinstance(key, int) else {"key": _text(key)}
-            line = json.dumps({**place, "error": plain(error), "item": value}, default=_text, ensure_ascii=False)
+            line = json_line({**place, "error": plain(error), "item": value})
             with self._lock:
-                self._file.write(f"{line}\n")
+                self._file.write(line)
 
     def close(self) -> None:
         """There will be no more."""
@@ -290,11 +292,11 @@ class Load:
         """NDJSON as hashes: some rows at a time as a table of texts, which is all that a hash holds."""
         import pyarrow as pa
 
-        source = iter(rows)
+        source = self._texts(rows)
         at_once = ROWS_BEYOND_FAILURE if self._failures.may_stop else HASHES_AT_ONCE
         while some := list(islice(source, at_once)):
             names = list(dict.fromkeys(name for _, row in some for name in row))
-            fields = [pa.array([hash_text(row.get(name)) for _, row in some], pa.string()) for name in names]
+            fields = [pa.array([row.get(name) for _, row in some], pa.string()) for name in names]
             keys = [key for key, _ in some]
             table = pa.table([*fields, pa.array(keys, pa.string())], names=[*names, KEY_COLUMN])
             report = self._batch.batch_set_table(
@@ -308,6 +310,24 @@ class Load:
             )
             report.failures = {keys[row]: error for row, error in report.failures.items()}
             self._tally.add(report)
+
+    def _texts(self, rows: JsonRows) -> Iterator[tuple[str, dict[str, str | None]]]:
+        """The rows as fields of text. One that Arrow has no place for fails alone."""
+        for key, row in rows:
+            texts = {name: hash_text(value) for name, value in row.items()}
+            reason = None
+            try:
+                "".join((key, *texts, *filter(None, texts.values()))).encode()
+            except UnicodeEncodeError:
+                reason = "a lone surrogate, which UTF-8 has not"
+            if "\0" in "".join(texts):
+                reason = "a field's name with a zero byte"
+            if reason is None:
+                yield key, texts
+            else:
+                error = EncodeError(reason)
+                rows.report.add_failure(key, error)
+                self._failures(key, row, error)
 
 
 def hash_text(value: Any) -> str | None:
