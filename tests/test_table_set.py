@@ -226,6 +226,21 @@ def test_a_stream_that_fails(one: FastBatch) -> None:
     assert one.client.dbsize() == 3
 
 
+@pytest.mark.parametrize("as_", ["value", "hash"])
+def test_rows_that_are_null_fail_alone(one: FastBatch, as_: Any) -> None:
+    """A stream of structs is one of rows too. What lies below a null one is nobody's business."""
+    columns = [pa.array([1, 2, 3, 4]), pa.array(["a", "b", "c", "d"])]
+    mask = pa.array([False, False, True, False])
+    rows = pa.chunked_array([pa.StructArray.from_arrays(columns, names=["id", "name"], mask=mask).slice(1)])
+    failed: list[Any] = []
+    report = one.batch_set_table(rows, key="id", as_=as_, on_error=lambda *failure: failed.append(failure))
+    assert report.written == 2
+    assert sorted(one.client.keys()) == [b"2", b"4"]
+    assert [(number, row, str(error)) for number, row, error in failed] == [
+        (1, None, "row 1: the whole row is null")
+    ]
+
+
 def test_offsets_that_point_outside(one: FastBatch) -> None:
     """Arrow trusts its producers; what can be checked for nothing is checked all the same."""
     np = pytest.importorskip("numpy")

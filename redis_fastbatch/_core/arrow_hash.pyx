@@ -12,6 +12,7 @@ from redis_fastbatch._core.arrow_rows cimport (
     TableChunk,
     TableWriter,
     after_bulk,
+    check_row,
     close_bulk,
     literal,
     put_literal,
@@ -174,6 +175,7 @@ cdef class HashWriter(TableWriter):
         cdef int64_t at = self.stream.batch.offset + self.row
         cdef Column* column
         cdef Py_ssize_t i, header
+        check_row(self.stream, at)
         for i in range(self.n_values):
             column = &self.columns[i]
             if is_missing(column, at + column.offset):

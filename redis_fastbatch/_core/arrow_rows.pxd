@@ -20,6 +20,7 @@ cdef struct KeyPart:
     Column* column          # or NULL
 
 
+cdef int check_row(ArrowStream stream, int64_t at) except -1 nogil
 cdef Literal literal(bytes given) noexcept
 cdef char* close_bulk(OutputBuffer out, char* p, Py_ssize_t header, Py_ssize_t* width) except NULL nogil
 cdef const char* after_bulk(const char* p, const char** data, Py_ssize_t* size) noexcept

@@ -400,8 +400,7 @@ cdef class TableWriter:
         cdef Column* column = self.columns
         cdef Py_ssize_t room = self.row_room
         cdef Py_ssize_t i
-        if self.stream.batch.n_buffers > 0 and self.stream.batch.null_count != 0 and is_null_row(self.stream, at):
-            refuse_null_row()
+        check_row(self.stream, at)
         p = put_map_header(p, <unsigned int>self.n_values)
         for i in range(self.n_values):
             p = put_value(out, put_name(p, column), column, at + column.offset, room)
@@ -420,7 +419,11 @@ cdef class TableWriter:
         return self.row_codec(self.kept[0] + PyBytes_FromStringAndSize(out.data, p - out.data))
 
 
-cdef inline bint is_null_row(ArrowStream stream, int64_t at) noexcept nogil:
+cdef int check_row(ArrowStream stream, int64_t at) except -1 nogil:
+    """A row may be null as a whole, whatever its columns hold."""
     cdef Column row
-    row.validity = <const unsigned char*>stream.batch.buffers[0]
-    return is_null(&row, at)
+    if stream.batch.n_buffers > 0 and stream.batch.null_count != 0:
+        row.validity = <const unsigned char*>stream.batch.buffers[0]
+        if is_null(&row, at):
+            refuse_null_row()
+    return 0
