@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -221,6 +222,21 @@ def test_a_stream_that_fails(one: FastBatch) -> None:
 
     reader = pa.RecordBatchReader.from_batches(people().schema, batches())
     with pytest.raises((OSError, ValueError), match="the disk is gone") as caught:
+        one.batch_set_table(reader, key="id")
+    assert caught.value.report.written == 3  # type: ignore[attr-defined]
+    assert one.client.dbsize() == 3
+
+
+def test_ctrl_c_in_a_stream_of_python(one: FastBatch) -> None:
+    """The C interface tells only a text of it: it was a ValueError."""
+
+    def batches() -> Iterator[Any]:
+        yield people(3).to_batches()[0]
+        signal.raise_signal(signal.SIGINT)
+        yield people(3).to_batches()[0]
+
+    reader = pa.RecordBatchReader.from_batches(people().schema, batches())
+    with pytest.raises(KeyboardInterrupt) as caught:
         one.batch_set_table(reader, key="id")
     assert caught.value.report.written == 3  # type: ignore[attr-defined]
     assert one.client.dbsize() == 3

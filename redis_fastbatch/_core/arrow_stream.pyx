@@ -66,6 +66,9 @@ cdef class ArrowStream:
         cdef const char* text = self.stream.get_last_error(&self.stream)
         reason = os.strerror(code) if text == NULL else (<bytes>text).decode("utf-8", "replace")
         message = f"the table's stream failed {doing}: {reason}"
+        # A stream of Python's own, as pyarrow's of a generator, has only text for what was raised in it.
+        if reason.rstrip().endswith("KeyboardInterrupt"):
+            raise KeyboardInterrupt
         if code == EINVAL:
             raise ValueError(message)
         if code == ENOMEM:
