@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gzip
 import io
 import json
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -549,3 +551,69 @@ def test_ctrl_c(shell: Shell, workers: int) -> None:
     written, failed = (int((count or "0").replace(",", "")) for count in counts.groups())
     assert shell.client.dbsize() > 0
     assert written <= shell.client.dbsize() <= written + failed
+
+
+@contextlib.contextmanager
+def loading(shell: Shell, *more: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A load of CSV from standard input, which stays open."""
+    command = [sys.executable, "-m", "redis_fastbatch", "load", "-", "--format", "csv", "--url", shell.url, *more]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def rest_of(process: subprocess.Popen[bytes]) -> str:
+    """What it says until it ends, while its standard input is still open."""
+    assert process.stderr is not None
+    process.wait(60)
+    return process.stderr.read().decode()
+
+
+CSV_LINES = b"id,text\n" + b"".join(b"%d,some text\n" % number for number in range(1_000_000))
+
+
+@pytest.mark.parametrize("workers", ["1", "3"])
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c_while_nothing_comes(shell: Shell, workers: str) -> None:
+    """It waited for the end of standard input, or ended with an abort: Python cannot end while that is read."""
+    with loading(shell, "--key", "id", "--workers", workers) as process:
+        assert process.stdin is not None
+        process.stdin.write(CSV_LINES)
+        process.stdin.flush()
+        before = -1
+        while (now := shell.client.dbsize()) > before or not now:
+            before = now
+            time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        said = rest_of(process)
+    assert process.returncode == 130, said
+    assert said.splitlines()[-1].startswith("interrupted: ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the pipe what it holds")
+def test_ctrl_c_before_the_first_rows_are_there(shell: Shell) -> None:
+    fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
+    with loading(shell, "--key", "id") as process:
+        assert process.stdin is not None
+        process.stdin.write(CSV_LINES[:1000])
+        process.stdin.flush()
+        unread = bytearray(4)
+        while fcntl.ioctl(process.stdin, termios.FIONREAD, unread) or any(unread):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        assert (rest_of(process), process.returncode) == ("interrupted\n", 130)
+
+
+@pytest.mark.parametrize("workers", ["1", "3"])
+def test_mistakes_are_told_while_standard_input_is_open(shell: Shell, workers: str) -> None:
+    with loading(shell, "--key", "number", "--workers", workers) as process:
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(CSV_LINES)
+            process.stdin.flush()
+        said = rest_of(process)
+    words = "redis-fastbatch: column 'number': there is no such column; there are 'id', 'text'\n"
+    assert (said, process.returncode) == (words, 1)

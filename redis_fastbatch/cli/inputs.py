@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import io
+import os
+import select
+import signal
 import sys
 import tempfile
 import threading
@@ -26,9 +30,6 @@ CSV_HEAD = 8 * 1024 * 1024
 
 CSV_BLOCK = 1024 * 1024
 """Bytes of CSV read at a time behind that. Arrow reads 32 blocks ahead, and decodes one for each processor."""
-
-END_SECONDS = 2.0
-"""How long a block under way is waited for at the end."""
 
 PARQUET_ROWS = 16 * 1024
 """Rows of Parquet decoded at a time."""
@@ -101,9 +102,10 @@ def open_input(options: argparse.Namespace) -> Iterator[Input]:
     kind, compression, tabs = kind_of(options.format or options.file)
     with contextlib.ExitStack() as stack:
         try:
-            stream = _stream(options.file, compression, stack)
+            pipe = _pipe(options.file)
+            stream = _stream(options.file, pipe, compression, stack)
             if kind == "csv":
-                blocks = CsvBlocks(stream)
+                blocks = CsvBlocks(stream, pipe)
                 stack.callback(blocks.end)
                 opened = _open_csv(blocks, options, "\t" if tabs else ",")
             elif kind == "ndjson":
@@ -124,10 +126,64 @@ def _reason(file: str, error: Exception) -> str:
     return f"{file}: {plain(error)}"
 
 
-def _stream(file: str, compression: str | None, stack: contextlib.ExitStack) -> Any:
+class Pipe(io.RawIOBase):
+    """Standard input, where a signal ends the waiting for what comes, and end() does.
+
+    Arrow waits in C, in threads of its own, where Python's signals do not reach.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._woken, self._wake = os.pipe()
+        os.set_blocking(self._wake, False)
+        self._wakes_others = -1
+        self._listening = threading.current_thread() is threading.main_thread()
+        if self._listening:
+            self._wakes_others = signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+
+    def readable(self) -> bool:
+        """Asked by the buffer before it."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Waits for bytes."""
+        ready, _, _ = select.select([self._descriptor, self._woken], [], [])
+        if self._woken in ready:
+            # Not the file's end, which would make a row of a line's beginning; nor EINTR, which is tried again.
+            raise OSError(errno.ECANCELED, "interrupted")
+        return os.readv(self._descriptor, [buffer])
+
+    def end(self) -> None:
+        """Ends all waiting, now and later."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake, b"!")
+
+    def close(self) -> None:
+        """Standard input itself stays open."""
+        if not self.closed:
+            if self._listening:
+                signal.set_wakeup_fd(self._wakes_others)
+            os.close(self._woken)
+            os.close(self._wake)
+        super().close()
+
+
+def _pipe(file: str) -> Pipe | None:
+    """Standard input; None where the file is another, or standard input has no descriptor to wait for."""
+    if file != "-" or sys.platform == "win32":
+        return None
+    try:
+        return Pipe(sys.stdin.fileno())
+    except io.UnsupportedOperation:
+        return None
+
+
+def _stream(file: str, pipe: Pipe | None, compression: str | None, stack: contextlib.ExitStack) -> Any:
     import pyarrow as pa
 
-    if file == "-":
+    if pipe is not None:
+        stream = pa.PythonFile(stack.enter_context(io.BufferedReader(pipe, 1 << 20)), mode="r")
+    elif file == "-":
         stream = pa.PythonFile(sys.stdin.buffer, mode="r")
     else:
         # Opened by Python, which says in plain words why a file cannot be.
@@ -167,6 +223,7 @@ def _open_csv(blocks: CsvBlocks, options: argparse.Namespace, delimiter: str) ->
     convert: dict[str, Any] = {"column_types": _types(options.types)}
     if options.nulls:
         convert |= {"null_values": options.nulls, "strings_can_be_null": True, "quoted_strings_can_be_null": False}
+    blocks.begin()
     reader = csv.open_csv(
         pa.PythonFile(blocks, mode="r"),
         csv.ReadOptions(block_size=CSV_HEAD),
@@ -192,13 +249,22 @@ class CsvBlocks(io.RawIOBase):
 
     Arrow takes the types of columns from the first block, which is why that is large. How many blocks it reads
     ahead cannot be set, only how large they are.
+
+    It reads them in a thread of its own, and waits for that when it lets go of the reader. One that was still at
+    it when Python ended would end the process with an abort.
     """
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, pipe: Pipe | None) -> None:
         self._stream = stream
+        self._pipe = pipe
         self._size = 0
-        self._reading = threading.Lock()
+        self._first: list[bytes] = []
         self._ended = False
+        self._reading = threading.Lock()
+
+    def begin(self) -> None:
+        """Reads what Arrow wants before it tells the columns, and would not let itself be interrupted in."""
+        self._first = [self._block(CSV_HEAD), self._block(CSV_HEAD)]
 
     def readable(self) -> bool:
         """Asked by Arrow."""
@@ -207,7 +273,17 @@ class CsvBlocks(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         """The next block, of at most `size` bytes; none at the end."""
         with self._reading:
+            if self._first:
+                return self._first.pop(0)
             return b"" if self._ended else self._block(size)
+
+    def end(self) -> None:
+        """There are no more blocks, whatever the stream still has; returns when nobody is reading it."""
+        self._ended = True
+        if self._pipe is not None:
+            self._pipe.end()
+        with self._reading:
+            pass
 
     def _block(self, size: int) -> bytes:
         block: bytes = self._stream.read(min(size, self._size or size))
@@ -216,16 +292,6 @@ class CsvBlocks(io.RawIOBase):
         while block and b"\n" not in block and (more := self._stream.read(min(size - len(block), CSV_BLOCK))):
             block += more
         return block
-
-    def end(self) -> None:
-        """Gives no further block, and waits for the one under way.
-
-        After Ctrl-C a thread of Arrow's may still read ahead: one that comes back while Python ends aborts it.
-        """
-        self._ended = True
-        # What comes through a pipe may never come.
-        if self._reading.acquire(timeout=END_SECONDS):
-            self._reading.release()
 
 
 def _delimiter(text: str) -> str:
