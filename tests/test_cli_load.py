@@ -403,16 +403,48 @@ def test_a_type_that_does_not_hold(shell: Shell, tmp_path: Path, monkeypatch: py
     assert code == 1
     assert "conversion error to int64" in said
     assert "give the column's with --type COLUMN=TYPE" in said
+    assert said.startswith(f"redis-fastbatch: {path}: ")
+    assert "Traceback" not in said
+    assert shell("load", path, "--key", "k", "--workers", 2)[1] == said
     assert shell("load", path, "--key", "k", "--type", "v=string")[0] == 0
 
 
-def test_csv_of_rows_longer_than_a_block(shell: Shell, tmp_path: Path) -> None:
-    text = "x" * (inputs.CSV_HEAD * 3 // 4)
+def test_a_file_that_is_spoilt_further_on(shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.table({"k": range(200_000)}), path, row_group_size=100_000, compression="zstd")
+    data = bytearray(path.read_bytes())
+    middle = parquet.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset
+    data[middle : middle + 1000] = b"\xff" * 1000
+    path.write_bytes(data)
+    for workers in (1, 2):
+        code, said = shell("load", path, "--key", "k", "--workers", workers)
+        assert (code, said.count("\n"), "Traceback" in said) == (1, 1, False)
+        assert said.startswith(f"redis-fastbatch: {path}: ")
+
+
+@pytest.mark.parametrize("line", ["x" * 999, "x" * 997 + "\n", '<a b=""c"">\n'])
+def test_csv_of_rows_longer_than_a_block(shell: Shell, tmp_path: Path, line: str) -> None:
+    text = line * (inputs.CSV_HEAD * 3 // 4 // len(line))
     path = tmp_path / "a.csv"
     path.write_text("k,v\n" + "".join(f'{i},"{i},{text}"\n' for i in range(5)))
     code, said = shell("load", path, "--key", "k")
     assert (code, said.partition(";")[0]) == (0, "5 written")
-    assert shell.batch.batch_get(list("01234")) == {f"{i}": {"k": i, "v": f"{i},{text}"} for i in range(5)}
+    assert shell.batch.batch_get(list("01234")) == {
+        f"{i}": {"k": i, "v": f"{i},{text}".replace('""', '"')} for i in range(5)
+    }
+
+
+@pytest.mark.parametrize("quoted", ["", '"'])
+def test_csv_with_quotes_that_quote_nothing(shell: Shell, tmp_path: Path, quoted: str) -> None:
+    path = tmp_path / "a.csv"
+    filler = "x" * 1000
+    rows = [f"{i},{quoted}{filler}{quoted}" for i in range(20_000)]
+    rows[9_000] = '9000,pipe of 5"'
+    path.write_text("k,v\n" + "\n".join(rows) + "\n")
+    assert shell("load", path, "--key", "k")[0] == 0
+    assert shell.client.dbsize() == 20_000
+    found = shell.batch.batch_get(["9000", "9001", "19999"])
+    assert [row["v"] for row in found.values()] == ['pipe of 5"', filler, filler]
 
 
 def test_csv_types_are_those_of_the_first_eight_megabytes(shell: Shell, tmp_path: Path) -> None:

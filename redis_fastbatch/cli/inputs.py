@@ -12,8 +12,9 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,26 @@ class Input:
         reader: an Arrow reader of its rows; None where there are `lines`.
         lines: lines of JSON.
         rows: how many rows there are, where that is known.
+        broken: what the reader raised: those who read it through Arrow get it as a text, traceback and all.
     """
 
     reader: Any = None
     lines: Iterable[bytes] | None = None
     rows: int | None = None
+    broken: CliError | None = None
+
+    def read(self, schema: Any, batches: Iterable[Any], reason: Callable[[Exception], str]) -> None:
+        """Makes the reader; `reason` says in one line why it broke."""
+        import pyarrow as pa
+
+        def told() -> Iterator[Any]:
+            try:
+                yield from batches
+            except (OSError, pa.ArrowException) as error:
+                self.broken = CliError(reason(error))
+                raise self.broken from error
+
+        self.reader = pa.RecordBatchReader.from_batches(schema, told())
 
 
 def add_format(parser: argparse.ArgumentParser) -> None:
@@ -234,14 +250,9 @@ def _open_csv(blocks: CsvBlocks, options: argparse.Namespace, delimiter: str) ->
     for name in convert["column_types"]:
         if name not in reader.schema.names:
             raise CliError(f"--type {name}: there is no such column; there are {', '.join(reader.schema.names)}")
-
-    def batches() -> Iterator[Any]:
-        try:
-            yield from reader
-        except pa.ArrowInvalid as error:
-            raise CliError(_csv_reason(options.file, error)) from error
-
-    return Input(pa.RecordBatchReader.from_batches(reader.schema, batches()))
+    opened = Input()
+    opened.read(reader.schema, reader, partial(_csv_reason, options.file))
+    return opened
 
 
 class CsvBlocks(io.RawIOBase):
@@ -259,6 +270,7 @@ class CsvBlocks(io.RawIOBase):
         self._pipe = pipe
         self._size = 0
         self._first: list[bytes] = []
+        self._quoted = False
         self._ended = False
         self._reading = threading.Lock()
 
@@ -289,9 +301,25 @@ class CsvBlocks(io.RawIOBase):
         block: bytes = self._stream.read(min(size, self._size or size))
         self._size = CSV_BLOCK
         # Arrow gives up on a row that has no end in the block behind the one in which it begins.
-        while block and b"\n" not in block and (more := self._stream.read(min(size - len(block), CSV_BLOCK))):
+        whole = has_row_end(block, quoted=self._quoted)
+        while block and not whole and (more := self._stream.read(min(size - len(block), CSV_BLOCK))):
             block += more
+            whole = has_row_end(block, quoted=self._quoted)
+        # Where no end is found, the quotes before it quoted nothing.
+        self._quoted = whole and self._quoted != bool(block.count(b'"') % 2)
         return block
+
+
+def has_row_end(block: bytes, *, quoted: bool) -> bool:
+    """Whether there is a line's end in a block of CSV that is not in quotes; `quoted` says how it begins."""
+    start = 0
+    while True:
+        quote = block.find(b'"', start)
+        if not quoted and block.find(b"\n", start, quote if quote >= 0 else len(block)) >= 0:
+            return True
+        if quote < 0:
+            return False
+        quoted, start = not quoted, quote + 1
 
 
 def _delimiter(text: str) -> str:
@@ -317,10 +345,10 @@ def _types(given: list[str]) -> dict[str, Any]:
 
 
 def _csv_reason(file: str, error: Exception) -> str:
-    reason = plain(error)
+    reason = _reason(file, error)
     if "conversion error" in reason:
-        return f"{file}: {reason}. The first rows had another type: give the column's with --type COLUMN=TYPE"
-    return f"{file}: {reason}"
+        return f"{reason}. The first rows had another type: give the column's with --type COLUMN=TYPE"
+    return reason
 
 
 def _open_parquet(stream: Any, options: argparse.Namespace) -> Input:
@@ -334,7 +362,9 @@ def _open_parquet(stream: Any, options: argparse.Namespace) -> Input:
     if wanted is not None:
         schema = pa.schema([field for field in schema if field.name in wanted])
     batches = file.iter_batches(batch_size=PARQUET_ROWS, columns=wanted)
-    return Input(pa.RecordBatchReader.from_batches(schema, batches), rows=file.metadata.num_rows)
+    opened = Input(rows=file.metadata.num_rows)
+    opened.read(schema, batches, partial(_reason, options.file))
+    return opened
 
 
 def _needed(names: list[str], options: argparse.Namespace) -> list[str] | None:

@@ -211,6 +211,14 @@ class Load:
 
     def run(self) -> None:
         """Writes everything, or what comes before the first failure."""
+        try:
+            self._run()
+        except (OSError, ValueError):
+            if self._source.broken is not None:
+                raise self._source.broken from None
+            raise
+
+    def _run(self) -> None:
         if self._source.lines is not None:
             self._load_lines(self._source.lines)
         elif self._options.workers == 1:
