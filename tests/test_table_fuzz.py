@@ -138,3 +138,20 @@ def test_falling_offsets_of_texts(offsets: list[int]) -> None:
     table = pa.table({"t": array})
     wild[:] = steps
     assert outcome(table) == sum(b < a for a, b in itertools.pairwise(steps))
+
+
+@pytest.mark.parametrize("offset", [2**63 - 1, 2**63 - 4, 2**62])
+def test_batches_that_begin_nowhere(offset: int) -> None:
+    """Offset and length together were more than 64 bits hold, and what they said was believed."""
+    nanoarrow = pytest.importorskip("nanoarrow")
+    column = nanoarrow.c_array([1, 2, 3], nanoarrow.int64())
+    kind = nanoarrow.struct({"v": nanoarrow.int64()})
+    batch = nanoarrow.c_array_from_buffers(
+        kind, 3, [None], offset=offset, children=[column], validation_level="none"
+    )
+    stream = ArrowStream(nanoarrow.c_array_stream(batch))
+    writer = TableWriter(
+        stream, MSET, columns=None, key=[b"row"], tag=b"", row_codec=CODEC.loads, max_items=5, max_bytes=999
+    )
+    writer.fill(writer.blank())
+    assert "a batch that is not of its schema" in str(writer.source_error)

@@ -342,7 +342,11 @@ cdef class TableWriter:
         self.batch_rows = 0
         if not self.stream.next_batch():
             return 0
-        if batch.n_children != self.stream.schema.n_children or batch.length < 0 or batch.offset < 0:
+        if (
+            batch.n_children != self.stream.schema.n_children
+            or batch.length < 0
+            or not 0 <= batch.offset <= (<int64_t>1 << 62) - batch.length
+        ):
             raise ValueError("the table's stream has a batch that is not of its schema")
         last = batch.offset + batch.length
         for i in range(self.n_columns):
