@@ -250,13 +250,19 @@ def _shape(kind: pa.DataType) -> str | None:
 
 def _fitted(table: pa.Table, schema: pa.Schema, names: list[Key]) -> pa.Table:
     """The columns in the types that were asked for."""
-    columns = []
-    for field, column in zip(schema, table.columns, strict=True):
-        try:
-            columns.append(_cast(column, field.type))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
-            columns.append(_cast_by_value(column, field, names))
+    columns = [_fitted_column(column, field, names) for field, column in zip(schema, table.columns, strict=True)]
     return pa.table(columns, schema=schema)
+
+
+def _fitted_column(column: pa.ChunkedArray, field: pa.Field, names: list[Key]) -> pa.ChunkedArray:
+    try:
+        if pa.types.is_dictionary(field.type):
+            # pyarrow makes dictionaries of more types of columns than it does of Python's values.
+            values = _fitted_column(column, field.with_type(field.type.value_type), names)
+            return values.dictionary_encode().cast(field.type)
+        return _cast(column, field.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+        return _cast_by_value(column, field, names)
 
 
 def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:

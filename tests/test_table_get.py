@@ -206,7 +206,11 @@ def test_no_keys(batch: FastBatch) -> None:
 @pytest.mark.parametrize(("kind", "values"), EXAMPLES, ids=[str(kind) for kind, _ in EXAMPLES])
 def test_what_was_written_comes_back(batch: FastBatch, kind: Any, values: list[Any]) -> None:
     """Every type that batch_set_table takes, through the server and back into the same type."""
-    table = pa.table({"k": range(len(values)), "value": pa.array(values, kind)})
+    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+    array = pa.array(values, plain)
+    table = pa.table(
+        {"k": range(len(values)), "value": array if plain == kind else array.dictionary_encode().cast(kind)}
+    )
     batch.batch_set_table(table, key="k", columns=["value"])
     back = batch.batch_get_table(list(range(len(values))), key="k", schema=table.schema)
     assert back.schema == table.schema
@@ -226,6 +230,11 @@ def test_what_was_written_comes_back(batch: FastBatch, kind: Any, values: list[A
         ),
         (pa.decimal256(76, 40), [decimal.Decimal("1E-40"), decimal.Decimal(0)]),
         (pa.float16(), [1.5, None, float("inf")]),
+        (pa.dictionary(pa.int8(), pa.float16()), [1.5, None, 1.5]),
+        (pa.dictionary(pa.int16(), pa.duration("ms")), [datetime.timedelta(seconds=1.5), None]),
+        (pa.dictionary(pa.uint8(), pa.time64("us"), ordered=True), [datetime.time(1, 2), None]),
+        (pa.dictionary(pa.int8(), pa.timestamp("us", "UTC")), [datetime.datetime(2024, 1, 1, tzinfo=UTC), None]),
+        (pa.dictionary(pa.int8(), pa.decimal128(9, 2)), [decimal.Decimal("1.25"), None]),
         (pa.list_(pa.duration("s")), [[1, None], None]),
         (pa.struct([("t", pa.time64("us")), ("d", pa.date32())]), [{"t": datetime.time(1, 2), "d": None}, None]),
         (pa.map_(pa.date32(), pa.decimal128(9, 2)), [[(datetime.date(2024, 1, 1), decimal.Decimal("1.25"))]]),
