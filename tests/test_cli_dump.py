@@ -152,6 +152,20 @@ def test_bytes_in_csv(filled: Shell, tmp_path: Path, key: Any, column: str) -> N
     assert f"column '{column}' holds bytes that are no UTF-8" in said
 
 
+@pytest.mark.parametrize(("one", "other", "kind"), [(2**60 + 1, 0.5, "double"), (-1, 2**64 - 1, "int64")])
+def test_numbers_that_no_column_has_together(
+    filled: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one: float, other: float, kind: str
+) -> None:
+    monkeypatch.setattr("redis_fastbatch.cli.dump.KEYS_AT_ONCE", 1)
+    filled.client.flushdb()
+    filled.batch.batch_set({"a": {"n": one}, "b": {"n": other}})
+    code, said = filled("dump", tmp_path / "a.parquet")
+    assert (code, said.count("\n")) == (1, 1)
+    assert said.startswith(
+        f"redis-fastbatch: column 'n' is {kind} in other rows, and does not fit: Integer value "
+    )
+
+
 def test_nested_columns(filled: Shell, tmp_path: Path) -> None:
     filled.client.flushdb()
     filled.batch.batch_set({"a": {"l": [1, 2], "s": {"x": 1}}})

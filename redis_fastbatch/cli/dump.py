@@ -299,13 +299,7 @@ class Parts:
         for path in self._files:
             with parquet.ParquetFile(path) as file:
                 for batch in file.iter_batches(KEYS_AT_ONCE):
-                    columns = [
-                        batch[field.name].cast(field.type)
-                        if field.name in batch.schema.names
-                        else pa.nulls(batch.num_rows, field.type)
-                        for field in schema
-                    ]
-                    yield pa.record_batch(columns, schema=schema)
+                    yield pa.record_batch([_column(batch, field) for field in schema], schema=schema)
 
     def write_parquet(self, out: Output) -> None:
         """One file of all rows."""
@@ -333,6 +327,20 @@ class Parts:
             for batch in self.batches(schema):
                 columns = [csv_text(name, batch[name]) for name in schema.names]
                 writer.write_batch(pa.record_batch(columns, schema=texts))
+
+
+def _column(batch: Any, field: Any) -> Any:
+    """A column as all parts can have it."""
+    import pyarrow as pa
+
+    if field.name not in batch.schema.names:
+        return pa.nulls(batch.num_rows, field.type)
+    try:
+        return batch[field.name].cast(field.type)
+    except pa.ArrowException as error:
+        raise CliError(
+            f"column {field.name!r} is {field.type} in other rows, and does not fit: {error}; dump as NDJSON"
+        ) from error
 
 
 def csv_type(kind: Any) -> Any:
