@@ -653,3 +653,10 @@ def test_mistakes_are_told_while_standard_input_is_open(shell: Shell, workers: s
         said = rest_of(process)
     words = "redis-fastbatch: column 'number': there is no such column; there are 'id', 'text'\n"
     assert (said, process.returncode) == (words, 1)
+
+
+def test_standard_input_that_is_closed(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert shell("load", "-", "--format", "csv", "--key", "k") == (
+        1, "redis-fastbatch: standard input is closed\n"
+    )  # fmt: skip

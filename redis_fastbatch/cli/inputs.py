@@ -115,6 +115,8 @@ def open_input(options: argparse.Namespace) -> Iterator[Input]:
         raise CliError("reading files needs pyarrow: pip install 'redis-fastbatch[cli]'") from None
     if options.file == "-" and not options.format:
         raise CliError("standard input has no name that tells its format: say which with --format")
+    if options.file == "-" and sys.stdin is None:
+        raise CliError("standard input is closed")
     kind, compression, tabs = kind_of(options.format or options.file)
     with contextlib.ExitStack() as stack:
         try:
