@@ -1,8 +1,6 @@
 """`python -m redis_fastbatch` is the console script `redis-fastbatch`."""
 
-import sys
-
-from redis_fastbatch.cli import main
+from redis_fastbatch.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

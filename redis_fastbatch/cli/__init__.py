@@ -1,5 +1,5 @@
 """The command line: `redis-fastbatch load | dump | bench | demo`, a module a command."""
 
-from redis_fastbatch.cli.entry import main
+from redis_fastbatch.cli.entry import main, program
 
-__all__ = ["main"]
+__all__ = ["main", "program"]

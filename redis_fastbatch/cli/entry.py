@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import redis
 
@@ -26,7 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code: 0 only when all was done."""
     options = _parser().parse_args(argv)
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         say("interrupted")
         return EXIT_INTERRUPTED
@@ -45,6 +49,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     ) as error:
         say(f"redis-fastbatch: {plain(error)}")
         return EXIT_FAILED
+
+
+def program() -> NoReturn:
+    """The console script: main(), and the end of the process."""
+    code = main()
+    if "pyarrow" in sys.modules:
+        # Not by way of Python's own end: a thread of Arrow's that comes back amid it, from reading ahead, aborts
+        # the process. All files are closed, and standard error keeps nothing back.
+        os._exit(code)
+    sys.exit(code)
 
 
 def _parser() -> argparse.ArgumentParser:
