@@ -221,6 +221,15 @@ def test_what_was_written_comes_back(batch: FastBatch, kind: Any, values: list[A
         assert back.equals(table)
 
 
+def makes_dictionary_of_float16() -> bool:
+    """The newest pyarrow for Python 3.10 does not."""
+    try:
+        pa.array([1.5], pa.float16()).dictionary_encode()
+    except pa.ArrowNotImplementedError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize(
     ("kind", "values"),
     [
@@ -230,7 +239,13 @@ def test_what_was_written_comes_back(batch: FastBatch, kind: Any, values: list[A
         ),
         (pa.decimal256(76, 40), [decimal.Decimal("1E-40"), decimal.Decimal(0)]),
         (pa.float16(), [1.5, None, float("inf")]),
-        (pa.dictionary(pa.int8(), pa.float16()), [1.5, None, 1.5]),
+        pytest.param(
+            pa.dictionary(pa.int8(), pa.float16()),
+            [1.5, None, 1.5],
+            marks=pytest.mark.skipif(
+                not makes_dictionary_of_float16(), reason="this pyarrow makes no dictionary of float16"
+            ),
+        ),
         (pa.dictionary(pa.int16(), pa.duration("ms")), [datetime.timedelta(seconds=1.5), None]),
         (pa.dictionary(pa.uint8(), pa.time64("us"), ordered=True), [datetime.time(1, 2), None]),
         (pa.dictionary(pa.int8(), pa.timestamp("us", "UTC")), [datetime.datetime(2024, 1, 1, tzinfo=UTC), None]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -100,7 +101,7 @@ class Blocking:
         """The next batch has a new connection, over which a reply has come already."""
         client = self._batch.client
         self._loop.run_until_complete(client.connection_pool.disconnect())
-        self._loop.run_until_complete(client.ping())
+        patiently(lambda: self._loop.run_until_complete(client.ping()))
 
     def close(self) -> None:
         """Closes client and loop."""
@@ -114,10 +115,19 @@ class Plain(FastBatch):
     def reconnect(self) -> None:
         """The next batch has a new connection, over which a reply has come already."""
         self.client.connection_pool.disconnect()
-        self.client.ping()
+        patiently(self.client.ping)
 
 
 AnyBatch = Plain | Blocking
+
+
+def patiently(connect: Callable[[], object]) -> None:
+    """Connects, however short the client's socket_timeout is for a busy machine."""
+    for _ in range(50):
+        with contextlib.suppress(redis.TimeoutError):
+            connect()
+            return
+    connect()
 
 
 @dataclass
