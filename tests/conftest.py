@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 import redis
 
+from cli_shell import Shell
 from redis_fastbatch.server import (
     EmbeddedServer,
     debian_redis_binary,
@@ -109,6 +110,12 @@ def client(server: EmbeddedServer) -> Iterator[redis.Redis]:
 def valkey_client(valkey: EmbeddedServer) -> Iterator[redis.Redis]:
     """A client of the embedded Valkey, emptied."""
     yield from _emptied(valkey)
+
+
+@pytest.fixture
+def shell(valkey: EmbeddedServer, valkey_client: redis.Redis, capsys: pytest.CaptureFixture[str]) -> Shell:
+    """The command line on the embedded Valkey, emptied."""
+    return Shell(valkey, valkey_client, capsys)
 
 
 @pytest.fixture

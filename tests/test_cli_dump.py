@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import redis
 
+from cli_shell import Shell
 from redis_fastbatch import FastBatch
 from redis_fastbatch.cli import main
 from redis_fastbatch.server import EmbeddedServer
@@ -21,8 +22,6 @@ from redis_fastbatch.server import EmbeddedServer
 pa = pytest.importorskip("pyarrow")
 csv = pytest.importorskip("pyarrow.csv")
 parquet = pytest.importorskip("pyarrow.parquet")
-
-from test_cli_load import Shell, shell  # noqa: E402, F401
 
 UTC = datetime.timezone.utc
 ROWS = [
@@ -33,7 +32,7 @@ ROWS = [
 
 
 @pytest.fixture
-def filled(shell: Shell) -> Shell:  # noqa: F811
+def filled(shell: Shell) -> Shell:
     shell.batch.batch_set({f"u:{row['id']}": row for row in ROWS} | {"other": {"x": 1}})
     return shell
 
@@ -295,7 +294,7 @@ def test_no_server(capsys: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["csv", "parquet", "ndjson"])
 def test_what_is_loaded_is_dumped(
-    shell: Shell,  # noqa: F811
+    shell: Shell,
     valkey: EmbeddedServer,
     valkey_client: redis.Redis,
     tmp_path: Path,
