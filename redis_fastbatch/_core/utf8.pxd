@@ -128,10 +128,19 @@ cdef inline bint is_ascii(const char* p, Py_ssize_t size) noexcept nogil:
     return True
 
 
+cdef extern from *:
+    """
+    typedef struct { char bytes[16]; } fastbatch_block;
+    """
+    ctypedef struct fastbatch_block:
+        char bytes[16]
+
+
 cdef inline void copy_short(char* target, const char* source, Py_ssize_t size) noexcept nogil:
-    """memcpy for the few bytes of a field name: up to 16 without a call, by two overlapping moves."""
+    """memcpy for the few bytes of a field: up to 32 without a call, by two overlapping moves."""
     cdef uint64_t head, tail
     cdef unsigned int head4, tail4
+    cdef fastbatch_block head16, tail16
     if 8 <= size <= 16:
         memcpy(&head, source, 8)
         memcpy(&tail, source + size - 8, 8)
@@ -142,8 +151,13 @@ cdef inline void copy_short(char* target, const char* source, Py_ssize_t size) n
         memcpy(&tail4, source + size - 4, 4)
         memcpy(target, &head4, 4)
         memcpy(target + size - 4, &tail4, 4)
-    elif size > 16:
+    elif size > 32:
         memcpy(target, source, size)
+    elif size > 16:
+        memcpy(&head16, source, 16)
+        memcpy(&tail16, source + size - 16, 16)
+        memcpy(target, &head16, 16)
+        memcpy(target + size - 16, &tail16, 16)
     else:
         while size > 0:
             size -= 1
