@@ -155,7 +155,7 @@ class AtomicFlight(WriteFlight):
             if chunk.command.many:
                 self._settle_many(queued)
             else:
-                self._settle_each(chunk, queued.others)
+                self._settle_each(queued, queued.others)
             settled.append((queued, self.report.total - had))
         # Freeing that many items takes milliseconds: not here, where an event loop may be waiting.
         self._spare += [queued.chunk for queued in self._queued]
@@ -204,7 +204,8 @@ class AtomicFlight(WriteFlight):
 
     def _under_way(self) -> list[_Flying]:
         """What was sent and what is to be, in its order, with no reply read."""
-        fresh = [_Flying(flying.chunk, flying.position) for flying in (*self._queued, *self._flying)]
+        sent = (*self._queued, *self._flying)
+        fresh = [_Flying(flying.chunk, flying.position) for flying in sent if not flying.booked]
         return [*fresh, *self._ready]
 
     def abandon(self, error: BaseException) -> None:

@@ -55,17 +55,15 @@ class Part(_Flying):
 
     Attributes:
         asking: an ASKING goes before each item's command, and has a reply of its own.
-        booked: what was answered is in the report.
         since: when the first of its items met with trouble; None if none has.
         hops: how often its items were redirected.
     """
 
-    __slots__ = ("asking", "booked", "hops", "since")
+    __slots__ = ("asking", "hops", "since")
 
     def __init__(self, chunk: Chunk, position: int) -> None:
         super().__init__(chunk, position)
         self.asking = False
-        self.booked = False
         self.since: float | None = None
         self.hops = 0
 
@@ -351,10 +349,15 @@ class ClusterBatch:
         return not self._over and not self._crowded
 
     def _queue(self, number: int) -> None:
-        taken = self._source.take(number)
-        if taken is not None:
-            self.know_nodes()
-            self._hand(number, Part(*taken))
+        sealed = self._source.sealed(number)
+        if sealed is None:
+            return
+        self.know_nodes()
+        ready = self.nodes[number].ready
+        # Not a second time, where Ctrl-C came before it left.
+        if not ready or ready[-1].chunk is not sealed[0]:
+            self._hand(number, Part(*sealed))
+        self._source.leave(number)
 
     def _hand(self, number: int, part: Part) -> None:
         self.nodes[number].ready.append(part)

@@ -75,10 +75,17 @@ class SplitWriter:
             ready = self.begun()
         return ready[0][0] if ready else -1
 
-    def take(self, node: int) -> tuple[Chunk, int] | None:
-        """A chunk for a node, sealed, and the position of its first item or of one before it."""
+    def sealed(self, node: int) -> tuple[Chunk, int] | None:
+        """A chunk for a node, sealed, and the position of its first item or of one before it.
+
+        It stays here until leave().
+        """
         dealt = self._dealt.get(node)
-        return dealt.popleft() if dealt else None
+        return dealt[0] if dealt else None
+
+    def leave(self, node: int) -> None:
+        """The chunk is somebody else's now."""
+        self._dealt[node].popleft()
 
     def begun(self) -> list[tuple[int, int]]:
         """(node, position) of the chunks that were not yet taken."""

@@ -65,9 +65,7 @@ class ClusterWrite(ClusterBatch, WriteFlight):
 
     def _settle(self, part: Part, answered: int, final: list[tuple[int, Any]], open_items: int) -> None:
         had = self.report.total
-        written = answered - len(final) - open_items
-        # In one go: where Ctrl-C comes before the part is put away, it is not counted twice.
-        self.report.written, part.booked = self.report.written + written, True
+        self._book(part, answered - len(final) - open_items)
         for item, reply in final:
             if reply is None:
                 self.report.add_skipped(part.chunk.keys[item])

@@ -131,15 +131,20 @@ class Flight(Protocol):
 
 
 class _Flying:
-    """A chunk under way."""
+    """A chunk under way.
 
-    __slots__ = ("chunk", "done", "others", "position", "sent", "started", "whole")
+    Attributes:
+        booked: what was answered is in the report, or goes again.
+    """
+
+    __slots__ = ("booked", "chunk", "done", "others", "position", "sent", "started", "whole")
 
     def __init__(self, chunk: Chunk, position: int) -> None:
         self.chunk = chunk
         self.position = position
         self.done = 0
         self.others: list[tuple[int, Any]] = []
+        self.booked = False
         self.sent = False
         self.whole = False
         self.started = 0.0
@@ -395,7 +400,7 @@ class WriteFlight(Hooked):
         elif chunk.command.many:
             self._settle_many(flying)
         else:
-            self._settle_each(chunk, flying.others)
+            self._settle_each(flying, flying.others)
         self._flying.popleft()
         self._bytes -= len(chunk)
         self.settled += 1
@@ -440,7 +445,7 @@ class WriteFlight(Hooked):
         chunk = flying.chunk
         reply = flying.others[0][1] if flying.others else b"OK"
         if _confirms(chunk.command, flying.others):
-            self.report.written += chunk.count
+            self._book(flying, chunk.count)
         elif not isinstance(reply, Exception):
             raise InvalidResponse(f"{chunk.command.name.decode()} was answered with {reply!r:.80}")
         elif self._is_msetex_lost(chunk.command, reply):
@@ -448,7 +453,7 @@ class WriteFlight(Hooked):
         elif self._atomic or _is_server_state(reply):
             self._fail_chunk(chunk, reply)
         else:
-            self._ready.append(_Flying(chunk.extract(self._single), flying.position))
+            self._send_instead(flying, self._single)
 
     def _is_msetex_lost(self, command: Command, error: Exception) -> bool:
         if command.name != b"MSETEX":
@@ -464,9 +469,20 @@ class WriteFlight(Hooked):
         if self._atomic:
             single = Command(b"SET", many=False, tail=single.tail, transaction=True)
         self._writer.use(single)
-        self._ready.append(_Flying(flying.chunk.extract(single), flying.position))
+        self._send_instead(flying, single)
 
-    def _settle_each(self, chunk: Chunk, others: Iterable[tuple[int, Any]]) -> None:
+    def _send_instead(self, flying: _Flying, command: Command) -> None:
+        """The items of a chunk that was refused go again, in another command."""
+        again = _Flying(flying.chunk.extract(command), flying.position)
+        self._ready, flying.booked = deque((*self._ready, again)), True
+
+    def _book(self, flying: _Flying, written: int) -> None:
+        """Counts what was written. In one go: where Ctrl-C comes before the chunk is put away, it is not counted
+        twice."""
+        self.report.written, flying.booked = self.report.written + written, True
+
+    def _settle_each(self, flying: _Flying, others: Iterable[tuple[int, Any]]) -> None:
+        chunk = flying.chunk
         written = chunk.count
         for index, reply in others:
             written -= 1
@@ -476,7 +492,7 @@ class WriteFlight(Hooked):
                 self._fail(chunk.keys[index], chunk.values[index], reply)
             else:
                 raise InvalidResponse(f"SET was answered with {reply!r:.80}")
-        self.report.written += written
+        self._book(flying, written)
 
     def _settle_transaction(self, flying: _Flying) -> None:
         """Replies: MULTI's, one for each command as it was queued, EXEC's."""
@@ -489,7 +505,7 @@ class WriteFlight(Hooked):
                 for index, reply in enumerate(outcome)
                 if reply not in (b"OK", "OK")
             ]
-            self._settle_each(chunk, replies)
+            self._settle_each(flying, replies)
             return
         if not isinstance(outcome, Exception):
             raise InvalidResponse(f"EXEC was answered with {outcome!r:.80}")
@@ -531,7 +547,7 @@ class WriteFlight(Hooked):
         unsent = RedisError(f"not sent: {type(error).__name__}: {error}")
         # Ctrl-C between two lines finds one that is on its way from one place to the next in both.
         left = {id(flying.chunk): (flying.chunk, flying.sent) for flying in self._unsent()}
-        left |= {id(flying.chunk): (flying.chunk, True) for flying in self._flying}
+        left |= {id(flying.chunk): (flying.chunk, True) for flying in self._flying if not flying.booked}
         for chunk, sent in left.values():
             self._fail_chunk(chunk, unknown if sent else unsent)
         self._flying.clear()

@@ -46,7 +46,7 @@ from redis_fastbatch._core.resp import Chunk
 from redis_fastbatch.client import has_msetex
 from redis_fastbatch.codecs import AnyCodec, MsgpackCodec, ValueCodec, resolve
 from redis_fastbatch.errors import BatchError, EncodeError
-from redis_fastbatch.flight import FIRST_COMMAND_BYTES, OnError, WriteFlight
+from redis_fastbatch.flight import FIRST_COMMAND_BYTES, OnError, WriteFlight, _Flying
 from redis_fastbatch.plans import Plans, checked_chunk_size, checked_on_error, wants_msetex
 from redis_fastbatch.report import BatchReport, Progress, ProgressCallback, make_progress
 from redis_fastbatch.strategy import PointInTime, Seconds, SetOptions
@@ -226,7 +226,8 @@ class HashFlight(WriteFlight):
 
     _most_fields = 1
 
-    def _settle_each(self, chunk: Chunk, others: Iterable[tuple[int, Any]]) -> None:
+    def _settle_each(self, flying: _Flying, others: Iterable[tuple[int, Any]]) -> None:
+        chunk = flying.chunk
         each = chunk.replies // chunk.count
         failed: dict[int, Exception] = {}
         answered = 0
@@ -241,7 +242,7 @@ class HashFlight(WriteFlight):
             raise InvalidResponse("HSET or EXPIRE was answered with OK")
         for row, error in failed.items():
             self._fail(chunk.keys[row], chunk.values[row], error)
-        self.report.written += chunk.count - len(failed)
+        self._book(flying, chunk.count - len(failed))
 
     def _is_count(self, chunk: Chunk, index: int, each: int, reply: Any) -> bool:
         """Whether a reply is what EXPIRE answers, or HSET: the number of fields that are new."""

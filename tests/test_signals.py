@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import redis
 
-from redis_fastbatch import BatchReport, FastBatch, cluster, cluster_write, flight
+from redis_fastbatch import BatchReport, FastBatch, cluster, cluster_flight, cluster_write, flight
 from redis_fastbatch.server import EmbeddedServer
 from servers import wait_until
 
@@ -90,11 +90,12 @@ def test_ctrl_c_at_every_line_counts_no_item_as_settled_that_is_not(valkey_clien
         present = valkey_client.exists(*prefix) if prefix else 0
         assert present + ("line:10" in prefix) == len(prefix) <= report.total, number
         assert report.written <= valkey_client.dbsize(), number
+        assert report.total <= len(items), number
         number += 1
     assert number > 300
 
 
-@pytest.mark.parametrize("module", [cluster, cluster_write], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [cluster, cluster_flight, cluster_write], ids=lambda module: module.__name__)
 def test_ctrl_c_at_every_line_of_a_batch_over_a_cluster(
     cluster_client: redis.RedisCluster, module: ModuleType
 ) -> None:
@@ -110,6 +111,7 @@ def test_ctrl_c_at_every_line_of_a_batch_over_a_cluster(
         there = [value is not None for value in fast.batch_get(keys).values()]
         assert all(there[: report.confirmed_prefix]), number
         assert report.written <= sum(there), number
+        assert report.total <= len(keys), number
         number += 1
     assert number > 100
 

@@ -163,7 +163,7 @@ cdef class RoutedWriter(BatchWriter):
         """Takes up to `most` items, and stops early when a chunk is full.
 
         Returns:
-            The number of the node whose chunk is full: pass it to take(). -1 when there is none: `most` items
+            The number of the node whose chunk is full: pass it to sealed(). -1 when there is none: `most` items
             were taken, or the source is dry, or there are no more.
         """
         cdef Py_ssize_t stop = self.taken + most
@@ -245,16 +245,23 @@ cdef class RoutedWriter(BatchWriter):
             self.positions[node] = self.taken - 1
         return chunk
 
-    def take(self, Py_ssize_t node):
-        """The chunk that is being filled for a node, sealed, and the position of its first item; None if none is."""
+    def sealed(self, Py_ssize_t node):
+        """The chunk that is being filled for a node, sealed, and the position of its first item; None if none is.
+
+        It stays here until leave(): so there is no moment at which it is nowhere.
+        """
         cdef Chunk chunk = self.filling[node] if node < len(self.filling) else None
         if chunk is None:
             return None
-        self.filling[node] = None
         if chunk.items == 0:
+            self.filling[node] = None
             return None
         chunk.seal()
         return chunk, self.positions[node]
+
+    def leave(self, Py_ssize_t node):
+        """The node's chunk is somebody else's now."""
+        self.filling[node] = None
 
     def begun(self):
         """(node, position of the first item) of the chunks that are being filled."""
