@@ -26,6 +26,7 @@ from redis_fastbatch.plans import (
     Key,
     Plans,
     checked_chunk_size,
+    checked_on_error,
     empty_result,
     logger,
     parts_of,
@@ -183,6 +184,8 @@ class AsyncFastBatch(Plans):
             BatchError, ValueError, TypeError, redis.exceptions.RedisError: as FastBatch.batch_set() does.
         """
         options = SetOptions(ex, px, exat, pxat, keepttl, nx, xx, atomic)
+        size = checked_chunk_size(chunk_size)
+        checked_on_error(on_error)
         report = BatchReport()
         heard = progress_of(items, progress)
         started = time.perf_counter()
@@ -197,7 +200,7 @@ class AsyncFastBatch(Plans):
                     options,
                     report,
                     msetex=wants_msetex(options, self._client) and await has_msetex(borrowed),
-                    chunk_size=chunk_size,
+                    chunk_size=size,
                     progress=heard,
                     on_error=on_error,
                     on_chunk=on_chunk,

@@ -22,6 +22,7 @@ from redis_fastbatch.plans import (
     Key,
     Plans,
     checked_chunk_size,
+    checked_on_error,
     empty_result,
     parts_of,
     progress_of,
@@ -155,6 +156,8 @@ class FastBatch(Plans):
                 These, and whatever `items` itself raises, carry a `report` of what was done until then.
         """
         options = SetOptions(ex, px, exat, pxat, keepttl, nx, xx, atomic)
+        size = checked_chunk_size(chunk_size)
+        checked_on_error(on_error)
         check_workers(workers, atomic)
         report = BatchReport()
         heard = progress_of(items, progress)
@@ -167,7 +170,7 @@ class FastBatch(Plans):
                 options,
                 part,
                 msetex=wants_msetex(options, self._client) and has_msetex(borrowed),
-                chunk_size=chunk_size,
+                chunk_size=size,
                 progress=progress,
                 on_error=on_error,
                 on_chunk=on_chunk,

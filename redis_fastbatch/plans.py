@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import logging
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from operator import length_hint
-from typing import Any, TypeAlias
+from typing import Any, SupportsIndex, TypeAlias
 
 from redis_fastbatch import gcpause, strategy
 from redis_fastbatch._core.replies import new_dict
@@ -54,7 +55,7 @@ class Plans:
         self._check_client(client)
         self._client = client
         self._codec = resolve(codec)
-        self._max_value_size = max_value_size
+        self._max_value_size = min(counted("max_value_size", max_value_size, 0), NO_LIMIT)
         self._pause_gc = pause_gc
         self._url: str | None = None
         self._settings: dict[str, Any] = {}
@@ -64,7 +65,8 @@ class Plans:
         name = type(self).__name__
         if isinstance(client, str):
             raise TypeError(f"{name} takes a client of redis-py; {name}.from_url() takes a URL")
-        if hasattr(client, "__aenter__") is not self._takes_asyncio:
+        is_client = hasattr(client, "get_encoder") and hasattr(client, "execute_command")
+        if not is_client or hasattr(client, "__aenter__") is not self._takes_asyncio:
             wanted = "redis.asyncio.Redis" if self._takes_asyncio else "redis.Redis"
             kind = type(client)
             raise TypeError(f"{name} takes a client such as {wanted}, not {kind.__module__}.{kind.__qualname__}")
@@ -103,25 +105,24 @@ class Plans:
         report: BatchReport,
         *,
         msetex: bool,
-        chunk_size: int | None,
+        chunk_size: int,
         progress: Progress | None,
         on_error: OnError,
         on_chunk: OnChunk | None = None,
     ) -> WriteFlight:
-        size = checked_chunk_size(chunk_size)
         books: dict[str, Any] = {
             "report": report,
-            "on_error": checked_on_error(on_error),
+            "on_error": on_error,
             "repeatable": options.repeatable,
             "progress": progress,
             "on_chunk": on_chunk,
         }
         if is_cluster(self._client):
-            return self._cluster.write_flight(items, options, NO_LIMIT if options.atomic else size, books)  # type: ignore[no-any-return]
+            return self._cluster.write_flight(items, options, NO_LIMIT if options.atomic else chunk_size, books)  # type: ignore[no-any-return]
         pool = self._client.connection_pool
         kind = AtomicFlight if options.atomic else WriteFlight
         return kind(
-            self._writer(items, options.command(msetex=msetex), size, FIRST_COMMAND_BYTES),
+            self._writer(items, options.command(msetex=msetex), chunk_size, FIRST_COMMAND_BYTES),
             options.single(),
             on_msetex_lost=lambda: strategy.capabilities.remember_msetex(pool, False),
             **books,
@@ -209,13 +210,20 @@ def read_ended(flight: ReadFlight, on_error: OnError) -> None:
         logger.warning("batch_get: %d values could not be decoded", flight.failed)
 
 
+def counted(name: str, number: int, least: int = 1) -> int:
+    """A valid value for an argument that counts something."""
+    if not isinstance(number, SupportsIndex):
+        raise TypeError(f"{name} is an int, not {type(number).__name__}")
+    if operator.index(number) < least:
+        raise ValueError(f"{name} must be at least {least}, not {number}")
+    return operator.index(number)
+
+
 def checked_chunk_size(chunk_size: int | None, default: int = COMMAND_ITEMS) -> int:
     """A valid chunk_size, or the default for None."""
     if chunk_size is None:
         return default
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
-    return chunk_size
+    return min(counted("chunk_size", chunk_size), NO_LIMIT)
 
 
 def checked_on_error(on_error: OnError) -> OnError:

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 from redis.exceptions import RedisError
 
 from redis_fastbatch.flight import WriteFlight
+from redis_fastbatch.plans import counted
 from redis_fastbatch.report import BatchReport, Progress
 from redis_fastbatch.transport import Lease, lease
 
@@ -234,8 +235,7 @@ def one_at_a_time(hook: Any) -> Any:
 
 def check_workers(workers: int, atomic: bool = False) -> None:
     """Refuses a number of workers that makes no sense."""
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, not {workers}")
+    counted("workers", workers)
     if atomic and workers > 1:
         raise ValueError("an atomic batch is one command: it cannot have several workers")
 

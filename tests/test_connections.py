@@ -510,9 +510,39 @@ def test_what_is_no_client(kind: Any) -> None:
         TypeError, match=rf"{kind.__name__} takes a client such as redis\..*, not {other.__module__}"
     ):
         kind(other())
+    for thing in (None, theirs().connection_pool, redis.sentinel.Sentinel([])):
+        with pytest.raises(TypeError, match="takes a client such as redis"):
+            kind(thing)
     with pytest.raises(TypeError, match="takes a client, not its pipeline"):
         kind(theirs().pipeline())
     kind(theirs())
+
+
+@pytest.mark.parametrize("name", ["chunk_size", "workers"])
+def test_numbers_that_count_nothing(name: str) -> None:
+    fast = FastBatch(redis.Redis())
+    calls: dict[str, list[Any]] = {
+        "chunk_size": [fast.batch_set, lambda keys, **more: list(fast.batch_get_iter(keys, **more))],
+        "workers": [fast.batch_set, fast.batch_get],
+    }
+    for call in calls[name]:
+        with pytest.raises(ValueError, match=f"^{name} must be at least 1, not 0$"):
+            call({"a": 1}, **{name: 0})
+        with pytest.raises(TypeError, match=f"^{name} is an int, not str$"):
+            call({"a": 1}, **{name: "1"})
+
+
+def test_a_largest_value_below_nothing() -> None:
+    """It meant no limit."""
+    for kind, client in ((FastBatch, redis.Redis()), (AsyncFastBatch, redis.asyncio.Redis())):
+        with pytest.raises(ValueError, match="max_value_size must be at least 0, not -1"):
+            kind(client, max_value_size=-1)
+        with pytest.raises(TypeError, match="max_value_size is an int, not str"):
+            kind(client, max_value_size="1")
+
+
+def test_a_chunk_size_beyond_all_batches(valkey_client: redis.Redis) -> None:
+    assert FastBatch(valkey_client).batch_set({"a": 1, "b": 2}, chunk_size=2**70).written == 2
 
 
 def test_no_server() -> None:
