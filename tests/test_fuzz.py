@@ -24,3 +24,12 @@ def test_an_input_dealt_with_wrongly_is_told(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="input number") as caught:
         fuzz(check, [b"abc"], [b"!"], runs=1000, witness=tmp_path / "last")
     assert repr(Witness.of(tmp_path / "last")) in str(caught.value)
+
+
+def test_two_runs_at_once_have_an_input_each(tmp_path: Path) -> None:
+    """The second cut the first one's file short, which killed it with a bus error."""
+    ours, theirs = (Witness(tmp_path / "last") for _ in range(2))
+    ours.note(b"ours")
+    theirs.note(b"theirs")
+    assert Witness.of(tmp_path / "last") == b"theirs"
+    assert [path.name for path in tmp_path.iterdir()] == ["last"]

@@ -1,4 +1,4 @@
-"""python -m fuzz <target> [--runs N] [--seed N] [--keep DIRECTORY]; see README.md."""
+"""python -m fuzz <target> [--runs N] [--seed N] [--keep FILE] [--last]; see README.md."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ LONGEST_KEPT = 150
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
-    parser.add_argument("target", choices=[*TARGETS, "last"])
+    parser.add_argument("target", choices=[*TARGETS])
     parser.add_argument("--runs", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--witness", type=Path, default=Path(tempfile.gettempdir(), "fuzz-last-input"))
+    parser.add_argument("--last", action="store_true", help="show the input that was tried last")
     parser.add_argument(
         "--keep", type=Path, help="a file for the short ones of the inputs that reached new code, as hex"
     )
     options = parser.parse_args()
-    if options.target == "last":
-        print(Witness.of(options.witness))
+    witness = Path(tempfile.gettempdir(), f"fuzz-{options.target}-last-input")
+    if options.last:
+        print(Witness.of(witness))
         return
     target = TARGETS[options.target]
     found = fuzz(
@@ -32,7 +33,7 @@ def main() -> None:
         target.tokens,
         runs=options.runs,
         seed=options.seed,
-        witness=options.witness,
+        witness=witness,
         tell=lambda line: print(f"{options.target}: {line}", flush=True),
     )
     print(f"{options.target}: {options.runs:,} inputs, none dealt with wrongly; {len(found):,} worth keeping")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import random
 import time
 from collections.abc import Callable, Iterable
@@ -35,9 +36,13 @@ class Witness:
     """Keeps the input at hand in a file, from which it can be had when the process has died of it."""
 
     def __init__(self, path: Path) -> None:
-        path.write_bytes(bytes(LONGEST + 8))
-        with path.open("r+b") as file:
+        # A file of its own, which then takes the old one's place: that may be in another process's memory, and
+        # would be cut short there.
+        own = path.with_name(f"{path.name}.{os.getpid()}")
+        own.write_bytes(bytes(LONGEST + 8))
+        with own.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), LONGEST + 8)
+        own.replace(path)
 
     def note(self, data: bytes) -> None:
         """Remembers an input before it is tried."""
