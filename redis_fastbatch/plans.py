@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 import logging
-import operator
 from collections.abc import Iterable, Iterator, Mapping, Sized
-from operator import length_hint
+from operator import index, length_hint
 from typing import Any, SupportsIndex, TypeAlias
 
 from redis_fastbatch import gcpause, strategy
@@ -214,9 +213,9 @@ def counted(name: str, number: int, least: int = 1) -> int:
     """A valid value for an argument that counts something."""
     if not isinstance(number, SupportsIndex):
         raise TypeError(f"{name} is an int, not {type(number).__name__}")
-    if operator.index(number) < least:
+    if index(number) < least:
         raise ValueError(f"{name} must be at least {least}, not {number}")
-    return operator.index(number)
+    return index(number)
 
 
 def checked_chunk_size(chunk_size: int | None, default: int = COMMAND_ITEMS) -> int:
