@@ -225,7 +225,8 @@ def test_a_slot_halfway(run: Runner, changing: Cluster) -> None:
 
 def test_while_slots_move(run: Runner, changing: Cluster) -> None:
     slots = first_slots(changing, 0, 12)
-    items = {f"{tag}:{n}": n for n in range(1000) for tag in tags_of(slots).values()}
+    tags = tags_of(slots).values()
+    items = {f"{tag}:{n}": n for n in range(1000) for tag in tags}
 
     async def main() -> None:
         async with connected(changing) as batch:
