@@ -185,6 +185,15 @@ def test_there_is_no_chunk_of_nothing() -> None:
         assert chunk.count == 0
 
 
+@pytest.mark.parametrize("items", [dict(PAIRS), PAIRS, iter(PAIRS)], ids=lambda items: type(items).__name__)
+def test_there_is_nothing_behind_the_end(items: Any) -> None:
+    batch = writer(items, MSET)
+    assert only_chunk(batch).count == 3
+    chunk = Chunk(MSET)
+    batch.fill(chunk)
+    assert (batch.exhausted, chunk.count, batch.source_error) == (True, 0, None)
+
+
 def test_a_chunk_is_used_again() -> None:
     batch = writer(iter([("a", b"x" * 5000), ("b", b"y")]), MSET, max_items=1)
     chunk = Chunk(MSET)

@@ -8,7 +8,7 @@ item: `default` and subclasses' methods may run any code, from any thread.
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_Check
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_CheckExact, PyBytes_GET_SIZE
-from cpython.datetime cimport PyDateTime_CheckExact, PyDelta_CheckExact, import_datetime
+from cpython.datetime cimport PyDateTime_CheckExact, import_datetime
 from cpython.dict cimport PyDict_Check, PyDict_CheckExact, PyDict_Next
 from cpython.float cimport PyFloat_Check
 from cpython.list cimport PyList_Check, PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE
@@ -288,8 +288,6 @@ cdef class Packer:
 
     cdef int pack_datetime(self, object value, OutputBuffer out) except -1:
         delta = value - EPOCH
-        if not PyDelta_CheckExact(delta):
-            raise EncodeError("a datetime whose difference from the epoch is no timedelta")
         reserve(out, 15)
         out.end = put_timestamp(
             out.data + out.end,
