@@ -186,6 +186,7 @@ cdef class RoutedWriter(BatchWriter):
                 if self.mark >= 0:
                     self.target.take_back(self.mark)
                 if not isinstance(error, Exception):
+                    self.taken -= 1
                     raise
                 self.failures.append((self.source.key, self.source.value, self.explained(error)))
 
