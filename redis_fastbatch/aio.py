@@ -386,10 +386,8 @@ class AsyncFastBatch(Plans):
 
 
 async def _write(borrowed: AsyncLease, flight: WriteFlight, feed: Feed | None) -> None:
-    try:
+    with flight:
         await borrowed.run(flight, feed)
-    finally:
-        flight.finish()
     if flight.source_error is not None:
         raise flight.source_error
 

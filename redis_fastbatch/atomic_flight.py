@@ -7,6 +7,7 @@ fails. (10,000 dicts of five fields: 482 ns an item, 585 as one command encoded 
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 from redis.exceptions import ExecAbortError, InvalidResponse, ResponseError
@@ -97,7 +98,7 @@ class AtomicFlight(WriteFlight):
             self.settled += 1
         self._flying.popleft()
         self._bytes -= len(flying.chunk)
-        self._deliver()
+        self._books.deliver(self._call)
 
     def _check_opened(self, flying: _Flying) -> None:
         """Where MULTI was refused, nothing of the batch is sent."""
@@ -110,16 +111,16 @@ class AtomicFlight(WriteFlight):
         self._doomed = self._closed = True
         while self._ready:
             if self._ready[0].chunk.command not in FRAME:
-                self._fail_chunk(self._ready[0].chunk, error)
+                self._fail_all(self._ready[0], error)
             self._ready.popleft()
         # Whatever the refusal was: the connection goes back to the pool outside any transaction.
         self._ready.append(_frame(DISCARD, self._taken))
 
-    def _doom(self, chunk: Chunk) -> None:
+    def _doom(self, flying: _Flying) -> None:
         if self._refusal is None:
-            super()._doom(chunk)
-        elif chunk.sealed:
-            self._fail_chunk(chunk, self._refusal)
+            super()._doom(flying)
+        elif flying.chunk.sealed:
+            self._fail_all(flying, self._refusal)
 
     def _settle_discarded(self) -> None:
         self._fail_queued(FastBatchError("not written: another item of the atomic batch failed"))
@@ -165,9 +166,9 @@ class AtomicFlight(WriteFlight):
         for queued in self._queued:
             if queued.chunk.command.many:
                 own = [reply for _, reply in queued.others if isinstance(reply, Exception)]
-                self._fail_chunk(queued.chunk, own[0] if own else error)
+                self._fail_all(queued, own[0] if own else error)
             else:
-                self._fail_chunk(queued.chunk, error, dict(queued.others))
+                self._fail_all(queued, error, dict(queued.others))
         self._tell_all([(queued, queued.chunk.count) for queued in self._queued])
 
     def _tell_all(self, settled: list[tuple[_Flying, int]]) -> None:
@@ -180,11 +181,9 @@ class AtomicFlight(WriteFlight):
         """The server has no MSETEX, or no longer: the whole transaction again, of the SETs that carry the same."""
         if self._on_msetex_lost is not None:
             self._on_msetex_lost()
-        self._ready.append(_frame(MULTI, 0))
-        for queued in self._queued:
-            self._ready.append(_Flying(queued.chunk.extract(self._single), queued.position))
-        self._ready.append(_frame(EXEC, self._taken))
-        self._queued.clear()
+        sets = [_Flying(queued.chunk.extract(self._single), queued.position) for queued in self._queued]
+        again = [*self._ready, _frame(MULTI, 0), *sets, _frame(EXEC, self._taken)]
+        self._ready, self._queued = deque(again), []
 
     def interrupted(self) -> bool:
         """Without EXEC the server carried out nothing: all goes again, on the next connection."""
@@ -193,11 +192,7 @@ class AtomicFlight(WriteFlight):
         if any(flying.whole and flying.chunk.command is EXEC for flying in self._flying):
             return False
         again = [flying for flying in self._under_way() if flying.chunk.command is not MULTI]
-        self._ready.clear()
-        self._ready.append(_frame(MULTI, 0))
-        self._ready.extend(again)
-        self._queued.clear()
-        self._flying.clear()
+        self._ready, self._queued, self._flying = deque((_frame(MULTI, 0), *again)), [], deque()
         self._bytes = 0
         self._awaiting_multi = False
         return True
@@ -210,11 +205,12 @@ class AtomicFlight(WriteFlight):
 
     def abandon(self, error: BaseException) -> None:
         if self._opened:
-            executed = any(flying.whole and flying.chunk.command is EXEC for flying in self._flying)
+            # Ctrl-C may come when EXEC has just left, before that is noted.
+            noted = isinstance(error, Exception)
+            leaving = [flying for flying in self._flying if flying.chunk.command is EXEC]
+            executed = any(flying.whole or not noted for flying in leaving)
             every = self._under_way()
-            self._queued.clear()
-            self._flying.clear()
-            self._ready.clear()
             # Where EXEC did not leave, nothing was carried out: that much is known.
-            (self._flying if executed else self._ready).extend(every)
+            left, unsent = (every, []) if executed else ([], every)
+            self._queued, self._flying, self._ready = [], deque(left), deque(unsent)
         super().abandon(error)

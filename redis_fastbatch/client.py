@@ -196,10 +196,8 @@ class FastBatch(Plans):
     def _write(self, items: Items, make_flight: MakeFlight, report: BatchReport, heard: Progress | None) -> None:
         with lease(self._client) as borrowed:
             flight = make_flight(borrowed, items, report, heard)
-            try:
+            with flight:
                 borrowed.run(flight)
-            finally:
-                flight.finish()
         if flight.source_error is not None:
             raise flight.source_error
 

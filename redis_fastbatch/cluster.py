@@ -333,7 +333,8 @@ class OneSlotWrite(WriteFlight):
             return
         # It was refused as a whole, and will be sent once more.
         while self._flying:
-            self._ready.appendleft(self._flying.pop().again())
+            self._ready.appendleft(self._flying[-1].again())
+            self._flying.pop()
         self._bytes = 0
 
 

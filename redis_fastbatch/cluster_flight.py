@@ -57,15 +57,18 @@ class Part(_Flying):
         asking: an ASKING goes before each item's command, and has a reply of its own.
         since: when the first of its items met with trouble; None if none has.
         hops: how often its items were redirected.
+        successors: what takes the place of its items that are booked and go again, until that is handed on: each
+            with the number of its node, or None if it is to wait. So there is no moment at which they are nowhere.
     """
 
-    __slots__ = ("asking", "hops", "since")
+    __slots__ = ("asking", "hops", "since", "successors")
 
     def __init__(self, chunk: Chunk, position: int) -> None:
         super().__init__(chunk, position)
         self.asking = False
         self.since: float | None = None
         self.hops = 0
+        self.successors: list[tuple[int | None, Part]] = []
 
     @property
     def replies(self) -> int:
@@ -274,8 +277,8 @@ class ClusterBatch:
         `open_items`, which are tried again."""
 
     @abstractmethod
-    def _fail_items(self, part: Part, items: Iterable[int], error: Exception) -> None:
-        """Items are not carried out, or it is not known."""
+    def _fail_rest(self, part: Part, error: Exception) -> None:
+        """The items of a part that are not booked are not carried out, or it is not known."""
 
     @abstractmethod
     def _unencoded(self) -> None:
@@ -378,11 +381,12 @@ class ClusterBatch:
                 detours.append((item, reply))
             else:
                 final.append((item, reply))
-        self._settle(part, part.answered, final, len(detours))
         if len(detours) + len(final) < part.answered:
             self.patience, self._delay = self._patience, FIRST_DELAY
         if detours:
-            self._redirect(node, part, detours)
+            part.successors = self._redirected(node, part, detours)
+        self._settle(part, part.answered, final, len(detours))
+        self._hand_on(part)
 
     def _is_tried_again(self, part: Part, refusal: Exception) -> bool:
         if isinstance(refusal, AskError) and part.hops < MAX_HOPS:
@@ -393,7 +397,10 @@ class ClusterBatch:
         self.patience = 0.0
         return False
 
-    def _redirect(self, node: NodeFlight, part: Part, detours: list[tuple[int, Exception]]) -> None:
+    def _redirected(
+        self, node: NodeFlight, part: Part, detours: list[tuple[int, Exception]]
+    ) -> list[tuple[int | None, Part]]:
+        """What takes the place of a part's items that a node has refused."""
         moved: list[int] = []
         asked: dict[int, list[int]] = {}
         parked: list[int] = []
@@ -406,29 +413,42 @@ class ClusterBatch:
                 moved.append(item)
             else:
                 asked.setdefault(self.topology.target(error, node.node), []).append(item)
-        self.know_nodes()
-        if moved:
-            self._reroute(part, moved, hop=True)
+        successors = self._routed_anew(part, moved, hop=True) if moved else []
         for number, items in asked.items():
             chunk = part.chunk.extract(self._asking, items)
-            self._hand(number, part.successor(chunk, asking=True, hop=True))
+            successors.append((number, part.successor(chunk, asking=True, hop=True)))
         if parked:
-            self._park(part, parked)
+            successors.append((None, part.successor(part.chunk.extract(self._command, parked))))
+        return successors
 
-    def _reroute(self, part: Part, items: Iterable[int] | None = None, *, hop: bool = False) -> None:
-        """Some items of a part, or all, to the nodes that have them by now."""
+    def _routed_anew(
+        self, part: Part, items: Iterable[int] | None = None, *, hop: bool = False
+    ) -> list[tuple[int | None, Part]]:
+        """Some items of a part, or all, for the nodes that have them by now."""
         chunks = self.topology.router.split(part.chunk, self._command, items)
-        self.know_nodes()
-        for number, chunk in chunks.items():
-            self._hand(number, part.successor(chunk, hop=hop))
+        return [(number, part.successor(chunk, hop=hop)) for number, chunk in chunks.items()]
 
-    def _park(self, part: Part, items: Iterable[int]) -> None:
-        """Some items of a part wait until the cluster is sound again."""
+    def _hand_on(self, part: Part) -> None:
+        """Its successors go where they belong."""
+        self.know_nodes()
+        for number, successor in part.successors:
+            if number is None:
+                self._park(successor)
+            else:
+                self._hand(number, successor)
+        part.successors = []
+
+    def _reroute(self, part: Part) -> None:
+        """A part that waited goes to the nodes that have its items by now."""
+        part.successors, part.booked = self._routed_anew(part), part.chunk.count
+        self._hand_on(part)
+
+    def _park(self, part: Part) -> None:
+        """A part waits until the cluster is sound again."""
         if not self._parked:
             self._parked_until = time.monotonic() + self._delay
             self._delay = min(2 * self._delay, MAX_DELAY)
-        waiting = part.successor(part.chunk.extract(self._command, items))
-        self._parked.append(waiting)
+        self._parked.append(part)
 
     # Nodes that are lost.
 
@@ -438,22 +458,22 @@ class ClusterBatch:
         Raises:
             Exception: `error`, when nobody took the slots over for `patience` seconds.
         """
-        parts = [*node.flying]
-        node.flying.clear()
-        node.bytes = 0
         again: list[Part] = []
-        for part in parts:
+        for part in node.flying:
             answered = part.answered if self.answers_stand else 0
             if answered:
                 self.land(node, part)
-            rest = range(answered, part.chunk.count)
             if self.repeatable:
+                rest = range(answered, part.chunk.count)
                 left = part.successor(part.chunk.extract(self._command, rest))
                 left.sent = True
+                part.successors, part.booked = [(node.number, left)], part.chunk.count
                 again.append(left)
             else:
-                self._fail_items(part, rest, outcome_unknown(error))
+                self._fail_rest(part, outcome_unknown(error))
         node.ready.extendleft(reversed(again))
+        node.flying.clear()
+        node.bytes = 0
         self._hold(node, error)
         self.tell_hooks()
 
@@ -482,13 +502,13 @@ class ClusterBatch:
         for node in self.nodes:
             if node.held_until is not None and node.held_until <= now:
                 node.held_until = None
-                parts, node.ready = node.ready, deque()
-                for part in parts:
+                for part in [*node.ready]:
                     self._reroute(part)
+                node.ready = deque(part for part in node.ready if not part.booked)
         if self._parked and self._parked_until <= now:
-            parked, self._parked = self._parked, []
-            for part in parked:
+            for part in self._parked:
                 self._reroute(part)
+            self._parked = []
 
     # Accounts.
 
@@ -517,7 +537,13 @@ class ClusterBatch:
         self._flush()
         waiting = [part for node in self.nodes for part in (*node.flying, *node.ready)]
         # Ctrl-C between two lines finds one that is on its way from one place to the next in both.
-        return list(dict.fromkeys(waiting + self._parked))
+        parts: dict[Part, None] = {}
+        for part in waiting + self._parked:
+            if part.booked < part.chunk.count:
+                parts[part] = None
+            if part.booked:
+                parts.update(dict.fromkeys(successor for _, successor in part.successors))
+        return list(parts)
 
 
 def outcome_unknown(error: BaseException) -> RedisError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from redis.exceptions import InvalidResponse
@@ -126,7 +125,7 @@ class ClusterRead(ClusterBatch, ReadFlight):
         if self._stop is not None:
             raise self._stop
 
-    def _fail_items(self, part: Part, items: Iterable[int], error: Exception) -> None:
+    def _fail_rest(self, part: Part, error: Exception) -> None:
         """Reading can always be repeated."""
 
     def abandon(self, error: BaseException) -> None:

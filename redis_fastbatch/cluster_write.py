@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
 from typing import Any
 
 from redis.exceptions import InvalidResponse, RedisError
@@ -64,15 +63,13 @@ class ClusterWrite(ClusterBatch, WriteFlight):
         self.report.bytes_sent += len(part.chunk)
 
     def _settle(self, part: Part, answered: int, final: list[tuple[int, Any]], open_items: int) -> None:
-        had = self.report.total
-        self._book(part, answered - len(final) - open_items)
-        for item, reply in final:
-            if reply is None:
-                self.report.add_skipped(part.chunk.keys[item])
-            else:
-                self._fail(part.chunk.keys[item], part.chunk.values[item], reply)
+        keys, values = part.chunk.keys, part.chunk.values
+        skipped = [keys[item] for item, reply in final if reply is None]
+        failed = [(keys[item], values[item], reply) for item, reply in final if reply is not None]
+        written = answered - len(final) - open_items
+        self._books.enter(part, answered, written=written, skipped=skipped, failed=failed)
         self.settled += answered - open_items
-        self._untold.append((part, self.report.total - had))
+        self._untold.append((part, answered - open_items))
 
     @property
     def _unconfirmed(self) -> int:
@@ -81,7 +78,7 @@ class ClusterWrite(ClusterBatch, WriteFlight):
     def tell_hooks(self) -> None:
         while self._untold:
             self._tell(*self._untold.popleft())
-        self._deliver()
+        self._books.deliver(self._call)
 
     def landed(self, part: Part) -> None:
         # Before the chunk is emptied for its next use.
@@ -89,33 +86,27 @@ class ClusterWrite(ClusterBatch, WriteFlight):
         super().landed(part)
 
     def _unencoded(self) -> None:
-        failures = self._routed.failures[:]
-        self._routed.failures.clear()
-        for key, value, error in failures:
-            self._fail(key, value, error)
+        self._books.enter_unencoded(self._routed.failures)
         self._taken = self._routed.taken
-        self._deliver()
+        self._books.deliver(self._call)
 
-    def _fail_items(self, part: Part, items: Iterable[int], error: Exception) -> None:
-        for item in items:
-            self._fail(part.chunk.keys[item], part.chunk.values[item], error)
+    def _fail_rest(self, part: Part, error: Exception) -> None:
+        keys, values = part.chunk.keys, part.chunk.values
+        failed = [(keys[i], values[i], error) for i in range(part.booked, part.chunk.count)]
+        self._books.enter(part, part.chunk.count, failed=failed)
 
     def confirmed_prefix(self) -> int:
         return min((part.position for part in self._open_parts()), default=self._routed.taken)
 
     def abandon(self, error: BaseException) -> None:
-        parts = self._open_parts()
-        sent = [part for node in self.nodes for part in node.flying]
-        self.report.confirmed_prefix = min((part.position for part in parts), default=self._routed.taken)
-        self._abandoned = True
+        self._close_prefix()
         unsent = RedisError(f"not sent: {type(error).__name__}: {error}")
-        for part in parts:
-            if part in sent:
+        self._books.enter_unencoded(self._routed.failures)
+        sent = [part for node in self.nodes for part in node.flying]
+        for part in self._open_parts():
+            if part in sent and part.booked < part.answered:
                 final = [(item, reply) for item, reply in part.others if item < part.answered]
-                if not part.booked:
-                    self._settle(part, part.answered, final, 0)
-                self._fail_items(part, range(part.answered, part.chunk.count), outcome_unknown(error))
-            else:
-                self._fail_items(part, range(part.chunk.count), outcome_unknown(error) if part.sent else unsent)
+                self._settle(part, part.answered, final, 0)
+            self._fail_rest(part, outcome_unknown(error) if part in sent or part.sent else unsent)
         self._dissolve()
         self.tell_hooks()

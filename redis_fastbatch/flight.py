@@ -26,6 +26,7 @@ from redis.exceptions import (
 
 from redis_fastbatch._core.replies import ErrorReply, ReplyReader
 from redis_fastbatch._core.resp import BatchWriter, Chunk, Command
+from redis_fastbatch.books import Books, Failure, Tally
 from redis_fastbatch.errors import FastBatchError
 from redis_fastbatch.pacing import Linger
 from redis_fastbatch.report import BatchReport, ChunkStats, OnChunk, Progress
@@ -130,21 +131,17 @@ class Flight(Protocol):
         """The batch ends here: what is under way has an unknown outcome."""
 
 
-class _Flying:
-    """A chunk under way.
+class _Flying(Tally):
+    """A chunk under way."""
 
-    Attributes:
-        booked: what was answered is in the report, or goes again.
-    """
-
-    __slots__ = ("booked", "chunk", "done", "others", "position", "sent", "started", "whole")
+    __slots__ = ("chunk", "done", "others", "position", "sent", "started", "whole")
 
     def __init__(self, chunk: Chunk, position: int) -> None:
+        super().__init__()
         self.chunk = chunk
         self.position = position
         self.done = 0
         self.others: list[tuple[int, Any]] = []
-        self.booked = False
         self.sent = False
         self.whole = False
         self.started = 0.0
@@ -175,7 +172,7 @@ class Hooked:
 
 
 class WriteFlight(Hooked):
-    """A batch of writes under way.
+    """A batch of writes under way; a context manager, at whose end the report is complete.
 
     Args:
         writer: encodes the items.
@@ -212,7 +209,7 @@ class WriteFlight(Hooked):
         self._writer = writer
         self._single = single
         self._conditional = b"NX" in single.tail or b"XX" in single.tail
-        self._on_failure = on_error if callable(on_error) else None
+        self._books = Books(report, on_error if callable(on_error) else None)
         self._atomic = atomic
         self._window = window
         self._progress = progress
@@ -226,11 +223,23 @@ class WriteFlight(Hooked):
         self._spare: list[Chunk] = []
         self._linger = Linger()
         self._halted: BaseException | None = None
-        self._undelivered: deque[tuple[Any, Any, Exception]] = deque()
         self._bytes = 0
         self._taken = 0
-        self._abandoned = False
+        self._prefix_closed = False
         self._doomed = False
+
+    def __enter__(self) -> WriteFlight:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        try:
+            if error is not None:
+                # It is already, unless Ctrl-C came before the transport had done so.
+                self.abandon(error)
+        finally:
+            self._close_prefix()
+            if self._progress is not None:
+                self._progress.close()
 
     @property
     def done(self) -> bool:
@@ -290,19 +299,16 @@ class WriteFlight(Hooked):
             # Such as Ctrl-C while the source was at work: what it gave before is still carried out.
             self._halted = halt
             chunk.seal()
-        failures = writer.failures[:]
-        for key, value, error in failures:
-            self._fail(key, value, error)
-        writer.failures.clear()
-        if self._atomic and (failures or self._doomed or self.source_error is not None):
-            self._doom(chunk)
+        failed = self._books.enter_unencoded(writer.failures)
+        if self._atomic and (failed or self._doomed or self.source_error is not None):
+            self._doom(flying)
         elif chunk.sealed and chunk.count:
             self._ready.append(flying)
-        self._taken += chunk.count - had + len(failures)
+        self._taken += chunk.count - had + failed
         if chunk.sealed:
             self._filling = None
             writer.max_bytes = min(max(FIRST_COMMAND_BYTES, self.report.bytes_sent // 8), COMMAND_BYTES)
-        self._deliver()
+        self._books.deliver(self._call)
         return self._ready[0].chunk if self._ready else None
 
     def hurry(self) -> None:
@@ -327,11 +333,11 @@ class WriteFlight(Hooked):
         else:
             self._linger.fill(self._writer, chunk)
 
-    def _doom(self, chunk: Chunk) -> None:
+    def _doom(self, flying: _Flying) -> None:
         """An item of an atomic batch failed: none is sent once all have been encoded."""
         self._doomed = True
-        if chunk.sealed:
-            self._fail_chunk(chunk, FastBatchError("not written: another item of the atomic batch failed"))
+        if flying.chunk.sealed:
+            self._fail_all(flying, FastBatchError("not written: another item of the atomic batch failed"))
 
     def started(self, chunk: Chunk) -> None:
         # In this order, here and elsewhere: an exception from a signal's handler may come between any two lines,
@@ -405,7 +411,7 @@ class WriteFlight(Hooked):
         self._bytes -= len(chunk)
         self.settled += 1
         self._tell(flying, self.report.total - had)
-        self._deliver()
+        self._books.deliver(self._call)
         self._recycle(chunk)
 
     def _recycle(self, chunk: Chunk) -> None:
@@ -445,13 +451,13 @@ class WriteFlight(Hooked):
         chunk = flying.chunk
         reply = flying.others[0][1] if flying.others else b"OK"
         if _confirms(chunk.command, flying.others):
-            self._book(flying, chunk.count)
+            self._books.enter(flying, chunk.count, written=chunk.count)
         elif not isinstance(reply, Exception):
             raise InvalidResponse(f"{chunk.command.name.decode()} was answered with {reply!r:.80}")
         elif self._is_msetex_lost(chunk.command, reply):
             self._lose_msetex(flying)
         elif self._atomic or _is_server_state(reply):
-            self._fail_chunk(chunk, reply)
+            self._fail_all(flying, reply)
         else:
             self._send_instead(flying, self._single)
 
@@ -474,25 +480,21 @@ class WriteFlight(Hooked):
     def _send_instead(self, flying: _Flying, command: Command) -> None:
         """The items of a chunk that was refused go again, in another command."""
         again = _Flying(flying.chunk.extract(command), flying.position)
-        self._ready, flying.booked = deque((*self._ready, again)), True
-
-    def _book(self, flying: _Flying, written: int) -> None:
-        """Counts what was written. In one go: where Ctrl-C comes before the chunk is put away, it is not counted
-        twice."""
-        self.report.written, flying.booked = self.report.written + written, True
+        self._ready, flying.booked = deque((*self._ready, again)), flying.chunk.count
 
     def _settle_each(self, flying: _Flying, others: Iterable[tuple[int, Any]]) -> None:
-        chunk = flying.chunk
-        written = chunk.count
+        keys, values = flying.chunk.keys, flying.chunk.values
+        skipped: list[Any] = []
+        failed: list[Failure] = []
         for index, reply in others:
-            written -= 1
             if reply is None and self._conditional:
-                self.report.add_skipped(chunk.keys[index])
+                skipped.append(keys[index])
             elif isinstance(reply, Exception):
-                self._fail(chunk.keys[index], chunk.values[index], reply)
+                failed.append((keys[index], values[index], reply))
             else:
                 raise InvalidResponse(f"SET was answered with {reply!r:.80}")
-        self._book(flying, written)
+        written = len(keys) - len(skipped) - len(failed)
+        self._books.enter(flying, len(keys), written=written, skipped=skipped, failed=failed)
 
     def _settle_transaction(self, flying: _Flying) -> None:
         """Replies: MULTI's, one for each command as it was queued, EXEC's."""
@@ -510,24 +512,14 @@ class WriteFlight(Hooked):
         if not isinstance(outcome, Exception):
             raise InvalidResponse(f"EXEC was answered with {outcome!r:.80}")
         first = next((error for error in refused.values() if isinstance(error, Exception)), outcome)
-        self._fail_chunk(chunk, ExecAbortError(f"the transaction was discarded: {first}"), refused)
+        self._fail_all(flying, ExecAbortError(f"the transaction was discarded: {first}"), refused)
 
-    def _fail_chunk(self, chunk: Chunk, error: Exception, own: dict[int, Any] | None = None) -> None:
-        for index, key in enumerate(chunk.keys):
-            self._fail(key, chunk.values[index], own.get(index, error) if own else error)
-
-    def _fail(self, key: Any, value: Any, error: Exception) -> None:
-        self.report.add_failure(key, error)
-        if self._on_failure is not None:
-            self._undelivered.append((key, value, error))
-
-    def _deliver(self) -> None:
-        """Hands failed items to the caller's callable, once the books are in order: it may raise."""
-        while self._undelivered and self._on_failure is not None:
-            hear, self._on_failure = self._on_failure, None
-            self._call(hear, *self._undelivered.popleft())
-            # Not reached when it raised: it ended the batch, and is not asked again.
-            self._on_failure = hear
+    def _fail_all(self, flying: _Flying, error: Exception, own: dict[int, Any] | None = None) -> None:
+        """All items of a chunk failed, those in `own` for a reason of their own."""
+        values = flying.chunk.values
+        reasons = own or {}
+        failed = [(key, values[i], reasons.get(i, error)) for i, key in enumerate(flying.chunk.keys)]
+        self._books.enter(flying, flying.chunk.count, failed=failed)
 
     def interrupted(self) -> bool:
         """What was under way goes to the front of what is to be sent."""
@@ -541,29 +533,28 @@ class WriteFlight(Hooked):
         return True
 
     def abandon(self, error: BaseException) -> None:
-        self.report.confirmed_prefix = self.confirmed_prefix()
-        self._abandoned = True
+        self._close_prefix()
         unknown = RedisError(f"outcome unknown: {type(error).__name__} before the server confirmed it: {error}")
         unsent = RedisError(f"not sent: {type(error).__name__}: {error}")
+        self._books.enter_unencoded(self._writer.failures)
         # Ctrl-C between two lines finds one that is on its way from one place to the next in both.
-        left = {id(flying.chunk): (flying.chunk, flying.sent) for flying in self._unsent()}
-        left |= {id(flying.chunk): (flying.chunk, True) for flying in self._flying if not flying.booked}
-        for chunk, sent in left.values():
-            self._fail_chunk(chunk, unknown if sent else unsent)
+        left = {id(flying.chunk): (flying, flying.sent) for flying in self._unsent()}
+        left |= {id(flying.chunk): (flying, True) for flying in self._flying}
+        for flying, sent in left.values():
+            if not flying.booked:
+                self._fail_all(flying, unknown if sent else unsent)
         self._flying.clear()
         self._ready.clear()
         self._filling = None
-        self._deliver()
+        self._books.deliver(self._call)
 
     def _unsent(self) -> tuple[_Flying, ...]:
         return (*self._ready, self._filling) if self._filling is not None else tuple(self._ready)
 
-    def finish(self) -> None:
-        """Completes the report. Call it when the flight has ended, well or not."""
-        if not self._abandoned:
-            self.report.confirmed_prefix = self.confirmed_prefix()
-        if self._progress is not None:
-            self._progress.close()
+    def _close_prefix(self) -> None:
+        """Says in the report how far all is settled: before what is open is entered as failed, and once."""
+        if not self._prefix_closed:
+            self.report.confirmed_prefix, self._prefix_closed = self.confirmed_prefix(), True
 
     def confirmed_prefix(self) -> int:
         """Items from the start of the input of which every one is settled."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TextIO, TypeAlias
 
@@ -76,18 +76,20 @@ class BatchReport:
 
     def add_failure(self, key: Any, error: Exception) -> None:
         """Counts a failed item, and keeps it while there is room."""
+        self.name_failure(key, error)
         self.failed += 1
+
+    def name_failure(self, key: Any, error: Exception) -> None:
+        """Keeps a failed key while there is room, without counting it."""
         if len(self.failures) < MAX_FAILURES:
             try:
                 self.failures[key] = error
             except TypeError:
                 self.failures[repr(key)] = error
 
-    def add_skipped(self, key: Any) -> None:
-        """Counts an item that a condition kept from being written."""
-        self.skipped += 1
-        if len(self.skipped_keys) < MAX_FAILURES:
-            self.skipped_keys.append(key)
+    def with_skipped(self, keys: Sequence[Any]) -> list[Any]:
+        """The skipped keys and some more, as many as are kept."""
+        return [*self.skipped_keys, *keys[: MAX_FAILURES - len(self.skipped_keys)]]
 
     def merge(self, other: BatchReport) -> None:
         """Adds another report's counts, failures and skipped keys; times and prefixes are not for adding."""

@@ -169,7 +169,8 @@ class TablePlan:
         """While it is carried out: what ends it early gets the report."""
         started = time.perf_counter()
         try:
-            yield
+            with flight:
+                yield
             if flight.source_error is not None:
                 raise flight.source_error
         except BaseException as error:
@@ -177,7 +178,6 @@ class TablePlan:
             raise
         finally:
             self._report.seconds = time.perf_counter() - started
-            flight.finish()
 
     def outcome(self) -> BatchReport:
         """The report, or the BatchError that has it."""
@@ -240,9 +240,8 @@ class HashFlight(WriteFlight):
                 raise InvalidResponse(f"HSET or EXPIRE was answered with {reply!r:.80}")
         if answered != chunk.replies:
             raise InvalidResponse("HSET or EXPIRE was answered with OK")
-        for row, error in failed.items():
-            self._fail(chunk.keys[row], chunk.values[row], error)
-        self._book(flying, chunk.count - len(failed))
+        failures = [(chunk.keys[row], chunk.values[row], error) for row, error in failed.items()]
+        self._books.enter(flying, chunk.count, written=chunk.count - len(failed), failed=failures)
 
     def _is_count(self, chunk: Chunk, index: int, each: int, reply: Any) -> bool:
         """Whether a reply is what EXPIRE answers, or HSET: the number of fields that are new."""

@@ -194,10 +194,8 @@ class _Writer:
             with lease(self._client) as borrowed:
                 flight = self._make_flight(borrowed, self._share, self.report, self._progress)
                 self._share.settled = flight.confirmed_prefix
-                try:
+                with flight:
                     borrowed.run(flight)
-                finally:
-                    flight.finish()
             if flight.source_error is not None:
                 # Not of the source, which keeps its own: a codec was ended by what is no Exception.
                 raise flight.source_error

@@ -8,15 +8,12 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType, ModuleType
-from typing import Any
 
 import pytest
 import redis
 
-from redis_fastbatch import BatchReport, FastBatch, cluster, cluster_flight, cluster_write, flight
+from redis_fastbatch import FastBatch
 from redis_fastbatch.server import EmbeddedServer
 from servers import wait_until
 
@@ -43,77 +40,6 @@ def test_interrupts_at_random_moments(valkey: EmbeddedServer) -> None:
     assert seen.get("collector off", 0) == 0
     # redis-py's own lending is not proof against a signal: measured, one or two in a hundred strike there.
     assert seen.get("connections lent for good", 0) <= seen["interrupted"] * 0.05
-
-
-class Struck(KeyboardInterrupt):
-    """Ctrl-C at a chosen line."""
-
-
-def strike_at(number: int, module: ModuleType, run: Callable[[], object]) -> BatchReport | None:
-    """Interrupts `run` before the `number`th line of a module that it runs; None where there are fewer."""
-    lines = 0
-
-    def count(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal lines
-        lines += event == "line"
-        if lines == number:
-            sys.settrace(None)
-            raise Struck
-        return count
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        return count if frame.f_code.co_filename == module.__file__ else None
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        run()
-    except Struck as struck:
-        report: BatchReport = struck.report  # type: ignore[attr-defined]
-        return report
-    finally:
-        sys.settrace(before)
-    return None
-
-
-def test_ctrl_c_at_every_line_counts_no_item_as_settled_that_is_not(valkey_client: redis.Redis) -> None:
-    """Items that had just been encoded were in none of the books, and confirmed_prefix went beyond them."""
-    fast = FastBatch(valkey_client)
-    items: dict[str, Any] = {f"line:{i}": {i} if i == 10 else i for i in range(30)}
-    number = 1
-    while True:
-        valkey_client.flushdb()
-        report = strike_at(number, flight, lambda: fast.batch_set(items, chunk_size=6, on_error="report"))
-        if report is None:
-            break
-        prefix = list(items)[: report.confirmed_prefix]
-        present = valkey_client.exists(*prefix) if prefix else 0
-        assert present + ("line:10" in prefix) == len(prefix) <= report.total, number
-        assert report.written <= valkey_client.dbsize(), number
-        assert report.total <= len(items), number
-        number += 1
-    assert number > 300
-
-
-@pytest.mark.parametrize("module", [cluster, cluster_flight, cluster_write], ids=lambda module: module.__name__)
-def test_ctrl_c_at_every_line_of_a_batch_over_a_cluster(
-    cluster_client: redis.RedisCluster, module: ModuleType
-) -> None:
-    """It became a StopIteration where a node's connection was not yet watched; or items were counted twice."""
-    fast = FastBatch(cluster_client)
-    keys = [f"line:{i}" for i in range(6)]
-    number = 1
-    while True:
-        fast.batch_delete(keys)
-        report = strike_at(number, module, lambda: fast.batch_set(dict.fromkeys(keys, 1), chunk_size=2))
-        if report is None:
-            break
-        there = [value is not None for value in fast.batch_get(keys).values()]
-        assert all(there[: report.confirmed_prefix]), number
-        assert report.written <= sum(there), number
-        assert report.total <= len(keys), number
-        number += 1
-    assert number > 100
 
 
 ENDLESS = """
