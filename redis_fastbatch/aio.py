@@ -190,31 +190,32 @@ class AsyncFastBatch(Plans):
         heard = progress_of(items, progress)
         started = time.perf_counter()
         try:
-            if atomic and is_cluster(self._client) and isinstance(items, AsyncIterable):
-                # All the keys are looked at before anything is sent.
-                items = [pair async for pair in items]
-            feed = _feed(items)
-            async with lease(self._client) as borrowed:
-                flight = self._write_flight(
-                    feed or items,
-                    options,
-                    report,
-                    msetex=wants_msetex(options, self._client) and await has_msetex(borrowed),
-                    chunk_size=size,
-                    progress=heard,
-                    on_error=on_error,
-                    on_chunk=on_chunk,
-                )
-                await _write(borrowed, flight, feed)
+            try:
+                if atomic and is_cluster(self._client) and isinstance(items, AsyncIterable):
+                    # All the keys are looked at before anything is sent.
+                    items = [pair async for pair in items]
+                feed = _feed(items)
+                async with lease(self._client) as borrowed:
+                    flight = self._write_flight(
+                        feed or items,
+                        options,
+                        report,
+                        msetex=wants_msetex(options, self._client) and await has_msetex(borrowed),
+                        chunk_size=size,
+                        progress=heard,
+                        on_error=on_error,
+                        on_chunk=on_chunk,
+                    )
+                    await _write(borrowed, flight, feed)
+            finally:
+                report.seconds = time.perf_counter() - started
+                if heard is not None:
+                    heard.close()
+            raise_failures(report, on_error)
+            return report
         except BaseException as error:
             error.report = report  # type: ignore[attr-defined]
             raise
-        finally:
-            report.seconds = time.perf_counter() - started
-            if heard is not None:
-                heard.close()
-        raise_failures(report, on_error)
-        return report
 
     async def batch_get(
         self, keys: AsyncKeys, *, default: Any = None, on_error: OnError = "raise"
@@ -315,11 +316,15 @@ class AsyncFastBatch(Plans):
         plan = plan_table(
             self, table, SetOptions(**options), key, prefix, columns, codec, as_, chunk_size, progress, on_error
         )
-        async with lease(self._client) as borrowed:
-            flight = plan.flight(msetex=plan.wants_msetex and await has_msetex(borrowed))
-            with plan.accounts(flight):
-                await borrowed.run(flight)
-        return plan.outcome()
+        try:
+            async with lease(self._client) as borrowed:
+                flight = plan.flight(msetex=plan.wants_msetex and await has_msetex(borrowed))
+                with flight:
+                    await borrowed.run(flight)
+            return plan.outcome(flight)
+        except BaseException as error:
+            plan.attach_report(error)
+            raise
 
     async def batch_get_table(self, keys: AsyncKeys, *, schema: Any = None, key: str | None = None) -> Any:
         """Reads maps as the rows of a pyarrow.Table, as FastBatch.batch_get_table() does.

@@ -178,20 +178,21 @@ class FastBatch(Plans):
 
         started = time.perf_counter()
         try:
-            if workers == 1:
-                self._write(items, make_flight, report, heard)
-            else:
-                pairs = items.items() if isinstance(items, Mapping) else items
-                write(self._client, pairs, workers, make_flight, report, heard)
+            try:
+                if workers == 1:
+                    self._write(items, make_flight, report, heard)
+                else:
+                    pairs = items.items() if isinstance(items, Mapping) else items
+                    write(self._client, pairs, workers, make_flight, report, heard)
+            finally:
+                report.seconds = time.perf_counter() - started
+                if heard is not None:
+                    heard.close()
+            raise_failures(report, on_error)
+            return report
         except BaseException as error:
             error.report = report  # type: ignore[attr-defined]
             raise
-        finally:
-            report.seconds = time.perf_counter() - started
-            if heard is not None:
-                heard.close()
-        raise_failures(report, on_error)
-        return report
 
     def _write(self, items: Items, make_flight: MakeFlight, report: BatchReport, heard: Progress | None) -> None:
         with lease(self._client) as borrowed:

@@ -93,14 +93,13 @@ class BatchReport:
 
     def merge(self, other: BatchReport) -> None:
         """Adds another report's counts, failures and skipped keys; times and prefixes are not for adding."""
+        for key, error in other.failures.items():
+            self.name_failure(key, error)
+        self.skipped_keys = self.with_skipped(other.skipped_keys)
         self.written += other.written
         self.skipped += other.skipped
         self.failed += other.failed
         self.bytes_sent += other.bytes_sent
-        for key, error in other.failures.items():
-            if len(self.failures) < MAX_FAILURES:
-                self.failures[key] = error
-        self.skipped_keys += other.skipped_keys[: MAX_FAILURES - len(self.skipped_keys)]
 
     def summary(self) -> str:
         """The counts in one line."""

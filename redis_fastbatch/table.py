@@ -26,13 +26,12 @@ Unions, run-end-encoded columns, list views and intervals are refused before any
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import decimal
 import functools
 import string
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgpack
@@ -120,11 +119,15 @@ def set_table(
     """
     options = SetOptions(ex, px, exat, pxat, keepttl, nx, xx)
     plan = plan_table(batch, table, options, key, prefix, columns, codec, as_, chunk_size, progress, on_error)
-    with lease(batch.client) as borrowed:
-        flight = plan.flight(msetex=plan.wants_msetex and has_msetex(borrowed))
-        with plan.accounts(flight):
-            borrowed.run(flight)
-    return plan.outcome()
+    try:
+        with lease(batch.client) as borrowed:
+            flight = plan.flight(msetex=plan.wants_msetex and has_msetex(borrowed))
+            with flight:
+                borrowed.run(flight)
+        return plan.outcome(flight)
+    except BaseException as error:
+        plan.attach_report(error)
+        raise
 
 
 class TablePlan:
@@ -147,6 +150,7 @@ class TablePlan:
         self._options = options
         self._on_error = on_error
         self._report = BatchReport()
+        self._started = time.perf_counter()
         self._books: dict[str, Any] = {"report": self._report, "on_error": on_error, "progress": progress}
 
     def flight(self, *, msetex: bool) -> WriteFlight:
@@ -164,23 +168,16 @@ class TablePlan:
         lost = functools.partial(strategy.capabilities.remember_msetex, pool, False)
         return WriteFlight(rows, options.single(), on_msetex_lost=lost, **books)
 
-    @contextlib.contextmanager
-    def accounts(self, flight: WriteFlight) -> Iterator[None]:
-        """While it is carried out: what ends it early gets the report."""
-        started = time.perf_counter()
-        try:
-            with flight:
-                yield
-            if flight.source_error is not None:
-                raise flight.source_error
-        except BaseException as error:
-            error.report = self._report  # type: ignore[attr-defined]
-            raise
-        finally:
-            self._report.seconds = time.perf_counter() - started
+    def attach_report(self, error: BaseException) -> None:
+        """What ends it early gets the report."""
+        self._report.seconds = time.perf_counter() - self._started
+        error.report = self._report  # type: ignore[attr-defined]
 
-    def outcome(self) -> BatchReport:
-        """The report, or the BatchError that has it."""
+    def outcome(self, flight: WriteFlight) -> BatchReport:
+        """The report, once it has been carried out. Raises what ended the table's stream, or BatchError."""
+        if flight.source_error is not None:
+            raise flight.source_error
+        self._report.seconds = time.perf_counter() - self._started
         if self._report.failed and self._on_error == "raise":
             raise BatchError(_failure_message(self._report), self._report)
         return self._report

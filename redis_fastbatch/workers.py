@@ -273,14 +273,11 @@ def write(
             alive = any(writer.error is None for writer in running)
             more = alive and source.left_over and not source.stopped
             running = [_Writer(client, source, make_flight, sum_of_all)] if more else []
-    finally:
-        for writer in writers:
-            report.merge(writer.report)
-        opened = [writer.open_position for writer in writers]
-        report.confirmed_prefix = min(
-            (position for position in opened if position is not None), default=source.unbegun
-        )
-        report.confirmed_prefix = min(report.confirmed_prefix, source.unbegun)
+        _add_up(writers, source, report)
+    except BaseException:
+        # Ctrl-C: from the beginning, if it came while they were added up.
+        _add_up(writers, source, report)
+        raise
     if source.error is not None:
         raise source.error
     for writer in writers:
@@ -291,6 +288,17 @@ def write(
         raise failed[-1]
     for error in failed:
         logger.warning("a thread of batch_set ended early, the others did its work: %s", error)
+
+
+def _add_up(writers: list[_Writer], source: Source, report: BatchReport) -> None:
+    """Makes a report the sum of the threads'."""
+    whole = BatchReport()
+    for writer in writers:
+        whole.merge(writer.report)
+    opened = [position for writer in writers if (position := writer.open_position) is not None]
+    whole.confirmed_prefix = min([*opened, source.unbegun])
+    # In one go, as in books.py.
+    vars(report).update(vars(whole))
 
 
 class _Thread:

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from cli_shell import Shell
-from redis_fastbatch.cli import inputs, main
+from redis_fastbatch.cli import inputs, load, main
 
 pa = pytest.importorskip("pyarrow")
 csv = pytest.importorskip("pyarrow.csv")
@@ -233,6 +234,26 @@ def test_rows_that_fail(shell: Shell, tmp_path: Path, workers: int) -> None:
         "error": "row 1007: the key column 'k' is null",
         "item": {"k": None, "v": 1007},
     }
+
+
+def test_hashes_of_a_table_that_ctrl_c_ended_are_counted(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [json.dumps({"id": i, "name": "n"}) + "\n" for i in range(3000)]
+    (tmp_path / "a.ndjson").write_text("".join(lines))
+    shell.client.set("1500", "no hash, which HSET refuses")
+
+    def ctrl_c(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(load.Failures, "__call__", ctrl_c)
+    code, said = shell("load", tmp_path / "a.ndjson", "--key", "id", "--as", "hash")
+    assert code == 130
+    counts = re.search(r"^interrupted: ([\d,]+) written, ([\d,]+) failed", said, re.MULTILINE)
+    assert counts, said
+    written, failed = (int(count.replace(",", "")) for count in counts.groups())
+    hashes = shell.client.dbsize() - 1
+    assert 0 < written <= hashes <= written + failed
 
 
 def test_any_row_that_fails_has_its_line(shell: Shell, tmp_path: Path) -> None:

@@ -18,19 +18,21 @@ from cli_shell import Shell
 pytest.importorskip("pyarrow.csv")
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("options", ["csv", "csv --workers 3", "ndjson", "ndjson --as hash"])
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_ctrl_c(shell: Shell, workers: int) -> None:
+def test_ctrl_c(shell: Shell, options: str) -> None:
     """A load that is interrupted says what it has written, and that is there."""
-    command = [sys.executable, "-m", "redis_fastbatch", "load", "-", "--format", "csv", "--key", "id"]
+    command = [sys.executable, "-m", "redis_fastbatch", "load", "-", "--key", "id", "--format"]
     process = subprocess.Popen(
-        [*command, "--workers", str(workers), "--url", shell.url],
+        [*command, *options.split(), "--url", shell.url],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
     assert process.stdin is not None
-    process.stdin.write(b"id,text\n" + b"".join(b"%d,some text\n" % number for number in range(3_000_000)))
+    row = b"%d,some text\n" if options.startswith("csv") else b'{"id": %d, "text": "some text"}\n'
+    process.stdin.write(b"id,text\n" if options.startswith("csv") else b"")
+    process.stdin.write(b"".join(row % number for number in range(3_000_000)))
     process.stdin.flush()
     deadline = time.monotonic() + 30
     while not shell.client.dbsize() and time.monotonic() < deadline:

@@ -26,6 +26,7 @@ from redis_fastbatch.report import BatchReport, Progress, make_progress
 from redis_fastbatch.table import split_key
 from redis_fastbatch.workers import run_threads
 
+Named: TypeAlias = Callable[[Any, Exception], tuple[Any, Exception]]
 OnFailure: TypeAlias = Callable[[Any, Any, Exception], None]
 
 SHOWN_FAILURES = 10
@@ -229,24 +230,29 @@ class Load:
 
     def _load_table(self, table: Any, failures: OnFailure, progress: Any, part: Part | None = None) -> None:
         """Writes what an Arrow reader yields; its report is in the tally, whatever happens."""
+        write = partial(
+            self._batch.batch_set_table,
+            table,
+            key=self._options.key,
+            prefix=self._options.prefix,
+            columns=self._columns,
+            ex=self._options.ex,
+            as_=self._options.as_,
+            progress=progress,
+            on_error=failures,
+        )
+        self._counted(write, _as_it_is if part is None else part.in_file)
+
+    def _counted(self, write: Callable[[], BatchReport], named: Named) -> None:
+        """Writes; the report is in the tally, whatever happens, with its failures as `named` has them."""
         report = BatchReport()
         try:
-            report = self._batch.batch_set_table(
-                table,
-                key=self._options.key,
-                prefix=self._options.prefix,
-                columns=self._columns,
-                ex=self._options.ex,
-                as_=self._options.as_,
-                progress=progress,
-                on_error=failures,
-            )
+            report = write()
         except BaseException as error:
             report = getattr(error, "report", report)
             raise
         finally:
-            if part is not None:
-                report.failures = dict(part.in_file(*failure) for failure in report.failures.items())
+            report.failures = dict(named(*failure) for failure in report.failures.items())
             self._tally.add(report)
 
     def _share(self) -> None:
@@ -275,26 +281,21 @@ class Load:
     def _load_lines(self, lines: Iterable[bytes]) -> None:
         """NDJSON, through batch_set()."""
         rows = JsonRows(lines, self._options.key, self._options.prefix, self._columns, self._failures)
-        if self._options.as_ == "hash":
-            try:
-                self._load_hashes(rows)
-            finally:
-                self._tally.add(rows.report)
-            return
+        write = partial(
+            self._batch.batch_set,
+            rows,
+            ex=self._options.ex,
+            workers=self._options.workers,
+            progress=self._tally.listener(),
+            on_error=self._failures,
+        )
         try:
-            report = self._batch.batch_set(
-                rows,
-                ex=self._options.ex,
-                workers=self._options.workers,
-                progress=self._tally.listener(),
-                on_error=self._failures,
-            )
-        except BaseException as error:
-            self._tally.add(getattr(error, "report", None) or BatchReport())
+            if self._options.as_ == "hash":
+                self._load_hashes(rows)
+            else:
+                self._counted(write, _as_it_is)
+        finally:
             self._tally.add(rows.report)
-            raise
-        self._tally.add(report)
-        self._tally.add(rows.report)
 
     def _load_hashes(self, rows: JsonRows) -> None:
         """NDJSON as hashes: some rows at a time as a table of texts, which is all that a hash holds."""
@@ -307,7 +308,8 @@ class Load:
             fields = [pa.array([row.get(name) for _, row in some], pa.string()) for name in names]
             keys = [key for key, _ in some]
             table = pa.table([*fields, pa.array(keys, pa.string())], names=[*names, KEY_COLUMN])
-            report = self._batch.batch_set_table(
+            write = partial(
+                self._batch.batch_set_table,
                 table,
                 key=KEY_COLUMN,
                 columns=names,
@@ -316,8 +318,7 @@ class Load:
                 progress=self._tally.listener(),
                 on_error=lambda row, *rest, keys=keys: self._failures(keys[row], *rest),
             )
-            report.failures = {keys[row]: error for row, error in report.failures.items()}
-            self._tally.add(report)
+            self._counted(write, partial(_by_key, keys))
 
     def _texts(self, rows: JsonRows) -> Iterator[tuple[str, dict[str, str | None]]]:
         """The rows as fields of text. One that Arrow has no place for fails alone."""
@@ -336,6 +337,14 @@ class Load:
                 error = EncodeError(reason)
                 rows.report.add_failure(key, error)
                 self._failures(key, row, error)
+
+
+def _as_it_is(key: Any, error: Exception) -> tuple[Any, Exception]:
+    return key, error
+
+
+def _by_key(keys: list[str], row: int, error: Exception) -> tuple[Any, Exception]:
+    return keys[row], error
 
 
 def hash_text(value: Any) -> str | None:
