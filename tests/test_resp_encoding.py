@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -222,6 +223,19 @@ class Name(str):
     __slots__ = ()
 
 
+class Color(enum.IntEnum):
+    """A key that counts as a number."""
+
+    RED = 1
+
+
+class Shown(float):
+    """A float that is shown otherwise."""
+
+    def __repr__(self) -> str:
+        return "<a number>"
+
+
 @pytest.mark.parametrize(
     ("key", "expected"),
     [
@@ -238,6 +252,8 @@ class Name(str):
         (-17, b"-17"),
         (2**100, b"%d" % 2**100),
         (1.5, b"1.5"),
+        (Color.RED, b"1"),
+        (Shown(2.5), b"2.5"),
         ("with\r\nlines", b"with\r\nlines"),
     ],
     ids=repr,
