@@ -15,7 +15,7 @@ from typing import Any
 from redis.exceptions import ConnectionError, MovedError, RedisClusterException, RedisError, TimeoutError
 
 from redis_fastbatch._core.resp import Chunk
-from redis_fastbatch.aio_transport import AsyncLease, Feed, Pace, Turns
+from redis_fastbatch.aio_transport import AsyncLease, Feed, Pace, Turns, check_loop
 from redis_fastbatch.cluster import FINAL, REFRESH_SECONDS, OneSlotWrite, Redirected, patience_of
 from redis_fastbatch.cluster_flight import FIRST_DELAY, MAX_DELAY, MAX_HOPS, ClusterBatch, NodeFlight
 from redis_fastbatch.topology import Topology, topology_of
@@ -28,6 +28,7 @@ async def node_lease(cluster: Any, node: Any, max_value_size: int) -> AsyncItera
     """Borrows a connection of one of a cluster's nodes."""
     connection = node.acquire_connection()
     try:
+        check_loop(connection)
         # redis-py asks for that where it has seen slots change.
         if getattr(connection, "should_reconnect", bool)():
             await connection.disconnect()

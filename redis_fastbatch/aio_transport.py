@@ -541,6 +541,16 @@ def _times_cancelled() -> int:
     return task.cancelling() if task is not None and hasattr(task, "cancelling") else 0
 
 
+def check_loop(connection: Any) -> None:
+    """Refuses a connection of another event loop, whose replies would be waited for in vain."""
+    loop = getattr(connection._writer, "_loop", None)
+    if loop is not None and loop is not asyncio.get_running_loop():
+        raise RuntimeError(
+            "the client's connection belongs to another event loop, as after a second asyncio.run(): "
+            "make the client within the loop that uses it, or close it before the loop ends"
+        )
+
+
 @contextlib.asynccontextmanager
 async def lease(client: Any, max_value_size: int = 0) -> AsyncIterator[AsyncLease]:
     """Borrows a connection of the client's pool, or the one connection of a single-connection client.
@@ -558,11 +568,13 @@ async def lease(client: Any, max_value_size: int = 0) -> AsyncIterator[AsyncLeas
     if client.connection is not None:
         async with client._single_conn_lock:
             with lent(client.connection, asyncio.current_task()):
+                check_loop(client.connection)
                 yield AsyncLease(client, client.connection, max_value_size)
         return
     pool = client.connection_pool
     connection = await pool.get_connection(*GET_CONNECTION_ARGUMENTS)
     try:
+        check_loop(connection)
         yield AsyncLease(client, connection, max_value_size)
     finally:
         await pool.release(connection)
