@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
-from itertools import islice
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
@@ -19,12 +18,13 @@ from redis_fastbatch import gcpause, strategy
 from redis_fastbatch.aio_transport import AsyncLease, Feed, Turns, lease
 from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.flight import COMMAND_ITEMS, OnError, WriteFlight
-from redis_fastbatch.pacing import ValueSizes
+from redis_fastbatch.pacing import LINGER, Slices, ValueSizes
 from redis_fastbatch.plans import (
     ITER_ROUND,
     Found,
     Key,
     Plans,
+    check_hook,
     checked_chunk_size,
     checked_on_error,
     empty_result,
@@ -188,6 +188,7 @@ class AsyncFastBatch(Plans):
         checked_on_error(on_error)
         report = BatchReport()
         heard = progress_of(items, progress)
+        check_hook("on_chunk", on_chunk)
         started = time.perf_counter()
         try:
             try:
@@ -417,17 +418,25 @@ def _feed(source: Any) -> Feed | None:
 
 
 async def _rounds(keys: AsyncKeys, size: int) -> AsyncIterator[list[Key]]:
-    """Lists of up to `size` keys."""
+    """Lists of up to `size` keys, shorter ones where they come slowly; what raises comes behind the last."""
     if not isinstance(keys, AsyncIterable):
-        source = source_of(keys)
-        while some := list(islice(source, size)):
+        source = Slices(source_of(keys))
+        while some := source.take(size):
             yield some
+        if source.error is not None:
+            raise source.error
         return
-    some = []
-    async for key in keys:
-        some.append(key)
-        if len(some) == size:
-            yield some
-            some = []
+    source_error: Exception | None = None
+    some, began = [], time.monotonic()
+    try:
+        async for key in keys:
+            some.append(key)
+            if len(some) == size or time.monotonic() - began > LINGER:
+                yield some
+                some, began = [], time.monotonic()
+    except Exception as error:
+        source_error = error
     if some:
         yield some
+    if source_error is not None:
+        raise source_error

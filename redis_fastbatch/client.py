@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
 from types import TracebackType
 from typing import Any, Literal
 
@@ -15,12 +14,13 @@ import redis
 from redis_fastbatch import gcpause, strategy
 from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.flight import COMMAND_ITEMS, OnError, WriteFlight
-from redis_fastbatch.pacing import ValueSizes
+from redis_fastbatch.pacing import Slices, ValueSizes
 from redis_fastbatch.plans import (
     ITER_ROUND,
     Found,
     Key,
     Plans,
+    check_hook,
     checked_chunk_size,
     checked_on_error,
     empty_result,
@@ -161,6 +161,7 @@ class FastBatch(Plans):
         check_workers(workers, atomic)
         report = BatchReport()
         heard = progress_of(items, progress)
+        check_hook("on_chunk", on_chunk)
         if workers > 1:
             on_error, on_chunk = one_at_a_time(on_error), one_at_a_time(on_chunk)
 
@@ -258,7 +259,8 @@ class FastBatch(Plans):
             default: stands for a key that is missing, or holds another type than a string.
             on_error: what to do with a value that cannot be decoded: "raise"; "report" takes `default` for it
                 and logs how many there were; a callable gets (key, bytes, exception), and the key `default`.
-                It may get a key again that is read again after a lost connection.
+                It may get a key again that is read again after a lost connection. A value longer than
+                `max_value_size` is not read at all: it raises DecodeError whatever this is.
             workers: threads that read side by side, each over a connection of its own. Decoding holds the
                 GIL: more than one gains little.
 
@@ -292,22 +294,26 @@ class FastBatch(Plans):
 
         Args:
             keys, default, on_error: as for batch_get().
-            chunk_size: the most keys read at a time; fewer are where their values are large.
+            chunk_size: the most keys read at a time; fewer are where their values are large, or where `keys` is
+                slow.
 
         Yields:
             (key, value or `default`) in the order of the keys.
 
         Raises:
-            As batch_get() does.
+            As batch_get() does; none of the pairs that were read together with what failed is yielded. What
+            `keys` raises comes behind the pairs of the keys that it gave before.
         """
-        source = source_of(keys)
+        source = Slices(source_of(keys))
         size = checked_chunk_size(chunk_size, ITER_ROUND)
         sizes = ValueSizes()
-        while some := list(islice(source, size)):
+        while some := source.take(size):
             for part in parts_of(some):
                 found: list[tuple[Key, Any]] = []
                 self._read(part, found, default, on_error, min(size, COMMAND_ITEMS), sizes)
                 yield from found
+        if source.error is not None:
+            raise source.error
 
     def _read(
         self,

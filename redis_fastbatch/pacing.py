@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
 
 from redis_fastbatch._core.resp import BatchWriter, Chunk
 
@@ -22,6 +25,56 @@ ROUND_BYTES = 4 * 1024 * 1024
 """The size of the values that are read ahead of somebody who iterates over them."""
 
 
+class Step:
+    """How many items to take between two looks at the clock: one at first, few of a slow source.
+
+    Attributes:
+        items: so many.
+    """
+
+    def __init__(self) -> None:
+        self.items = 1
+
+    def took(self, seconds: float) -> None:
+        """So many took so long."""
+        if seconds > LINGER:
+            self.items = max(1, int(self.items * LINGER / seconds))
+        elif seconds < LINGER / 4:
+            self.items = min(2 * self.items, MOST_ITEMS)
+
+
+class Slices:
+    """Items of an iterable, some at a time; fewer where it is slow.
+
+    Attributes:
+        error: what the iterable raised, which ended it; else None.
+    """
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self.error: BaseException | None = None
+        self._items = iter(items)
+        self._step = Step()
+
+    def take(self, most: int) -> list[Any]:
+        """The next items: `most`, or what comes within LINGER seconds, one at least. Empty at the end."""
+        taken: list[Any] = []
+        began = looked = time.monotonic()
+        try:
+            while self.error is None and len(taken) < most:
+                before = len(taken)
+                # One by one: what came before an error is kept.
+                for item in islice(self._items, min(self._step.items, most - before)):
+                    taken.append(item)
+                now = time.monotonic()
+                if len(taken) == before or now - began > LINGER:
+                    break
+                self._step.took(now - looked)
+                looked = now
+        except BaseException as error:
+            self.error = error
+        return taken
+
+
 class Linger:
     """Fills chunks, but sends a slow source's items on their way before a command is full.
 
@@ -34,29 +87,23 @@ class Linger:
 
     def __init__(self) -> None:
         self.late = False
-        self._items = 1
+        self._step = Step()
 
     def fill(self, writer: BatchWriter, chunk: Chunk) -> None:
         """Puts items into `chunk` until it is full, or old, or there are no more, and seals it."""
         self.late = False
         began = looked = time.monotonic()
         while True:
-            writer.fill_some(chunk, self._items)
+            writer.fill_some(chunk, self._step.items)
             if chunk.sealed or writer.dry:
                 return
             now = time.monotonic()
-            self._learn(now - looked)
+            self._step.took(now - looked)
             looked = now
             if now - began > LINGER and chunk.count:
                 self.late = True
                 chunk.seal()
                 return
-
-    def _learn(self, seconds: float) -> None:
-        if seconds > LINGER:
-            self._items = max(1, int(self._items * LINGER / seconds))
-        elif seconds < LINGER / 4:
-            self._items = min(2 * self._items, MOST_ITEMS)
 
 
 class ValueSizes:

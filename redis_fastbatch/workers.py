@@ -11,12 +11,12 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from typing import Any, TypeAlias
 
 from redis.exceptions import RedisError
 
 from redis_fastbatch.flight import WriteFlight
+from redis_fastbatch.pacing import Slices
 from redis_fastbatch.plans import counted
 from redis_fastbatch.report import BatchReport, Progress
 from redis_fastbatch.transport import Lease, lease
@@ -37,13 +37,17 @@ class Source:
     """Items that several threads share, in slices. Keeps count of what is where."""
 
     def __init__(self, items: Iterable[Any]) -> None:
-        self._items = iter(items)
+        self._items = Slices(items)
         self._lock = threading.Lock()
         self._returned: deque[tuple[int, list[Any]]] = deque()
         self._taken = 0
         self._stopped = False
         self._ended = False
-        self.error: BaseException | None = None
+
+    @property
+    def error(self) -> BaseException | None:
+        """What the items' iterable raised, which ended it."""
+        return self._items.error
 
     def take(self) -> tuple[int, list[Any]] | None:
         """The next slice and the position of its first item; None when there is no more."""
@@ -52,21 +56,11 @@ class Source:
                 return None
             if self._returned:
                 return self._returned.popleft()
-            items = self._pull()
+            items = self._items.take(SLICE)
             position = self._taken
             self._taken += len(items)
             self._ended = not items
             return (position, items) if items else None
-
-    def _pull(self) -> list[Any]:
-        items: list[Any] = []
-        if self.error is None:
-            try:
-                for item in islice(self._items, SLICE):
-                    items.append(item)
-            except BaseException as error:
-                self.error = error
-        return items
 
     def give_back(self, position: int, items: list[Any]) -> None:
         """Items that a thread took and did not begin."""

@@ -26,6 +26,7 @@ from redis_fastbatch import (
     FastBatch,
     FastBatchError,
 )
+from redis_fastbatch.pacing import LINGER
 from redis_fastbatch.server import EmbeddedServer
 from servers import TlsServer
 
@@ -222,6 +223,51 @@ def test_what_a_slow_source_gives_is_not_kept_back(run: Runner, emptied: Embedde
 
     run(main())
     assert counts[-1] > 15
+
+
+def test_keys_that_come_slowly_or_end_in_an_error(run: Runner, emptied: EmbeddedServer) -> None:
+    async def main() -> None:
+        async with connected(emptied) as batch:
+            await batch.batch_set({str(i): i for i in range(10)})
+            asked = 0
+
+            async def slow() -> AsyncIterator[str]:
+                nonlocal asked
+                for i in range(10):
+                    asked = i
+                    await asyncio.sleep(LINGER)
+                    yield str(i)
+                raise LookupError
+
+            found = []
+
+            async def read() -> None:
+                async for pair in batch.batch_get_iter(slow()):
+                    found.append(pair)
+                    assert asked < len(found) + 2
+
+            with pytest.raises(LookupError):
+                await read()
+            assert found == [(str(i), i) for i in range(10)]
+
+    run(main())
+
+
+@pytest.mark.parametrize("over_cluster", [False, True], ids=["one server", "cluster"])
+def test_another_event_loop(over_cluster: bool, valkey: EmbeddedServer, request: pytest.FixtureRequest) -> None:
+    """It waited, without socket_timeout for ever, for replies that went to the loop before."""
+    looker = request.getfixturevalue("cluster_client" if over_cluster else "valkey_client")
+    if over_cluster:
+        node = request.getfixturevalue("cluster").masters[0]
+        client: Any = redis.asyncio.RedisCluster(host=node.host, port=node.port, socket_timeout=None)
+    else:
+        client = redis.asyncio.Redis(port=valkey.port, socket_timeout=None)
+    batch = AsyncFastBatch(client)
+    assert asyncio.run(batch.batch_set({"loop": 1})).written == 1
+    for call in (lambda: batch.batch_set({"loop": 2}), lambda: batch.batch_get(["loop"])):
+        with pytest.raises(RuntimeError, match="belongs to another event loop"):
+            asyncio.run(asyncio.wait_for(call(), 20))
+    assert FastBatch(looker).batch_get(["loop"]) == {"loop": 1}
 
 
 def test_a_value_that_cannot_be_decoded(run: Runner, emptied: EmbeddedServer) -> None:

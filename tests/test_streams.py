@@ -311,6 +311,54 @@ def test_a_slow_producer_s_items_do_not_wait_for_a_full_command(valkey_client: r
         assert FastBatch(own, "raw").batch_set(produce(), on_chunk=hook).written == hook.items
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_slow_producer_s_items_do_not_wait_for_a_thread_s_slice(
+    valkey_client: redis.Redis, workers: int
+) -> None:
+    def produce() -> Iterator[tuple[str, int]]:
+        for i in range(100):
+            yield f"key:{i}", i
+            time.sleep(LINGER)
+            if looker.exists("key:0"):
+                return
+        raise AssertionError("nothing of it has arrived")
+
+    with valkey_client.client() as looker:
+        FastBatch(valkey_client).batch_set(produce(), workers=workers)
+
+
+def test_pairs_of_keys_that_come_slowly(valkey_client: redis.Redis) -> None:
+    """They came together, once the source had given 4,000 or had ended."""
+    fast = FastBatch(valkey_client)
+    fast.batch_set({f"key:{i}": i for i in range(6)})
+    asked = 0
+
+    def slow() -> Iterator[str]:
+        nonlocal asked
+        for asked in range(6):
+            time.sleep(1.5 * LINGER)
+            yield f"key:{asked}"
+
+    for number, pair in enumerate(fast.batch_get_iter(slow())):
+        assert pair == (f"key:{number}", number)
+        assert asked == number
+
+
+def test_pairs_of_the_keys_before_an_error(valkey_client: redis.Redis) -> None:
+    fast = FastBatch(valkey_client)
+    fast.batch_set({f"key:{i}": i for i in range(1000)})
+
+    def failing() -> Iterator[str]:
+        yield from (f"key:{i}" for i in range(1000))
+        raise OSError("the list ends here")
+
+    found = []
+    with pytest.raises(OSError, match="the list ends here"):
+        found.extend(fast.batch_get_iter(failing()))
+    # A list keeps what came before the error.
+    assert found == [(f"key:{i}", i) for i in range(1000)]
+
+
 def test_a_producer_that_is_slow_at_times_only(valkey_client: redis.Redis) -> None:
     def produce() -> Iterator[tuple[str, int]]:
         for i in range(50_000):
