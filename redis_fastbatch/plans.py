@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from operator import index, length_hint
@@ -13,7 +14,7 @@ from redis_fastbatch._core.replies import new_dict
 from redis_fastbatch._core.resp import BatchWriter, Command
 from redis_fastbatch.atomic_flight import AtomicFlight
 from redis_fastbatch.codecs import AnyCodec, resolve
-from redis_fastbatch.errors import BatchError
+from redis_fastbatch.errors import BatchError, shown
 from redis_fastbatch.flight import (
     COMMAND_BYTES,
     COMMAND_ITEMS,
@@ -65,7 +66,9 @@ class Plans:
         if isinstance(client, str):
             raise TypeError(f"{name} takes a client of redis-py; {name}.from_url() takes a URL")
         is_client = hasattr(client, "get_encoder") and hasattr(client, "execute_command")
-        if not is_client or hasattr(client, "__aenter__") is not self._takes_asyncio:
+        # valkey-py, which came of redis-py: it looks alike, its pools are not.
+        is_fork = any(base.__module__.startswith("valkey.") for base in type(client).__mro__)
+        if not is_client or is_fork or hasattr(client, "__aenter__") is not self._takes_asyncio:
             wanted = "redis.asyncio.Redis" if self._takes_asyncio else "redis.Redis"
             kind = type(client)
             raise TypeError(f"{name} takes a client such as {wanted}, not {kind.__module__}.{kind.__qualname__}")
@@ -151,6 +154,7 @@ class Plans:
             "pause": pause,
             "sizes": sizes,
             "budget": NO_LIMIT if sizes is None else ROUND_BYTES,
+            "max_value_size": self._max_value_size,
         }
         if is_cluster(self._client):
             return self._cluster.read_flight(keys, out, ways)  # type: ignore[no-any-return]
@@ -179,6 +183,7 @@ def parts_of(some: list[Key]) -> Iterator[Iterator[Key]]:
 
 def progress_of(items: Any, progress: bool | ProgressCallback | None) -> Progress | None:
     """What hears of the progress of a batch of these items."""
+    check_hook("progress", progress)
     return make_progress(progress, len(items) if isinstance(items, Mapping) else None)
 
 
@@ -225,16 +230,35 @@ def checked_chunk_size(chunk_size: int | None, default: int = COMMAND_ITEMS) -> 
     return min(counted("chunk_size", chunk_size), NO_LIMIT)
 
 
+def check_hook(name: str, hook: object) -> None:
+    """Refuses what could not be called for a batch, or would be called and never awaited."""
+    if hook is None or isinstance(hook, (str, bool)):
+        return
+    if not callable(hook):
+        raise TypeError(f"{name} is a callable, not {type(hook).__name__}")
+    if inspect.iscoroutinefunction(hook):
+        raise TypeError(
+            f"{name} is called and not awaited: a plain function, which may create a task, not a coroutine's"
+        )
+
+
 def checked_on_error(on_error: OnError) -> OnError:
     """A valid on_error."""
     if on_error in ("raise", "report") or callable(on_error):
+        check_hook("on_error", on_error)
         return on_error
     raise ValueError(f'on_error is "raise", "report" or a callable, not {on_error!r}')
 
 
 def _failure_message(report: BatchReport) -> str:
-    others = f" and {report.failed - 1:,} more" if report.failed > 1 else ""
-    return f"{report.failed:,} of {report.total:,} items were not written: {report.first_failure()}{others}"
+    counts = f"{report.failed:,} of {report.total:,} items were not written"
+    if report.failed == 1:
+        return f"{counts}: {report.first_failure()}"
+    if len({id(error) for error in report.failures.values()}) == 1:
+        # One refusal of a whole command, which says nothing of any key by itself.
+        key, error = next(iter(report.failures.items()))
+        return f"{counts}, such as key {shown(key)}: {error}"
+    return f"{counts}: {report.first_failure()} and {report.failed - 1:,} more"
 
 
 def _from_url(kind: Any, url: str, settings: dict[str, Any]) -> Any:

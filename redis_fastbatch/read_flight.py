@@ -45,6 +45,8 @@ class ReadFlight(Hooked):
         pause: keeps the garbage collector away; told of every value, it lets it breathe now and then.
         sizes: what is known of the values' sizes; it learns.
         budget: once as many bytes of values were read, no further keys are taken.
+        max_value_size: longer values are refused, in bytes; 0 for no limit. This is for those that somebody else
+            has read: a ReplyReader refuses them before.
     """
 
     repeatable = True
@@ -61,6 +63,7 @@ class ReadFlight(Hooked):
         pause: gcpause.Pause | None = None,
         sizes: ValueSizes | None = None,
         budget: int = NO_LIMIT,
+        max_value_size: int = 0,
     ) -> None:
         self.patient = True
         self.pace: int | None = None
@@ -76,6 +79,7 @@ class ReadFlight(Hooked):
         self._pause = pause
         self._sizes = sizes or ValueSizes()
         self._budget = budget
+        self._max_value_size = max_value_size
         self._flying: deque[_Reading] = deque()
         self._ready: deque[_Reading] = deque()
         self._filling: Chunk | None = None
@@ -203,6 +207,8 @@ class ReadFlight(Hooked):
     def _loads(self, key: Any, data: bytes | None) -> Any:
         if data is None:
             return self._default
+        if 0 < self._max_value_size < len(data):
+            raise DecodeError(f"a value of {len(data)} bytes: max_value_size is {self._max_value_size}", key=key)
         try:
             return self._codec.loads(data)
         except DecodeError as error:

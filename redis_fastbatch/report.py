@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TextIO, TypeAlias
 
-from redis_fastbatch.errors import shown
+from redis_fastbatch.errors import EncodeError, shown
 
 OnChunk: TypeAlias = "Callable[[ChunkStats], object]"
 ProgressCallback: TypeAlias = Callable[[int, "int | None"], object]
@@ -114,8 +114,8 @@ class BatchReport:
     def first_failure(self) -> str:
         """The first failed key and its reason, in words; empty when nothing failed."""
         for key, error in self.failures.items():
-            reason = str(error)
-            return reason if shown(key) in reason else f"key {shown(key)}: {reason}"
+            named = isinstance(error, EncodeError) and error.key is not None
+            return str(error) if named else f"key {shown(key)}: {error}"
         return ""
 
     def _repr_html_(self) -> str:

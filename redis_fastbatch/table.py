@@ -46,7 +46,7 @@ from redis_fastbatch.client import has_msetex
 from redis_fastbatch.codecs import AnyCodec, MsgpackCodec, ValueCodec, resolve
 from redis_fastbatch.errors import BatchError, EncodeError
 from redis_fastbatch.flight import FIRST_COMMAND_BYTES, OnError, WriteFlight, _Flying
-from redis_fastbatch.plans import Plans, checked_chunk_size, checked_on_error, wants_msetex
+from redis_fastbatch.plans import Plans, check_hook, checked_chunk_size, checked_on_error, wants_msetex
 from redis_fastbatch.report import BatchReport, Progress, ProgressCallback, make_progress
 from redis_fastbatch.strategy import PointInTime, Seconds, SetOptions
 from redis_fastbatch.transport import is_cluster, lease
@@ -204,6 +204,7 @@ def plan_table(
         "max_bytes": FIRST_COMMAND_BYTES,
     }
     checked_on_error(on_error)
+    check_hook("progress", progress)
     # The writers, which flights take for BatchWriters, read the schema: what is wrong with it shows before a
     # connection is borrowed.
     if as_ == "hash":

@@ -186,6 +186,24 @@ def test_a_value_longer_than_allowed(client: redis.Redis) -> None:
     assert client.get("after") == b"z"
 
 
+def test_a_value_longer_than_allowed_over_a_connection_of_ones_own(client: redis.Redis) -> None:
+    """redis-py has read it by then; it was given out."""
+
+    class Logged(redis.Connection):
+        def send_packed_command(self, *arguments: Any, **options: Any) -> None:
+            super().send_packed_command(*arguments, **options)
+
+    client.mset({"short": b"x" * 100, "long": b"y" * 101})
+    address = client.connection_pool.connection_kwargs
+    pool = redis.ConnectionPool(connection_class=Logged, host=address["host"], port=address["port"])
+    fast = FastBatch(redis.Redis(connection_pool=pool), "raw", max_value_size=100)
+    with pytest.raises(DecodeError, match="a value of 101 bytes: max_value_size is 100") as caught:
+        fast.batch_get(["short", "long"])
+    assert caught.value.key == "long"
+    assert fast.batch_get(["short"]) == {"short": b"x" * 100}
+    pool.disconnect()
+
+
 @pytest.mark.parametrize("chunk_size", [0, -5])
 def test_a_chunk_size_below_one_is_refused(valkey_client: redis.Redis, chunk_size: int) -> None:
     with pytest.raises(ValueError, match="chunk_size"):

@@ -513,6 +513,9 @@ def test_what_is_no_client(kind: Any) -> None:
     for thing in (None, theirs().connection_pool, redis.sentinel.Sentinel([])):
         with pytest.raises(TypeError, match="takes a client such as redis"):
             kind(thing)
+    fork = pytest.importorskip("valkey")
+    with pytest.raises(TypeError, match=r"takes a client such as redis.*, not valkey\."):
+        kind((fork.Valkey if kind is FastBatch else fork.asyncio.Valkey)())
     with pytest.raises(TypeError, match="takes a client, not its pipeline"):
         kind(theirs().pipeline())
     kind(theirs())

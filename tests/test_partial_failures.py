@@ -246,3 +246,38 @@ def test_a_callable_that_raises_ends_the_batch_with_its_books_in_order(client: r
     assert {key for key in prefix if key not in there} <= set(report.failures)
     assert report.total < len(items)
     assert client.ping()
+
+
+def test_messages_name_the_key_and_blame_it_for_its_own_only(acl_server: AclUser) -> None:
+    fast = FastBatch(acl_server.server.client())
+    with pytest.raises(BatchError, match=r"^1 of 2 items were not written: key None: a key is"):
+        fast.batch_set([("a", 1), (None, 2)])
+    with pytest.raises(
+        BatchError, match=r"^1 of 2 items were not written: key 'no type': MessagePack has no type"
+    ):
+        fast.batch_set({"a": 1, "no type": object()})
+    with acl_server.client() as client:
+        fast = FastBatch(client)
+        with pytest.raises(BatchError, match=r"^1 of 2 items were not written: key 'access': .* access"):
+            fast.batch_set({"allowed:a": 1, "access": 1})
+        # Which of the keys it was the server does not say.
+        with pytest.raises(BatchError, match=r"^2 of 2 items were not written, such as key 'allowed:a': "):
+            fast.batch_set({"allowed:a": 1, "access": 1}, atomic=True)
+
+
+def test_hooks_that_would_not_be_called(client: redis.Redis) -> None:
+    """A coroutine's function was called and never awaited: a dead-letter queue got nothing."""
+
+    async def later(*_: Any) -> None:
+        raise AssertionError
+
+    fast = FastBatch(client)
+    for name in ("on_error", "on_chunk", "progress"):
+        options: dict[str, Any] = {name: later}
+        with pytest.raises(TypeError, match=rf"^{name} is called and not awaited"):
+            fast.batch_set({"a": 1}, **options)
+    with pytest.raises(TypeError, match=r"^on_error is called and not awaited"):
+        fast.batch_get(["a"], on_error=later)
+    with pytest.raises(TypeError, match=r"^on_chunk is a callable, not int"):
+        fast.batch_set({"a": 1}, on_chunk=5)  # type: ignore[arg-type]
+    assert not client.exists("a")
