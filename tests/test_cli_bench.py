@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from redis_fastbatch.cli import main
+from redis_fastbatch.cli.bench import Bench
 from redis_fastbatch.server import EmbeddedServer
 
 
@@ -61,3 +62,20 @@ def test_every_way_moves_the_same(valkey_client: redis.Redis) -> None:
 def test_no_server(capsys: Any) -> None:
     assert main(["bench", "--url", "redis://127.0.0.1:1"]) == 1
     assert "no connection" in capsys.readouterr().err
+
+
+def test_nothing_is_left_after_ctrl_c_amid_a_reply(
+    valkey: EmbeddedServer, valkey_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """The reply that redis-py had not read was taken for that to the deletion, and the keys stayed."""
+
+    def interrupted(self: Bench) -> None:
+        connection = self.client.connection_pool.get_connection()
+        connection.send_command("BLPOP", "nothing", "0.2")
+        self.client.connection_pool.release(connection)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Bench, "read_by_mget", interrupted)
+    assert run(valkey) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert valkey_client.keys() == []

@@ -175,6 +175,14 @@ def test_nested_columns(filled: Shell, tmp_path: Path) -> None:
     assert "column 'l' is nested: CSV has no place for that" in said
 
 
+@pytest.mark.parametrize("count", [1, 45_000])
+def test_maps_that_are_always_empty(shell: Shell, tmp_path: Path, count: int) -> None:
+    shell.batch.batch_set({i: {"i": i, "z": {}} for i in range(count)})
+    code, said = shell("dump", tmp_path / "a.parquet")
+    assert (code, "column 'z' is of maps that are empty" in said, "NDJSON" in said) == (1, True, True), said
+    assert shell("dump", tmp_path / "a.ndjson")[0] == 0
+
+
 def test_nothing_matches(filled: Shell, tmp_path: Path) -> None:
     for form in ("parquet", "csv", "ndjson"):
         assert filled("dump", "--match", "nothing*", tmp_path / f"a.{form}") == (0, "0 rows written\n")

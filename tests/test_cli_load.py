@@ -256,6 +256,39 @@ def test_hashes_of_a_table_that_ctrl_c_ended_are_counted(
     assert 0 < written <= hashes <= written + failed
 
 
+def test_hashes_that_fail_are_told_by_their_keys(shell: Shell, tmp_path: Path) -> None:
+    """The row's number was that within a table of 10,000."""
+    lines = [
+        "\n",
+        "no JSON\n",
+        *(json.dumps({"id": i, "k": 1}) + "\n" for i in range(10_050)),
+        '{"id": "empty"}\n',
+    ]
+    (tmp_path / "a.ndjson").write_text("".join(lines))
+    code, said = shell("load", tmp_path / "a.ndjson", "--key", "id", "--columns", "k", "--as", "hash")
+    assert code == 1
+    assert "key 'empty': every field is null" in said
+    assert "row 1: no JSON" in said
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_for_what_failed(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "a.ndjson").write_text('{"id": 1}\n{"x": 1}\n')
+    code, said = shell("load", tmp_path / "a.ndjson", "--key", "id", "--on-error", "/dev/full")
+    assert code == 1
+    assert "ended early: 1 written, 1 failed" in said
+    assert "No space left on device" in said
+    assert shell.client.keys() == [b"1"]
+
+
+def test_a_header_that_is_no_utf8(shell: Shell, tmp_path: Path) -> None:
+    """What was written could be read by nobody."""
+    (tmp_path / "a.csv").write_bytes(b"id,na\xe9me\n1,caf\n")
+    code, said = shell("load", tmp_path / "a.csv", "--key", "id")
+    assert (code, "the header is no UTF-8: b'na\\xe9me'" in said) == (1, True), said
+    assert not shell.client.dbsize()
+
+
 def test_any_row_that_fails_has_its_line(shell: Shell, tmp_path: Path) -> None:
     """Whatever it holds: fields as bytes, keys of maps that are no text, and NaN, which JSON has not."""
     bad = tmp_path / "bad.ndjson"

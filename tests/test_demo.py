@@ -210,6 +210,8 @@ def test_flights_with_a_line_cut_short_are_an_error(tmp_path: Path) -> None:
         "redis://user:secret-word%40with-an-at@127.0.0.1:1/0",
         "redis://127.0.0.1:1/0?password=secret-word",
         "http://user:secret-word@127.0.0.1:1/0",
+        "redis://:my\u2100secret-word@127.0.0.1:1/0",
+        "redis://:a[secret-word]b@127.0.0.1:1/0",
         "unix://user:secret-word@/no/such/socket?db=1",
     ],
 )

@@ -24,6 +24,7 @@ from redis.retry import Retry
 import redis_fastbatch
 from redis_fastbatch import DecodeError, FastBatch, MsgpackCodec
 from redis_fastbatch._core.toolkit_json import ToolkitCodec
+from redis_fastbatch.cli import main
 from redis_fastbatch.server import EmbeddedServer
 from servers import TlsServer
 
@@ -167,6 +168,12 @@ def test_passwords_are_not_in_what_a_lost_connection_says(told: io.StringIO) -> 
         with pytest.raises(redis.ConnectionError) as caught:
             run()
         told.write(everything_of(caught.value))
+
+
+@pytest.mark.parametrize("password", ["my\u2100S3CRET", "a[S3CRET]b", "S3CRET/b", "S3CRET"])
+def test_urls_that_cannot_be_taken_apart(password: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--url", f"redis://:{password}@127.0.0.1:1/0"]) == 1
+    assert "S3CRET" not in capsys.readouterr().err
 
 
 def test_the_command_line_does_not_tell_passwords() -> None:

@@ -226,6 +226,12 @@ def test_a_client_that_decodes_replies(server: EmbeddedServer) -> None:
         toolkit = RedisToolkit(redis=client)
         toolkit.setter("a", {"x": b"\xff"})
         assert toolkit.getter("a") == toolkit.batch_get(["a"])["a"] == {"x": b"\xff"}
+        # Not text, which the client takes all for.
+        client.set("bytes", b"\xff")
+        assert toolkit.getter("bytes") == toolkit.batch_get(["bytes"])["bytes"] == b"\xff"
+        packed = RedisToolkit(redis=client, codec="toolkit-msgpack")
+        packed.setter("b", {"id": 1})
+        assert packed.getter("b") == packed.batch_get(["b"])["b"] == {"id": 1}
 
 
 def test_errors_of_the_server_become_the_toolkits(client: redis.Redis) -> None:

@@ -413,3 +413,26 @@ def test_importing_loads_nothing_heavy() -> None:
 
 def test_options_of_ones_own_are_kept() -> None:
     assert RedisOptions(True, 10, "DEBUG").log_level == "DEBUG"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"__type__":"numpy"}',
+        b'{"__type__":"numpy","__data__":[1],"__dtype__":"bad","__shape__":[1]}',
+        b'{"__type__":"numpy","__data__":[1],"__dtype__":"int64","__shape__":[2]}',
+        b'{"__type__":"bytes","__data__":5}',
+        b'{"__type__":"bytes","__data__":"a"}',
+    ],
+    ids=bytes.decode,
+)
+def test_wrappers_that_do_not_fit_raise_the_same(data: bytes) -> None:
+    pytest.importorskip("numpy")
+    theirs = toolkit_module("utils.serializers").deserialize_value
+    with pytest.raises(Exception) as expected:  # noqa: PT011
+        theirs(data)
+    with pytest.raises(Exception) as raised:  # noqa: PT011
+        deserialize_value(data)
+    assert raised.type.__name__ == expected.type.__name__
+    original = getattr(expected.value, "original_exception", None)
+    assert type(getattr(raised.value, "original_exception", None)) is type(original)

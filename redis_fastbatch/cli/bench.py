@@ -81,6 +81,8 @@ def run(options: argparse.Namespace) -> int:
             ways = bench.ways()
             _measure(ways, options.rounds)
         finally:
+            # Ctrl-C may have left replies to redis-py's own pipeline unread.
+            batch.client.connection_pool.disconnect()
             batch.batch_delete(bench.keys)
         version = _version(batch.client)
     lines = table(ways, options.rows)

@@ -42,8 +42,8 @@ def connect(url: str, codec: str = "msgpack", *, cluster: bool = False) -> FastB
     Raises:
         CliError: it did not, or did not let us in.
     """
-    place = _without_password(url)
     try:
+        place = _without_password(url)
         batch = FastBatch.from_url(url, codec=codec, cluster=cluster)
         batch.client.ping()
     except ValueError:

@@ -205,6 +205,8 @@ def compare(client: redis.Redis, make_rounds: Callable[[], Iterator[tuple[int, l
         outcome.fast_get.bytes = outcome.fast_set.bytes
     finally:
         _tell("")
+        # Ctrl-C may have left replies to redis-py's own pipeline unread.
+        client.connection_pool.disconnect()
         for some in _batched(fast.scan(f"{prefix}*"), ROUND):
             fast.batch_delete(some)
     return outcome

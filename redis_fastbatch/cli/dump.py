@@ -260,11 +260,21 @@ class Parts:
         self._writer: Any = None
 
     def add(self, table: Any) -> None:
-        """Appends a table."""
+        """Appends a table.
+
+        Raises:
+            CliError: it has a column that Parquet has no place for.
+        """
         from pyarrow import parquet
 
         if self._writer is None or table.schema != self._schemas[-1]:
             self.close()
+            empty = [field.name for field in table.schema if _holds_nothing(field.type)]
+            if empty:
+                raise CliError(
+                    f"column {empty[0]!r} is of maps that are empty, at least among {KEYS_AT_ONCE:,} keys: "
+                    "Parquet and CSV have no place for that; dump as NDJSON"
+                )
             self._files.append(self._folder / f"part{len(self._files)}")
             self._schemas.append(table.schema)
             self._writer = parquet.ParquetWriter(self._files[-1], table.schema, compression="zstd")
@@ -327,6 +337,14 @@ class Parts:
             for batch in self.batches(schema):
                 columns = [csv_text(name, batch[name]) for name in schema.names]
                 writer.write_batch(pa.record_batch(columns, schema=texts))
+
+
+def _holds_nothing(kind: Any) -> bool:
+    """Whether a type is, or has in it, that of structs without a field."""
+    import pyarrow as pa
+
+    inner = [kind.field(i).type for i in range(kind.num_fields)]
+    return (pa.types.is_struct(kind) and not inner) or any(map(_holds_nothing, inner))
 
 
 def _column(batch: Any, field: Any) -> Any:

@@ -249,9 +249,13 @@ def _open_csv(blocks: CsvBlocks, options: argparse.Namespace, delimiter: str) ->
         csv.ConvertOptions(**convert),
     )
 
+    try:
+        names = reader.schema.names
+    except UnicodeDecodeError as error:
+        raise CliError(f"the header is no UTF-8: {error.object!r:.80}") from None
     for name in convert["column_types"]:
-        if name not in reader.schema.names:
-            raise CliError(f"--type {name}: there is no such column; there are {', '.join(reader.schema.names)}")
+        if name not in names:
+            raise CliError(f"--type {name}: there is no such column; there are {', '.join(names)}")
     opened = Input()
     opened.read(reader.schema, reader, partial(_csv_reason, options.file))
     return opened

@@ -103,7 +103,11 @@ def run(options: argparse.Namespace) -> int:
         finally:
             if progress is not None:
                 progress.close()
+        try:
             failures.close()
+        except OSError as error:
+            # Such as of a disk that is full.
+            broken = broken or error
     report.seconds = time.perf_counter() - started
     if broken is None or report.total:
         _tell(options, report, "interrupted: " if interrupted else "ended early: " if broken else "")
@@ -316,9 +320,13 @@ class Load:
                 ex=self._options.ex,
                 as_="hash",
                 progress=self._tally.listener(),
-                on_error=lambda row, *rest, keys=keys: self._failures(keys[row], *rest),
+                on_error=partial(self._hash_failed, keys),
             )
             self._counted(write, partial(_by_key, keys))
+
+    def _hash_failed(self, keys: list[str], row: int, value: Any, error: Exception) -> None:
+        key, error = _by_key(keys, row, error)
+        self._failures(key, value, error)
 
     def _texts(self, rows: JsonRows) -> Iterator[tuple[str, dict[str, str | None]]]:
         """The rows as fields of text. One that Arrow has no place for fails alone."""
@@ -344,6 +352,9 @@ def _as_it_is(key: Any, error: Exception) -> tuple[Any, Exception]:
 
 
 def _by_key(keys: list[str], row: int, error: Exception) -> tuple[Any, Exception]:
+    if isinstance(error, EncodeError):
+        # Its number counts within a table of which nobody knows.
+        error = EncodeError(error.reason.removeprefix(f"row {row}: "), keys[row])
     return keys[row], error
 
 

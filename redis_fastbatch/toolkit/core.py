@@ -22,7 +22,7 @@ from redis_fastbatch._core.toolkit_json import (
 )
 from redis_fastbatch.client import FastBatch
 from redis_fastbatch.codecs import AnyCodec, resolve
-from redis_fastbatch.errors import EncodeError
+from redis_fastbatch.errors import DecodeError, EncodeError
 from redis_fastbatch.report import BatchReport
 from redis_fastbatch.toolkit import _log
 from redis_fastbatch.toolkit._batches import SnapshotBatch
@@ -205,12 +205,12 @@ class RedisToolkit:
         """
         opts = options or self.options
         try:
-            raw = self._retrying("get", lambda: self._redis_client.get(name))
+            raw = self._retrying("get", lambda: self._raw(name))
             if raw is None:
                 return default
             value = self._loads(raw)
         except Exception as error:
-            raise SerializationError(f"key {name!r} could not be read: {error}", None, error) from error
+            raise SerializationError(f"key {name!r} could not be read: {error}", None, _original(error)) from error
         if self._tells_of(opts):
             logger.info("get %s: %s", name, _log.shortened(value, opts.max_log_size))
         return value
@@ -302,7 +302,8 @@ class RedisToolkit:
                 "batch_get", lambda: batches(self._redis_client, self._codec).batch_get(keys, default=default)
             )
         except Exception as error:
-            raise SerializationError(f"{len(keys)} keys could not be read: {error}", None, error) from error
+            reason = f"{len(keys)} keys could not be read: {error}"
+            raise SerializationError(reason, None, _original(error)) from error
         if self._tells_of(opts):
             logger.info("batch_get: %d keys", len(keys))
         return found
@@ -479,6 +480,13 @@ class RedisToolkit:
         except Exception as error:
             self._tell(logging.WARNING, "the client did not close: %s", error)
 
+    def _raw(self, name: str) -> Any:
+        """What a key holds, as bytes though the client decodes replies: not all that is stored is text."""
+        client = self._redis_client
+        if getattr(client.get_encoder(), "decode_responses", False):
+            return client.execute_command("GET", name, NEVER_DECODE=True)
+        return client.get(name)
+
     def _loads(self, raw: Any) -> Any:
         if isinstance(raw, str):
             # The client decodes replies: what the codec wrote as text comes as text.
@@ -521,6 +529,11 @@ def _expiry(ex: Seconds | None, expire: Seconds | None) -> Seconds | None:
 
 def _key_too_long(key: Any, opts: RedisOptions) -> str:
     return f"a key of {len(key)} characters; max_key_length is {opts.max_key_length}"
+
+
+def _original(error: Exception) -> BaseException:
+    """What was wrong with a value, under the codec's own words for it."""
+    return error.__cause__ or error if isinstance(error, DecodeError) else error
 
 
 def _not_serialized(error: Exception, key: Any, value: Any) -> SerializationError:

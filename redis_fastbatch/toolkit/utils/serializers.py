@@ -39,12 +39,15 @@ def deserialize_value(data: Any) -> Any:
     What is not bytes comes back as it is, but for the ints 0 and 1, which come back as bools.
 
     Raises:
-        Exception: a wrapper whose parts do not fit together: whatever its data raised.
+        SerializationError: a NumPy array's wrapper whose parts do not fit together.
+        Exception: another wrapper whose parts do not: whatever its data raised.
     """
     if isinstance(data, (bytes, bytearray)):
         try:
             return _codec.loads(data)
         except DecodeError as error:
+            if error.__cause__ is not None and json.loads(data).get("__type__") == "numpy":
+                raise SerializationError(f"no NumPy array can be made: {error}", None, error.__cause__) from error
             raise (error.__cause__ or error) from None
     if isinstance(data, int) and data in (0, 1):
         return bool(data)
