@@ -16,7 +16,7 @@ from redis_fastbatch import gcpause, strategy
 from redis_fastbatch._core.arrow_builder import ColumnBuilder, RowsBuilder
 from redis_fastbatch._core.arrow_export import ExportedRows
 from redis_fastbatch.codecs import MsgpackCodec
-from redis_fastbatch.errors import DecodeError
+from redis_fastbatch.errors import DecodeError, EncodeError
 from redis_fastbatch.flight import COMMAND_BYTES, COMMAND_ITEMS
 from redis_fastbatch.plans import Key, Plans, read_ended
 from redis_fastbatch.read_flight import ReadFlight
@@ -92,6 +92,14 @@ class TableReading:
 
     def table(self, found: list[tuple[Key, Row]]) -> pa.Table:
         """The table of what was read: every key with the number of its row, None where it is missing."""
+        try:
+            return self._table(found)
+        except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+            raise DecodeError(f"the values or their keys do not fit the schema: {error}") from error
+        except pa.ArrowNotImplementedError as error:
+            raise TypeError(f"nothing is read as a type of the schema: {error}") from error
+
+    def _table(self, found: list[tuple[Key, Row]]) -> pa.Table:
         table = _placed(self.builder, [row for _, row in found])
         names = [name for name, _ in found]
         if self._schema is not None and self._fields:
@@ -119,7 +127,10 @@ def _builder(batch: Plans, fields: list[ColumnBuilder] | None) -> RowsBuilder:
     packer = MsgpackCodec()
 
     def as_msgpack(data: bytes) -> bytes:
-        packed: bytes = packer.dumps(codec.loads(data))
+        try:
+            packed: bytes = packer.dumps(codec.loads(data))
+        except EncodeError as error:
+            raise DecodeError(f"no column holds it: {error.reason}") from error
         return packed
 
     return RowsBuilder(fields, TAG if isinstance(codec, ToolkitMsgpackCodec) else b"", as_msgpack)

@@ -281,6 +281,20 @@ def test_a_full_disk_for_what_failed(shell: Shell, tmp_path: Path) -> None:
     assert shell.client.keys() == [b"1"]
 
 
+def test_the_file_itself_is_none_for_what_failed(shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id,v\n1,2\n")
+    code, said = shell("load", path, "--key", "id", "--on-error", path)
+    assert (code, "is the file that is loaded" in said) == (1, True)
+    assert path.read_text() == "id,v\n1,2\n"
+
+
+def test_a_delimiter_of_no_character(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,v\n1,2\n")
+    code, said = shell("load", tmp_path / "a.csv", "--key", "id", "--delimiter", "")
+    assert (code, "--delimiter is one character, not ''" in said) == (1, True)
+
+
 def test_a_header_that_is_no_utf8(shell: Shell, tmp_path: Path) -> None:
     """What was written could be read by nobody."""
     (tmp_path / "a.csv").write_bytes(b"id,na\xe9me\n1,caf\n")

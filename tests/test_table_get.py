@@ -467,3 +467,17 @@ def test_rows_are_exported_once() -> None:
     exported.__arrow_c_array__()
     with pytest.raises(ValueError, match="exported before"):
         exported.__arrow_c_array__()
+
+
+def test_what_pyarrow_itself_does_not_fit(valkey_client: redis.Redis) -> None:
+    fast = FastBatch(valkey_client)
+    fast.batch_set({str(i): {"x": f"text {i}"} for i in range(200)})
+    keys = [str(i) for i in range(200)]
+    with pytest.raises(DecodeError, match="do not fit the schema"):
+        fast.batch_get_table(keys, schema=pa.schema([("x", pa.dictionary(pa.int8(), pa.string()))]))
+    with pytest.raises(DecodeError, match="do not fit the schema"):
+        fast.batch_get_table(["a"], schema=pa.schema([("k", pa.int64())]), key="k")
+    large = FastBatch(valkey_client, "json")
+    large.batch_set({"large": {"x": 2**70}})
+    with pytest.raises(DecodeError, match=r"key 'large'.* no column holds it: an int of 71 bits"):
+        large.batch_get_table(["large"])

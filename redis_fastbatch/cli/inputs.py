@@ -241,11 +241,12 @@ def _open_csv(blocks: CsvBlocks, options: argparse.Namespace, delimiter: str) ->
     convert: dict[str, Any] = {"column_types": _types(options.types)}
     if options.nulls:
         convert |= {"null_values": options.nulls, "strings_can_be_null": True, "quoted_strings_can_be_null": False}
+    delimiter = _delimiter(delimiter if options.delimiter is None else options.delimiter)
     blocks.begin()
     reader = csv.open_csv(
         pa.PythonFile(blocks, mode="r"),
         csv.ReadOptions(block_size=CSV_HEAD),
-        csv.ParseOptions(delimiter=_delimiter(options.delimiter or delimiter), newlines_in_values=True),
+        csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         csv.ConvertOptions(**convert),
     )
 

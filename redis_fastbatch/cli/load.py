@@ -17,7 +17,16 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
-from redis_fastbatch.cli.common import EXIT_FAILED, EXIT_INTERRUPTED, add_server, connect, plain, positive, say
+from redis_fastbatch.cli.common import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    CliError,
+    add_server,
+    connect,
+    plain,
+    positive,
+    say,
+)
 from redis_fastbatch.cli.dump import json_line
 from redis_fastbatch.cli.inputs import Input, add_format, open_input
 from redis_fastbatch.client import FastBatch
@@ -92,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
     broken: Exception | None = None
     started = time.perf_counter()
     with open_input(options) as source, connect(options.url, options.codec, cluster=options.cluster) as batch:
-        failures = Failures(options.on_error)
+        failures = Failures(options.on_error, Path(options.file))
         progress = None if options.quiet else make_progress(True, source.rows)
         try:
             Load(options, source, batch, failures, Tally(progress, report)).run()
@@ -145,12 +154,14 @@ class Failures:
         stopped: a row failed, and --on-error is stop: no more rows are taken, and those under way are settled.
     """
 
-    def __init__(self, mode: str) -> None:
+    def __init__(self, mode: str, source: Path | None = None) -> None:
         self.stopped = False
         self.may_stop = mode == "stop"
         self._lock = threading.Lock()
         self._file: IO[str] | None = None
         if mode not in ("report", "stop"):
+            if source is not None and source.is_file() and Path(mode).exists() and source.samefile(mode):
+                raise CliError(f"--on-error {mode} is the file that is loaded")
             # JSON writes a lone surrogate as Python escapes it.
             self._file = Path(mode).open("w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
 
