@@ -68,7 +68,8 @@ class RedisToolkit:
         preserve_int: the ints 0 and 1 come back as ints; redis-toolkit makes bools of them.
 
     Attributes:
-        options: the settings; they may be changed at any time.
+        options: the settings. They may be changed at any time, but for those of the log and of listening, which
+            are taken once.
 
     Raises:
         ValueError: both a client and a configuration are given.
