@@ -423,6 +423,8 @@ def test_options_of_ones_own_are_kept() -> None:
         b'{"__type__":"numpy","__data__":[1],"__dtype__":"int64","__shape__":[2]}',
         b'{"__type__":"bytes","__data__":5}',
         b'{"__type__":"bytes","__data__":"a"}',
+        b'[{"__type__":"bytes","__data__":5}]',
+        b'[{"__type__":"bytes","__data__":"a"}]',
     ],
     ids=bytes.decode,
 )

@@ -46,12 +46,18 @@ def deserialize_value(data: Any) -> Any:
         try:
             return _codec.loads(data)
         except DecodeError as error:
-            if error.__cause__ is not None and json.loads(data).get("__type__") == "numpy":
+            if _is_numpy(data):
                 raise SerializationError(f"no NumPy array can be made: {error}", None, error.__cause__) from error
             raise (error.__cause__ or error) from None
     if isinstance(data, int) and data in (0, 1):
         return bool(data)
     return None if data == toolkit_json_plain.NONE else data
+
+
+def _is_numpy(data: bytes | bytearray) -> bool:
+    """Whether JSON is the wrapper of a NumPy array."""
+    wrapper = json.loads(data)
+    return isinstance(wrapper, dict) and wrapper.get("__type__") == "numpy"
 
 
 def serialize_numpy_array(value: Any) -> bytes:
