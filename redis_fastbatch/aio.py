@@ -420,11 +420,8 @@ def _feed(source: Any) -> Feed | None:
 async def _rounds(keys: AsyncKeys, size: int) -> AsyncIterator[list[Key]]:
     """Lists of up to `size` keys, shorter ones where they come slowly; what raises comes behind the last."""
     if not isinstance(keys, AsyncIterable):
-        source = Slices(source_of(keys))
-        while some := source.take(size):
+        for some in Slices(source_of(keys)).rounds(size):
             yield some
-        if source.error is not None:
-            raise source.error
         return
     source_error: Exception | None = None
     some, began = [], time.monotonic()

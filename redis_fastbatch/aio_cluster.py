@@ -15,7 +15,7 @@ from typing import Any
 from redis.exceptions import ConnectionError, MovedError, RedisClusterException, RedisError, TimeoutError
 
 from redis_fastbatch._core.resp import Chunk
-from redis_fastbatch.aio_transport import AsyncLease, Feed, Pace, Turns, check_loop
+from redis_fastbatch.aio_transport import AsyncLease, Feed, Turns, check_loop, loop_pace
 from redis_fastbatch.cluster import FINAL, REFRESH_SECONDS, OneSlotWrite, Redirected, patience_of
 from redis_fastbatch.cluster_flight import FIRST_DELAY, MAX_DELAY, MAX_HOPS, ClusterBatch, NodeFlight
 from redis_fastbatch.topology import Topology, topology_of
@@ -143,7 +143,7 @@ class Crew:
         self._news = asyncio.Event()
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
-        self._encoding = Pace()
+        self._encoding = loop_pace()
         # Being cancelled is not enough: up to Python 3.11 asyncio.wait_for(), which redis-py calls when it
         # connects, may lose that.
         self._stopped = False
@@ -239,7 +239,7 @@ class Crew:
             raise
 
     async def _pump(self, node: NodeFlight, channel: Any) -> None:
-        encoding, decoding, turns = self._encoding, Pace(), Turns()
+        encoding, decoding, turns = self._encoding, loop_pace(), Turns()
         clock = time.perf_counter
         while not self._is_over and node.held_until is None:
             began = clock()

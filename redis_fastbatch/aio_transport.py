@@ -25,7 +25,7 @@ from redis.exceptions import ConnectionError, ReadOnlyError, ResponseError, Time
 from redis_fastbatch._core.replies import ErrorReply, ReplyReader
 from redis_fastbatch._core.resp import Chunk, SourceDry
 from redis_fastbatch.flight import Flight
-from redis_fastbatch.pacing import LINGER
+from redis_fastbatch.pacing import LINGER, Pace
 from redis_fastbatch.transport import GET_CONNECTION_ARGUMENTS, Attempts, _wait_for, check_free, is_cluster, lent
 
 logger = logging.getLogger("redis_fastbatch")
@@ -83,18 +83,9 @@ class Feed:
             self._end = error
 
 
-class Pace:
+def loop_pace() -> Pace:
     """How many items of one kind of work fit into a slice that holds the event loop for a short time only."""
-
-    def __init__(self) -> None:
-        self.items = FIRST_PACE
-
-    def took(self, seconds: float) -> None:
-        """Learns from a slice of up to `items` items."""
-        if seconds > HOLD:
-            self.items = max(1, int(self.items * HOLD / seconds))
-        elif seconds < HOLD / 4:
-            self.items = min(2 * self.items, MAX_PACE)
+    return Pace(HOLD, FIRST_PACE, MAX_PACE)
 
 
 class Turns:
@@ -460,7 +451,7 @@ class AsyncLease:
         await self.connection.disconnect(nowait=True)
 
     async def _pump(self, flight: Flight, feed: Feed | None) -> None:
-        encoding, decoding, turns, age = Pace(), Pace(), Turns(), Age()
+        encoding, decoding, turns, age = loop_pace(), loop_pace(), Turns(), Age()
         clock = time.perf_counter
         async with await self.channel() as channel:
             while not flight.done:

@@ -307,13 +307,11 @@ class FastBatch(Plans):
         source = Slices(source_of(keys))
         size = checked_chunk_size(chunk_size, ITER_ROUND)
         sizes = ValueSizes()
-        while some := source.take(size):
+        for some in source.rounds(size):
             for part in parts_of(some):
                 found: list[tuple[Key, Any]] = []
                 self._read(part, found, default, on_error, min(size, COMMAND_ITEMS), sizes)
                 yield from found
-        if source.error is not None:
-            raise source.error
 
     def _read(
         self,

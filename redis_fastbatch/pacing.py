@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -25,22 +25,28 @@ ROUND_BYTES = 4 * 1024 * 1024
 """The size of the values that are read ahead of somebody who iterates over them."""
 
 
-class Step:
-    """How many items to take between two looks at the clock: one at first, few of a slow source.
+class Pace:
+    """How many items of one kind of work fit between two looks at the clock.
+
+    Args:
+        hold: seconds that they may take.
+        first, most: how many at first, and at most.
 
     Attributes:
         items: so many.
     """
 
-    def __init__(self) -> None:
-        self.items = 1
+    def __init__(self, hold: float = LINGER, first: int = 1, most: int = MOST_ITEMS) -> None:
+        self.items = first
+        self._hold = hold
+        self._most = most
 
     def took(self, seconds: float) -> None:
-        """So many took so long."""
-        if seconds > LINGER:
-            self.items = max(1, int(self.items * LINGER / seconds))
-        elif seconds < LINGER / 4:
-            self.items = min(2 * self.items, MOST_ITEMS)
+        """Learns from up to `items` items, which took so long."""
+        if seconds > self._hold:
+            self.items = max(1, int(self.items * self._hold / seconds))
+        elif seconds < self._hold / 4:
+            self.items = min(2 * self.items, self._most)
 
 
 class Slices:
@@ -53,7 +59,7 @@ class Slices:
     def __init__(self, items: Iterable[Any]) -> None:
         self.error: BaseException | None = None
         self._items = iter(items)
-        self._step = Step()
+        self._pace = Pace()
 
     def take(self, most: int) -> list[Any]:
         """The next items: `most`, or what comes within LINGER seconds, one at least. Empty at the end."""
@@ -63,16 +69,23 @@ class Slices:
             while self.error is None and len(taken) < most:
                 before = len(taken)
                 # One by one: what came before an error is kept.
-                for item in islice(self._items, min(self._step.items, most - before)):
+                for item in islice(self._items, min(self._pace.items, most - before)):
                     taken.append(item)
                 now = time.monotonic()
                 if len(taken) == before or now - began > LINGER:
                     break
-                self._step.took(now - looked)
+                self._pace.took(now - looked)
                 looked = now
         except BaseException as error:
             self.error = error
         return taken
+
+    def rounds(self, most: int) -> Iterator[list[Any]]:
+        """Takes again and again. What the iterable raised is raised behind what it gave before."""
+        while taken := self.take(most):
+            yield taken
+        if self.error is not None:
+            raise self.error
 
 
 class Linger:
@@ -87,18 +100,18 @@ class Linger:
 
     def __init__(self) -> None:
         self.late = False
-        self._step = Step()
+        self._pace = Pace()
 
     def fill(self, writer: BatchWriter, chunk: Chunk) -> None:
         """Puts items into `chunk` until it is full, or old, or there are no more, and seals it."""
         self.late = False
         began = looked = time.monotonic()
         while True:
-            writer.fill_some(chunk, self._step.items)
+            writer.fill_some(chunk, self._pace.items)
             if chunk.sealed or writer.dry:
                 return
             now = time.monotonic()
-            self._step.took(now - looked)
+            self._pace.took(now - looked)
             looked = now
             if now - began > LINGER and chunk.count:
                 self.late = True

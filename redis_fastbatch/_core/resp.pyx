@@ -75,10 +75,8 @@ cdef bytes key_bytes(object key, str encoding, str errors):
             raise EncodeError(f"the key cannot be encoded: {error}") from error
     if isinstance(key, (bytes, bytearray, memoryview)):
         return bytes(key)
-    if isinstance(key, bool):
-        raise EncodeError("a key is str, bytes or int, not bool")
     # Of what it counts as, not of what its class shows it as: IntEnum's is "<Color.RED: 1>".
-    if isinstance(key, int):
+    if isinstance(key, int) and not isinstance(key, bool):
         return int.__repr__(key).encode()
     if isinstance(key, float):
         return float.__repr__(key).encode()
