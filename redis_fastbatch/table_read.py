@@ -66,7 +66,7 @@ def get_table(
 
     Raises:
         DecodeError: a value is no map, is of another type than its column's other values, or does not fit
-            the schema; it names the key.
+            the schema, be it a null, or a missing key's, where that is not nullable; it names the key.
         TypeError: a type in the schema that nothing is read as.
         ValueError: the data has a field of the key column's name; the schema has a name twice.
         redis.exceptions.RedisError: as from batch_get().
@@ -261,8 +261,45 @@ def _shape(kind: pa.DataType) -> str | None:
 
 def _fitted(table: pa.Table, schema: pa.Schema, names: list[Key]) -> pa.Table:
     """The columns in the types that were asked for."""
+    for field, column in zip(schema, table.columns, strict=True):
+        _refuse_nulls(column, field, names)
     columns = [_fitted_column(column, field, names) for field, column in zip(schema, table.columns, strict=True)]
     return pa.table(columns, schema=schema)
+
+
+def _refuse_nulls(column: pa.ChunkedArray, field: pa.Field, names: list[Key]) -> None:
+    """Arrow itself does not look whether fields that are not nullable hold nulls."""
+    inside = any(_forbids_nulls(inner) for inner in _inner_fields(field.type))
+    if not inside and (field.nullable or not column.null_count):
+        return
+    for name, value in zip(names, column.to_pylist(), strict=True):
+        if _lacks(value, field):
+            wanted = f"{field.type}" if field.nullable else f"{field.type} not null"
+            raise DecodeError(f"field {field.name!r}: a null, or nothing, where {wanted} is asked for", 0, name)
+
+
+def _inner_fields(kind: pa.DataType) -> list[pa.Field]:
+    if isinstance(kind, pa.BaseExtensionType):
+        return _inner_fields(kind.storage_type)
+    if pa.types.is_map(kind):
+        return [kind.item_field]
+    return [kind.field(i) for i in range(kind.num_fields)] if pa.types.is_struct(kind) or _is_list(kind) else []
+
+
+def _forbids_nulls(field: pa.Field) -> bool:
+    return not field.nullable or any(map(_forbids_nulls, _inner_fields(field.type)))
+
+
+def _lacks(value: Any, field: pa.Field) -> bool:
+    """Whether a value is, or has in it, a null that its field does not allow."""
+    if value is None:
+        return not field.nullable
+    inner = _inner_fields(field.type)
+    if isinstance(value, dict):
+        return any(_lacks(value.get(of.name), of) for of in inner)
+    if pa.types.is_map(field.type):
+        return any(_lacks(item, inner[0]) for _, item in value)
+    return any(_lacks(item, of) for of in inner for item in value)
 
 
 def _fitted_column(column: pa.ChunkedArray, field: pa.Field, names: list[Key]) -> pa.ChunkedArray:

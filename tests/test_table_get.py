@@ -73,6 +73,7 @@ def test_numbers_that_differ() -> None:
     assert built([{"a": None}, {"a": 2**63}, {"a": 5}]).to_pydict() == {"a": [None, 2**63, 5]}
     assert built([{"a": 1}, {"a": None}, {"a": 2.5}, {"a": 3}]).to_pydict() == {"a": [1.0, None, 2.5, 3.0]}
     assert built([{"a": 2.5}, {"a": 2**60}, {"a": 2**63}]).to_pydict() == {"a": [2.5, 2.0**60, 2.0**63]}
+    assert built([{"a": 2**63}, {"a": 2**60}, {"a": 2.5}]).to_pydict() == {"a": [2.0**63, 2.0**60, 2.5]}
     floats = built([{"a": msgpack.unpackb(msgpack.packb(0.5, use_single_float=True))}, {"a": -(2**53)}])
     assert floats.to_pydict() == {"a": [0.5, -(2.0**53)]}
 
@@ -117,6 +118,42 @@ def test_names_that_columns_cannot_have(batch: FastBatch) -> None:
     with pytest.raises(DecodeError, match="a field's name with a zero byte"):
         batch.batch_get_table(keys)
     assert batch.batch_get_table(keys, schema=pa.schema([("b", pa.int8())])).num_rows == 1
+
+
+STRICT = pa.field("x", pa.int64(), nullable=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        (pa.int64(), 5, None),
+        (pa.dictionary(pa.int8(), pa.string()), "x", None),
+        (pa.run_end_encoded(pa.int32(), pa.string()), "x", None),
+        (pa.decimal128(5, 2), "1.50", None),
+        (pa.struct([STRICT]), {"x": 5}, {"x": None}),
+        (pa.struct([STRICT]), {"x": 5}, {}),
+        (pa.list_(STRICT), [1, 2], [1, None]),
+        (pa.large_list(pa.struct([STRICT])), [{"x": 5}], [{"x": 5}, {}]),
+        (pa.map_(pa.string(), STRICT), {"k": 5}, {"k": 5, "l": None}),
+    ],
+)
+def test_nulls_where_the_schema_has_none(batch: FastBatch, kind: pa.DataType, good: Any, bad: Any) -> None:
+    schema = pa.schema([pa.field("a", kind, nullable=isinstance(good, (dict, list))), pa.field("b", pa.int8())])
+    keys = stored(batch, [{"a": good, "b": None}, {"a": good}, {"a": bad}, {"a": bad}])
+    table = batch.batch_get_table(keys[:2], schema=schema)
+    assert table.schema == schema
+    assert table["a"].null_count == 0
+    with pytest.raises(DecodeError, match=r"key 'k2'.*field 'a': a null, or nothing, where .* is asked for"):
+        batch.batch_get_table(keys, schema=schema)
+
+
+def test_missing_keys_where_the_schema_has_no_nulls(batch: FastBatch) -> None:
+    keys = stored(batch, [{"x": 5}])
+    assert batch.batch_get_table(keys, schema=pa.schema([STRICT])).to_pydict() == {"x": [5]}
+    with pytest.raises(DecodeError, match=r"key 'gone'.*field 'x': a null, or nothing, where int64 not null"):
+        batch.batch_get_table([*keys, "gone"], schema=pa.schema([STRICT]))
+    optional = pa.schema([pa.field("s", pa.struct([STRICT]))])
+    assert batch.batch_get_table([*keys, "gone"], schema=optional).to_pydict() == {"s": [None, None]}
 
 
 def test_many_rows(batch: FastBatch) -> None:

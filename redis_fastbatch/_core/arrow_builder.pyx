@@ -42,8 +42,6 @@ cdef enum:
     MAX_DEPTH = 64
     GIGA = 1_000_000_000
 
-# 2**53: every int up to it is a float64.
-cdef int64_t EXACT = <int64_t>1 << 53
 cdef double TWO_63 = 9223372036854775808.0
 
 cdef dict SHAPES = {
@@ -111,6 +109,15 @@ cdef inline bint in_ticks(int64_t seconds, int64_t fraction, int64_t unit, int64
         return False
     ticks[0] = seconds + fraction
     return True
+
+
+cdef inline bint as_double(int shape, uint64_t word, double* number) noexcept:
+    """Sets number to an int, as a column of the shape holds it; False where no float64 is equal to it."""
+    if shape == UINTS:
+        number[0] = <double>word
+        return number[0] < 2 * TWO_63 and <uint64_t>number[0] == word
+    number[0] = <double><int64_t>word
+    return number[0] < TWO_63 and <int64_t>number[0] == <int64_t>word
 
 
 cdef inline bint has_offsets(int shape) noexcept:
@@ -307,7 +314,7 @@ cdef class ColumnBuilder:
         return fail(r, "the byte 0xC1, which MessagePack never uses")
 
     cdef int append_int(self, Reading* r, int64_t number) except -1:
-        cdef double as_float
+        cdef double as_float = 0
         cdef uint64_t bits
         if self.shape == BLANK:
             self.other_shape(r, INTS)
@@ -315,11 +322,8 @@ cdef class ColumnBuilder:
             self.negative |= number < 0
             return self.append_word(<uint64_t>number)
         if self.shape == FLOATS:
-            if not -EXACT <= number <= EXACT and (
-                <double>number >= TWO_63 or <int64_t><double>number != number
-            ):
+            if not as_double(INTS, <uint64_t>number, &as_float):
                 self.misfit(r, f"the int {number}, which no float64 is equal to")
-            as_float = <double>number
             memcpy(&bits, &as_float, 8)
             return self.append_word(bits)
         if self.shape != UINTS or number < 0:
@@ -327,7 +331,7 @@ cdef class ColumnBuilder:
         return self.append_word(<uint64_t>number)
 
     cdef int append_uint(self, Reading* r, uint64_t number) except -1:
-        cdef double as_float
+        cdef double as_float = 0
         cdef uint64_t bits
         if number <= <uint64_t>INT64_MAX:
             return self.append_int(r, <int64_t>number)
@@ -337,8 +341,7 @@ cdef class ColumnBuilder:
             self.shape = UINTS
         if self.shape == UINTS:
             return self.append_word(number)
-        as_float = <double>number
-        if self.shape != FLOATS or as_float >= 2 * TWO_63 or <uint64_t>as_float != number:
+        if self.shape != FLOATS or not as_double(UINTS, number, &as_float):
             self.misfit(r, f"the int {number}")
         memcpy(&bits, &as_float, 8)
         return self.append_word(bits)
@@ -357,17 +360,13 @@ cdef class ColumnBuilder:
     cdef int become_floats(self, Reading* r) except -1:
         """Ints that a float comes among become floats, where that loses nothing."""
         cdef int64_t i
-        cdef int64_t* words = <int64_t*>self.values.data
-        cdef double number
+        cdef uint64_t* words = <uint64_t*>self.values.data
+        cdef double number = 0
         for i in range(self.length):
-            if self.shape == UINTS:
-                number = <double>(<uint64_t>words[i])
-            else:
-                number = <double>words[i]
-            if number >= TWO_63 or <int64_t>number != words[i]:
+            if not as_double(self.shape, words[i], &number):
                 self.misfit(r, "a float among ints too large to be floats")
         for i in range(self.length):
-            number = <double>words[i]
+            as_double(self.shape, words[i], &number)
             memcpy(&words[i], &number, 8)
         self.shape = FLOATS
         return 0
