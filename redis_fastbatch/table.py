@@ -30,6 +30,7 @@ import datetime
 import decimal
 import functools
 import string
+import sys
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
@@ -205,6 +206,7 @@ def plan_table(
     }
     checked_on_error(on_error)
     check_hook("progress", progress)
+    _refuse_objects(table, layout["columns"], layout["key"])
     # The writers, which flights take for BatchWriters, read the schema: what is wrong with it shows before a
     # connection is borrowed.
     if as_ == "hash":
@@ -362,6 +364,16 @@ def split_key(key: str) -> list[tuple[str, str | None]]:
     if not any(column for _, column, _, _ in fields):
         raise ValueError(f"the key template {key!r} names no column: every row would have the same key")
     return [(text, column) for text, column, _, _ in fields]
+
+
+def _refuse_objects(table: Any, columns: list[str] | None, key: list[str | bytes]) -> None:
+    """Polars exports Python objects as their addresses in memory, and the Arrow schema does not tell."""
+    polars: Any = sys.modules.get("polars")
+    if polars is None or not isinstance(table, polars.DataFrame):
+        return
+    for name, kind in table.schema.items():
+        if kind == polars.Object and (columns is None or name in columns or name in key):
+            raise EncodeError(f"column {name!r}: Python objects cannot be written")
 
 
 def _rows(table: Any) -> int | None:
