@@ -183,6 +183,27 @@ def test_maps_that_are_always_empty(shell: Shell, tmp_path: Path, count: int) ->
     assert shell("dump", tmp_path / "a.ndjson")[0] == 0
 
 
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_rows_without_fields(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    """Rows of nulls where others have fields; where none has, there is nothing that could be a row."""
+    monkeypatch.setattr("redis_fastbatch.cli.dump.KEYS_AT_ONCE", 10)
+    shell.batch.batch_set({i: {} for i in range(100)})
+    code, said = shell("dump", tmp_path / f"a.{form}")
+    assert (code, "maps that are empty" in said, (tmp_path / f"a.{form}").exists()) == (1, True, False), said
+    shell.batch.batch_set({100: {"id": 5, "name": "x"}})
+    assert shell("dump", tmp_path / f"a.{form}") == (0, "101 rows written\n")
+    table = (parquet.read_table if form == "parquet" else csv.read_csv)(tmp_path / f"a.{form}")
+    assert table.num_rows == 101
+    assert [row for row in table.to_pylist() if row["id"] is not None] == [{"id": 5, "name": "x"}]
+    assert shell("dump", tmp_path / f"b.{form}", "--key", "k") == (0, "101 rows written\n")
+
+
+@pytest.mark.parametrize("form", ["ndjson", "csv", "parquet"])
+def test_standard_output_that_is_closed(filled: Shell, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert filled("dump", "-", "--format", form) == (1, "redis-fastbatch: standard output is closed\n")
+
+
 def test_nothing_matches(filled: Shell, tmp_path: Path) -> None:
     for form in ("parquet", "csv", "ndjson"):
         assert filled("dump", "--match", "nothing*", tmp_path / f"a.{form}") == (0, "0 rows written\n")

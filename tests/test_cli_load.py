@@ -295,6 +295,13 @@ def test_a_delimiter_of_no_character(shell: Shell, tmp_path: Path) -> None:
     assert (code, "--delimiter is one character, not ''" in said) == (1, True)
 
 
+@pytest.mark.parametrize("text", ["id,name", "id,name\n", '"id","na\nme"', "id,name\r\n"])
+def test_a_header_and_nothing_else(shell: Shell, tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.csv").write_bytes(text.encode())
+    code, said = shell("load", tmp_path / "a.csv", "--key", "id")
+    assert (code, said.startswith("0 written")) == (0, True), said
+
+
 def test_a_header_that_is_no_utf8(shell: Shell, tmp_path: Path) -> None:
     """What was written could be read by nobody."""
     (tmp_path / "a.csv").write_bytes(b"id,na\xe9me\n1,caf\n")

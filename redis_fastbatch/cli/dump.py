@@ -102,6 +102,8 @@ class Output:
     def to(cls, file: str) -> Iterator[Output]:
         """Opens it, and at the end puts what was written in its place."""
         place = Path(file)
+        if file == "-" and sys.stdout is None:
+            raise CliError("standard output is closed")
         if file != "-" and place.is_dir():
             raise CliError(f"{file}: a directory")
         in_place = file == "-" or (place.exists() and not place.is_file())
@@ -256,6 +258,7 @@ class Parts:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files: list[Path] = []
+        self._bare = 0
         self._schemas: list[Any] = []
         self._writer: Any = None
 
@@ -267,6 +270,10 @@ class Parts:
         """
         from pyarrow import parquet
 
+        if not table.num_columns:
+            # Parquet does not keep how many rows of no columns there are.
+            self._bare += table.num_rows
+            return
         if self._writer is None or table.schema != self._schemas[-1]:
             self.close()
             empty = [field.name for field in table.schema if _holds_nothing(field.type)]
@@ -295,6 +302,11 @@ class Parts:
         import pyarrow as pa
 
         if not self._schemas:
+            if self._bare:
+                raise CliError(
+                    "the values are maps that are empty: Parquet and CSV have no place for them without --key; "
+                    "dump as NDJSON"
+                )
             return pa.schema([])
         try:
             return pa.unify_schemas(self._schemas, promote_options="permissive")
@@ -310,12 +322,14 @@ class Parts:
             with parquet.ParquetFile(path) as file:
                 for batch in file.iter_batches(KEYS_AT_ONCE):
                     yield pa.record_batch([_column(batch, field) for field in schema], schema=schema)
+        if self._bare:
+            yield pa.record_batch([pa.nulls(self._bare, field.type) for field in schema], schema=schema)
 
     def write_parquet(self, out: Output) -> None:
         """One file of all rows."""
         from pyarrow import parquet
 
-        if len(self._files) == 1:
+        if len(self._files) == 1 and not self._bare:
             out.take(self._files[0])
             return
         schema = self.schema()

@@ -283,7 +283,11 @@ class CsvBlocks(io.RawIOBase):
 
     def begin(self) -> None:
         """Reads what Arrow wants before it tells the columns, and would not let itself be interrupted in."""
-        self._first = [self._block(CSV_HEAD), self._block(CSV_HEAD)]
+        head, more = self._block(CSV_HEAD), self._block(CSV_HEAD)
+        if head and not more and not has_row_end(head, quoted=False):
+            # Arrow finds no columns in a header whose line has no end.
+            head += b"\n"
+        self._first = [head, more]
 
     def readable(self) -> bool:
         """Asked by Arrow."""
