@@ -61,6 +61,7 @@ class RedisOptions:
 
         Raises:
             ValueError: a setting makes no sense.
+            TypeError: a setting is no number that has to be one.
         """
         if self.log_level not in LOG_LEVELS:
             raise ValueError(f"log_level must be one of {', '.join(LOG_LEVELS)}, not {self.log_level!r}")
@@ -70,10 +71,11 @@ class RedisOptions:
             "subscriber_stop_timeout",
             "max_value_size",
             "max_key_length",
-            "max_connections",
             "retry_backoff",
         ):
             _at_least(self, name, 1)
+        if self.max_connections is not None:
+            _at_least(self, "max_connections", 1)
         for name in ("retry_attempts", "retry_delay"):
             _at_least(self, name, 0)
         if self.log_path is not None:
@@ -145,6 +147,7 @@ class RedisConnectionConfig:
 
         Raises:
             ValueError: a setting makes no sense.
+            TypeError: a setting is no number that has to be one.
         """
         if not 1 <= self.port <= 65535:
             raise ValueError(f"port must be in 1..65535, not {self.port}")
@@ -162,7 +165,9 @@ class RedisConnectionConfig:
 
 def _at_least(settings: Any, name: str, least: int) -> None:
     value = getattr(settings, name)
-    if value is not None and value < least:
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, not {value!r}")
+    if value < least:
         raise ValueError(f"{name} must be at least {least}, not {value}")
 
 
