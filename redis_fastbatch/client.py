@@ -34,7 +34,7 @@ from redis_fastbatch.plans import (
 from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback
 from redis_fastbatch.strategy import PointInTime, Seconds, SetOptions
 from redis_fastbatch.transport import Lease, check_free, lease
-from redis_fastbatch.workers import MakeFlight, check_workers, one_at_a_time, read, write
+from redis_fastbatch.workers import MakeFlight, affordable, check_workers, one_at_a_time, read, write
 
 logger = logging.getLogger("redis_fastbatch")
 
@@ -143,8 +143,9 @@ class FastBatch(Plans):
             on_error: "raise" raises BatchError after what could be written was; "report" leaves failures to
                 the report; a callable gets (key, value, exception) of each failed item.
             on_chunk: called with the ChunkStats of each command or pipeline once it is settled.
-            workers: threads that encode and send side by side, each over a connection of its own. The order
-                of items is then not kept: of equal keys any may win. Hooks are called by one at a time.
+            workers: threads that encode and send side by side, each over a connection of its own; no more than
+                the client's pool may have connections. The order of items is then not kept: of equal keys any
+                may win. Hooks are called by one at a time.
 
         Returns:
             What was written, skipped and failed.
@@ -159,6 +160,7 @@ class FastBatch(Plans):
         size = checked_chunk_size(chunk_size)
         checked_on_error(on_error)
         check_workers(workers, atomic)
+        workers = affordable(self._client, workers)
         report = BatchReport()
         heard = progress_of(items, progress)
         check_hook("on_chunk", on_chunk)
@@ -261,8 +263,8 @@ class FastBatch(Plans):
                 and logs how many there were; a callable gets (key, bytes, exception), and the key `default`.
                 It may get a key again that is read again after a lost connection. A value longer than
                 `max_value_size` is not read at all: it raises DecodeError whatever this is.
-            workers: threads that read side by side, each over a connection of its own. Decoding holds the
-                GIL: more than one gains little.
+            workers: threads that read side by side, each over a connection of its own; no more than the
+                client's pool may have connections. Decoding holds the GIL: more than one gains little.
 
         Returns:
             A dict of every key, in the order given, to its value or `default`.
@@ -273,6 +275,7 @@ class FastBatch(Plans):
             redis.exceptions.RedisError: the server refused to read, or the connection was lost for good.
         """
         check_workers(workers)
+        workers = affordable(self._client, workers)
         if workers == 1:
             found = empty_result(keys)
             self._read(keys, found, default, on_error, COMMAND_ITEMS)

@@ -19,7 +19,7 @@ from redis_fastbatch.flight import WriteFlight
 from redis_fastbatch.pacing import Slices
 from redis_fastbatch.plans import counted
 from redis_fastbatch.report import BatchReport, Progress
-from redis_fastbatch.transport import Lease, lease
+from redis_fastbatch.transport import Lease, is_cluster, lease
 
 logger = logging.getLogger("redis_fastbatch")
 
@@ -230,6 +230,16 @@ def check_workers(workers: int, atomic: bool = False) -> None:
     counted("workers", workers)
     if atomic and workers > 1:
         raise ValueError("an atomic batch is one command: it cannot have several workers")
+
+
+def affordable(client: Any, workers: int) -> int:
+    """As many workers as there are connections for in a client's pool, or in each of a cluster's."""
+    if workers == 1:
+        return 1
+    clients = map(client.get_redis_connection, client.get_primaries()) if is_cluster(client) else [client]
+    # A pool of the caller's own class may not say how many it gives.
+    most = (getattr(each.connection_pool, "max_connections", None) for each in clients)
+    return max(1, min([workers, *(number for number in most if isinstance(number, int))]))
 
 
 def write(

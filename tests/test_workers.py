@@ -18,7 +18,7 @@ from redis_fastbatch import BatchError, DecodeError, FastBatch, MsgpackCodec
 from redis_fastbatch.report import BatchReport, ChunkStats
 from redis_fastbatch.server import EmbeddedServer
 from redis_fastbatch.workers import SLICE, Share, Source
-from servers import AclUser, memory_left, wait_until
+from servers import AclUser, Cluster, memory_left, wait_until
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -193,8 +193,29 @@ def test_no_server_at_all() -> None:
 
 def test_too_few_connections_for_all_threads(valkey_client: redis.Redis) -> None:
     options = valkey_client.connection_pool.connection_kwargs
-    with redis.Redis.from_pool(redis.ConnectionPool(max_connections=1, **options)) as client:
+    with redis.Redis.from_pool(redis.ConnectionPool(max_connections=4, **options)) as client:
+        pool = client.connection_pool
+        elsewhere = [pool.get_connection() for _ in range(3)]
         assert FastBatch(client).batch_set(pairs(), workers=4).written == N
+        for connection in elsewhere:
+            pool.release(connection)
+
+
+@pytest.mark.parametrize("most", [1, 2])
+@pytest.mark.parametrize("pool", [redis.ConnectionPool, redis.BlockingConnectionPool])
+def test_a_pool_of_fewer_connections_than_workers(valkey_client: redis.Redis, pool: Any, most: int) -> None:
+    options = valkey_client.connection_pool.connection_kwargs
+    with redis.Redis.from_pool(pool(max_connections=most, **options)) as client:
+        assert FastBatch(client).batch_set(pairs(), workers=4).written == N
+        assert list(FastBatch(client).batch_get([key for key, _ in pairs()], workers=4).values()) == list(range(N))
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_nodes_of_fewer_connections_than_workers(cluster: Cluster, most: int) -> None:
+    cluster.flush()
+    with cluster.client(max_connections=most) as client:
+        assert FastBatch(client).batch_set(pairs(), workers=4).written == N
+        assert list(FastBatch(client).batch_get([key for key, _ in pairs()], workers=4).values()) == list(range(N))
 
 
 @pytest.mark.parametrize("error", [ValueError("row 7001"), KeyboardInterrupt()])
