@@ -1,8 +1,8 @@
 """An atomic batch under way: all of it is written, or nothing. See flight.py for what a flight is.
 
-A batch of one chunk goes as the one command that it is. A longer one is sent while it is encoded, between MULTI
-and EXEC: the server keeps the commands until EXEC carries them out, and DISCARD takes its place where an item
-fails. (10,000 dicts of five fields: 482 ns an item, 585 as one command encoded whole before it is sent.)
+A batch of one command goes as that. Any other is sent while it is encoded, between MULTI and EXEC: the server
+keeps the commands until EXEC carries them out, and DISCARD takes its place where an item fails. (10,000 dicts of
+five fields: 482 ns an item, 585 as one command encoded whole before it is sent.)
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _frame(command: Command, position: int) -> _Flying:
 class AtomicFlight(WriteFlight):
     """A batch of writes that is carried out as a whole.
 
-    Takes what WriteFlight takes. The writer's command is none of a transaction's own.
+    Takes what WriteFlight takes.
     """
 
     def __init__(self, *arguments: Any, **flight: Any) -> None:
@@ -51,24 +51,14 @@ class AtomicFlight(WriteFlight):
 
     def _encode(self) -> Chunk | None:
         super()._encode()
-        if not self._opened and self._ready:
-            if self._ended:
-                self._go_alone()
-            else:
-                self._ready.appendleft(_frame(MULTI, 0))
-                self._opened = True
+        if not self._opened and self._ready and not (self._ended and self._ready[0].chunk.command.many):
+            self._ready.appendleft(_frame(MULTI, 0))
+            self._opened = True
         if self._opened and self._ended and not self._closed:
             failed = self._doomed or self.source_error is not None
             self._ready.append(_frame(DISCARD if failed else EXEC, self._taken))
             self._closed = True
         return self._ready[0].chunk if self._ready else None
-
-    def _go_alone(self) -> None:
-        """The whole batch is one chunk: one command, or one transaction sent at once."""
-        flying = self._ready[0]
-        if not flying.chunk.command.many:
-            single = Command(b"SET", many=False, tail=self._single.tail, transaction=True)
-            self._ready[0] = _Flying(flying.chunk.extract(single), flying.position)
 
     def started(self, chunk: Chunk) -> None:
         if chunk.command is MULTI:
@@ -76,7 +66,7 @@ class AtomicFlight(WriteFlight):
         super().started(chunk)
 
     def _queues(self, chunk: Chunk) -> bool:
-        return super()._queues(chunk) or (self._opened and chunk.command not in FRAME)
+        return self._opened and chunk.command not in FRAME
 
     def _land(self) -> None:
         if not self._opened:
@@ -165,10 +155,11 @@ class AtomicFlight(WriteFlight):
     def _fail_queued(self, error: Exception) -> None:
         for queued in self._queued:
             if queued.chunk.command.many:
-                own = [reply for _, reply in queued.others if isinstance(reply, Exception)]
-                self._fail_all(queued, own[0] if own else error)
+                refused = [reply for _, reply in queued.others if isinstance(reply, Exception)]
+                self._fail_all(queued, refused[0] if refused else error)
             else:
-                self._fail_all(queued, error, dict(queued.others))
+                own = {index: reply for index, reply in queued.others if isinstance(reply, Exception)}
+                self._fail_all(queued, error, own)
         self._tell_all([(queued, queued.chunk.count) for queued in self._queued])
 
     def _tell_all(self, settled: list[tuple[_Flying, int]]) -> None:
@@ -176,6 +167,14 @@ class AtomicFlight(WriteFlight):
         self._queued.clear()
         for queued, items in settled:
             self._tell(queued, items)
+
+    def _lose_msetex(self, flying: _Flying) -> None:
+        """The one command that the batch was cannot be had: a transaction takes its place."""
+        if self._on_msetex_lost is not None:
+            self._on_msetex_lost()
+        sets = _Flying(flying.chunk.extract(self._single), flying.position)
+        again = deque((_frame(MULTI, 0), sets, _frame(EXEC, self._taken)))
+        self._ready, flying.booked, self._opened, self._closed = again, flying.chunk.count, True, True
 
     def _start_over_with_sets(self) -> None:
         """The server has no MSETEX, or no longer: the whole transaction again, of the SETs that carry the same."""
@@ -191,11 +190,15 @@ class AtomicFlight(WriteFlight):
             return super().interrupted()
         if any(flying.whole and flying.chunk.command is EXEC for flying in self._flying):
             return False
+        self._start_over()
+        return True
+
+    def _start_over(self) -> None:
+        """All of the transaction goes again."""
         again = [flying for flying in self._under_way() if flying.chunk.command is not MULTI]
         self._ready, self._queued, self._flying = deque((_frame(MULTI, 0), *again)), [], deque()
         self._bytes = 0
         self._awaiting_multi = False
-        return True
 
     def _under_way(self) -> list[_Flying]:
         """What was sent and what is to be, in its order, with no reply read."""

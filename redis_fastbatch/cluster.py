@@ -26,6 +26,7 @@ from redis.exceptions import (
 
 from redis_fastbatch._core.resp import Chunk
 from redis_fastbatch._core.routed import slot_of_key
+from redis_fastbatch.atomic_flight import AtomicFlight
 from redis_fastbatch.cluster_flight import (
     DETOURS,
     FIRST_DELAY,
@@ -36,7 +37,7 @@ from redis_fastbatch.cluster_flight import (
     NodeFlight,
 )
 from redis_fastbatch.errors import EncodeError
-from redis_fastbatch.flight import WriteFlight, _Flying
+from redis_fastbatch.flight import _Flying
 from redis_fastbatch.topology import Topology, topology_of
 from redis_fastbatch.transport import SocketChannel, Watch, lease
 
@@ -307,31 +308,35 @@ class Redirected(Exception):
         self.error = error
 
 
-class OneSlotWrite(WriteFlight):
+class OneSlotWrite(AtomicFlight):
     """An atomic batch, whose keys share a slot.
 
     Args:
         slot: theirs.
-        flight: what WriteFlight takes.
+        flight: what AtomicFlight takes.
     """
 
     def __init__(self, slot: int, *arguments: Any, **flight: Any) -> None:
-        super().__init__(*arguments, atomic=True, **flight)
+        super().__init__(*arguments, **flight)
         self.slot = slot
 
     def _settle_many(self, flying: _Flying) -> None:
         _raise_redirection(flying)
         super()._settle_many(flying)
 
-    def _settle_transaction(self, flying: _Flying) -> None:
-        _raise_redirection(flying)
-        super()._settle_transaction(flying)
+    def _settle_executed(self, flying: _Flying) -> None:
+        for queued in self._queued:
+            _raise_redirection(queued)
+        super()._settle_executed(flying)
 
     def abandon(self, error: BaseException) -> None:
         if not isinstance(error, Redirected):
             super().abandon(error)
             return
         # It was refused as a whole, and will be sent once more.
+        if self._opened:
+            self._start_over()
+            return
         while self._flying:
             self._ready.appendleft(self._flying[-1].again())
             self._flying.pop()

@@ -11,7 +11,7 @@ from redis_fastbatch._core.routed import RoutedWriter, Router
 from redis_fastbatch.cluster import OneSlotWrite, one_slot, patience_of
 from redis_fastbatch.cluster_read import ClusterCount, ClusterRead
 from redis_fastbatch.cluster_write import ClusterWrite
-from redis_fastbatch.flight import COMMAND_ITEMS, NO_LIMIT, WriteFlight
+from redis_fastbatch.flight import COMMAND_ITEMS, FIRST_COMMAND_BYTES, NO_LIMIT, WriteFlight
 from redis_fastbatch.strategy import SetOptions
 from redis_fastbatch.topology import Topology, topology_of
 
@@ -144,13 +144,10 @@ class ClusterPlans:
     def _one_slot_flight(self, items: Any, options: SetOptions, books: dict[str, Any]) -> WriteFlight:
         pairs, slot = one_slot(items, **self._key_encoding)
         command = options.command(msetex=False)
+        # As MSET it is one command, whatever its size.
+        most = (NO_LIMIT, NO_LIMIT) if command.many else (COMMAND_ITEMS, FIRST_COMMAND_BYTES)
         writer = BatchWriter(
-            pairs,
-            command if command.many else options.single(transaction=True),
-            self._codec,
-            max_items=NO_LIMIT,
-            max_bytes=NO_LIMIT,
-            **self._key_encoding,
+            pairs, command, self._codec, max_items=most[0], max_bytes=most[1], **self._key_encoding
         )
         return OneSlotWrite(slot, writer, options.single(), **books)
 

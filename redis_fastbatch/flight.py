@@ -15,13 +15,11 @@ from typing import Any, Literal, Protocol, TypeAlias
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
-    ExecAbortError,
     InvalidResponse,
     MasterDownError,
     NoPermissionError,
     ReadOnlyError,
     RedisError,
-    ResponseError,
 )
 
 from redis_fastbatch._core.replies import ErrorReply, ReplyReader
@@ -373,7 +371,7 @@ class WriteFlight(Hooked):
 
     def _queues(self, chunk: Chunk) -> bool:
         """Whether the server queues the commands of a chunk, for EXEC to carry out."""
-        return chunk.command.transaction
+        return False
 
     def take_reply(self, reply: Any) -> None:
         flying = self._flying[0]
@@ -401,9 +399,7 @@ class WriteFlight(Hooked):
         flying = self._flying[0]
         chunk = flying.chunk
         had = self.report.total
-        if chunk.command.transaction:
-            self._settle_transaction(flying)
-        elif chunk.command.many:
+        if chunk.command.many:
             self._settle_many(flying)
         else:
             self._settle_each(flying, flying.others)
@@ -471,11 +467,8 @@ class WriteFlight(Hooked):
         """The server has no MSETEX, or no longer: the SETs that carry the same take its place."""
         if self._on_msetex_lost is not None:
             self._on_msetex_lost()
-        single = self._single
-        if self._atomic:
-            single = Command(b"SET", many=False, tail=single.tail, transaction=True)
-        self._writer.use(single)
-        self._send_instead(flying, single)
+        self._writer.use(self._single)
+        self._send_instead(flying, self._single)
 
     def _send_instead(self, flying: _Flying, command: Command) -> None:
         """The items of a chunk that was refused go again, in another command."""
@@ -495,24 +488,6 @@ class WriteFlight(Hooked):
                 raise InvalidResponse(f"SET was answered with {reply!r:.80}")
         written = len(keys) - len(skipped) - len(failed)
         self._books.enter(flying, len(keys), written=written, skipped=skipped, failed=failed)
-
-    def _settle_transaction(self, flying: _Flying) -> None:
-        """Replies: MULTI's, one for each command as it was queued, EXEC's."""
-        chunk = flying.chunk
-        refused = {index - 1: reply for index, reply in flying.others if index <= chunk.count}
-        outcome = flying.others[-1][1] if flying.others else None
-        if isinstance(outcome, list) and len(outcome) == chunk.count and not refused:
-            replies = [
-                (index, ResponseError(str(reply)) if isinstance(reply, ErrorReply) else reply)
-                for index, reply in enumerate(outcome)
-                if reply not in (b"OK", "OK")
-            ]
-            self._settle_each(flying, replies)
-            return
-        if not isinstance(outcome, Exception):
-            raise InvalidResponse(f"EXEC was answered with {outcome!r:.80}")
-        first = next((error for error in refused.values() if isinstance(error, Exception)), outcome)
-        self._fail_all(flying, ExecAbortError(f"the transaction was discarded: {first}"), refused)
 
     def _fail_all(self, flying: _Flying, error: Exception, own: dict[int, Any] | None = None) -> None:
         """All items of a chunk failed, those in `own` for a reason of their own."""

@@ -95,10 +95,10 @@ class SetOptions:
                 return Command(b"MSETEX", many=True, counted=True, tail=self.expiry())
         return self.single()
 
-    def single(self, *, transaction: bool = False) -> Command:
+    def single(self) -> Command:
         """SET with these options, a command an item."""
         condition = ((b"NX",) if self.nx else ()) + ((b"XX",) if self.xx else ())
-        return Command(b"SET", many=False, tail=self.expiry() + condition, transaction=transaction)
+        return Command(b"SET", many=False, tail=self.expiry() + condition)
 
 
 def _duration(name: str, length: Any, unit: int) -> int:

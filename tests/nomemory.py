@@ -159,7 +159,6 @@ def operations() -> dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]:
         "reader values": (read_values, values_checked),
         "fill MSET": fill(mset),
         "fill SET": fill(single),
-        "fill MULTI": fill(Command(b"SET", many=False, transaction=False)),
         "extract": fill(mset, single),
     }
 

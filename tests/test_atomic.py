@@ -145,13 +145,13 @@ def test_a_connection_lost_before_all_was_sent_leaves_nothing(
         assert direct.dbsize() == 2000
 
 
-@pytest.mark.parametrize("options", [{}, {"ex": 60}, {"nx": True}], ids=str)
+@pytest.mark.parametrize(("options", "queued"), [({}, 0), ({"ex": 60}, 0), ({"nx": True}, 3)], ids=str)
 def test_a_connection_lost_behind_it_leaves_the_outcome_unknown(
-    valkey: EmbeddedServer, options: dict[str, Any]
+    valkey: EmbeddedServer, options: dict[str, Any], queued: int
 ) -> None:
     with proxied(valkey) as (proxy, client), valkey.client() as direct:
         FastBatch(client).batch_set({"warm": 1}, ex=1)
-        proxy.inject_now(Fault(Direction.TO_CLIENT, drop_bytes=1, then=Then.CUT))
+        proxy.inject_now(Fault(Direction.TO_CLIENT, after_replies=queued, drop_bytes=1, then=Then.CUT))
         with pytest.raises(redis.ConnectionError) as caught:
             FastBatch(client).batch_set({"a": 1, "b": 2}, atomic=True, **options)
         report = caught.value.report  # type: ignore[attr-defined]
@@ -160,6 +160,37 @@ def test_a_connection_lost_behind_it_leaves_the_outcome_unknown(
         assert direct.exists("a", "b") in (0, 2)
         assert in_use(client) == 0
         assert client.ping()
+
+
+@pytest.mark.parametrize("options", [{"nx": True, "ex": 60}, {"xx": True}], ids=str)
+@pytest.mark.parametrize("count", [2, 5000])
+def test_nothing_is_written_where_transactions_are_forbidden(
+    server: EmbeddedServer, options: dict[str, Any], count: int
+) -> None:
+    with server.client() as admin, acl_user(server, "-multi") as user, user.client() as client:
+        admin.flushall()
+        items = {f"{user.prefix}{i}": i for i in range(count)}
+        before = dict.fromkeys(items, b"old") if "xx" in options else {}
+        if before:
+            admin.mset(before)
+        with pytest.raises(BatchError, match="permission") as caught:
+            FastBatch(client).batch_set(items, atomic=True, **options)
+        report = caught.value.report
+        assert (report.written, report.failed) == (0, count)
+        assert all(isinstance(error, redis.ResponseError) for error in report.failures.values())
+        assert admin.dbsize() == len(before)
+        assert set(admin.mget(list(items))) == ({b"old"} if before else {None})
+        assert FastBatch(client).batch_set(items).written == count
+
+
+def test_without_msetex_and_transactions_nothing_is_written(valkey: EmbeddedServer) -> None:
+    with valkey.client() as admin, acl_user(valkey, "-multi", "-msetex") as user, user.client() as client:
+        admin.flushall()
+        items = {f"{user.prefix}{i}": i for i in range(10)}
+        with pytest.raises(BatchError, match="permission") as caught:
+            FastBatch(client).batch_set(items, atomic=True, ex=60)
+        assert (caught.value.report.written, caught.value.report.failed) == (0, 10)
+        assert not admin.dbsize()
 
 
 def test_workers_and_atomic_exclude_each_other(valkey_client: redis.Redis) -> None:

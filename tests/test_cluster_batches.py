@@ -247,3 +247,26 @@ def test_tables(cluster_client: redis.RedisCluster) -> None:
     assert (report.skipped, report.skipped_keys[:1] != []) == (5000, True)
     with pytest.raises(ValueError, match="single servers"):
         batch.batch_set_table(table, key="row:{id}", as_="hash")
+
+
+@pytest.mark.parametrize("options", [{"ex": 60}, {"nx": True}], ids=str)
+@pytest.mark.parametrize("count", [2, 3000])
+def test_an_atomic_batch_where_transactions_are_forbidden(
+    cluster: Cluster, options: dict[str, Any], count: int
+) -> None:
+    """MULTI refused, SETs would be carried out one by one."""
+    cluster.flush()
+    for node in cluster.nodes:
+        with node.client() as admin:
+            admin.execute_command("ACL", "SETUSER", "alone", "on", ">pass", "~*", "&*", "+@all", "-multi")
+    try:
+        with cluster.client(username="alone", password="pass") as client:
+            items = {f"{{t}}{i}": i for i in range(count)}
+            with pytest.raises(BatchError, match="permission") as caught:
+                FastBatch(client).batch_set(items, atomic=True, **options)
+            assert (caught.value.report.written, caught.value.report.failed) == (0, count)
+            assert set(FastBatch(client).batch_get(items).values()) == {None}
+    finally:
+        for node in cluster.nodes:
+            with node.client() as admin:
+                admin.execute_command("ACL", "DELUSER", "alone")

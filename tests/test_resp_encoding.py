@@ -22,8 +22,6 @@ MSETEX = Command(b"MSETEX", many=True, counted=True, tail=(b"EX", b"60"))
 SET = Command(b"SET", many=False)
 SETEX = Command(b"SET", many=False, tail=(b"EX", b"60", b"NX"))
 MGET = Command(b"MGET", many=True, with_values=False)
-ATOMIC = Command(b"SET", many=False, tail=(b"PX", b"5"), transaction=True)
-ATOMIC_MSET = Command(b"MSET", many=True, transaction=True)
 UNLIMITED = 2**62
 
 
@@ -69,14 +67,8 @@ FLAT = [part for pair in PAIRS for part in pair]
         (MSETEX, [[b"MSETEX", b"3", *FLAT, b"EX", b"60"]], 1),
         (SET, [[b"SET", key, value] for key, value in PAIRS], 3),
         (SETEX, [[b"SET", key, value, b"EX", b"60", b"NX"] for key, value in PAIRS], 3),
-        (
-            ATOMIC,
-            [[b"MULTI"], *([b"SET", key, value, b"PX", b"5"] for key, value in PAIRS), [b"EXEC"]],
-            5,
-        ),
-        (ATOMIC_MSET, [[b"MULTI"], [b"MSET", *FLAT], [b"EXEC"]], 3),
     ],
-    ids=["MSET", "MSETEX", "SET", "SET with options", "transaction", "transaction of one"],
+    ids=["MSET", "MSETEX", "SET", "SET with options"],
 )
 @pytest.mark.parametrize("form", [dict, list, iter], ids=["dict", "list", "iterator"])
 def test_commands(command: Command, expected: list[list[bytes]], replies: int, form: Callable[[Any], Any]) -> None:
@@ -300,7 +292,7 @@ def test_a_surrogate_in_a_key_is_refused() -> None:
 # -- items that fail -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [MSET, MSETEX, SETEX, ATOMIC], ids=str)
+@pytest.mark.parametrize("command", [MSET, MSETEX, SETEX], ids=str)
 def test_an_item_that_fails_leaves_no_byte(command: Command) -> None:
     bad: list[Any] = [object(), ["x" * 10_000, object()], {"long" * 100: {1, 2}}, 2**64, "\ud800"]
     good = [(f"good{i}", {"n": i}) for i in range(len(bad) + 1)]
@@ -420,8 +412,8 @@ def test_what_is_no_exception_passes_through() -> None:
 # -- extract -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("before", [MSET, MSETEX, SET, SETEX, ATOMIC], ids=str)
-@pytest.mark.parametrize("after", [MSET, MSETEX, SET, SETEX, ATOMIC], ids=str)
+@pytest.mark.parametrize("before", [MSET, MSETEX, SET, SETEX], ids=str)
+@pytest.mark.parametrize("after", [MSET, MSETEX, SET, SETEX], ids=str)
 @pytest.mark.parametrize("positions", [None, [0], [2, 1], [], [0, 1, 2, 3]])
 def test_items_move_to_another_command(before: Command, after: Command, positions: list[int] | None) -> None:
     items = [("a", b"1"), ("b", b""), ("c", b"x" * 1000), ("d", b"\r\n$3\r\n")]

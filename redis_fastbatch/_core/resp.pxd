@@ -10,7 +10,6 @@ cdef class Command:
     cdef readonly bint many          # one command carries many items, and has one reply
     cdef readonly bint counted       # the number of items is the first argument
     cdef readonly bint with_values
-    cdef readonly bint transaction   # between MULTI and EXEC
     cdef readonly tuple tail         # arguments after the item or items
     cdef bytes prefix                # before each item, where an item is a command
     cdef bytes suffix                # after each item, or after the last one of many

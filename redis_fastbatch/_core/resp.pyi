@@ -9,7 +9,6 @@ class Command:
     many: bool
     counted: bool
     with_values: bool
-    transaction: bool
     tail: tuple[bytes, ...]
     def __init__(
         self,
@@ -19,7 +18,6 @@ class Command:
         counted: bool = False,
         with_values: bool = True,
         tail: tuple[bytes, ...] = (),
-        transaction: bool = False,
     ) -> None: ...
 
 class Chunk(OutputBuffer):

@@ -30,8 +30,6 @@ from redis_fastbatch.errors import EncodeError, FastBatchError
 # proto-max-bulk-len's default: a longer argument costs the connection.
 cdef Py_ssize_t MAX_BULK = 512 * 1024 * 1024
 cdef Py_ssize_t MAX_CAPACITY_KEPT = 1024 * 1024
-cdef bytes MULTI = b"*1\r\n$5\r\nMULTI\r\n"
-cdef bytes EXEC = b"*1\r\n$4\r\nEXEC\r\n"
 cdef bytes ASCII_BYTES = bytes(range(128))
 cdef str ASCII = ASCII_BYTES.decode("ascii")
 
@@ -92,7 +90,6 @@ cdef class Command:
         counted: the number of items goes before them, as MSETEX has it.
         with_values: an item is a key and a value; else a key alone.
         tail: arguments after the item or items, such as (b"EX", b"60").
-        transaction: a chunk's commands stand between MULTI and EXEC.
     """
 
     def __init__(
@@ -103,13 +100,11 @@ cdef class Command:
         bint counted=False,
         bint with_values=True,
         tuple tail=(),
-        bint transaction=False,
     ):
         self.name = name
         self.many = many
         self.counted = counted
         self.with_values = with_values
-        self.transaction = transaction
         self.tail = tail
         self.suffix_arguments = len(tail)
         self.suffix = b"".join([bulk(argument) for argument in tail])
@@ -160,9 +155,8 @@ cdef class Chunk(OutputBuffer):
 
     @property
     def replies(self):
-        """Replies the server sends for it, EXEC's array counted as one."""
-        cdef Py_ssize_t replies = 1 if self.command.many else self.items
-        return replies + 2 if self.command.transaction else replies
+        """Replies the server sends for it."""
+        return 1 if self.command.many else self.items
 
     cdef int put_bulk(self, const char* data, Py_ssize_t size) except -1:
         cdef char* p
@@ -229,11 +223,11 @@ cdef class Chunk(OutputBuffer):
         """Completes the commands: from here on the chunk can be sent."""
         cdef Command command = self.command
         cdef Py_ssize_t count = self.items
-        cdef bytes header = MULTI if command.transaction else b""
+        cdef bytes header = b""
         if self.sealed:
             return
         # What could fail comes first, so that nothing is half done where it does.
-        reserve(self, PyBytes_GET_SIZE(command.suffix) + PyBytes_GET_SIZE(EXEC))
+        reserve(self, PyBytes_GET_SIZE(command.suffix))
         if command.many:
             header += b"*%d\r\n" % (
                 1 + command.counted + count * (1 + command.with_values) + command.suffix_arguments
@@ -242,8 +236,6 @@ cdef class Chunk(OutputBuffer):
             if command.counted:
                 header += bulk(b"%d" % count)
             self.append(PyBytes_AS_STRING(command.suffix), PyBytes_GET_SIZE(command.suffix))
-        if command.transaction:
-            self.append(PyBytes_AS_STRING(EXEC), PyBytes_GET_SIZE(EXEC))
         self.start -= len(header)
         memcpy(self.data + self.start, PyBytes_AS_STRING(header), len(header))
         self.sealed = True
