@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import random
 import threading
-import weakref
 from array import array
 from typing import Any
 
@@ -100,7 +99,9 @@ class Topology:
             return self._number(self._manager.get_node(host=host, port=port) or _like(answered, host, port))
 
 
-_known: weakref.WeakKeyDictionary[Any, dict[str | None, Topology]] = weakref.WeakKeyDictionary()
+# A topology refers to nodes, and they to the client. In the client's own hands it ends with it: a WeakKeyDictionary
+# would keep both for good.
+HELD_AS = "_redis_fastbatch_topologies"
 
 
 def topology_of(cluster: Any, *, reading: bool = False) -> Topology:
@@ -112,8 +113,7 @@ def topology_of(cluster: Any, *, reading: bool = False) -> Topology:
     """
     manager = cluster.nodes_manager
     strategy = _read_strategy(cluster) if reading else None
-    # Of the client: redis.asyncio's managers cannot be referred to weakly.
-    by_strategy = _known.setdefault(cluster, {})
+    by_strategy: dict[str | None, Topology] = vars(cluster).setdefault(HELD_AS, {})
     topology = by_strategy.get(strategy)
     if topology is None:
         topology = by_strategy[strategy] = Topology(manager, strategy)

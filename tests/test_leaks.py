@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import logging
 import sys
+import weakref
 from typing import Any
 
 import pytest
 import redis
+import redis.asyncio
 
 from redis_fastbatch import FastBatch, MsgpackCodec
+from redis_fastbatch.aio import AsyncFastBatch
+from servers import Cluster
 from soak.rounds import ROWS, blocks, resident, rounds
 
 BATCHES = 20
@@ -83,3 +89,27 @@ def test_memory_is_flat(valkey_client: redis.Redis) -> None:
             some()
         grown.append(resident() - before)
     assert grown[-1] < 3_000_000, grown
+
+
+def test_a_cluster_client_is_freed_as_without_us(cluster: Cluster) -> None:
+    def used() -> weakref.ref[redis.RedisCluster]:
+        with cluster.client() as client:
+            FastBatch(client).batch_set({"a": 1, "b": 2})
+            assert FastBatch(client).batch_get(["a", "b"]) == {"a": 1, "b": 2}
+            return weakref.ref(client)
+
+    client = used()
+    gc.collect()
+    assert client() is None
+
+
+def test_an_asyncio_cluster_client_is_freed_as_without_us(cluster: Cluster) -> None:
+    async def used() -> weakref.ref[redis.asyncio.RedisCluster]:
+        first = cluster.masters[0]
+        async with redis.asyncio.RedisCluster(host=first.host, port=first.port) as client:
+            assert (await AsyncFastBatch(client).batch_set({"a": 1, "b": 2})).written == 2
+            return weakref.ref(client)
+
+    client = asyncio.run(used())
+    gc.collect()
+    assert client() is None
