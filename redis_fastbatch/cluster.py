@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -39,7 +40,7 @@ from redis_fastbatch.cluster_flight import (
 from redis_fastbatch.errors import EncodeError
 from redis_fastbatch.flight import _Flying
 from redis_fastbatch.topology import Topology, topology_of
-from redis_fastbatch.transport import SocketChannel, Watch, lease
+from redis_fastbatch.transport import SocketChannel, Watch, check_not_forked, lease
 
 logger = logging.getLogger("redis_fastbatch")
 
@@ -69,10 +70,12 @@ class Link:
         flight: what the batch has for the node.
         client: redis-py's client of the node.
         max_value_size: as FastBatch takes it.
+        pid: of the process that began the batch.
     """
 
-    def __init__(self, flight: NodeFlight, client: Any, max_value_size: int) -> None:
+    def __init__(self, flight: NodeFlight, client: Any, max_value_size: int, pid: int) -> None:
         self.flight = flight
+        self._pid = pid
         self._stack = ExitStack()
         self._out: Chunk | None = None
         self._sent = 0
@@ -99,6 +102,7 @@ class Link:
         """Sends what can be sent of a chunk without waiting; False when nothing can."""
         if self._out is None:
             chunk = self.flight.next_chunk()
+            check_not_forked(self._pid)
             if chunk is None:
                 return False
             if not self.flight.in_flight:
@@ -156,6 +160,7 @@ class ClusterLease:
     def __init__(self, client: Any, max_value_size: int = 0) -> None:
         self.client = client
         self._max_value_size = max_value_size
+        self._pid = os.getpid()
         self._links: dict[int, Link] = {}
         self._watch = Watch()
         self._checked = 0.0
@@ -206,6 +211,7 @@ class ClusterLease:
 
     def _attempt(self, batch: ClusterBatch, node: NodeFlight, step: Any) -> bool:
         """A step that may lose the node's connection."""
+        check_not_forked(self._pid)
         try:
             return bool(step(node))
         except FINAL:
@@ -225,7 +231,7 @@ class ClusterLease:
             if node.next_chunk() is None:
                 return False
             client = self.client.get_redis_connection(node.node)
-            link = self._links[node.number] = Link(node, client, self._max_value_size)
+            link = self._links[node.number] = Link(node, client, self._max_value_size, self._pid)
             if link.polled:
                 self._watch.add(link.channel)
         moved = link.advance()

@@ -99,8 +99,8 @@ class Topology:
             return self._number(self._manager.get_node(host=host, port=port) or _like(answered, host, port))
 
 
-# A topology refers to nodes, and they to the client. In the client's own hands it ends with it: a WeakKeyDictionary
-# would keep both for good.
+# A topology refers to nodes, and they to the client. In the client's own hands it ends with it: a
+# WeakKeyDictionary would keep both for good.
 HELD_AS = "_redis_fastbatch_topologies"
 
 

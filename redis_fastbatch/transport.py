@@ -396,6 +396,16 @@ class Attempts:
         return error
 
 
+def check_not_forked(pid: int) -> None:
+    """Refuses to go on with a batch in a child that came of its source or hooks: its sockets are the parent's too.
+
+    Args:
+        pid: of the process that began the batch.
+    """
+    if os.getpid() != pid:
+        raise FastBatchError("the process was forked amid the batch, which its parent goes on with")
+
+
 class Lease:
     """A connection borrowed from a client's pool, with the retry policy that it carries.
 
@@ -459,8 +469,7 @@ class Lease:
     def _carry(self, flight: Flight, channel: Channel) -> None:
         while not flight.done:
             chunk = flight.next_chunk()
-            if os.getpid() != self._pid:
-                raise FastBatchError("the process was forked amid the batch, which its parent goes on with")
+            check_not_forked(self._pid)
             if chunk is not None:
                 channel.send(chunk, flight)
                 if flight.late:

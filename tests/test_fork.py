@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
 import redis
 
-from redis_fastbatch import FastBatch, FastBatchError
+from redis_fastbatch import ChunkStats, FastBatch, FastBatchError
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="fork is of POSIX")
 ROWS = {f"k{i}": {"number": i} for i in range(3000)}
@@ -75,25 +76,60 @@ def test_fork_amid_a_batch_that_reads(client: redis.Redis) -> None:
             assert in_child(lambda: fast.batch_get(ROWS) == ROWS)
 
 
-def test_a_child_leaves_the_batch_to_its_parent(client: redis.Redis) -> None:
-    """Both would otherwise read the replies that come over the one connection."""
-    fast = FastBatch(client)
+def forking(items: Iterable[Any]) -> Iterator[Any]:
+    """The items; amid them a child is made that goes on as its parent does, and must end with the status 7."""
+    for number, item in enumerate(items):
+        if number == 1500:
+            child = os.fork()
+            if child:
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        yield item
+
+
+@contextlib.contextmanager
+def refused_in_a_child() -> Iterator[None]:
+    """A child that comes out of this ends with the status 7, if it was refused as such."""
     parent = os.getpid()
-
-    def source() -> Iterator[tuple[str, Any]]:
-        for number, item in enumerate(ROWS.items()):
-            if number == 1500:
-                child = os.fork()
-                if child:
-                    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-            yield item
-
     try:
-        report = fast.batch_set(source(), chunk_size=50)
+        yield
     except FastBatchError as error:
         os._exit(7 if os.getpid() != parent and "forked" in str(error) else 1)
     finally:
         if os.getpid() != parent:
             os._exit(1)
+
+
+@pytest.mark.parametrize("servers", ["valkey_client", "cluster_client"])
+def test_a_child_leaves_the_batch_to_its_parent(request: pytest.FixtureRequest, servers: str) -> None:
+    """Both would otherwise read the replies that come over the one connection."""
+    fast = FastBatch(request.getfixturevalue(servers))
+    with refused_in_a_child():
+        report = fast.batch_set(forking(ROWS.items()), chunk_size=50)
     assert report.written == len(ROWS)
-    assert fast.batch_get(ROWS) == ROWS
+    with refused_in_a_child():
+        found = fast.batch_get(forking(ROWS))
+    assert found == ROWS
+    with refused_in_a_child():
+        deleted = fast.batch_delete(forking(ROWS))
+    assert deleted == len(ROWS)
+
+
+@pytest.mark.parametrize("servers", ["valkey_client", "cluster_client"])
+def test_a_child_made_by_a_hook(request: pytest.FixtureRequest, servers: str) -> None:
+    fast = FastBatch(request.getfixturevalue(servers))
+    parent = os.getpid()
+    made: list[int] = []
+    # More than may be under way: some is left to do, whenever the hook is called.
+    rows = {f"k{i}": i for i in range(20_000)}
+
+    def fork(_: ChunkStats) -> None:
+        if os.getpid() == parent and len(made) < 2:
+            child = os.fork()
+            if child:
+                made.append(child)
+
+    with refused_in_a_child():
+        report = fast.batch_set(rows, chunk_size=50, on_chunk=fork)
+    assert report.written == len(rows)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in made] == [7, 7]
+    assert fast.batch_get(rows) == rows
