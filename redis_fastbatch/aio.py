@@ -399,12 +399,13 @@ async def _write(borrowed: AsyncLease, flight: WriteFlight, feed: Feed | None) -
 
 
 async def has_msetex(borrowed: AsyncLease) -> bool:
-    """Whether the server behind a connection has MSETEX; it is asked once for a pool."""
+    """Whether the server behind a connection has MSETEX, and may be asked for it; it is asked once for a pool."""
     pool = borrowed.client.connection_pool
     known = strategy.capabilities.msetex(pool)
     if known is None:
         try:
             known = any(await borrowed.ask("COMMAND", "INFO", "MSETEX"))
+            known = known and not strategy.is_cluster_node(await borrowed.ask("INFO", "cluster"))
         except redis.ResponseError as error:
             logger.debug("the server does not tell whether it has MSETEX: %s", error)
             known = False

@@ -31,7 +31,7 @@ from redis_fastbatch.plans import (
     source_of,
     wants_msetex,
 )
-from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback
+from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback, attach
 from redis_fastbatch.strategy import PointInTime, Seconds, SetOptions
 from redis_fastbatch.transport import Lease, check_free, lease
 from redis_fastbatch.workers import MakeFlight, affordable, check_workers, one_at_a_time, read, write
@@ -194,7 +194,7 @@ class FastBatch(Plans):
             raise_failures(report, on_error)
             return report
         except BaseException as error:
-            error.report = report  # type: ignore[attr-defined]
+            attach(error, report)
             raise
 
     def _write(self, items: Items, make_flight: MakeFlight, report: BatchReport, heard: Progress | None) -> None:
@@ -378,12 +378,13 @@ class FastBatch(Plans):
 
 
 def has_msetex(borrowed: Lease) -> bool:
-    """Whether the server behind a connection has MSETEX; it is asked once for a pool."""
+    """Whether the server behind a connection has MSETEX, and may be asked for it; it is asked once for a pool."""
     pool = borrowed.client.connection_pool
     known = strategy.capabilities.msetex(pool)
     if known is None:
         try:
             known = any(borrowed.ask("COMMAND", "INFO", "MSETEX"))
+            known = known and not strategy.is_cluster_node(borrowed.ask("INFO", "cluster"))
         except redis.ResponseError as error:
             logger.debug("the server does not tell whether it has MSETEX: %s", error)
             known = False

@@ -183,7 +183,7 @@ def parts_of(some: list[Key]) -> Iterator[Iterator[Key]]:
 
 def progress_of(items: Any, progress: bool | ProgressCallback | None) -> Progress | None:
     """What hears of the progress of a batch of these items."""
-    check_hook("progress", progress)
+    check_hook("progress", progress, unless=bool)
     return make_progress(progress, len(items) if isinstance(items, Mapping) else None)
 
 
@@ -230,9 +230,15 @@ def checked_chunk_size(chunk_size: int | None, default: int = COMMAND_ITEMS) -> 
     return min(counted("chunk_size", chunk_size), NO_LIMIT)
 
 
-def check_hook(name: str, hook: object) -> None:
-    """Refuses what could not be called for a batch, or would be called and never awaited."""
-    if hook is None or isinstance(hook, (str, bool)):
+def check_hook(name: str, hook: object, unless: type | None = None) -> None:
+    """Refuses what could not be called for a batch, or would be called and never awaited.
+
+    Args:
+        name: the argument's.
+        hook: None is none.
+        unless: what it may be instead.
+    """
+    if hook is None or (unless is not None and isinstance(hook, unless)):
         return
     if not callable(hook):
         raise TypeError(f"{name} is a callable, not {type(hook).__name__}")
@@ -245,7 +251,7 @@ def check_hook(name: str, hook: object) -> None:
 def checked_on_error(on_error: OnError) -> OnError:
     """A valid on_error."""
     if on_error in ("raise", "report") or callable(on_error):
-        check_hook("on_error", on_error)
+        check_hook("on_error", on_error, unless=str)
         return on_error
     raise ValueError(f'on_error is "raise", "report" or a callable, not {on_error!r}')
 

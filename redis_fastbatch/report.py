@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -274,3 +275,9 @@ def make_progress(progress: bool | ProgressCallback | None, total: int | None) -
         return RichProgress(total, stream)
     except ImportError:
         return LineProgress(total, stream)
+
+
+def attach(error: BaseException, report: BatchReport) -> None:
+    """Gives what ends a batch early the report of what was done until then, where its class lets it be set."""
+    with contextlib.suppress(AttributeError, TypeError):
+        error.report = report  # type: ignore[attr-defined]

@@ -126,6 +126,15 @@ def _positive(name: str, value: int) -> int:
     return value
 
 
+def is_cluster_node(info: bytes) -> bool:
+    """Whether a server is a node of a cluster, by its section `cluster` of INFO.
+
+    There MSETEX is not for a client that knows nothing of slots: Valkey 9.1 takes it for keys of other nodes'
+    slots, where it answers SET and MSET with MOVED.
+    """
+    return b"cluster_enabled:1" in info
+
+
 class Capabilities:
     """Which servers have MSETEX: asked once for a connection pool, then remembered."""
 

@@ -205,7 +205,7 @@ def plan_table(
         "max_bytes": FIRST_COMMAND_BYTES,
     }
     checked_on_error(on_error)
-    check_hook("progress", progress)
+    check_hook("progress", progress, unless=bool)
     _refuse_objects(table, layout["columns"], layout["key"])
     # The writers, which flights take for BatchWriters, read the schema: what is wrong with it shows before a
     # connection is borrowed.

@@ -17,6 +17,7 @@ import socket
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -549,6 +550,25 @@ def lent(connection: Any, taker: Any) -> Iterator[None]:
         _lent.pop(id(connection), None)
 
 
+_locks: weakref.WeakKeyDictionary[Any, threading.RLock] = weakref.WeakKeyDictionary()
+
+
+def _renew(connection: Any) -> None:
+    """Closes an only connection that was idle when the server's end came, or a reply that nobody asked for, which
+    would be taken for the answer to what is asked next. Of its pools redis-py sees to that."""
+    sock = getattr(connection, "_sock", None)
+    if not isinstance(sock, socket.socket) or not any(_wait_for(sock, False, 0.0)):
+        return
+    try:
+        # TLS cannot be looked into.
+        first = b"" if isinstance(sock, ssl.SSLSocket) else sock.recv(1, socket.MSG_PEEK)
+    except OSError:
+        first = b""
+    # A push message is for redis-py to read.
+    if first != b">":
+        connection.disconnect()
+
+
 @contextlib.contextmanager
 def lease(client: Any, max_value_size: int = 0) -> Iterator[Lease]:
     """Borrows a connection of the client's pool, or the one connection of a single-connection client.
@@ -561,10 +581,12 @@ def lease(client: Any, max_value_size: int = 0) -> Iterator[Lease]:
         yield ClusterLease(client, max_value_size)  # type: ignore[misc]
         return
     if client.connection is not None:
-        lock = getattr(client, "single_connection_lock", None) or contextlib.nullcontext()
+        # redis-py has a lock of its own from 5.3 on.
+        lock = getattr(client, "single_connection_lock", None) or _locks.setdefault(client, threading.RLock())
         taker = threading.get_ident()
         check_free(client.connection, taker)
         with lock, lent(client.connection, taker):
+            _renew(client.connection)
             yield Lease(client, client.connection, max_value_size)
         return
     pool = client.connection_pool

@@ -234,7 +234,7 @@ def check_workers(workers: int, atomic: bool = False) -> None:
 
 def affordable(client: Any, workers: int) -> int:
     """As many workers as there are connections for in a client's pool, or in each of a cluster's."""
-    if workers == 1:
+    if workers == 1 or getattr(client, "connection", None) is not None:
         return 1
     clients = map(client.get_redis_connection, client.get_primaries()) if is_cluster(client) else [client]
     # A pool of the caller's own class may not say how many it gives.

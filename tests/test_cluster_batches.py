@@ -249,6 +249,22 @@ def test_tables(cluster_client: redis.RedisCluster) -> None:
         batch.batch_set_table(table, key="row:{id}", as_="hash")
 
 
+def test_a_client_of_one_node_writes_no_key_of_other_nodes(cluster: Cluster) -> None:
+    """Valkey takes MSETEX for them."""
+    cluster.flush()
+    items = {f"k{i}": i for i in range(300)}
+    with cluster.masters[0].client() as client:
+        for options in ({}, {"ex": 60}):
+            with pytest.raises(BatchError, match=r"\d+ 127\.0\.0\.1") as caught:
+                FastBatch(client).batch_set(items, **options)
+            report = caught.value.report
+            assert report.written == client.dbsize() > 0
+            assert report.written + report.failed == 300
+    with cluster.client() as client:
+        found = FastBatch(client).batch_get(items)
+    assert {key for key, value in found.items() if value is None} == set(report.failures)
+
+
 @pytest.mark.parametrize("options", [{"ex": 60}, {"nx": True}], ids=str)
 @pytest.mark.parametrize("count", [2, 3000])
 def test_an_atomic_batch_where_transactions_are_forbidden(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import select
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -203,6 +204,19 @@ def test_a_single_connection_client(server: EmbeddedServer) -> None:
         name = client.client_id()
         exercise(client)
         assert client.client_id() == name, "another connection was taken"
+
+
+@pytest.mark.parametrize("options", [{"nx": True}, {"atomic": True}, {"ex": 60}], ids=str)
+def test_a_single_connection_that_the_server_closed_while_it_was_idle(
+    valkey: EmbeddedServer, options: dict[str, Any]
+) -> None:
+    with valkey.client() as admin, valkey.client(single_connection_client=True) as client:
+        admin.flushall()
+        FastBatch(client).batch_set({"warm": 1}, ex=60)
+        admin.client_kill_filter(_type="normal", skipme=True)
+        sock = client.connection._sock
+        wait_until(lambda: bool(select.select([sock], [], [], 0)[0]), "the end has come")
+        assert FastBatch(client).batch_set({"a": 1, "b": 2}, **options).written == 2
 
 
 def test_a_single_connection_is_not_for_two_at_a_time(valkey: EmbeddedServer) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -278,6 +279,21 @@ def test_hooks_that_would_not_be_called(client: redis.Redis) -> None:
             fast.batch_set({"a": 1}, **options)
     with pytest.raises(TypeError, match=r"^on_error is called and not awaited"):
         fast.batch_get(["a"], on_error=later)
-    with pytest.raises(TypeError, match=r"^on_chunk is a callable, not int"):
-        fast.batch_set({"a": 1}, on_chunk=5)  # type: ignore[arg-type]
+    for hook in (5, True, "name"):
+        with pytest.raises(TypeError, match=r"^on_chunk is a callable, not "):
+            fast.batch_set({"a": 1}, on_chunk=hook)  # type: ignore[arg-type]
     assert not client.exists("a")
+
+
+def test_an_error_that_takes_no_report_stays_what_it_is(client: redis.Redis) -> None:
+    @dataclass(frozen=True)
+    class RowError(Exception):
+        row: int
+
+    def source() -> Iterator[tuple[str, int]]:
+        yield "a", 1
+        raise RowError(2)
+
+    with pytest.raises(RowError, match="2"):
+        FastBatch(client).batch_set(source())
+    assert client.exists("a")

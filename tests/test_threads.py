@@ -72,10 +72,12 @@ def test_each_thread_takes_a_connection_of_its_own(valkey: EmbeddedServer) -> No
         assert len(client.connection_pool._available_connections) <= 16
 
 
-def test_a_single_connection_client_is_shared_in_turns(valkey: EmbeddedServer) -> None:
+@pytest.mark.parametrize("has_lock", [True, False])
+def test_a_single_connection_client_is_shared_in_turns(valkey: EmbeddedServer, has_lock: bool) -> None:
     with valkey.client(single_connection_client=True) as client:
-        if getattr(client, "single_connection_lock", None) is None:
-            pytest.skip("this redis-py has no lock for its single connection: it is for one thread")
+        if not has_lock:
+            # As before redis-py 5.3.
+            client.single_connection_lock = None
         fast = FastBatch(client)
 
         def work(number: int) -> None:
@@ -85,6 +87,8 @@ def test_a_single_connection_client_is_shared_in_turns(valkey: EmbeddedServer) -
                 assert fast.batch_get(mine) == mine
 
         assert together(work, 8) == []
+        assert fast.batch_set(rows(1, 0), workers=4).written == len(rows(1, 0))
+        assert fast.batch_get(rows(1, 0), workers=4) == rows(1, 0)
 
 
 def test_what_fails_in_one_thread_is_reported_there(server: EmbeddedServer) -> None:
