@@ -257,12 +257,14 @@ class FastBatch(Plans):
         """Reads the values of keys.
 
         Args:
-            keys: str, bytes or int.
+            keys: str, bytes or int; float as redis-py writes it. Keys that Python takes for equal, such as 1
+                and 1.0, are one key of the dict.
             default: stands for a key that is missing, or holds another type than a string.
             on_error: what to do with a value that cannot be decoded: "raise"; "report" takes `default` for it
                 and logs how many there were; a callable gets (key, bytes, exception), and the key `default`.
-                It may get a key again that is read again after a lost connection. A value longer than
-                `max_value_size` is not read at all: it raises DecodeError whatever this is.
+                What is no key has no bytes, and no entry. It may get a key again that is read again after a
+                lost connection. A value longer than `max_value_size` is not read at all: it raises DecodeError
+                whatever this is.
             workers: threads that read side by side, each over a connection of its own; no more than the
                 client's pool may have connections. Decoding holds the GIL: more than one gains little.
 
@@ -281,7 +283,12 @@ class FastBatch(Plans):
             self._read(keys, found, default, on_error, COMMAND_ITEMS)
             return found
         on_error = one_at_a_time(on_error)
-        found = dict.fromkeys(source_of(keys), default)
+        some = list(source_of(keys))
+        try:
+            found = dict.fromkeys(some, default)
+        except TypeError:
+            # One of them is no key: a single reader says which.
+            return self.batch_get(some, default=default, on_error=on_error)
         read(list(found), workers, lambda some: self._read(some, found, default, on_error, COMMAND_ITEMS))
         return found
 

@@ -363,8 +363,11 @@ def one_slot(items: Any, encoding: str, errors: str) -> tuple[list[Any], int]:
         encoding, errors: how str keys become bytes.
 
     Raises:
+        TypeError: one string, which is no batch.
         ValueError: keys are of several slots.
     """
+    if isinstance(items, (str, bytes, bytearray)):
+        raise TypeError(f"a batch of items is expected, not one {type(items).__name__}")
     pairs = list(items.items() if isinstance(items, Mapping) else items)
     first: tuple[Any, int] | None = None
     for pair in pairs:

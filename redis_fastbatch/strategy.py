@@ -110,7 +110,10 @@ def _duration(name: str, length: Any, unit: int) -> int:
 def _moment(name: str, moment: Any, unit: int) -> int:
     if isinstance(moment, datetime.datetime):
         # A naive one is local time. Not through timestamp(): milliseconds would suffer from being a float.
-        return (moment.astimezone(datetime.timezone.utc) - _EPOCH) // (_SECOND // unit)
+        try:
+            return (moment.astimezone(datetime.timezone.utc) - _EPOCH) // (_SECOND // unit)
+        except OverflowError:
+            raise ValueError(f"{name} is beyond what a datetime holds in UTC: {moment}") from None
     return _integer(name, moment, "datetime.datetime")
 
 

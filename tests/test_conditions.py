@@ -14,6 +14,7 @@ from redis_fastbatch import FastBatch
 from redis_fastbatch.strategy import SetOptions, capabilities
 
 UTC = datetime.timezone.utc
+WEST = datetime.timezone(datetime.timedelta(hours=-5))
 ITEMS = {f"k{i}": i for i in range(1200)}
 HOUR = 3600
 
@@ -165,6 +166,7 @@ def test_nx_of_equal_keys_the_first_one_wins(client: redis.Redis) -> None:
         ({"ex": datetime.timedelta(0)}, "ex must be positive"),
         ({"ex": datetime.timedelta(seconds=-5)}, "ex must be positive"),
         ({"exat": datetime.datetime(1960, 1, 1, tzinfo=UTC)}, "exat must be positive"),
+        ({"pxat": datetime.datetime.max.replace(tzinfo=WEST)}, "pxat is beyond what a datetime holds"),
     ],
     ids=str,
 )

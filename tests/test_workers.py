@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from faults.proxy import Direction, Fault, FaultProxy, Then
-from redis_fastbatch import BatchError, DecodeError, FastBatch, MsgpackCodec
+from redis_fastbatch import BatchError, DecodeError, EncodeError, FastBatch, MsgpackCodec
 from redis_fastbatch.report import BatchReport, ChunkStats
 from redis_fastbatch.server import EmbeddedServer
 from redis_fastbatch.workers import SLICE, Share, Source
@@ -208,6 +208,15 @@ def test_a_pool_of_fewer_connections_than_workers(valkey_client: redis.Redis, po
     with redis.Redis.from_pool(pool(max_connections=most, **options)) as client:
         assert FastBatch(client).batch_set(pairs(), workers=4).written == N
         assert list(FastBatch(client).batch_get([key for key, _ in pairs()], workers=4).values()) == list(range(N))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_what_is_no_key_is_refused_alike(client: redis.Redis, workers: int) -> None:
+    for keys in (["a", ["l"]], ["a", None]):
+        with pytest.raises(EncodeError, match=r"a key is str, bytes or int, not (list|NoneType)"):
+            FastBatch(client).batch_get(keys, workers=workers)
+        with pytest.raises(EncodeError, match=r"a key is str, bytes or int, not (list|NoneType)"):
+            FastBatch(client).batch_get(iter(keys), workers=workers)
 
 
 @pytest.mark.parametrize("most", [1, 2])
