@@ -12,6 +12,7 @@ from redis_fastbatch.cluster import OneSlotWrite, one_slot, patience_of
 from redis_fastbatch.cluster_read import ClusterCount, ClusterRead
 from redis_fastbatch.cluster_write import ClusterWrite
 from redis_fastbatch.flight import COMMAND_ITEMS, FIRST_COMMAND_BYTES, NO_LIMIT, WriteFlight
+from redis_fastbatch.key_encoding import key_encoding
 from redis_fastbatch.strategy import SetOptions
 from redis_fastbatch.topology import Topology, topology_of
 
@@ -106,8 +107,8 @@ class ClusterPlans:
     def __init__(self, client: Any, codec: ValueCodec) -> None:
         self._client = client
         self._codec = codec
-        encoder = client.get_encoder()
-        self._key_encoding = {"encoding": encoder.encoding, "errors": encoder.encoding_errors}
+        encoding, errors = key_encoding(client)
+        self._key_encoding: dict[str, Any] = {"encoding": encoding, "errors": errors}
 
     def _routed(
         self, items: Any, command: Command, topology: Topology, max_items: int, **more: Any

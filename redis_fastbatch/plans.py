@@ -23,6 +23,7 @@ from redis_fastbatch.flight import (
     OnError,
     WriteFlight,
 )
+from redis_fastbatch.key_encoding import key_encoding
 from redis_fastbatch.pacing import ROUND_BYTES, ValueSizes
 from redis_fastbatch.read_flight import CountFlight, ReadFlight
 from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback, make_progress
@@ -89,15 +90,15 @@ class Plans:
         self._settings = settings
 
     def _writer(self, items: Any, command: Command, max_items: int, max_bytes: int) -> BatchWriter:
-        encoder = self._client.get_encoder()
+        encoding, errors = key_encoding(self._client)
         return BatchWriter(
             items,
             command,
             self._codec,
             max_items=max_items,
             max_bytes=max_bytes,
-            encoding=encoder.encoding,
-            errors=encoder.encoding_errors,
+            encoding=encoding,
+            errors=errors,
         )
 
     def _write_flight(

@@ -47,6 +47,7 @@ from redis_fastbatch.client import has_msetex
 from redis_fastbatch.codecs import AnyCodec, MsgpackCodec, ValueCodec, resolve
 from redis_fastbatch.errors import BatchError, EncodeError
 from redis_fastbatch.flight import FIRST_COMMAND_BYTES, OnError, WriteFlight, _Flying
+from redis_fastbatch.key_encoding import key_encoding
 from redis_fastbatch.plans import Plans, check_hook, checked_chunk_size, checked_on_error, wants_msetex
 from redis_fastbatch.report import BatchReport, Progress, ProgressCallback, make_progress
 from redis_fastbatch.strategy import PointInTime, Seconds, SetOptions
@@ -337,11 +338,13 @@ def _key_parts(batch: Plans, key: str, prefix: str | bytes) -> list[str | bytes]
     """What a key is made of: bytes as they are, and names of columns."""
     if not isinstance(key, str):
         raise TypeError(f"key is a column's name or a template, not {key!r}")
-    encoder: Any = batch._client.get_encoder()
-    parts: list[str | bytes] = [encoder.encode(prefix)] if prefix else []
+    encoding, errors = key_encoding(batch._client)
+    parts: list[str | bytes] = []
+    if prefix:
+        parts.append(prefix.encode(encoding, errors) if isinstance(prefix, str) else prefix)
     for text, column in split_key(key):
         if text:
-            parts.append(encoder.encode(text))
+            parts.append(text.encode(encoding, errors))
         if column is not None:
             parts.append(column)
     return parts

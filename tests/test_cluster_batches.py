@@ -64,6 +64,16 @@ def test_keys_of_all_kinds_and_those_that_are_missing(cluster_client: redis.Redi
     assert list(batch.batch_get(keys, default=0).items()) == list(zip(keys, (1, 2, 3, 4, 5, 0, 0), strict=True))
 
 
+def test_keys_are_written_as_redis_py_writes_them(cluster: Cluster) -> None:
+    # A client of UTF-8 asks: redis-py looks for another encoding's keys at the node that has other bytes' slot.
+    with cluster.client(encoding="latin-1") as client, cluster.client() as other:
+        batch = FastBatch(client, "raw")
+        batch.batch_set({"schlüssel": b"1"})
+        assert other.get("schlüssel") == b"1"
+        other.set("clé", b"2")
+        assert batch.batch_get(["schlüssel", "clé"]) == {"schlüssel": b"1", "clé": b"2"}
+
+
 @pytest.mark.parametrize("chunk_size", [None, 1, 7, 100_000])
 def test_iterating_keeps_the_order_and_repeats_what_is_asked_twice(
     cluster_client: redis.RedisCluster, chunk_size: int | None

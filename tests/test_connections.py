@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import select
@@ -122,14 +123,42 @@ def test_protocols_and_decoding(server: EmbeddedServer, protocol: int, decode_re
         assert FastBatch(client, "raw").batch_get(["text"]) == {"text": "é".encode()}
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
-def test_keys_are_in_the_clients_encoding(server: EmbeddedServer, encoding: str) -> None:
+@pytest.mark.parametrize(
+    ("encoding", "packs", "written"),
+    [
+        ("utf-8", "hiredis", "utf-8"),
+        ("latin-1", "hiredis", "utf-8"),
+        ("utf-16", "hiredis", "utf-8"),
+        ("latin-1", "python", "latin-1"),
+    ],
+)
+def test_keys_are_those_of_redis_pys_own_commands(
+    server: EmbeddedServer, encoding: str, packs: str, written: str
+) -> None:
     with server.client(encoding=encoding) as client:
+        if packs == "python":
+            packer = redis.connection.PythonRespSerializer(6000, client.get_encoder().encode)
+            client.connection_pool.connection_kwargs["command_packer"] = packer
         client.flushall()
-        FastBatch(client).batch_set({"é": 1})
-        # Through redis-py itself they go as UTF-8, whatever its `encoding`, where hiredis packs its commands.
-        assert client.keys() == ["é".encode(encoding)]
-        assert FastBatch(client).batch_get(["é"]) == {"é": 1}
+        fast = FastBatch(client, "raw")
+        fast.batch_set({"é": b"1"})
+        client.set("ü", b"2")
+        assert {*client.keys()} == {"é".encode(written), "ü".encode(written)}
+        assert client.get("é") == b"1"
+        assert fast.batch_get(["é", "ü"]) == {"é": b"1", "ü": b"2"}
+        assert fast.batch_delete(["é"]) == 1
+        assert client.exists("é") == 0
+
+
+def test_keys_of_asyncio_are_in_the_clients_encoding(server: EmbeddedServer) -> None:
+    async def run() -> None:
+        async with redis.asyncio.Redis.from_url(server.url, encoding="latin-1") as client:
+            await client.flushall()
+            await AsyncFastBatch(client, "raw").batch_set({"é": b"1"})
+            assert await client.keys() == ["é".encode("latin-1")]
+            assert await client.get("é") == b"1"
+
+    asyncio.run(run())
 
 
 def test_the_database_of_the_client(server: EmbeddedServer) -> None:

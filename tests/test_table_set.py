@@ -70,6 +70,15 @@ def test_key_templates(one: FastBatch) -> None:
     assert one.batch_get(["11", "22"]) == {"11": {"b": "x"}, "22": {"b": "y"}}
 
 
+def test_prefixes_and_templates_are_encoded_as_redis_py_encodes_keys(server: EmbeddedServer) -> None:
+    with server.client(encoding="latin-1") as client:
+        client.flushall()
+        batch = FastBatch(client)
+        batch.batch_set_table(pa.table({"k": ["ö"], "n": [1]}), key="ü:{k}", prefix="é:", columns=["n"])
+        assert batch.batch_get(["é:ü:ö"]) == {"é:ü:ö": {"n": 1}}
+        assert client.exists("é:ü:ö") == 1
+
+
 @pytest.mark.parametrize(
     ("key", "error", "words"),
     [

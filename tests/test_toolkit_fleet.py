@@ -45,6 +45,20 @@ def fleet(client: redis.Redis) -> tuple[Any, RedisToolkit]:
     return theirs_on(client), RedisToolkit(redis=client)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "shift_jis", "utf-16"])
+def test_keys_whatever_the_encoding(server: EmbeddedServer, encoding: str) -> None:
+    with server.client(encoding=encoding) as client:
+        client.flushall()
+        toolkits = theirs_on(client), RedisToolkit(redis=client)
+        for writer, reader in (toolkits, toolkits[::-1]):
+            writer.batch_set({"é": 2})
+            writer.setter("ü", 3)
+            assert reader.batch_get(["é", "ü"]) == {"é": 2, "ü": 3}
+            assert (reader.getter("é"), reader.getter("ü")) == (2, 3)
+            assert reader.deleter("é") is True
+            assert client.keys() == ["ü".encode()]
+
+
 def test_each_reads_what_the_other_wrote(fleet: tuple[Any, RedisToolkit]) -> None:
     for writer, reader in (fleet, fleet[::-1]):
         for name, value in VALUES.items():

@@ -363,7 +363,7 @@ cdef class BatchWriter:
         codec: how a value becomes bytes.
         max_items: items a chunk holds at most.
         max_bytes: a chunk is full once it holds as many bytes.
-        encoding, errors: how str keys become bytes, as the redis-py client has it.
+        encoding, errors: how str keys become bytes, see redis_fastbatch.key_encoding.
 
     Attributes:
         failures: a (key, value, exception) for each item that could not be encoded. The caller empties it.
