@@ -23,6 +23,7 @@ from redis_fastbatch._core.toolkit_json import (
 from redis_fastbatch.client import FastBatch
 from redis_fastbatch.codecs import AnyCodec, resolve
 from redis_fastbatch.errors import DecodeError, EncodeError
+from redis_fastbatch.plans import source_of
 from redis_fastbatch.report import BatchReport
 from redis_fastbatch.toolkit import _log
 from redis_fastbatch.toolkit._batches import SnapshotBatch
@@ -319,10 +320,11 @@ class RedisToolkit:
             A dict of every name to whether there was such a key.
 
         Raises:
+            TypeError: one name is given in the place of many.
             RedisToolkitError: redis-py failed; its exception is the `__cause__`.
         """
         deleted: dict[str, bool] = {}
-        rest = iter(names)
+        rest = source_of(names)
         try:
             while some := list(islice(rest, DELETED_AT_ONCE)):
                 counts = self._retrying("batch_delete", lambda some=some: self._unlink(some))  # type: ignore[misc]
