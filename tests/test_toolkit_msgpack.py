@@ -111,16 +111,17 @@ def test_tuples_come_back_as_lists_and_bytearrays_as_bytes() -> None:
 
 def test_what_messagepack_has_no_place_for_is_written_as_the_toolkit_writes_it() -> None:
     numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
-    for value in (2**64, -(2**63) - 1, 10**100, numpy.arange(4)):
+    for value in (2**64, -(2**63) - 1, 10**100, numpy.arange(4), {"a": [1, 2**70]}, [-(2**64), b"x", None]):
         data = codec.dumps(value)
         assert data == toolkit.dumps(value)
         assert str(codec.loads(data)) == str(value)
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, {"a": 2**70}, "\ud800"], ids=ascii)
+@pytest.mark.parametrize("value", [object(), {1, 2}, {"a": [2**70, {1}]}, "\ud800"], ids=ascii)
 def test_what_neither_holds_is_refused(value: Any) -> None:
-    with pytest.raises(EncodeError):
+    with pytest.raises(EncodeError) as caught:
         codec.dumps(value)
+    assert "default=" not in str(caught.value)
 
 
 @pytest.mark.parametrize("data", [TAG, TAG + TAG, TAG + b"\xd9", TAG + b"\x01\x01", TAG + b"\x81\x01"])

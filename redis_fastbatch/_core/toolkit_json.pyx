@@ -3,7 +3,6 @@
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.dict cimport PyDict_CheckExact, PyDict_Next
-from cpython.long cimport PyLong_Check
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.string cimport memcmp
@@ -72,8 +71,8 @@ cdef class ToolkitCodec(ValueCodec):
 cdef class ToolkitMsgpackCodec(ToolkitCodec):
     """Writes MessagePack behind the byte 0xC1; reads that, and all that ToolkitCodec reads.
 
-    A NumPy array, and an int of more than 64 bits that stands on its own, are written in the toolkit's format:
-    MessagePack has no place for them.
+    What MessagePack has no place for and the toolkit's format has is written in that: a NumPy array, and a value that
+    is or holds an int of more than 64 bits.
 
     Args:
         preserve_int: as ToolkitCodec's; ints in MessagePack are always preserved.
@@ -91,9 +90,7 @@ cdef class ToolkitMsgpackCodec(ToolkitCodec):
         try:
             return self.packer.pack_all(value, out)
         except EncodeError:
-            if not PyLong_Check(value) and not plain.is_array(value):
-                raise
-        out.end = start
+            out.end = start
         return ToolkitCodec.encode(self, value, out)
 
     cdef object decode(self, const char* data, Py_ssize_t size):
