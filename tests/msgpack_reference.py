@@ -22,7 +22,16 @@ def their_bytes(value: Any, **options: Any) -> bytes:
 
 
 def their_value(data: bytes) -> Any:
-    return msgpack.unpackb(data, raw=False, strict_map_key=False, timestamp=3)
+    return msgpack.unpackb(data, raw=False, strict_map_key=False, timestamp=3, object_pairs_hook=dict_of)
+
+
+def dict_of(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """The dict of a map's pairs; msgpack gives arrays in keys as lists, which no dict takes."""
+    return {as_key(key): value for key, value in pairs}
+
+
+def as_key(key: Any) -> Any:
+    return tuple(map(as_key, key)) if isinstance(key, list) else key
 
 
 def theirs_or_refused(data: bytes) -> Any:

@@ -203,7 +203,7 @@ def test_text_that_is_no_utf8_is_refused_with_its_place(codec: MsgpackCodec, bad
         (b"\x92\x01", 1),
         (b"\x92\x01\xc1", 2),
         (b"\x01\x02", 1),
-        (b"\x81\x90\x01", 1),
+        (b"\x81\x80\x01", 1),
         (b"\xd9\x05abc", 2),
         (b"\xd6\xff\x00\x00\x00", 1),
     ],

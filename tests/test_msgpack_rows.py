@@ -172,12 +172,37 @@ def test_keys_that_are_no_str() -> None:
 
 def test_keys_that_cannot_be_keys() -> None:
     codec = MsgpackCodec()
-    good, bad = their_bytes({"a": 1, "b": 2}), b"\x82\xa1a\x01\x91\x01\x02"
+    good, bad = their_bytes({"a": 1, "b": 2}), b"\x82\xa1a\x01\x81\x01\x01\x02"
     for _ in range(20):
         assert agree(codec, good)
         assert not agree(codec, bad)
-        with pytest.raises(DecodeError, match="a map's key is a list"):
+        with pytest.raises(DecodeError, match="a map's key is a dict"):
             codec.loads(bad)
+    with pytest.raises(DecodeError, match="at byte 1: a map's key is a tuple: unhashable type: 'dict'"):
+        codec.loads(b"\x81\x91\x91\x80\x00")
+
+
+def test_arrays_in_keys_are_tuples() -> None:
+    codec = MsgpackCodec()
+    value = {
+        (1, 2): [3],
+        "nested": {(1, (2, ()), "x"): {(): [[]]}},
+        tuple(range(20)): (1,),
+    }
+    rows: list[dict[Any, Any]] = [value, {"a": [1], "b": [2]}, {(1, 2): [3], "b": [[1]]}]
+    for _ in range(30):
+        for row in rows:
+            assert agree(codec, their_bytes(row))
+    assert codec.loads(codec.dumps(value)) == {**value, tuple(range(20)): [1]}
+
+
+def test_what_a_hook_makes_in_a_key_stays_as_it_is() -> None:
+    cycle: list[Any] = []
+    cycle.append(cycle)
+    key = b"\x81\x91\xd4\x05\x00\x01"
+    with pytest.raises(DecodeError, match="unhashable type: 'list'"):
+        MsgpackCodec(ext_hook=lambda code, data: cycle).loads(key)
+    assert MsgpackCodec(ext_hook=lambda code, data: frozenset({code})).loads(key) == {(frozenset({5}),): 1}
 
 
 def test_rows_truncated_after_their_shape_is_known() -> None:

@@ -13,6 +13,7 @@ cdef struct Cursor:
     const unsigned char* end
     Py_ssize_t owed     # items still to come in the lists around the cursor, a byte each at least
     int depth
+    bint in_key         # what is read belongs to a map's key
 
 
 cdef class Unpacker:
@@ -32,6 +33,7 @@ cdef class Unpacker:
     cdef object unpack_marked(self, Cursor* c, unsigned int marker)
     cdef object unpack_text(self, Cursor* c, Py_ssize_t size)
     cdef object unpack_key(self, Cursor* c)
+    cdef object unpack_other_key(self, Cursor* c)
     cdef object unpack_binary(self, Cursor* c, Py_ssize_t size)
     cdef object unpack_list(self, Cursor* c, Py_ssize_t count)
     cdef object unpack_map(self, Cursor* c, Py_ssize_t count)

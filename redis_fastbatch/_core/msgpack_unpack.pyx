@@ -1,5 +1,6 @@
 # cython: language_level=3
-"""MessagePack to Python values, as `msgpack.unpackb(data, raw=False, strict_map_key=False, timestamp=3)`.
+"""MessagePack to Python values, as `msgpack.unpackb(data, raw=False, strict_map_key=False, timestamp=3)`, but for
+arrays in a map's keys, which become tuples: lists are no keys.
 
 No length is believed: what a header announces must fit into the bytes that follow before anything is
 allocated for it. The bytes belong to the caller and stay where they are during a call; `ext_hook` may run
@@ -126,6 +127,7 @@ cdef class Unpacker:
         c.end = c.begin + size
         c.owed = 0
         c.depth = outer_depth
+        c.in_key = False
         value = self.unpack(&c)
         if c.p != c.end:
             fail(&c, f"{c.end - c.p} bytes behind the value")
@@ -269,7 +271,7 @@ cdef class Unpacker:
         cdef Py_ssize_t size
         cdef const char* text
         if c.p >= c.end or (c.p[0] & 0xE0) != 0xA0:
-            return self.unpack(c)
+            return self.unpack_other_key(c)
         size = c.p[0] & 0x1F
         c.p += 1
         need(c, size)
@@ -280,6 +282,13 @@ cdef class Unpacker:
             c.p += error.start
             fail(c, f"a key that is no UTF-8: {error.reason}")
         c.p += size
+        return key
+
+    cdef object unpack_other_key(self, Cursor* c):
+        cdef bint outer = c.in_key
+        c.in_key = True
+        key = self.unpack(c)
+        c.in_key = outer
         return key
 
     cdef object unpack_binary(self, Cursor* c, Py_ssize_t size):
@@ -311,7 +320,7 @@ cdef class Unpacker:
         c.owed = owed
         PyObject_GC_Track(items)
         c.depth -= 1
-        return items
+        return tuple(items) if c.in_key else items
 
     cdef object unpack_map(self, Cursor* c, Py_ssize_t count):
         cdef Py_ssize_t slot

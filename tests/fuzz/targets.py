@@ -15,6 +15,7 @@ import msgpack
 from redis.exceptions import InvalidResponse
 
 from fuzz.values import Values
+from msgpack_reference import their_value
 from redis_fastbatch import DecodeError, EncodeError, MsgpackCodec
 from redis_fastbatch._core import toolkit_json_plain as plain
 from redis_fastbatch._core.raw import RawCodec
@@ -60,15 +61,10 @@ def loaded(loads: Callable[[bytes], Any], data: bytes, *errors: type[Exception])
         return REFUSED
 
 
-def msgpack_reference(data: bytes) -> Any:
-    """What MsgpackCodec reads, by the package msgpack."""
-    return msgpack.unpackb(data, raw=False, strict_map_key=False, timestamp=3)
-
-
 def check_msgpack_loads(data: bytes) -> None:
     ours = loaded(msgpack_codec.loads, data, DecodeError)
     theirs = loaded(
-        msgpack_reference, data, ValueError, TypeError, OverflowError, msgpack.UnpackException, RecursionError
+        their_value, data, ValueError, TypeError, OverflowError, msgpack.UnpackException, RecursionError
     )
     assert ours == theirs
 
