@@ -16,7 +16,17 @@ def shown(key: Key) -> str:
     """A key as messages have it: a long one is cut short."""
     if isinstance(key, (str, bytes, bytearray)) and len(key) > LONGEST_KEY_SHOWN:
         return f"{key[:LONGEST_KEY_SHOWN]!r}... (length {len(key)})"
-    return repr(key)
+    try:
+        return repr(key)
+    except Exception as error:
+        # An int of thousands of digits, or a class of the user's.
+        return f"<{type(key).__name__} whose repr() raises {type(error).__name__}>"
+
+
+def told(error: BaseException) -> str:
+    """An exception in words: its type, without which a KeyError's are only a key, and what it says."""
+    said = str(error)
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 class FastBatchError(Exception):

@@ -12,7 +12,7 @@ import redis
 
 from checks import commands, in_use, proxied
 from faults.proxy import Direction
-from redis_fastbatch import BatchError, EncodeError, FastBatch, FastBatchError, MsgpackCodec
+from redis_fastbatch import BatchError, DecodeError, EncodeError, FastBatch, FastBatchError, MsgpackCodec
 from redis_fastbatch.server import EmbeddedServer
 
 MARK = "MARK-OF-THE-BROKEN-ITEM"
@@ -289,6 +289,43 @@ def test_other_codecs(client: redis.Redis, codec: str, value: Any, message: str)
     assert list(caught.value.report.failures) == ["bad"]
     assert isinstance(caught.value.report.failures["bad"], EncodeError)
     assert sorted(client.keys()) == [b"a", b"b"]
+
+
+class Odd:
+    """A codec of one's own that raises what its value is."""
+
+    def dumps(self, value: Any) -> bytes:
+        raise value
+
+    def loads(self, data: bytes) -> Any:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (KeyError("missing"), "KeyError: 'missing'"),
+        (NotImplementedError(), "NotImplementedError"),
+        (ValueError("not today"), "ValueError: not today"),
+    ],
+    ids=str,
+)
+def test_what_hooks_raise_is_told_with_its_type(client: redis.Redis, error: Exception, words: str) -> None:
+    def raising(*_: Any) -> Any:
+        raise error
+
+    for codec, reason in (
+        (Odd(), f"a {type(error).__name__}: {words}"),
+        (MsgpackCodec(default=raising), f"default() failed on a {type(error).__name__}: {words}"),
+    ):
+        report = FastBatch(client, codec).batch_set({"a": error}, on_error="report")
+        assert str(report.failures["a"]) == f"key 'a': {reason}"
+    with pytest.raises(DecodeError) as caught:
+        MsgpackCodec(ext_hook=raising).loads(msgpack.packb(msgpack.ExtType(5, b"")))
+    assert caught.value.reason == f"ext_hook() failed on type 5: {words}"
+    client.set("a", b"1")
+    with pytest.raises(DecodeError, match=r"NotImplementedError$"):
+        FastBatch(client, Odd()).batch_get(["a"])
 
 
 def test_what_redis_does_not_take(valkey_client: redis.Redis) -> None:

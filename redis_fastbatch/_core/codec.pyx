@@ -12,7 +12,7 @@ from cpython.bytes cimport (
 from redis_fastbatch._core.buffer cimport OutputBuffer
 
 from redis_fastbatch import gcpause
-from redis_fastbatch.errors import DecodeError, EncodeError
+from redis_fastbatch.errors import DecodeError, EncodeError, told
 
 cdef enum:
     SCRATCH_KEPT = 64 * 1024
@@ -135,7 +135,7 @@ cdef class PythonCodec(ValueCodec):
         except EncodeError:
             raise
         except Exception as error:
-            raise EncodeError(f"{type(value).__name__}: {error}") from error
+            raise EncodeError(f"a {type(value).__name__}: {told(error)}") from error
         try:
             out.append(<const char*>view.buf, view.len)
         finally:
@@ -148,7 +148,7 @@ cdef class PythonCodec(ValueCodec):
         except DecodeError:
             raise
         except Exception as error:
-            raise DecodeError(f"{type(error).__name__}: {error}", place_of(error)) from error
+            raise DecodeError(told(error), place_of(error)) from error
 
 
 cdef object place_of(object error):

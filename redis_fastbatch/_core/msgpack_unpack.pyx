@@ -24,7 +24,7 @@ import datetime
 
 from msgpack import ExtType
 
-from redis_fastbatch.errors import DecodeError
+from redis_fastbatch.errors import DecodeError, told
 
 cdef extern from "Python.h":
     void PyObject_GC_Track(object container)
@@ -445,7 +445,7 @@ cdef class Unpacker:
         except DecodeError:
             raise
         except Exception as error:
-            raise DecodeError(f"ext_hook() failed on type {code}: {error}", c.p - c.begin) from error
+            raise DecodeError(f"ext_hook() failed on type {code}: {told(error)}", c.p - c.begin) from error
         finally:
             outer_depth -= own
 

@@ -17,7 +17,7 @@ from redis_fastbatch._core.utf8 cimport PyUnicode_GET_LENGTH
 
 from redis_fastbatch._core import toolkit_json_plain as plain
 from redis_fastbatch._core.toolkit_json_plain import Unusual
-from redis_fastbatch.errors import DecodeError, EncodeError, FastBatchError
+from redis_fastbatch.errors import DecodeError, EncodeError, told
 
 cdef enum:
     TAG = 0xC1   # never used by MessagePack, never found in UTF-8
@@ -65,7 +65,7 @@ cdef class ToolkitCodec(ValueCodec):
         try:
             return plain.loads(PyBytes_FromStringAndSize(data, size), self.preserve_int)
         except Exception as error:
-            raise DecodeError(f"{type(error).__name__}: {error}") from error
+            raise DecodeError(told(error)) from error
 
 
 cdef class ToolkitMsgpackCodec(ToolkitCodec):
