@@ -85,8 +85,9 @@ class BatchReport:
         if len(self.failures) < MAX_FAILURES:
             try:
                 self.failures[key] = error
-            except TypeError:
-                self.failures[repr(key)] = error
+            except Exception:
+                # A list has no hash, and a class of the user's may raise what it likes.
+                self.failures[shown(key)] = error
 
     def with_skipped(self, keys: Sequence[Any]) -> list[Any]:
         """The skipped keys and some more, as many as are kept."""
@@ -132,15 +133,15 @@ class BatchReport:
             "seconds": f"{self.seconds:.3f}",
             "items/s": f"{self.items_per_second:,.0f}",
         }
-        shown = list(self.failures.items())[:HTML_FAILURES]
+        first = list(self.failures.items())[:HTML_FAILURES]
         failures = "".join(
-            f"<tr><td><code>{escape(repr(key))}</code></td><td>{escape(str(error))}</td></tr>"
-            for key, error in shown
+            f"<tr><td><code>{escape(shown(key))}</code></td><td>{escape(str(error))}</td></tr>"
+            for key, error in first
         )
         if failures:
             failures = f"<table><tr><th>failed key</th><th>reason</th></tr>{failures}</table>"
-        if self.failed > len(shown):
-            failures += f"<p>and {self.failed - len(shown):,} more</p>"
+        if self.failed > len(first):
+            failures += f"<p>and {self.failed - len(first):,} more</p>"
         heads = "".join(f"<th>{name}</th>" for name in cells)
         values = "".join(f"<td>{cell}</td>" for cell in cells.values())
         return f"<table><tr>{heads}</tr><tr>{values}</tr></table>{failures}"

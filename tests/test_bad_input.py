@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import html
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -117,6 +119,43 @@ def test_a_key_of_a_wrong_type(client: redis.Redis, key: Any) -> None:
         assert (caught.value.report.written, caught.value.report.failed) == (2, 1)
         assert list(caught.value.report.failures) == [key]
         assert FastBatch(client).batch_get(["a", "b"]) == {"a": 1, "b": 3}
+
+
+class Shy:
+    """What has neither a repr() nor a hash."""
+
+    def __repr__(self) -> str:
+        raise LookupError("no repr")
+
+    def __hash__(self) -> int:
+        raise LookupError("no hash")
+
+
+class Unspoken:
+    def __repr__(self) -> str:
+        raise LookupError("no repr")
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "reason"),
+    [
+        (10**4400, "<int whose repr() raises ValueError>", "an int of 14617 bits"),
+        (Unspoken(), "<Unspoken whose repr() raises LookupError>", "not Unspoken"),
+        (Shy(), "<Shy whose repr() raises LookupError>", "not Shy"),
+    ],
+    ids=["int", "no repr", "no hash"],
+)
+@pytest.mark.parametrize("options", [{}, {"workers": 2}, {"ex": 60}], ids=str)
+def test_a_key_that_cannot_be_shown(
+    client: redis.Redis, key: Any, name: str, reason: str, options: dict[str, Any]
+) -> None:
+    with pytest.raises(BatchError, match=re.escape(f"key {name}: ") + f".*{reason}") as caught:
+        FastBatch(client).batch_set([("a", 1), (key, 2), ("b", 3)], **options)
+    report = caught.value.report
+    assert (report.written, report.failed, len(report.failures)) == (2, 1, 1)
+    assert all(isinstance(error, EncodeError) for error in report.failures.values())
+    assert html.escape(name) in report._repr_html_()
+    assert sorted(client.keys()) == [b"a", b"b"]
 
 
 def test_a_surrogate_in_a_key(client: redis.Redis) -> None:

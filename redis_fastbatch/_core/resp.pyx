@@ -75,7 +75,10 @@ cdef bytes key_bytes(object key, str encoding, str errors):
         return bytes(key)
     # Of what it counts as, not of what its class shows it as: IntEnum's is "<Color.RED: 1>".
     if isinstance(key, int) and not isinstance(key, bool):
-        return int.__repr__(key).encode()
+        try:
+            return int.__repr__(key).encode()
+        except ValueError as error:
+            raise EncodeError(f"a key that is an int of {int.bit_length(key)} bits: {error}") from error
     if isinstance(key, float):
         return float.__repr__(key).encode()
     raise EncodeError(f"a key is str, bytes or int, not {type(key).__name__}")
