@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
+import inspect
 import json
 import sys
 from collections.abc import Callable
@@ -112,7 +113,7 @@ def resolve(codec: AnyCodec) -> ValueCodec:
 
     Raises:
         ValueError: no codec has that name.
-        TypeError: the object has no dumps() and loads().
+        TypeError: it has no dumps() and loads(), or they are a class's that wants to be called, or coroutines'.
     """
     if isinstance(codec, ValueCodec) and not _is_overridden(codec):
         return codec
@@ -122,8 +123,20 @@ def resolve(codec: AnyCodec) -> ValueCodec:
         except KeyError:
             raise ValueError(f"no codec {codec!r}: there are {', '.join(sorted(_registry))}") from None
     if isinstance(codec, Codec):
+        _check_methods(codec)
         return PythonCodec(codec.dumps, codec.loads)
     raise TypeError(f"a codec is a name or has dumps() and loads(); a {type(codec).__name__} is neither")
+
+
+def _check_methods(codec: Codec) -> None:
+    """Refuses methods that every value would fail at."""
+    for name in ("dumps", "loads"):
+        if inspect.iscoroutinefunction(getattr(codec, name)):
+            raise TypeError(f"a codec's {name}() is called and not awaited: a plain method, not a coroutine's")
+        if isinstance(codec, type) and not isinstance(
+            inspect.getattr_static(codec, name), (staticmethod, classmethod)
+        ):
+            raise TypeError(f"a codec is an object, such as {codec.__name__}(), not its class")
 
 
 def _is_overridden(codec: ValueCodec) -> bool:

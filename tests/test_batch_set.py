@@ -6,6 +6,7 @@ import collections
 import enum
 import gc
 import json
+import pickle
 import tracemalloc
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from redis_fastbatch import FastBatch, MsgpackCodec
-from redis_fastbatch.codecs import ToolkitCodec, ToolkitMsgpackCodec
+from redis_fastbatch.codecs import RawCodec, ToolkitCodec, ToolkitMsgpackCodec
 from redis_fastbatch.server import EmbeddedServer
 from servers import wait_until
 
@@ -269,6 +270,50 @@ def test_a_codec_with_hooks(client: redis.Redis) -> None:
     fast = FastBatch(client, codec)
     fast.batch_set({"k": {"tags": {1, 2}}}, ex=9)
     assert fast.batch_get(["k"]) == {"k": {"tags": {1, 2}}}
+
+
+class Awaited:
+    async def dumps(self, value: Any) -> bytes:
+        return b""
+
+    async def loads(self, data: bytes) -> Any:
+        return data
+
+
+@pytest.mark.parametrize(
+    ("codec", "words"),
+    [
+        (MsgpackCodec, r"such as MsgpackCodec\(\)"),
+        (Sealed, r"such as Sealed\(\)"),
+        (Awaited(), r"dumps\(\) is called and not awaited"),
+    ],
+)
+def test_a_codec_that_would_fail_at_every_value(valkey_client: redis.Redis, codec: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        FastBatch(valkey_client, codec)
+
+
+def test_modules_and_classes_of_static_methods_are_codecs(client: redis.Redis) -> None:
+    class Static:
+        @staticmethod
+        def dumps(value: Any) -> bytes:
+            return json.dumps(value).encode()
+
+        @classmethod
+        def loads(cls, data: bytes) -> Any:
+            return json.loads(data)
+
+    for codec in (Static, Static(), pickle, msgpack):
+        FastBatch(client, codec).batch_set({"k": [1]})
+        assert FastBatch(client, codec).batch_get(["k"]) == {"k": [1]}
+
+
+def test_codecs_take_no_arguments_that_they_have_no_use_for() -> None:
+    codec: Any = RawCodec
+    with pytest.raises(TypeError, match="argument"):
+        codec(1)
+    with pytest.raises(TypeError, match="argument"):
+        codec(encoding="latin-1")
 
 
 @pytest.mark.parametrize("codec", ["nonsense", object(), None, 5])

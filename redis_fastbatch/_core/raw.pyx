@@ -22,6 +22,10 @@ cdef class RawCodec(ValueCodec):
     """Redis strings as they are: str as UTF-8, bytes-like as it is, int and float in decimal, as INCR and
     INCRBYFLOAT read them. What is read is bytes."""
 
+    def __init__(self):
+        # Without one, arguments of any kind would be taken and count for nothing.
+        pass
+
     cdef int encode(self, object value, OutputBuffer out) except -1:
         cdef Py_buffer view
         if isinstance(value, str):
