@@ -40,9 +40,10 @@ AnyCodec: TypeAlias = "str | ValueCodec | Codec"
 def common_types(value: Any) -> Any:
     """A `default=` for MsgpackCodec that writes common types as the nearest that MessagePack has.
 
-    Decimal, UUID, date, time and naive datetime become str; numpy arrays become lists and numpy scalars numbers;
-    dataclasses become dicts, sets lists, and members of an Enum their value. They are read back as what they
-    became.
+    Decimal, UUID, date, time and naive datetime become str, and so do aware datetimes of a subclass, such as
+    pandas.Timestamp. numpy arrays become lists and numpy scalars numbers, but datetime64 a str as exact as its
+    unit; NaT becomes None. Dataclasses become dicts, sets lists, and members of an Enum their value. They are
+    read back as what they became.
 
     Raises:
         TypeError: a value of any other type.
@@ -50,7 +51,8 @@ def common_types(value: Any) -> Any:
     if isinstance(value, (Decimal, UUID)):
         return str(value)
     if isinstance(value, (datetime.date, datetime.time)):
-        return value.isoformat()
+        # pandas.NaT is a datetime, and no moment.
+        return value.isoformat() if value == value else None
     if isinstance(value, (set, frozenset)):
         return list(value)
     if isinstance(value, enum.Enum):
@@ -58,11 +60,18 @@ def common_types(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)):
-        plain = value.tolist()
+    if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)) and value.dtype.kind != "m":
+        plain = _moments(numpy, value) if value.dtype.kind == "M" else value.tolist()
         # A long double stays one: Python has no number for it.
         return plain if isinstance(plain, numpy.generic) else _nearest(plain)
     raise TypeError(f"no common type: {type(value).__name__}")
+
+
+def _moments(numpy: Any, value: Any) -> Any:
+    """The text of each datetime64: tolist() has ints for some units, which do not say of which."""
+    texts = numpy.asarray(numpy.datetime_as_string(value)).astype(object)
+    texts[numpy.isnat(value)] = None
+    return texts.tolist()
 
 
 def _nearest(value: Any) -> Any:

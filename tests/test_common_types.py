@@ -93,9 +93,51 @@ def test_numpy(codec: MsgpackCodec) -> None:
     assert written(codec, values) == [-3, 1.5, True, [[0, 1], [2, 3]], "2024-02-29", ["2024-02-29"]]
     assert written(codec, numpy.datetime64("2024-02-29T12:00", "s")) == "2024-02-29T12:00:00"
     assert written(codec, numpy.array(Decimal(1), dtype=object)) == "1"
-    for value in (numpy.longdouble(1), numpy.complex64(1), numpy.timedelta64(1, "s")):
+    for value in (numpy.longdouble(1), numpy.complex64(1)):
         with pytest.raises(EncodeError, match="no type for"):
             codec.dumps(value)
+
+
+@pytest.mark.parametrize(
+    ("unit", "text"),
+    [
+        ("Y", "2024"),
+        ("M", "2024-02"),
+        ("D", "2024-02-29"),
+        ("s", "2024-02-29T12:00:00"),
+        ("us", "2024-02-29T12:00:00.000001"),
+        ("ns", "2024-02-29T12:00:00.000001002"),
+    ],
+)
+def test_numpy_moments_of_every_unit(codec: MsgpackCodec, unit: str, text: str) -> None:
+    numpy = pytest.importorskip("numpy")
+    moment = numpy.datetime64("2024-02-29T12:00:00.000001002", "ns").astype(f"M8[{unit}]")
+    nothing = numpy.datetime64("NaT", unit)
+    assert written(codec, moment) == text
+    assert written(codec, nothing) is None
+    assert written(codec, numpy.array([[moment, nothing]])) == [[text, None]]
+    assert written(codec, numpy.array(moment)) == text
+    assert written(codec, numpy.array([], dtype=f"M8[{unit}]")) == []
+
+
+@pytest.mark.parametrize("unit", ["D", "s", "ns"])
+def test_numpy_durations_are_refused(codec: MsgpackCodec, unit: str) -> None:
+    numpy = pytest.importorskip("numpy")
+    for value in (numpy.timedelta64(1, unit), numpy.array([1], dtype=f"m8[{unit}]")):
+        with pytest.raises(EncodeError, match=r"no common type: (timedelta64|ndarray)"):
+            codec.dumps(value)
+
+
+def test_pandas_moments(codec: MsgpackCodec) -> None:
+    pandas = pytest.importorskip("pandas")
+    moment = pandas.Timestamp("2024-02-29T12:00:00.000001002", tz="UTC")
+    assert written(codec, [moment, moment.tz_localize(None), pandas.NaT]) == [
+        "2024-02-29T12:00:00.000001002+00:00",
+        "2024-02-29T12:00:00.000001002",
+        None,
+    ]
+    with pytest.raises(EncodeError, match="no type for Timestamp"):
+        MsgpackCodec().dumps(moment)
 
 
 def test_no_common_type(codec: MsgpackCodec) -> None:
