@@ -139,7 +139,7 @@ cdef int write_other(object value, OutputBuffer out, int depth) except -1:
         return put_bytes(value, out, b"bytes")
     if PyByteArray_Check(value):
         return put_bytes(value, out, b"bytearray")
-    raise EncodeError(f"a {type(value).__name__} is not of a type that the toolkit's JSON holds")
+    unwritable(f"a {type(value).__name__} is not of a type that the toolkit's JSON holds")
 
 
 cdef inline int put_str(object text, OutputBuffer out) except -1:
@@ -181,7 +181,7 @@ cdef int put_characters(object text, Py_ssize_t i, OutputBuffer out) except -1:
                     p[0] = <char>c
                     p += 1
             elif 0xD800 <= c <= 0xDFFF:
-                raise EncodeError(f"a str holds the surrogate {text[i]!r} at index {i}: no UTF-8")
+                surrogate(text, i)
             else:
                 p = put_code_point(p, c)
             i += 1
@@ -277,11 +277,21 @@ cdef int put_key(object key, OutputBuffer out) except -1:
         elif PyLong_Check(key):
             put_int(key, out)
         else:
-            raise EncodeError(
-                f"a dict's key is a {type(key).__name__}: JSON has str, int, float, bool and None for keys"
-            )
+            unwritable(f"a dict's key is a {type(key).__name__}: JSON has str, int, float, bool and None for keys")
         put(out, b'"')
     return put(out, b": ")
+
+
+cdef int unwritable(str reason) except -1:
+    """Refuses a value for what json.dumps(), and the toolkit with it, raises as a TypeError."""
+    raise EncodeError(reason) from TypeError(reason)
+
+
+cdef int surrogate(str text, Py_ssize_t place) except -1:
+    """Refuses a text for what str.encode(), and the toolkit with it, raises."""
+    raise EncodeError(
+        f"a str holds the surrogate {text[place]!r} at index {place}: no UTF-8"
+    ) from UnicodeEncodeError("utf-8", text, place, place + 1, "surrogates not allowed")
 
 
 cdef int changed_size(str what) except -1:
