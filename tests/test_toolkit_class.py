@@ -99,6 +99,17 @@ def test_expiry(toolkit: RedisToolkit, how: dict[str, Any]) -> None:
     assert toolkit.client.ttl("two") == -1
 
 
+@pytest.mark.parametrize(
+    ("ex", "error"), [(0, ValueError), (-1, ValueError), (timedelta(0), ValueError), (1.5, TypeError)]
+)
+def test_no_expiry_at_all(toolkit: RedisToolkit, ex: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="ex"):
+        toolkit.setter("a", 1, ex=ex)
+    with pytest.raises(error, match="ex"):
+        toolkit.batch_set({"a": 1}, expire=ex)
+    assert toolkit.client.dbsize() == 0
+
+
 def test_ex_and_expire_exclude_each_other(toolkit: RedisToolkit) -> None:
     with pytest.raises(ValueError, match="expire"):
         toolkit.batch_set({"a": 1}, ex=1, expire=1)
@@ -129,7 +140,31 @@ def test_one_name_is_no_batch_to_delete(toolkit: RedisToolkit, name: Any) -> Non
 def test_any_mapping_is_a_batch(toolkit: RedisToolkit) -> None:
     toolkit.batch_set(ChainMap({"a": 1}, {"b": 2}))
     assert toolkit.batch_get(["a", "b"]) == {"a": True, "b": 2}
-    toolkit.batch_set({})
+
+
+def test_an_empty_batch_asks_no_server() -> None:
+    away = RedisToolkit(redis=redis.Redis(port=1), options=QUICK)
+    away.batch_set({})
+    away.batch_set(ChainMap())
+    with pytest.raises(RedisToolkitError):
+        away.batch_set({"a": 1})
+
+
+def test_after_cleanup_every_method_lacks_the_client(client: redis.Redis) -> None:
+    toolkit = RedisToolkit(redis=client)
+    toolkit.cleanup()
+    for write in (
+        lambda: toolkit.setter("a", 1),
+        lambda: toolkit.batch_set({"a": 1}),
+        lambda: toolkit.batch_delete(["a"]),
+        lambda: toolkit.deleter("a"),
+    ):
+        with pytest.raises(AttributeError):
+            write()
+    for read in (lambda: toolkit.getter("a"), lambda: toolkit.batch_get(["a"])):
+        with pytest.raises(SerializationError) as caught:
+            read()
+        assert isinstance(caught.value.original_exception, AttributeError)
 
 
 class TestLimits:
@@ -443,10 +478,12 @@ class TestLogging:
                 handler.close()
         assert path.read_text().count("to be seen") == 2
 
-    def test_a_level_that_there_is_not(self, client: redis.Redis) -> None:
+    def test_a_level_that_there_is_not(self, client: redis.Redis, caplog: pytest.LogCaptureFixture) -> None:
         for level in ("LOUD", None):
-            with pytest.raises(ValueError, match=f"no log level {level!r}"):
-                RedisToolkit(redis=client, options=RedisOptions(log_level=level))  # type: ignore[arg-type]
+            with caplog.at_level(logging.INFO, logger="redis_fastbatch"):
+                RedisToolkit(redis=client, options=RedisOptions(log_level=level)).setter("a", 1)  # type: ignore[arg-type]
+            assert caplog.messages == [f"there is no log level {level!r}: INFO holds", "set a: 1"]
+            caplog.clear()
         for known in ("SUCCESS", logging.INFO):
             RedisToolkit(redis=client, options=RedisOptions(log_level=known))  # type: ignore[arg-type]
 

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from redis_fastbatch.server import EmbeddedServer
-from redis_fastbatch.toolkit import RedisToolkit, pool_manager
-from toolkit_reference import same, toolkit_module
+from redis_fastbatch.toolkit import RedisOptions, RedisToolkit, pool_manager, serialize_value
+from toolkit_reference import outcome, same, toolkit_module
 
 VALUES: dict[str, Any] = {
     "none": None,
@@ -57,6 +57,45 @@ def test_keys_whatever_the_encoding(server: EmbeddedServer, encoding: str) -> No
             assert (reader.getter("é"), reader.getter("ü")) == (2, 3)
             assert reader.deleter("é") is True
             assert client.keys() == ["ü".encode()]
+
+
+def refusals(toolkit: Any, value: Any, *options: Any) -> list[Any]:
+    """What setter() and batch_set() raise for a value, None where it is written."""
+    setter = outcome(lambda value: toolkit.setter("k", value, *options), value)
+    batch_set = outcome(lambda value: toolkit.batch_set({"a": 1, "k": value}, *options), value)
+    return [setter[1], batch_set[1]]
+
+
+@pytest.mark.parametrize(
+    "value", [[{1}], {"a": object()}, {b"a": 1}, {(1, 2): 3}, "\ud800", ["\ud83d\ude00"]], ids=ascii
+)
+def test_what_cannot_be_written_fails_for_the_same_reason(fleet: tuple[Any, RedisToolkit], value: Any) -> None:
+    errors = [error for toolkit in fleet for error in refusals(toolkit, value)]
+    assert {type(error).__name__ for error in errors} == {"SerializationError"}
+    assert len({type(error.original_exception) for error in errors}) == 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "refused"),
+    [
+        ({"max_value_size": 35.5}, False),
+        ({"max_value_size": 34.5}, True),
+        ({"max_value_size": 2**70}, False),
+        ({"max_value_size": float("inf")}, False),
+        ({"max_key_length": 1.5}, False),
+        ({"max_key_length": 0.5}, True),
+        ({"max_key_length": 2**70}, False),
+        ({"max_key_length": -1}, True),
+    ],
+    ids=str,
+)
+def test_limits_of_any_number(fleet: tuple[Any, RedisToolkit], limits: dict[str, Any], refused: bool) -> None:
+    value = 12
+    assert len(serialize_value(value)) == 35
+    theirs, ours = fleet
+    for toolkit, kind in ((theirs, toolkit_module("options").RedisOptions), (ours, RedisOptions)):
+        fates = {type(error).__name__ for error in refusals(toolkit, value, kind(is_logger_info=False, **limits))}
+        assert fates == {"ValidationError" if refused else "NoneType"}
 
 
 def test_each_reads_what_the_other_wrote(fleet: tuple[Any, RedisToolkit]) -> None:

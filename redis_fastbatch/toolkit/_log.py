@@ -21,15 +21,15 @@ _files_lock = threading.Lock()
 def level_number(name: str | int) -> int:
     """The number of a level's name; a number as it is, though validate() wants a name.
 
-    Raises:
-        ValueError: there is no such level.
+    Where there is no such level it is INFO's, and the log says so.
     """
     if isinstance(name, int):
         return name
     upper = str(name).upper()
     number = _OTHER_LEVELS.get(upper, logging.getLevelName(upper))
     if not isinstance(number, int):
-        raise ValueError(f"there is no log level {name!r}")
+        logger.warning("there is no log level %r: INFO holds", name)
+        return logging.INFO
     return number
 
 

@@ -14,19 +14,16 @@ import redis
 from redis import Redis
 
 from redis_fastbatch._core.codec import ValueCodec
-from redis_fastbatch._core.toolkit_json import (
-    LimitedCodec,
-    ToolkitCodec,
-    ToolkitMsgpackCodec,
-    first_longer_key,
-)
+from redis_fastbatch._core.toolkit_json import ToolkitCodec, ToolkitMsgpackCodec
 from redis_fastbatch.client import FastBatch
 from redis_fastbatch.codecs import AnyCodec, resolve
-from redis_fastbatch.errors import DecodeError, EncodeError
+from redis_fastbatch.errors import DecodeError, EncodeError, shown
 from redis_fastbatch.plans import source_of
 from redis_fastbatch.report import BatchReport
+from redis_fastbatch.strategy import SetOptions
 from redis_fastbatch.toolkit import _log
 from redis_fastbatch.toolkit._batches import SnapshotBatch
+from redis_fastbatch.toolkit._limits import check_key, check_keys, check_size, limited
 from redis_fastbatch.toolkit._subscriber import Subscriber, channel_name
 from redis_fastbatch.toolkit.exceptions import (
     RedisToolkitError,
@@ -47,9 +44,6 @@ logger = _log.logger
 T = TypeVar("T")
 Seconds = int | timedelta
 Callback = Callable[[str, Any], object]
-
-BATCH_OF_VALUES = 10
-"""A batch may be as large as so many values of the largest size allowed."""
 
 DELETED_AT_ONCE = 1000
 
@@ -171,28 +165,25 @@ class RedisToolkit:
             ex, expire: the time to live in seconds, under either name.
 
         Raises:
+            ValueError: an expiry that is not positive, or given twice.
             ValidationError: the key or the value is too long.
             SerializationError: the codec does not write such a value.
             RedisToolkitError: redis-py failed; its exception is the `__cause__`.
         """
         opts = options or self.options
-        if opts.enable_validation and len(name) > opts.max_key_length:
-            raise ValidationError(_key_too_long(name, opts))
+        expiry = _expiry(ex, expire)
+        check_key(name, opts)
         try:
             data = self._codec.dumps(value)
         except Exception as error:
             raise _not_serialized(error, name, value) from error
-        if opts.enable_validation and len(data) > opts.max_value_size:
-            raise ValidationError(
-                f"key {name!r}: the value takes {len(data)} bytes; max_value_size is {opts.max_value_size}"
-            )
-        expiry = _expiry(ex, expire)
+        check_size(name, data, opts)
         if self._tells_of(opts):
             logger.info("set %s: %s", name, _log.shortened(value, opts.max_log_size))
         try:
             self._retrying("set", lambda: self._redis_client.set(name, data, ex=expiry))
         except redis.RedisError as error:
-            raise RedisToolkitError(f"key {name!r} could not be written: {error}") from error
+            raise RedisToolkitError(f"key {shown(name)} could not be written: {error}") from error
 
     def getter(self, name: str, options: RedisOptions | None = None, *, default: Any = None) -> Any:
         """Reads a value.
@@ -212,7 +203,9 @@ class RedisToolkit:
                 return default
             value = self._loads(raw)
         except Exception as error:
-            raise SerializationError(f"key {name!r} could not be read: {error}", None, _original(error)) from error
+            raise SerializationError(
+                f"key {shown(name)} could not be read: {error}", None, _original(error)
+            ) from error
         if self._tells_of(opts):
             logger.info("get %s: %s", name, _log.shortened(value, opts.max_log_size))
         return value
@@ -243,20 +236,20 @@ class RedisToolkit:
                 fails, values may then have been written.
 
         Raises:
+            ValueError: an expiry that is not positive, or given twice.
             ValidationError: a key, a value or the whole batch is too large.
             SerializationError: the codec does not write such a value.
             RedisToolkitError: redis-py failed; its exception is the `__cause__`.
         """
         opts = options or self.options
         expiry = _expiry(ex, expire)
-        if opts.enable_validation:
-            longer = first_longer_key(mapping, opts.max_key_length)
-            if longer is not None:
-                raise ValidationError(_key_too_long(longer, opts))
+        check_keys(mapping, opts)
+        if isinstance(mapping, Mapping) and not mapping:
+            return
         try:
             report = self._retrying(
                 "batch_set",
-                lambda: FastBatch(self._redis_client, self._writing_codec(opts)).batch_set(
+                lambda: self._batch(FastBatch, limited(self._codec, opts)).batch_set(
                     mapping, ex=expiry, atomic=atomic, on_error="report"
                 ),
             )
@@ -267,11 +260,11 @@ class RedisToolkit:
         if self._tells_of(opts):
             logger.info("batch_set: %d keys", report.written)
 
-    def _writing_codec(self, opts: RedisOptions) -> ValueCodec:
-        if not opts.enable_validation:
-            return self._codec
-        limit = opts.max_value_size
-        return LimitedCodec(self._codec, limit, limit * BATCH_OF_VALUES, ValidationError)
+    def _batch(self, kind: type[FastBatch], codec: ValueCodec) -> FastBatch:
+        if self._redis_client is None:
+            # As it is of the methods that call a client's.
+            raise AttributeError("there is no client after cleanup()")
+        return kind(self._redis_client, codec)
 
     def batch_get(
         self,
@@ -298,10 +291,10 @@ class RedisToolkit:
         """
         opts = options or self.options
         keys = names if isinstance(names, (list, tuple, str, bytes)) else list(names)
-        batches = SnapshotBatch if atomic else FastBatch
+        kind = SnapshotBatch if atomic else FastBatch
         try:
             found = self._retrying(
-                "batch_get", lambda: batches(self._redis_client, self._codec).batch_get(keys, default=default)
+                "batch_get", lambda: self._batch(kind, self._codec).batch_get(keys, default=default)
             )
         except Exception as error:
             reason = f"{len(keys)} keys could not be read: {error}"
@@ -527,11 +520,9 @@ def _make_codec(codec: AnyCodec, preserve_int: bool) -> ValueCodec:
 def _expiry(ex: Seconds | None, expire: Seconds | None) -> Seconds | None:
     if ex is not None and expire is not None:
         raise ValueError("ex and expire are two names of one setting: give one")
-    return expire if ex is None else ex
-
-
-def _key_too_long(key: Any, opts: RedisOptions) -> str:
-    return f"a key of {len(key)} characters; max_key_length is {opts.max_key_length}"
+    expiry = expire if ex is None else ex
+    SetOptions(ex=expiry)
+    return expiry
 
 
 def _original(error: Exception) -> BaseException:
@@ -541,7 +532,7 @@ def _original(error: Exception) -> BaseException:
 
 def _not_serialized(error: Exception, key: Any, value: Any) -> SerializationError:
     reason = error.reason if isinstance(error, EncodeError) else f"{type(error).__name__}: {error}"
-    return SerializationError(f"key {key!r}: {reason}", value, error.__cause__ or error)
+    return SerializationError(f"key {shown(key)}: {reason}", value, error.__cause__ or error)
 
 
 def _batch_failure(report: BatchReport, mapping: Mapping[str, Any]) -> RedisToolkitError:
@@ -549,7 +540,7 @@ def _batch_failure(report: BatchReport, mapping: Mapping[str, Any]) -> RedisTool
     key, error = next(iter(report.failures.items()))
     made: RedisToolkitError
     if isinstance(error, ValidationError):
-        made = ValidationError(f"key {key!r}: {error}")
+        made = ValidationError(f"key {shown(key)}: {error}")
     elif isinstance(error, EncodeError):
         made = _not_serialized(error, key, mapping.get(key))
     else:

@@ -1,0 +1,56 @@
+"""How long RedisOptions lets keys and values be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from redis_fastbatch._core.codec import ValueCodec
+from redis_fastbatch._core.toolkit_json import LimitedCodec, first_longer_key
+from redis_fastbatch.errors import shown
+from redis_fastbatch.flight import NO_LIMIT
+from redis_fastbatch.toolkit.exceptions import ValidationError
+from redis_fastbatch.toolkit.options import RedisOptions
+
+BATCH_OF_VALUES = 10
+"""A batch may be as large as so many values of the largest size allowed."""
+
+
+def check_key(key: Any, options: RedisOptions) -> None:
+    """Raises ValidationError for a key that is too long."""
+    if options.enable_validation and len(key) > options.max_key_length:
+        raise _key_too_long(key, options)
+
+
+def check_keys(mapping: Mapping[Any, Any], options: RedisOptions) -> None:
+    """Raises ValidationError for the first key that is too long."""
+    if options.enable_validation:
+        longer = first_longer_key(mapping, _whole(options.max_key_length))
+        if longer is not None:
+            raise _key_too_long(longer, options)
+
+
+def check_size(key: Any, data: bytes, options: RedisOptions) -> None:
+    """Raises ValidationError for a value that is too large."""
+    if options.enable_validation and len(data) > options.max_value_size:
+        raise ValidationError(
+            f"key {shown(key)}: the value takes {len(data)} bytes; max_value_size is {options.max_value_size}"
+        )
+
+
+def limited(codec: ValueCodec, options: RedisOptions) -> ValueCodec:
+    """The codec for one batch: it raises ValidationError when the values are too large, each or together."""
+    if not options.enable_validation:
+        return codec
+    limit = options.max_value_size
+    return LimitedCodec(codec, _whole(limit), _whole(limit * BATCH_OF_VALUES), ValidationError)
+
+
+def _key_too_long(key: Any, options: RedisOptions) -> ValidationError:
+    return ValidationError(f"a key of {len(key)} characters; max_key_length is {options.max_key_length}")
+
+
+def _whole(limit: float) -> int:
+    """A limit as the compiled code counts. To redis-toolkit any number is one, and none too large."""
+    return math.floor(max(-1, min(limit, NO_LIMIT)))
