@@ -59,6 +59,10 @@ def test_keys_whatever_the_encoding(server: EmbeddedServer, encoding: str) -> No
             assert client.keys() == ["ü".encode()]
 
 
+class Text(str):
+    """A str by subclass."""
+
+
 def refusals(toolkit: Any, value: Any, *options: Any) -> list[Any]:
     """What setter() and batch_set() raise for a value, None where it is written."""
     setter = outcome(lambda value: toolkit.setter("k", value, *options), value)
@@ -67,7 +71,9 @@ def refusals(toolkit: Any, value: Any, *options: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "value", [[{1}], {"a": object()}, {b"a": 1}, {(1, 2): 3}, "\ud800", ["\ud83d\ude00"]], ids=ascii
+    "value",
+    [[{1}], {"a": object()}, {b"a": 1}, {(1, 2): 3}, "\ud800", ["\ud83d\ude00"], [Text("\udfff")]],
+    ids=ascii,
 )
 def test_what_cannot_be_written_fails_for_the_same_reason(fleet: tuple[Any, RedisToolkit], value: Any) -> None:
     errors = [error for toolkit in fleet for error in refusals(toolkit, value)]

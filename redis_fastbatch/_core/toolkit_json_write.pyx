@@ -287,7 +287,7 @@ cdef int unwritable(str reason) except -1:
     raise EncodeError(reason) from TypeError(reason)
 
 
-cdef int surrogate(str text, Py_ssize_t place) except -1:
+cdef int surrogate(object text, Py_ssize_t place) except -1:
     """Refuses a text for what str.encode(), and the toolkit with it, raises."""
     raise EncodeError(
         f"a str holds the surrogate {text[place]!r} at index {place}: no UTF-8"
