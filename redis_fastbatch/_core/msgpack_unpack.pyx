@@ -271,6 +271,8 @@ cdef class Unpacker:
         cdef Py_ssize_t size
         cdef const char* text
         if c.p >= c.end or (c.p[0] & 0xE0) != 0xA0:
+            if c.p < c.end and c.p[0] < 0x80:
+                return self.unpack(c)
             return self.unpack_other_key(c)
         size = c.p[0] & 0x1F
         c.p += 1
