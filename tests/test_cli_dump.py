@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 import redis
 
@@ -112,6 +113,61 @@ def test_ndjson_takes_any_value(filled: Shell, tmp_path: Path) -> None:
     assert code == 1
     assert "a row is a map, found" in said
     assert not (tmp_path / "a.parquet").exists()
+
+
+def test_numpy_and_bytearrays_as_json(shell: Shell, tmp_path: Path) -> None:
+    """They were written as Python shows them, long arrays with dots in their middle."""
+    numpy = pytest.importorskip("numpy")
+    values = {
+        "long": numpy.arange(2000),
+        "floats": numpy.array([[0.5, float("nan")], [float("inf"), 1.0]]),
+        "texts": numpy.array(["ä", "b"]),
+        "days": numpy.array(["2024-01-02"], "datetime64[ns]"),
+        "bytes": [bytearray(b"abc"), {"x": bytearray(b"\xff")}],
+    }
+    FastBatch(shell.client, codec="toolkit").batch_set(values)
+    assert shell("dump", tmp_path / "a.ndjson", "--codec", "toolkit", "--key", "k")[0] == 0
+    rows = [json.loads(line) for line in (tmp_path / "a.ndjson").read_text().splitlines()]
+    assert {row["k"]: row["value"] for row in rows} == {
+        "long": list(range(2000)),
+        "floats": [[0.5, None], [None, 1.0]],
+        "texts": ["ä", "b"],
+        "days": ["2024-01-02T00:00:00.000000000"],
+        "bytes": ["abc", {"x": "/w=="}],
+    }
+
+
+def test_what_json_has_no_place_for(shell: Shell, tmp_path: Path) -> None:
+    numpy = pytest.importorskip("numpy")
+    wrapper = {"__type__": "numpy", "__dtype__": "complex64", "__shape__": [1], "__data__": [1]}
+    assert numpy.array([1j]).dtype.kind == "c"
+    shell.client.set("odd", json.dumps(wrapper))
+    code, said = shell("dump", tmp_path / "a.ndjson", "--codec", "toolkit")
+    assert (code, said) == (1, "redis-fastbatch: key 'odd': JSON has no place for a complex\n")
+    assert not (tmp_path / "a.ndjson").exists()
+
+
+@pytest.mark.parametrize("value", [{1: 2, "1": 3}, [{b"a": 2, "a": 3}], {None: 1, "x": {True: 1, "true": 2}}])
+def test_keys_that_are_the_same_text_in_json(shell: Shell, tmp_path: Path, value: Any) -> None:
+    """One was lost, or both stood in the line."""
+    shell.batch.batch_set({"twice": value})
+    code, said = shell("dump", tmp_path / "a.ndjson")
+    assert code == 1
+    assert "key 'twice': a map has keys that are the same text in JSON" in said
+    assert said.count("\n") == 1
+
+
+def test_keys_of_maps_that_are_no_text(shell: Shell, tmp_path: Path) -> None:
+    shell.batch.batch_set({"k": {1: 1, b"b": 2, b"\xff": 3, None: 4, 0.5: 6, "e": msgpack.ExtType(5, b"x")}})
+    assert shell("dump", tmp_path / "a.ndjson")[0] == 0
+    assert json.loads((tmp_path / "a.ndjson").read_text()) == {
+        "1": 1,
+        "b": 2,
+        "/w==": 3,
+        "null": 4,
+        "0.5": 6,
+        "e": [5, "x"],
+    }
 
 
 def test_columns_that_differ_from_part_to_part(

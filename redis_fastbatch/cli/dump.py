@@ -9,10 +9,7 @@ fit all of them.
 from __future__ import annotations
 
 import argparse
-import base64
 import contextlib
-import datetime
-import json
 import os
 import shutil
 import sys
@@ -24,7 +21,9 @@ from typing import IO, Any
 
 from redis_fastbatch.cli.common import CliError, add_server, connect, say
 from redis_fastbatch.cli.inputs import kind_of
+from redis_fastbatch.cli.json_lines import json_line
 from redis_fastbatch.client import FastBatch
+from redis_fastbatch.errors import shown
 from redis_fastbatch.report import Progress, make_progress
 
 KEYS_AT_ONCE = 20_000
@@ -183,13 +182,20 @@ _MISSING = object()
 
 
 def dump_ndjson(source: Source, out: Output, key: str | None, kind: str) -> None:
-    """A line of JSON a value."""
+    """A line of JSON a value.
+
+    Raises:
+        CliError: one that JSON has no place for.
+    """
     with out.open() as file:
         for keys in source.lists_of_keys():
             found = source.batch.batch_get(keys, default=_MISSING)
             rows = [(name, value) for name, value in found.items() if value is not _MISSING]
             for name, value in rows:
-                line = json_line(value if key is None else _keyed(key, name, value))
+                try:
+                    line = json_line(value if key is None else _keyed(key, name, value))
+                except (TypeError, ValueError, RecursionError) as error:
+                    raise CliError(f"key {shown(name)}: {error}") from error
                 # Of a codec that takes lone surrogates: JSON writes them as Python escapes them.
                 file.write(line.encode("utf-8", "backslashreplace"))
             source.took(len(rows), len(found) - len(rows))
@@ -201,37 +207,6 @@ def _keyed(column: str, name: Any, value: Any) -> dict[str, Any]:
             raise CliError(f"the values have a field {column!r} of their own: choose another name with --key")
         return {column: name, **value}
     return {column: name, "value": value}
-
-
-def json_line(value: Any) -> str:
-    """A value as a line of JSON; NaN and the infinities, which JSON has not, as null."""
-    try:
-        return json.dumps(value, default=_json_default, ensure_ascii=False, allow_nan=False) + "\n"
-    except (ValueError, TypeError):
-        return json.dumps(_json_able(value), default=_json_default, ensure_ascii=False) + "\n"
-
-
-def _json_default(value: Any) -> Any:
-    if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            return base64.b64encode(value).decode()
-    if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
-        return value.isoformat()
-    return str(value)
-
-
-def _json_able(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {
-            name if isinstance(name, str) else str(_json_default(name)): _json_able(v) for name, v in value.items()
-        }
-    if isinstance(value, (list, tuple)):
-        return [_json_able(item) for item in value]
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    return value
 
 
 def dump_columns(source: Source, out: Output, key: str | None, kind: str) -> None:

@@ -27,8 +27,8 @@ from redis_fastbatch.cli.common import (
     positive,
     say,
 )
-from redis_fastbatch.cli.dump import json_line
 from redis_fastbatch.cli.inputs import Input, add_format, open_input
+from redis_fastbatch.cli.json_lines import json_line
 from redis_fastbatch.client import FastBatch
 from redis_fastbatch.errors import EncodeError
 from redis_fastbatch.report import BatchReport, Progress, make_progress
@@ -170,7 +170,12 @@ class Failures:
         self.stopped = self.may_stop
         if self._file is not None:
             place = {"row": key} if isinstance(key, int) else {"key": _text(key)}
-            line = json_line({**place, "error": plain(error), "item": value})
+            failed = {**place, "error": plain(error)}
+            try:
+                line = json_line({**failed, "item": value})
+            except (TypeError, ValueError):
+                # That the row failed is told all the same.
+                line = json_line({**failed, "item": repr(value)})
             with self._lock:
                 self._file.write(line)
 
