@@ -403,3 +403,22 @@ def test_what_is_loaded_is_dumped(
     shell.client.flushdb()
     assert shell("load", out, "--key", "id", *(["--null", ""] if form == "csv" else []))[0] == 0
     assert FastBatch(valkey_client).batch_get_table(range(45_000)).equals(table)
+
+
+@pytest.mark.parametrize(
+    "settings", ["decode_responses=true", "encoding=latin-1&decode_responses=1", "protocol=3&encoding=utf-16"]
+)
+@pytest.mark.parametrize("form", ["ndjson", "csv", "parquet"])
+def test_a_url_that_decodes_for_other_programs(
+    shell: Shell, tmp_path: Path, capsys: Any, settings: str, form: str
+) -> None:
+    """Values that are no UTF-8 could not be read, and keys in another encoding were gone meanwhile."""
+    shell.batch.batch_set({"é": {"x": 200}, b"\xff": {"x": 300}})
+    path = tmp_path / f"a.{form}"
+    assert main(["dump", "--match", "é", "--key", "k", str(path), "--url", f"{shell.url}?{settings}"]) == 0
+    assert capsys.readouterr().err == "1 rows written\n"
+    if form == "ndjson":
+        assert json.loads(path.read_text(encoding="utf-8")) == {"k": "é", "x": 200}
+    else:
+        read = csv.read_csv if form == "csv" else parquet.read_table
+        assert read(path).to_pylist() == [{"k": "é", "x": 200}]

@@ -536,6 +536,30 @@ def test_servers_that_cannot_be_had(shell: Shell, tmp_path: Path, capsys: Any) -
         assert "secret" not in said
 
 
+def test_urls_whose_parts_cannot_be(shell: Shell, tmp_path: Path, capsys: Any) -> None:
+    path = written(tmp_path / "a.csv")
+    for url, words in [
+        ("redis://127.0.0.1:99999/0", "the port in the URL is no number up to 65535"),
+        ("redis://127.0.0.1:abc/0", "the port in the URL is no number up to 65535"),
+        (f"{shell.url}/0?socket_timeout=abc", "the URL sets socket_timeout to what that cannot be"),
+    ]:
+        assert main(["load", str(path), "--key", "id", "--url", url]) == 1
+        assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "ndjson"])
+def test_keys_are_utf8_whatever_the_url_says(shell: Shell, tmp_path: Path, form: str) -> None:
+    """CSV and NDJSON had different keys."""
+    path = tmp_path / f"a.{form}"
+    if form == "parquet":
+        parquet.write_table(pa.table({"id": ["ü"]}), path)
+    else:
+        path.write_text("id\nü\n" if form == "csv" else '{"id": "ü"}\n', encoding="utf-8")
+    url = f"{shell.url}?encoding=latin-1"
+    assert main(["load", str(path), "--key", "é{id}", "--prefix", "ö", "--url", url]) == 0
+    assert shell.client.keys() == ["öéü".encode()]
+
+
 def test_rows_that_the_server_refuses(shell: Shell, tmp_path: Path, acl_server: Any) -> None:
     path = tmp_path / "a.ndjson"
     path.write_text('{"k": "allowed:1"}\n{"k": "other:2"}\n')

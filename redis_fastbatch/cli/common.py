@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import redis
 
@@ -14,6 +15,9 @@ from redis_fastbatch.client import FastBatch
 DEFAULT_URL = "redis://localhost:6379/0"
 
 LONGEST_MESSAGE = 500
+
+DECODING = {"decode_responses", "encoding", "encoding_errors"}
+"""Settings that a URL may have for other programs: values are bytes here, and keys UTF-8 as files are."""
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -44,14 +48,10 @@ def connect(url: str, codec: str = "msgpack", *, cluster: bool = False) -> FastB
     """
     try:
         place = _without_password(url)
-        batch = FastBatch.from_url(url, codec=codec, cluster=cluster)
+        batch = FastBatch.from_url(_without_decoding(url), codec=codec, cluster=cluster)
         batch.client.ping()
-    except ValueError:
-        # Its text may be a piece of the password: one with a slash in it ends the host's name.
-        raise CliError(
-            "that is no URL of a server: it must specify one of the following schemes (redis://, rediss://, "
-            "unix://), and have %2F for a slash in the password"
-        ) from None
+    except ValueError as error:
+        raise CliError(_url_reason(str(error))) from None
     except TypeError as error:
         raise CliError(f"the URL of {place} sets what redis-py does not know: {error}") from error
     except redis.AuthenticationError as error:
@@ -59,6 +59,27 @@ def connect(url: str, codec: str = "msgpack", *, cluster: bool = False) -> FastB
     except (redis.RedisError, redis.exceptions.RedisClusterException) as error:
         raise CliError(f"no connection to {place}: {error}") from error
     return batch
+
+
+def _without_decoding(url: str) -> str:
+    """The URL without what would make a client decode what it reads, or encode keys in its own way."""
+    place, mark, query = url.partition("?")
+    kept = [part for part in query.split("&") if not DECODING & dict(parse_qsl(part)).keys()]
+    return f"{place}{mark}{'&'.join(kept)}"
+
+
+def _url_reason(error: str) -> str:
+    """What is wrong with a URL. Not as the error has it, whose text may be a piece of the password: one with a
+    slash in it ends the host's name."""
+    setting = re.match(r"Invalid value for [`'](\w+)[`'] in connection URL", error)
+    if setting:
+        return f"the URL sets {setting[1]} to what that cannot be"
+    if error.startswith("Port "):
+        return "the port in the URL is no number up to 65535 (a slash in the password is written %2F)"
+    return (
+        "that is no URL of a server: it must specify one of the following schemes (redis://, rediss://, "
+        "unix://), and have %2F for a slash in the password"
+    )
 
 
 def _without_password(url: str) -> str:

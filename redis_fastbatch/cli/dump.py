@@ -156,11 +156,11 @@ class Source:
         self._match = match
         self._progress = progress
 
-    def lists_of_keys(self) -> Iterator[list[Any]]:
+    def lists_of_keys(self) -> Iterator[list[bytes]]:
         """Each key once a list: SCAN may name one twice."""
-        scan = self.batch.scan(self._match, count=1000)
+        scan: Iterator[Any] = self.batch.scan(self._match, count=1000)
         while some := list(islice(scan, KEYS_AT_ONCE)):
-            yield [_as_text(name) for name in dict.fromkeys(some)]
+            yield list(dict.fromkeys(some))
 
     def took(self, rows: int, left_out: int) -> None:
         """Counts what became of a list of keys."""
@@ -170,7 +170,7 @@ class Source:
             self._progress.update(self.rows)
 
 
-def _as_text(name: Any) -> Any:
+def _as_text(name: bytes) -> str | bytes:
     """A key as text where it is UTF-8."""
     try:
         return name.decode()
@@ -190,7 +190,7 @@ def dump_ndjson(source: Source, out: Output, key: str | None, kind: str) -> None
     with out.open() as file:
         for keys in source.lists_of_keys():
             found = source.batch.batch_get(keys, default=_MISSING)
-            rows = [(name, value) for name, value in found.items() if value is not _MISSING]
+            rows = [(_as_text(name), value) for name, value in found.items() if value is not _MISSING]
             for name, value in rows:
                 try:
                     line = json_line(value if key is None else _keyed(key, name, value))
@@ -217,7 +217,7 @@ def dump_columns(source: Source, out: Output, key: str | None, kind: str) -> Non
         raise CliError("writing CSV and Parquet needs pyarrow: pip install 'redis-fastbatch[cli]'") from None
     parts = Parts(out.folder)
     for keys in source.lists_of_keys():
-        table = get_present(source.batch, keys, key=key)
+        table = _with_text_keys(get_present(source.batch, keys, key=key), key)
         parts.add(table)
         source.took(table.num_rows, len(keys) - table.num_rows)
     parts.close()
@@ -225,6 +225,18 @@ def dump_columns(source: Source, out: Output, key: str | None, kind: str) -> Non
         parts.write_parquet(out)
     else:
         parts.write_csv(out)
+
+
+def _with_text_keys(table: Any, key: str | None) -> Any:
+    """The column of keys as text where all of them are UTF-8."""
+    import pyarrow as pa
+
+    if key is None:
+        return table
+    names = table.column(0)
+    with contextlib.suppress(pa.ArrowInvalid):
+        names = names.cast(pa.string())
+    return table.set_column(0, key, names)
 
 
 class Parts:
