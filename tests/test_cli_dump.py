@@ -18,6 +18,8 @@ import redis
 from cli_shell import Shell
 from redis_fastbatch import FastBatch
 from redis_fastbatch.cli import main
+from redis_fastbatch.cli.common import CliError
+from redis_fastbatch.cli.parts import Parts
 from redis_fastbatch.server import EmbeddedServer
 
 pa = pytest.importorskip("pyarrow")
@@ -207,7 +209,7 @@ def test_bytes_in_csv(filled: Shell, tmp_path: Path, key: Any, column: str) -> N
     assert f"column '{column}' holds bytes that are no UTF-8" in said
 
 
-@pytest.mark.parametrize(("one", "other", "kind"), [(2**60 + 1, 0.5, "double"), (-1, 2**64 - 1, "int64")])
+@pytest.mark.parametrize(("one", "other", "kind"), [(2**60 + 1, 0.5, "double"), (-1, 2**64 - 1, "uint64")])
 def test_numbers_that_no_column_has_together(
     filled: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one: float, other: float, kind: str
 ) -> None:
@@ -422,3 +424,77 @@ def test_a_url_that_decodes_for_other_programs(
     else:
         read = csv.read_csv if form == "csv" else parquet.read_table
         assert read(path).to_pylist() == [{"k": "é", "x": 200}]
+
+
+@pytest.mark.parametrize("arguments", [["a.tsv"], ["a.txt", "--format", "tsv"]])
+def test_tabs(filled: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    """Commas stood in it, which load does not read."""
+    monkeypatch.chdir(tmp_path)
+    assert filled("dump", "--match", "u:*", *arguments)[0] == 0
+    assert Path(arguments[0]).read_text(encoding="utf-8").splitlines()[0] == '"id"\t"name"\t"score"\t"at"'
+    filled.client.flushdb()
+    assert filled("load", arguments[0], "--format", "tsv", "--key", "id", "--null", "")[0] == 0
+    assert list(filled.batch.batch_get([1, 2, 3]).values()) == ROWS
+
+
+@pytest.mark.parametrize("seconds", [253_402_300_800, 1_201_000_000_000, -62_135_596_801, -(2**40)])
+def test_points_in_time_that_csv_cannot_hold(shell: Shell, tmp_path: Path, seconds: int) -> None:
+    """Some had a year of six digits and a sign, that was another."""
+    shell.batch.batch_set({"a": {"x": msgpack.Timestamp(seconds, 0)}, "b": {"x": msgpack.Timestamp(0, 0)}})
+    code, said = shell("dump", tmp_path / "a.csv")
+    assert (code, "column 'x' holds a point in time that is not in the years 1 to 9999" in said) == (1, True), said
+    assert shell("dump", tmp_path / "a.parquet")[0] == 0
+    assert not (tmp_path / "a.csv").exists()
+
+
+def test_the_first_and_the_last_point_in_time_of_csv(shell: Shell, tmp_path: Path) -> None:
+    first, last = datetime.datetime(1, 1, 1, tzinfo=UTC), datetime.datetime(9999, 12, 31, 23, 59, 59, 999_999, UTC)
+    shell.batch.batch_set({"a": {"x": first}, "b": {"x": last}, "c": {"x": None}})
+    assert shell("dump", tmp_path / "a.csv")[0] == 0
+    lines = (tmp_path / "a.csv").read_text().splitlines()
+    assert {'"0001-01-01T00:00:00Z"', '"9999-12-31T23:59:59.999999Z"'} < set(lines)
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_unsigned_numbers_among_others(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """Numbers from 2^63 up, and smaller ones in other lists of keys, fit together."""
+    monkeypatch.setattr("redis_fastbatch.cli.dump.KEYS_AT_ONCE", 1)
+    rows = [{"x": 1, "y": None}, {"x": 2**64 - 1, "y": 5}, {"x": None, "y": 2**63}]
+    shell.batch.batch_set(dict(enumerate(rows)))
+    assert shell("dump", tmp_path / f"a.{form}")[0] == 0
+    if form == "parquet":
+        found = parquet.read_table(tmp_path / "a.parquet").select(["x", "y"]).to_pylist()
+        assert sorted(found, key=str) == sorted(rows, key=str)
+    else:
+        assert "18446744073709551615" in (tmp_path / "a.csv").read_text()
+
+
+def test_unsigned_numbers_within_lists_and_maps(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("redis_fastbatch.cli.dump.KEYS_AT_ONCE", 1)
+    rows = [{"l": [{"n": 1}], "m": {"n": [2**63]}}, {"l": [{"n": 2**63}], "m": {"n": [1]}}]
+    shell.batch.batch_set(dict(enumerate(rows)))
+    assert shell("dump", tmp_path / "a.parquet")[0] == 0
+    assert sorted(parquet.read_table(tmp_path / "a.parquet").select(["l", "m"]).to_pylist(), key=str) == rows
+
+
+def test_points_in_time_of_two_units(tmp_path: Path) -> None:
+    """The finer unit where both fit it; else an error that names the column."""
+
+    def times(unit: str, ticks: int) -> Any:
+        return pa.table({"at": pa.array([ticks], pa.timestamp(unit, "UTC"))})
+
+    both = Parts(tmp_path, 10)
+    for table in (times("us", 1), times("ns", 1), times("us", 2)):
+        both.add(table)
+    both.close()
+    with (tmp_path / "a.parquet").open("wb") as file:
+        both.write_parquet(file)
+    assert parquet.read_table(tmp_path / "a.parquet")["at"].cast(pa.int64()).to_pylist() == [1000, 1, 2000]
+    both.add(times("us", 2**62))
+    both.close()
+    with (tmp_path / "a.csv").open("wb") as file, pytest.raises(CliError, match="column 'at' is timestamp"):
+        both.write_csv(file, ",")

@@ -22,6 +22,7 @@ from typing import IO, Any
 from redis_fastbatch.cli.common import CliError, add_server, connect, say
 from redis_fastbatch.cli.inputs import kind_of
 from redis_fastbatch.cli.json_lines import json_line
+from redis_fastbatch.cli.parts import Parts
 from redis_fastbatch.client import FastBatch
 from redis_fastbatch.errors import shown
 from redis_fastbatch.report import Progress, make_progress
@@ -45,12 +46,12 @@ def add_to(commands: Any, name: str, summary: str) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", metavar="OUT", help="a .parquet, .csv or .ndjson file; - is standard output")
+    parser.add_argument("file", metavar="OUT", help="a .parquet, .csv, .tsv or .ndjson file; - is standard output")
     parser.add_argument(
         "--match", default="*", metavar="PATTERN", help="which keys, such as 'user:*' (default: all)"
     )
     parser.add_argument("--key", metavar="COLUMN", help="write the keys too, into this column")
-    parser.add_argument("--format", help="csv, ndjson or parquet (default: by the file's name)")
+    parser.add_argument("--format", help="csv, tsv, ndjson or parquet (default: by the file's name)")
     parser.add_argument(
         "--codec", choices=("msgpack", "toolkit-msgpack", "toolkit", "json"), default="msgpack",
         help="how the values are encoded (default: msgpack)",
@@ -64,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     """Dumps keys to a file, which appears under its name only when it is complete."""
     if options.file == "-" and not options.format:
         raise CliError("standard output has no name that tells its format: say which with --format")
-    kind, compression, _ = kind_of(options.format or options.file)
+    kind, compression, tabs = kind_of(options.format or options.file)
     if compression is not None:
         raise CliError("dump does not compress; Parquet is compressed by itself")
     with connect(options.url, options.codec, cluster=options.cluster) as batch:
@@ -72,8 +73,10 @@ def run(options: argparse.Namespace) -> int:
         source = Source(batch, options.match, progress)
         try:
             with Output.to(options.file) as out:
-                dump = dump_ndjson if kind == "ndjson" else dump_columns
-                dump(source, out, options.key, kind)
+                if kind == "ndjson":
+                    dump_ndjson(source, out, options.key)
+                else:
+                    dump_columns(source, out, options.key, kind, "\t" if tabs else ",")
         finally:
             if progress is not None:
                 progress.close()
@@ -181,7 +184,7 @@ def _as_text(name: bytes) -> str | bytes:
 _MISSING = object()
 
 
-def dump_ndjson(source: Source, out: Output, key: str | None, kind: str) -> None:
+def dump_ndjson(source: Source, out: Output, key: str | None) -> None:
     """A line of JSON a value.
 
     Raises:
@@ -209,22 +212,27 @@ def _keyed(column: str, name: Any, value: Any) -> dict[str, Any]:
     return {column: name, "value": value}
 
 
-def dump_columns(source: Source, out: Output, key: str | None, kind: str) -> None:
+def dump_columns(source: Source, out: Output, key: str | None, kind: str, delimiter: str) -> None:
     """Parquet or CSV."""
     try:
         from redis_fastbatch.table_read import get_present
     except ImportError:
         raise CliError("writing CSV and Parquet needs pyarrow: pip install 'redis-fastbatch[cli]'") from None
-    parts = Parts(out.folder)
+    parts = Parts(out.folder, KEYS_AT_ONCE)
     for keys in source.lists_of_keys():
         table = _with_text_keys(get_present(source.batch, keys, key=key), key)
         parts.add(table)
         source.took(table.num_rows, len(keys) - table.num_rows)
     parts.close()
-    if kind == "parquet":
-        parts.write_parquet(out)
-    else:
-        parts.write_csv(out)
+    only = parts.only() if kind == "parquet" else None
+    if only is not None:
+        out.take(only)
+        return
+    with out.open() as file:
+        if kind == "parquet":
+            parts.write_parquet(file)
+        else:
+            parts.write_csv(file, delimiter)
 
 
 def _with_text_keys(table: Any, key: str | None) -> Any:
@@ -237,154 +245,3 @@ def _with_text_keys(table: Any, key: str | None) -> Any:
     with contextlib.suppress(pa.ArrowInvalid):
         names = names.cast(pa.string())
     return table.set_column(0, key, names)
-
-
-class Parts:
-    """Parquet files, each of tables of one schema."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._files: list[Path] = []
-        self._bare = 0
-        self._schemas: list[Any] = []
-        self._writer: Any = None
-
-    def add(self, table: Any) -> None:
-        """Appends a table.
-
-        Raises:
-            CliError: it has a column that Parquet has no place for.
-        """
-        from pyarrow import parquet
-
-        if not table.num_columns:
-            # Parquet does not keep how many rows of no columns there are.
-            self._bare += table.num_rows
-            return
-        if self._writer is None or table.schema != self._schemas[-1]:
-            self.close()
-            empty = [field.name for field in table.schema if _holds_nothing(field.type)]
-            if empty:
-                raise CliError(
-                    f"column {empty[0]!r} is of maps that are empty, at least among {KEYS_AT_ONCE:,} keys: "
-                    "Parquet and CSV have no place for that; dump as NDJSON"
-                )
-            self._files.append(self._folder / f"part{len(self._files)}")
-            self._schemas.append(table.schema)
-            self._writer = parquet.ParquetWriter(self._files[-1], table.schema, compression="zstd")
-        self._writer.write_table(table)
-
-    def close(self) -> None:
-        """The last table was added."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-
-    def schema(self) -> Any:
-        """Columns that fit all tables.
-
-        Raises:
-            CliError: there are none.
-        """
-        import pyarrow as pa
-
-        if not self._schemas:
-            if self._bare:
-                raise CliError(
-                    "the values are maps that are empty: Parquet and CSV have no place for them without --key; "
-                    "dump as NDJSON"
-                )
-            return pa.schema([])
-        try:
-            return pa.unify_schemas(self._schemas, promote_options="permissive")
-        except pa.ArrowException as error:
-            raise CliError(f"the values have no columns in common: {error}; dump them as NDJSON") from error
-
-    def batches(self, schema: Any) -> Iterator[Any]:
-        """All rows, with the columns of the schema."""
-        import pyarrow as pa
-        from pyarrow import parquet
-
-        for path in self._files:
-            with parquet.ParquetFile(path) as file:
-                for batch in file.iter_batches(KEYS_AT_ONCE):
-                    yield pa.record_batch([_column(batch, field) for field in schema], schema=schema)
-        if self._bare:
-            yield pa.record_batch([pa.nulls(self._bare, field.type) for field in schema], schema=schema)
-
-    def write_parquet(self, out: Output) -> None:
-        """One file of all rows."""
-        from pyarrow import parquet
-
-        if len(self._files) == 1 and not self._bare:
-            out.take(self._files[0])
-            return
-        schema = self.schema()
-        with out.open() as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
-            for batch in self.batches(schema):
-                writer.write_batch(batch)
-
-    def write_csv(self, out: Output) -> None:
-        """One file of all rows, the columns' names first."""
-        import pyarrow as pa
-        from pyarrow import csv
-
-        schema = self.schema()
-        nested = [field.name for field in schema if pa.types.is_nested(field.type)]
-        if nested:
-            raise CliError(f"column {nested[0]!r} is nested: CSV has no place for that; dump as Parquet or NDJSON")
-        texts = pa.schema([(field.name, csv_type(field.type)) for field in schema])
-        with out.open() as file, csv.CSVWriter(file, texts) as writer:
-            for batch in self.batches(schema):
-                columns = [csv_text(name, batch[name]) for name in schema.names]
-                writer.write_batch(pa.record_batch(columns, schema=texts))
-
-
-def _holds_nothing(kind: Any) -> bool:
-    """Whether a type is, or has in it, that of structs without a field."""
-    import pyarrow as pa
-
-    inner = [kind.field(i).type for i in range(kind.num_fields)]
-    return (pa.types.is_struct(kind) and not inner) or any(map(_holds_nothing, inner))
-
-
-def _column(batch: Any, field: Any) -> Any:
-    """A column as all parts can have it."""
-    import pyarrow as pa
-
-    if field.name not in batch.schema.names:
-        return pa.nulls(batch.num_rows, field.type)
-    try:
-        return batch[field.name].cast(field.type)
-    except pa.ArrowException as error:
-        raise CliError(
-            f"column {field.name!r} is {field.type} in other rows, and does not fit: {error}; dump as NDJSON"
-        ) from error
-
-
-def csv_type(kind: Any) -> Any:
-    """The type that a column has when it is written as CSV."""
-    import pyarrow as pa
-
-    becomes_text = pa.types.is_timestamp(kind) or pa.types.is_null(kind) or pa.types.is_binary(kind)
-    return pa.string() if becomes_text else kind
-
-
-def csv_text(name: str, column: Any) -> Any:
-    """Points in time in ISO 8601, which `load` reads as points in time again; other columns as they are.
-
-    Raises:
-        CliError: it holds bytes that are no text.
-    """
-    import pyarrow as pa
-    from pyarrow import compute
-
-    if not pa.types.is_timestamp(column.type):
-        try:
-            return column.cast(csv_type(column.type))
-        except pa.ArrowInvalid:
-            raise CliError(
-                f"column {name!r} holds bytes that are no UTF-8: CSV cannot hold them; dump as Parquet or NDJSON"
-            ) from None
-    texts = compute.strftime(column, format="%Y-%m-%dT%H:%M:%SZ")
-    return compute.replace_substring_regex(texts, r"\.0+Z$", "Z")

@@ -71,8 +71,8 @@ def add_format(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("file format")
     group.add_argument(
         "--format",
-        help="csv, ndjson or parquet, with .gz, .zst or .bz2 behind it where it is compressed, such as csv.gz "
-        "(default: by the file's name)",
+        help="csv, tsv, ndjson or parquet, with .gz, .zst or .bz2 behind it where it is compressed, such as "
+        "csv.gz (default: by the file's name)",
     )
     group.add_argument("--delimiter", help="CSV: what stands between columns (default: a comma; a tab for .tsv)")
     group.add_argument(
@@ -91,8 +91,7 @@ def kind_of(name: str) -> tuple[str, str | None, bool]:
     Raises:
         CliError: it is none of the known ones.
     """
-    path = Path(f"x.{name}" if "." not in name or name.split(".")[0] in ("csv", "ndjson", "parquet") else name)
-    suffixes = [suffix.lower() for suffix in path.suffixes]
+    suffixes = [suffix.lower() for suffix in Path(f"x.{name}").suffixes]
     compression = COMPRESSIONS.get(suffixes[-1]) if suffixes else None
     if compression is not None:
         suffixes.pop()
