@@ -289,10 +289,21 @@ def test_the_file_itself_is_none_for_what_failed(shell: Shell, tmp_path: Path) -
     assert path.read_text() == "id,v\n1,2\n"
 
 
-def test_a_delimiter_of_no_character(shell: Shell, tmp_path: Path) -> None:
+@pytest.mark.parametrize("delimiter", ["", "€", '"', "\n", "\r", "ab"])
+def test_delimiters_that_are_none(shell: Shell, tmp_path: Path, delimiter: str) -> None:
     (tmp_path / "a.csv").write_text("id,v\n1,2\n")
-    code, said = shell("load", tmp_path / "a.csv", "--key", "id", "--delimiter", "")
-    assert (code, "--delimiter is one character, not ''" in said) == (1, True)
+    code, said = shell("load", tmp_path / "a.csv", "--key", "id", "--delimiter", delimiter)
+    assert (code, f"no line's end, not {delimiter!r}" in said) == (1, True), said
+
+
+def test_types_by_name(shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id,v\n1,2.50\n")
+    assert shell("load", path, "--key", "id", "--type", "v=decimal128(5,2)", "--as", "hash")[0] == 0
+    assert shell.client.hgetall("1") == {b"id": b"1", b"v": b"2.50"}
+    for name, words in ("strin", "there is no type 'strin'"), ("decimal128(99,2)", "precision"):
+        code, said = shell("load", path, "--key", "id", "--type", f"v={name}")
+        assert (code, words in said, "timestamp[us]" in said) == (1, True, True), said
 
 
 @pytest.mark.parametrize("text", ["id,name", "id,name\n", '"id","na\nme"', "id,name\r\n"])
@@ -416,7 +427,7 @@ def test_workers_write_everything(shell: Shell, tmp_path: Path) -> None:
         (["a.csv", "--key", "id", "--format", "parquet"], "Parquet magic bytes not found"),
         (["a.parquet", "--key", "id", "--format", "csv"], "a.parquet: "),
         (["a.csv", "--key", "id", "--type", "zip"], "COLUMN=TYPE is expected"),
-        (["a.csv", "--key", "id", "--type", "zip=zap"], "COLUMN=TYPE is expected"),
+        (["a.csv", "--key", "id", "--type", "zip=zap"], "there is no type 'zap'"),
         (
             ["a.csv", "--key", "id", "--type", "zip=string"],
             "--type zip: there is no such column; there are id, name",
@@ -497,6 +508,87 @@ def test_csv_with_quotes_that_quote_nothing(shell: Shell, tmp_path: Path, quoted
     assert shell.client.dbsize() == 20_000
     found = shell.batch.batch_get(["9000", "9001", "19999"])
     assert [row["v"] for row in found.values()] == ['pipe of 5"', filler, filler]
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("id,a\n" + "".join(f"{i},text\n" if i != 10 else f'{i},"text {i}\n' for i in range(1000)), "row 10"),
+        ('id,a\n1,"x"\n2,"tex', "row 1"),
+        ('id,a\n1,"x"\n2,"tex""', "row 1"),
+        ('id,a\n1,x\n"2', "row 1"),
+        ('id\n1\n"2\n', "row 1"),
+        ('id,a\n1,"', "row 0"),
+        ('id,a\n7,5" pipe\n1,"x\n', "row 1"),
+    ],
+)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_csv_that_ends_within_quotes(shell: Shell, tmp_path: Path, text: str, place: str, workers: int) -> None:
+    """All rows behind the quote were in the cell of one that was written."""
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    code, said = shell("load", path, "--key", "id", "--workers", workers)
+    reason = f"{path}: the file ends within quotes, which begin in {place} and are never closed"
+    assert (code, said) == (1, f"redis-fastbatch: {reason}\n")
+    assert shell.client.dbsize() == 0
+
+
+def test_a_header_that_ends_within_quotes(shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('id,"a\n1,x\n2,y\n')
+    code, said = shell("load", path, "--key", "id")
+    assert (code, said) == (1, f"redis-fastbatch: {path}: the header has no end: a quote is left open\n")
+
+
+def test_a_large_csv_that_ends_within_quotes(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "CSV_HEAD", 10_000)
+    monkeypatch.setattr(inputs, "CSV_BLOCK", 1000)
+    path = tmp_path / "a.csv"
+    rows = [f'{i},"text, ""{i}"""\n' for i in range(5000)]
+    path.write_text("id,a\n" + "".join(rows)[:-2])
+    code, said = shell("load", path, "--key", "id")
+    assert code == 1
+    assert "within quotes, which begin in row 4999" in said
+    assert said.startswith(f"ended early: {shell.client.dbsize():,} written")
+    assert 4900 < shell.client.dbsize() < 5000
+    assert max(map(int, shell.client.keys())) == shell.client.dbsize() - 1
+    path.write_text("id,a\n" + "".join(rows)[:-1])
+    assert shell("load", path, "--key", "id")[0] == 0
+    assert shell.client.dbsize() == 5000
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\r", "\n\n\n"])
+@pytest.mark.parametrize(
+    "rows", [['5" pipe,x', "1,2"], ["1,2", '5,x"'], ['"a""","b"', '1,"""x"""'], ["1,2", '"3"4,"5"6"'], ["1", '""']]
+)
+def test_csv_whose_quotes_are_all_closed(shell: Shell, tmp_path: Path, rows: list[str], end: str) -> None:
+    path = tmp_path / "a.csv"
+    header = "id,a" if "," in rows[0] else "id"
+    path.write_bytes("\n".join([header, *rows]).encode() + end.encode())
+    code, said = shell("load", path, "--key", "id", "--type", "id=string")
+    assert (code, said.partition(";")[0]) == (0, "2 written")
+    assert shell.client.dbsize() == 2
+
+
+@pytest.mark.parametrize("text", [b"", b"\n", b"\r\n\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n"])
+def test_csv_without_a_line(shell: Shell, tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "a.csv").write_bytes(text)
+    code, said = shell("load", tmp_path / "a.csv", "--key", "id")
+    assert (code, "Empty CSV file" in said) == (1, True), said
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell")
+def test_rows_of_another_number_of_columns(shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    for row in (b"2,x,y", b"2,\xe9,y", b"2"):
+        path.write_bytes(b"id,a\n1,x\n" + row + b"\n")
+        command = [sys.executable, "-m", "redis_fastbatch", "load", path, "--key", "id", "--url", shell.url]
+        done = subprocess.run(command, capture_output=True)
+        assert done.returncode == 1
+        assert done.stderr.count(b"\n") == 1, done.stderr
+        assert b"Expected 2 columns, got " in done.stderr
 
 
 def test_csv_types_are_those_of_the_first_eight_megabytes(shell: Shell, tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
 import errno
 import io
 import os
+import re
 import select
 import signal
 import sys
@@ -59,6 +61,9 @@ class Input:
         def told() -> Iterator[Any]:
             try:
                 yield from batches
+            except CliError as error:
+                self.broken = error
+                raise
             except (OSError, pa.ArrowException) as error:
                 self.broken = CliError(reason(error))
                 raise self.broken from error
@@ -122,9 +127,11 @@ def open_input(options: argparse.Namespace) -> Iterator[Input]:
             pipe = _pipe(options.file)
             stream = _stream(options.file, pipe, compression, stack)
             if kind == "csv":
-                blocks = CsvBlocks(stream, pipe)
+                ending = CsvEnding(_delimiter(options.delimiter, tabs=tabs))
+                blocks = CsvBlocks(stream, pipe, ending.row)
                 stack.callback(blocks.end)
-                opened = _open_csv(blocks, options, "\t" if tabs else ",")
+                stack.enter_context(_unread_rows_untold())
+                opened = _open_csv(blocks, ending, options)
             elif kind == "ndjson":
                 opened = Input(lines=_lines(options.file, stack.enter_context(io.BufferedReader(stream, 1 << 20))))
             else:
@@ -233,47 +240,113 @@ def _copied(stream: Any, stack: contextlib.ExitStack) -> Any:
     return copy
 
 
-def _open_csv(blocks: CsvBlocks, options: argparse.Namespace, delimiter: str) -> Input:
+def _open_csv(blocks: CsvBlocks, ending: CsvEnding, options: argparse.Namespace) -> Input:
     import pyarrow as pa
     from pyarrow import csv
 
     convert: dict[str, Any] = {"column_types": _types(options.types)}
     if options.nulls:
         convert |= {"null_values": options.nulls, "strings_can_be_null": True, "quoted_strings_can_be_null": False}
-    delimiter = _delimiter(delimiter if options.delimiter is None else options.delimiter)
     blocks.begin()
-    reader = csv.open_csv(
-        pa.PythonFile(blocks, mode="r"),
-        csv.ReadOptions(block_size=CSV_HEAD),
-        csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        csv.ConvertOptions(**convert),
-    )
-
     try:
+        reader = csv.open_csv(
+            pa.PythonFile(blocks, mode="r"),
+            csv.ReadOptions(block_size=CSV_HEAD),
+            csv.ParseOptions(delimiter=ending.delimiter, newlines_in_values=True, invalid_row_handler=ending.met),
+            csv.ConvertOptions(**convert),
+        )
         names = reader.schema.names
+    except pa.ArrowInvalid as error:
+        if "Empty CSV file" in str(error) and not blocks.blank:
+            raise CliError(f"{options.file}: the header has no end: a quote is left open") from None
+        raise
     except UnicodeDecodeError as error:
         raise CliError(f"the header is no UTF-8: {error.object!r:.80}") from None
     for name in convert["column_types"]:
         if name not in names:
             raise CliError(f"--type {name}: there is no such column; there are {', '.join(names)}")
     opened = Input()
-    opened.read(reader.schema, reader, partial(_csv_reason, options.file))
+    opened.read(reader.schema, _whole(reader, ending, options.file), partial(_csv_reason, options.file))
     return opened
 
 
+class CsvEnding:
+    """A row that goes behind the last one, and that Arrow takes for one only if no quote is left open there.
+
+    It has more columns than any file. Behind a quote that is left open it is a piece of the last row's text.
+
+    Attributes:
+        row: its bytes.
+        seen: Arrow took it for a row.
+        wrong: the row that swallowed it had too few columns to be one.
+    """
+
+    def __init__(self, delimiter: str) -> None:
+        self.delimiter = delimiter
+        self._text = delimiter * 100_003
+        self.row = f"\n{self._text}".encode()
+        self.seen = False
+        self.wrong = False
+
+    def met(self, row: Any) -> str:
+        """Says what becomes of a row of another number of columns than the file has."""
+        if not row.text.endswith(self._text):
+            return "error"
+        self.seen = row.text == self._text
+        self.wrong = not self.seen
+        return "skip"
+
+
+def _whole(batches: Iterable[Any], ending: CsvEnding, file: str) -> Iterator[Any]:
+    """The batches, of which the last is given once it is known that the file does not end amid it."""
+    last: list[Any] = []
+    rows = 0
+    for batch in batches:
+        if batch.num_rows:
+            yield from last
+            last = [batch]
+            rows += batch.num_rows
+    if not ending.seen:
+        row = rows if ending.wrong else rows - 1
+        raise CliError(f"{file}: the file ends within quotes, which begin in row {row} and are never closed")
+    yield from last
+
+
+@contextlib.contextmanager
+def _unread_rows_untold() -> Iterator[None]:
+    """Keeps pyarrow from telling, traceback and all, that it cannot show CsvEnding a row that is no UTF-8. It
+    raises for that row whatever CsvEnding would have said."""
+    before = sys.unraisablehook
+
+    def heard(unraisable: Any) -> None:
+        if not isinstance(unraisable.exc_value, UnicodeDecodeError):
+            before(unraisable)
+
+    sys.unraisablehook = heard
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
 class CsvBlocks(io.RawIOBase):
-    """A stream that gives Arrow a large block first, and then small ones.
+    """A stream that gives Arrow a large block first, then small ones, and `ending` behind the last.
 
     Arrow takes the types of columns from the first block, which is why that is large. How many blocks it reads
     ahead cannot be set, only how large they are.
 
     It reads them in a thread of its own, and waits for that when it lets go of the reader. One that was still at
     it when Python ended would end the process with an abort.
+
+    Attributes:
+        blank: there were only empty lines so far.
     """
 
-    def __init__(self, stream: Any, pipe: Pipe | None) -> None:
+    def __init__(self, stream: Any, pipe: Pipe | None, ending: bytes) -> None:
         self._stream = stream
         self._pipe = pipe
+        self._ending = ending
+        self.blank = True
         self._size = 0
         self._first: list[bytes] = []
         self._quoted = False
@@ -283,17 +356,15 @@ class CsvBlocks(io.RawIOBase):
     def begin(self) -> None:
         """Reads what Arrow wants before it tells the columns, and would not let itself be interrupted in."""
         head, more = self._block(CSV_HEAD), self._block(CSV_HEAD)
-        if head and not more and not has_row_end(head, quoted=False):
-            # Arrow finds no columns in a header whose line has no end.
-            head += b"\n"
-        self._first = [head, more]
+        # A last row without a line's end is among those that types are taken from.
+        self._first = [head, more] if self._ending else [head + more]
 
     def readable(self) -> bool:
         """Asked by Arrow."""
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """The next block, of at most `size` bytes; none at the end."""
+        """The next block, of at most `size` bytes, the ending not counted; none at the end."""
         with self._reading:
             if self._first:
                 return self._first.pop(0)
@@ -311,12 +382,17 @@ class CsvBlocks(io.RawIOBase):
         block: bytes = self._stream.read(min(size, self._size or size))
         self._size = CSV_BLOCK
         # Arrow gives up on a row that has no end in the block behind the one in which it begins.
-        whole = has_row_end(block, quoted=self._quoted)
-        while block and not whole and (more := self._stream.read(min(size - len(block), CSV_BLOCK))):
+        more, whole = block, has_row_end(block, quoted=self._quoted)
+        while more and not whole and len(block) < size:
+            more = self._stream.read(min(size - len(block), CSV_BLOCK))
             block += more
             whole = has_row_end(block, quoted=self._quoted)
         # Where no end is found, the quotes before it quoted nothing.
         self._quoted = whole and self._quoted != bool(block.count(b'"') % 2)
+        # In a file of empty lines the ending would be the header.
+        self.blank = self.blank and not block.removeprefix(codecs.BOM_UTF8).strip(b"\r\n")
+        if not more and not self.blank:
+            block, self._ending = block + self._ending, b""
         return block
 
 
@@ -332,30 +408,42 @@ def has_row_end(block: bytes, *, quoted: bool) -> bool:
         quoted, start = not quoted, quote + 1
 
 
-def _delimiter(text: str) -> str:
-    text = "\t" if text == "\\t" else text
-    if len(text) != 1:
-        raise CliError(f"--delimiter is one character, not {text!r}")
+def _delimiter(given: str | None, *, tabs: bool) -> str:
+    text = {None: "\t" if tabs else ",", "\\t": "\t"}.get(given, given or "")
+    if len(text) != 1 or not text.isascii() or text in '"\r\n':
+        raise CliError(f"--delimiter is one character of ASCII, no quote and no line's end, not {text!r}")
     return text
 
 
 def _types(given: list[str]) -> dict[str, Any]:
-    import pyarrow as pa
-
     types = {}
     for entry in given:
         column, equals, name = entry.rpartition("=")
-        try:
-            if not equals:
-                raise ValueError
-            types[column] = pa.type_for_alias(name)
-        except ValueError:
-            raise CliError(f"--type {entry}: COLUMN=TYPE is expected, such as zip=string") from None
+        if not equals:
+            raise CliError(f"--type {entry}: COLUMN=TYPE is expected, such as zip=string")
+        types[column] = _type(name, entry)
     return types
+
+
+def _type(name: str, entry: str) -> Any:
+    """The Arrow type of a name."""
+    import pyarrow as pa
+
+    decimal = re.fullmatch(r"decimal128\((\d+), ?(\d+)\)", name)
+    try:
+        return pa.decimal128(int(decimal[1]), int(decimal[2])) if decimal else pa.type_for_alias(name)
+    except ValueError as error:
+        reason = plain(error) if decimal else f"there is no type {name!r}"
+        raise CliError(
+            f"--type {entry}: {reason}; there are string, binary, bool, int8 to int64, uint8 to uint64, float32, "
+            "float64, date32, timestamp[us], time64[us], decimal128(10,2) and others of Arrow"
+        ) from None
 
 
 def _csv_reason(file: str, error: Exception) -> str:
     reason = _reason(file, error)
+    if "straddling object" in reason:
+        return f"{file}: a row is longer than {CSV_HEAD:,} bytes, or a quote is left open"
     if "conversion error" in reason:
         return f"{reason}. The first rows had another type: give the column's with --type COLUMN=TYPE"
     return reason
