@@ -457,17 +457,25 @@ def _open_parquet(stream: Any, options: argparse.Namespace) -> Input:
     file = parquet.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20)
     schema = file.schema_arrow
     wanted = _needed(schema.names, options)
+    batches = file.iter_batches(batch_size=PARQUET_ROWS, columns=wanted)
     if wanted is not None:
         schema = pa.schema([field for field in schema if field.name in wanted])
-    batches = file.iter_batches(batch_size=PARQUET_ROWS, columns=wanted)
+        batches = (_only(batch, wanted) for batch in batches)
     opened = Input(rows=file.metadata.num_rows)
     opened.read(schema, batches, partial(_reason, options.file))
     return opened
+
+
+def _only(batch: Any, wanted: list[str]) -> Any:
+    """The columns of those names. The reader takes a dot for a step into a struct, and a name for all that begins
+    with it and a dot."""
+    return batch.select([i for i, name in enumerate(batch.schema.names) if name in wanted])
 
 
 def _needed(names: list[str], options: argparse.Namespace) -> list[str] | None:
     """The columns to decode: those asked for and those of the key; None for all."""
     if not options.columns:
         return None
-    asked = set(options.columns.split(","))
-    return [name for name in names if name in asked or name == options.key or f"{{{name}}}" in options.key]
+    return [
+        name for name in names if name in options.columns or name == options.key or f"{{{name}}}" in options.key
+    ]

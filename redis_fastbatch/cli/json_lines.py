@@ -39,14 +39,18 @@ def json_text(value: Any) -> str:
 
 def _has_odd_keys(value: Any) -> bool:
     """Whether a map in it has a key that is no text."""
-    items = value
-    if isinstance(value, dict):
-        if value and set(map(type, value)) != _TEXTS:
-            return True
-        items = value.values()
-    elif not isinstance(value, (list, tuple)):
-        return False
-    return any(isinstance(item, _CONTAINERS) and _has_odd_keys(item) for item in items)
+    within = [value]
+    while within:
+        value = within.pop()
+        items = value
+        if isinstance(value, dict):
+            if value and set(map(type, value)) != _TEXTS:
+                return True
+            items = value.values()
+        elif not isinstance(value, (list, tuple)):
+            continue
+        within.extend(item for item in items if isinstance(item, _CONTAINERS))
+    return False
 
 
 def json_able(value: Any) -> Any:

@@ -7,13 +7,13 @@ rows need not have the same fields, and a number stays what it is whatever the r
 from __future__ import annotations
 
 import argparse
-import json
 import threading
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -28,12 +28,12 @@ from redis_fastbatch.cli.common import (
     say,
 )
 from redis_fastbatch.cli.inputs import Input, add_format, open_input
-from redis_fastbatch.cli.json_lines import json_line
+from redis_fastbatch.cli.json_lines import json_line, json_text
+from redis_fastbatch.cli.json_rows import JsonRows
 from redis_fastbatch.client import FastBatch
 from redis_fastbatch.errors import EncodeError
 from redis_fastbatch.report import BatchReport, Progress, make_progress
-from redis_fastbatch.table import split_key
-from redis_fastbatch.workers import run_threads
+from redis_fastbatch.workers import affordable, run_threads
 
 Named: TypeAlias = Callable[[Any, Exception], tuple[Any, Exception]]
 OnFailure: TypeAlias = Callable[[Any, Any, Exception], None]
@@ -41,7 +41,6 @@ OnFailure: TypeAlias = Callable[[Any, Any, Exception], None]
 SHOWN_FAILURES = 10
 HASHES_AT_ONCE = 10_000
 ROWS_BEYOND_FAILURE = 500
-KEY_COLUMN = "redis-fastbatch key"
 
 EXAMPLES = """\
 examples:
@@ -69,7 +68,7 @@ def add_to(commands: Any, name: str, summary: str) -> None:
         help="the column whose values are the keys, or a template of columns such as 'order:{shop}:{number}'",
     )  # fmt: skip
     parser.add_argument("--prefix", default="", help="goes before every key, such as user:")
-    parser.add_argument("--columns", metavar="A,B,C", help="write only these columns")
+    parser.add_argument("--columns", type=_columns, metavar="A,B,C", help="write only these columns")
     parser.add_argument("--ex", type=positive, metavar="SECONDS", help="let every key expire in so many seconds")
     parser.add_argument(
         "--as", dest="as_", choices=("value", "hash"), default="value",
@@ -85,13 +84,22 @@ def add_to(commands: Any, name: str, summary: str) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--on-error", default="report", metavar="report|stop|FILE.ndjson",
-        help="what to do with rows that cannot be written: tell the first of them at the end (the default), stop "
-        "at the first, or write them all to a file",
+        help="what to do with rows that cannot be written: tell ten of them at the end (the default), stop at the "
+        "first that fails, where those under way are still written, or write them all to a file",
     )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
     add_format(parser)
     add_server(parser, cluster=True)
     parser.set_defaults(run=run)
+
+
+def _columns(text: str) -> list[str] | None:
+    """The option's names; None where it is empty."""
+    names = text.split(",") if text else None
+    for name in names or ():
+        if names and names.count(name) > 1:
+            raise argparse.ArgumentTypeError(f"column {name!r} is there twice")
+    return names
 
 
 def run(options: argparse.Namespace) -> int:
@@ -132,12 +140,18 @@ def _tell(options: argparse.Namespace, report: BatchReport, early: str) -> None:
         key, error = next(iter(report.failures.items()))
         say(f"stopped at {_reason(key, error)}")
     if options.on_error == "report":
-        for key, error in list(report.failures.items())[:SHOWN_FAILURES]:
+        for key, error in _in_order(report.failures)[:SHOWN_FAILURES]:
             say(_reason(key, error))
         if report.failed > SHOWN_FAILURES:
             say(f"... and {report.failed - SHOWN_FAILURES:,} more")
     if not options.quiet or early:
         say(early + report.summary())
+
+
+def _in_order(failures: dict[Any, Exception]) -> list[tuple[Any, Exception]]:
+    """Failed rows by their numbers, where these are known: workers meet them in an order of their own."""
+    found = list(failures.items())
+    return sorted(found, key=itemgetter(0)) if all(isinstance(key, int) for key in failures) else found
 
 
 def _reason(key: Any, error: Exception) -> str:
@@ -173,7 +187,7 @@ class Failures:
             failed = {**place, "error": plain(error)}
             try:
                 line = json_line({**failed, "item": value})
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, RecursionError):
                 # That the row failed is told all the same.
                 line = json_line({**failed, "item": repr(value)})
             with self._lock:
@@ -228,7 +242,7 @@ class Load:
         self._batch = batch
         self._failures = failures
         self._tally = tally
-        self._columns = options.columns.split(",") if options.columns else None
+        self._workers = affordable(batch.client, options.workers)
 
     def run(self) -> None:
         """Writes everything, or what comes before the first failure."""
@@ -242,7 +256,7 @@ class Load:
     def _run(self) -> None:
         if self._source.lines is not None:
             self._load_lines(self._source.lines)
-        elif self._options.workers == 1:
+        elif self._workers == 1:
             table = stoppable(self._source.reader, self._failures)
             self._load_table(table, self._failures, self._tally.listener())
         else:
@@ -255,7 +269,7 @@ class Load:
             table,
             key=self._options.key,
             prefix=self._options.prefix,
-            columns=self._columns,
+            columns=self._options.columns,
             ex=self._options.ex,
             as_=self._options.as_,
             progress=progress,
@@ -293,19 +307,19 @@ class Load:
                 shared.stop()
                 errors.append(error)
 
-        listeners = [self._tally.listener() for _ in range(self._options.workers)]
+        listeners = [self._tally.listener() for _ in range(self._workers)]
         run_threads([partial(work, listener) for listener in listeners], shared.stop)
         if errors:
             raise errors[0]
 
     def _load_lines(self, lines: Iterable[bytes]) -> None:
         """NDJSON, through batch_set()."""
-        rows = JsonRows(lines, self._options.key, self._options.prefix, self._columns, self._failures)
+        rows = JsonRows(lines, self._options.key, self._options.prefix, self._options.columns, self._failures)
         write = partial(
             self._batch.batch_set,
             rows,
             ex=self._options.ex,
-            workers=self._options.workers,
+            workers=self._workers,
             progress=self._tally.listener(),
             on_error=self._failures,
         )
@@ -327,11 +341,13 @@ class Load:
             names = list(dict.fromkeys(name for _, row in some for name in row))
             fields = [pa.array([row.get(name) for _, row in some], pa.string()) for name in names]
             keys = [key for key, _ in some]
-            table = pa.table([*fields, pa.array(keys, pa.string())], names=[*names, KEY_COLUMN])
+            # A name that no field has: it is longer than any.
+            key_column = "k" * (1 + max(map(len, names), default=0))
+            table = pa.table([*fields, pa.array(keys, pa.string())], names=[*names, key_column])
             write = partial(
                 self._batch.batch_set_table,
                 table,
-                key=KEY_COLUMN,
+                key=key_column,
                 columns=names,
                 ex=self._options.ex,
                 as_="hash",
@@ -375,12 +391,12 @@ def _by_key(keys: list[str], row: int, error: Exception) -> tuple[Any, Exception
 
 
 def hash_text(value: Any) -> str | None:
-    """A value of JSON as a hash's field holds it; what is nested, as JSON."""
+    """A value of JSON as a hash's field holds it; what is nested, as JSON, which has null for NaN."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):
         return "1" if value else "0"
-    return repr(value) if isinstance(value, (int, float)) else json.dumps(value, ensure_ascii=False)
+    return repr(value) if isinstance(value, (int, float)) else json_text(value)
 
 
 def stoppable(reader: Any, failures: Failures) -> Any:
@@ -450,92 +466,3 @@ class Part:
         if isinstance(error, EncodeError):
             error = EncodeError(error.reason.replace(f"row {row}: ", f"row {number}: ", 1))
         return number, error
-
-
-class JsonRows:
-    """Keys and rows of NDJSON; lines that are no rows or have no key are failures.
-
-    Attributes:
-        report: counts those lines.
-    """
-
-    def __init__(
-        self, lines: Iterable[bytes], key: str, prefix: str, columns: list[str] | None, failures: Failures
-    ) -> None:
-        self.report = BatchReport()
-        self._lines = lines
-        self._key = _key_maker(key, prefix)
-        self._columns = columns
-        self._failures = failures
-
-    def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        loads = _json_loads()
-        for number, line in enumerate(self._lines):
-            if self._failures.stopped:
-                return
-            if not line.strip():
-                continue
-            row: Any = None
-            try:
-                row = loads(line)
-                if not isinstance(row, dict):
-                    raise EncodeError(f"a line of NDJSON is an object, not {plain_json(line)}")
-                key = self._key(row)
-            except (ValueError, RecursionError) as error:
-                self._fail(number, plain_json(line), EncodeError(f"row {number}: no JSON: {error}"))
-                continue
-            except EncodeError as error:
-                self._fail(number, row, EncodeError(f"row {number}: {error}"))
-                continue
-            if self._columns is not None:
-                row = {name: row.get(name) for name in self._columns}
-            yield key, row
-
-    def _fail(self, number: int, value: Any, error: Exception) -> None:
-        self.report.add_failure(number, error)
-        self._failures(number, value, error)
-
-
-def plain_json(line: bytes) -> str:
-    """A line for a message."""
-    text = line.decode("utf-8", "backslashreplace").strip()
-    return text if len(text) <= 100 else f"{text[:100]}..."
-
-
-def _json_loads() -> Callable[[bytes], Any]:
-    """json.loads, behind msgspec where that is installed, which is faster. What is read does not depend on it."""
-    try:
-        import msgspec
-    except ImportError:
-        return json.loads
-
-    def loads(line: bytes) -> Any:
-        try:
-            return msgspec.json.decode(line)
-        except (ValueError, RecursionError):
-            # It takes no NaN, no infinity and no byte order mark.
-            return json.loads(line)
-
-    return loads
-
-
-def _key_maker(key: str, prefix: str) -> Callable[[dict[str, Any]], str]:
-    """Makes a row's key, by the rules of batch_set_table()."""
-    fields = split_key(key)
-
-    def make(row: dict[str, Any]) -> str:
-        parts = (text + (_key_text(row, column) if column is not None else "") for text, column in fields)
-        return prefix + "".join(parts)
-
-    return make
-
-
-def _key_text(row: dict[str, Any], column: str) -> str:
-    value = row.get(column)
-    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
-        return str(value)
-    if value is None:
-        raise EncodeError(f"the key column {column!r} is null or missing")
-    raise EncodeError(
-        f"the key column {column!r} holds {type(value).__name__}: a key is made of strings and integers"
-    )
