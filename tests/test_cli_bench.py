@@ -44,6 +44,21 @@ def test_the_chart(valkey: EmbeddedServer, tmp_path: Path) -> None:
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("chart", ["no/such/folder/a.png", "a.xyz", "folder.png"])
+def test_charts_that_cannot_be_written(
+    valkey: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, chart: str
+) -> None:
+    """That showed when all had been measured."""
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.png").mkdir()
+    assert run(valkey, "--chart", chart) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"redis-fastbatch: --chart {chart}: ")
+    assert captured.err.count("\n") == 1
+
+
 def test_every_way_moves_the_same(valkey_client: redis.Redis) -> None:
     from redis_fastbatch import FastBatch
     from redis_fastbatch.cli.bench import Bench

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import random
 import secrets
 import statistics
@@ -20,7 +21,7 @@ from typing import Any
 import msgpack
 import redis
 
-from redis_fastbatch.cli.common import CliError, add_server, connect, positive, say
+from redis_fastbatch.cli.common import CliError, add_server, connect, positive, say, tells_of_a_cluster
 from redis_fastbatch.client import FastBatch
 
 CHUNK = 1000
@@ -74,16 +75,15 @@ class Way:
 def run(options: argparse.Namespace) -> int:
     """Measures, prints a table, and draws a chart if asked to."""
     if options.chart is not None:
-        _drawing()
+        _check_chart(options.chart)
     with connect(options.url) as batch:
         bench = Bench(batch, options.rows)
         try:
-            ways = bench.ways()
-            _measure(ways, options.rounds)
-        finally:
-            # Ctrl-C may have left replies to redis-py's own pipeline unread.
-            batch.client.connection_pool.disconnect()
-            batch.batch_delete(bench.keys)
+            ways = _measured(bench, options.rounds)
+        except redis.RedisError as error:
+            if tells_of_a_cluster(error):
+                raise CliError("this is a node of a cluster: bench measures single servers") from error
+            raise
         version = _version(batch.client)
     lines = table(ways, options.rows)
     print(f"{version}, {options.rows:,} rows of 8 fields, medians of {options.rounds} rounds\n")
@@ -92,6 +92,30 @@ def run(options: argparse.Namespace) -> int:
         draw(ways, options.rows, options.chart, version)
         say(f"chart: {options.chart}")
     return 0
+
+
+def _measured(bench: Bench, rounds: int) -> list[Way]:
+    """The ways with their times; nothing of what they wrote is left."""
+    try:
+        ways = bench.ways()
+        _measure(ways, rounds)
+        return ways
+    finally:
+        # Ctrl-C may have left replies to redis-py's own pipeline unread.
+        bench.client.connection_pool.disconnect()
+        bench.batch.batch_delete(bench.keys)
+
+
+def _check_chart(file: Path) -> None:
+    """Refuses a file that cannot be written, before anything is measured."""
+    pyplot = _drawing()
+    figure = pyplot.figure()
+    known = figure.canvas.get_supported_filetypes()
+    pyplot.close(figure)
+    if file.suffix[1:].lower() not in known:
+        raise CliError(f"--chart {file}: there are .{', .'.join(sorted(known))}")
+    if not os.access(file if file.exists() else file.parent, os.W_OK) or file.is_dir():
+        raise CliError(f"--chart {file}: it cannot be written")
 
 
 def _version(client: redis.Redis) -> str:

@@ -9,6 +9,7 @@ import sys
 from urllib.parse import parse_qsl, urlsplit
 
 import redis
+from redis.exceptions import AskError, ClusterCrossSlotError, MovedError
 
 from redis_fastbatch.client import FastBatch
 
@@ -18,6 +19,8 @@ LONGEST_MESSAGE = 500
 
 DECODING = {"decode_responses", "encoding", "encoding_errors"}
 """Settings that a URL may have for other programs: values are bytes here, and keys UTF-8 as files are."""
+
+A_NODE = "this is a node of a cluster: give --cluster"
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -101,8 +104,21 @@ def positive(text: str) -> int:
     return number
 
 
+def tells_of_a_cluster(error: BaseException) -> bool:
+    """Whether it is what a node of a cluster answers to those who take it for a server of its own."""
+    # MovedError is an AskError.
+    return isinstance(error, (AskError, ClusterCrossSlotError))
+
+
 def plain(error: BaseException) -> str:
     """What an exception says, in one line of text."""
+    if isinstance(error, AskError):
+        # redis-py has left the reply's first word out.
+        return f"{'MOVED' if isinstance(error, MovedError) else 'ASK'} {_one_line(error)}"
+    return _one_line(error)
+
+
+def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     text = "".join(c if c.isprintable() else "?" for c in text[:LONGEST_MESSAGE])
     return text if len(text) < LONGEST_MESSAGE else f"{text}..."

@@ -12,7 +12,15 @@ import redis
 
 from redis_fastbatch._version import __version__
 from redis_fastbatch.cli import bench, demo, dump, load
-from redis_fastbatch.cli.common import EXIT_FAILED, EXIT_INTERRUPTED, CliError, plain, say
+from redis_fastbatch.cli.common import (
+    A_NODE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    CliError,
+    plain,
+    say,
+    tells_of_a_cluster,
+)
 from redis_fastbatch.errors import FastBatchError
 
 COMMANDS = {
@@ -47,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         ValueError,
         NotImplementedError,
     ) as error:
-        say(f"redis-fastbatch: {plain(error)}")
+        hint = f": {A_NODE}" if tells_of_a_cluster(error) else ""
+        say(f"redis-fastbatch: {plain(error)}{hint}")
         return EXIT_FAILED
 
 

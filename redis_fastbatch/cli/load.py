@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from redis_fastbatch.cli.common import (
+    A_NODE,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     CliError,
@@ -26,6 +27,7 @@ from redis_fastbatch.cli.common import (
     plain,
     positive,
     say,
+    tells_of_a_cluster,
 )
 from redis_fastbatch.cli.inputs import Input, add_format, open_input
 from redis_fastbatch.cli.json_lines import json_line, json_text
@@ -180,7 +182,13 @@ class Failures:
             self._file = Path(mode).open("w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
 
     def __call__(self, key: Any, value: Any, error: Exception) -> None:
-        """Takes a failed row: its number or key, its fields where they are known."""
+        """Takes a failed row: its number or key, its fields where they are known.
+
+        Raises:
+            CliError: the server is a node of a cluster, where most rows would fail alike.
+        """
+        if tells_of_a_cluster(error):
+            raise CliError(f"{_reason(key, error)}: {A_NODE}")
         self.stopped = self.may_stop
         if self._file is not None:
             place = {"row": key} if isinstance(key, int) else {"key": _text(key)}

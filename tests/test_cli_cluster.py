@@ -1,0 +1,57 @@
+"""The command line with a node of a cluster that is taken for a server of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import redis
+
+from redis_fastbatch.cli import main
+from servers import Cluster
+
+HINT = "this is a node of a cluster: give --cluster\n"
+
+
+@pytest.mark.parametrize("options", [[], ["--as", "hash"], ["--workers", "3"], ["--on-error", "stop"]])
+@pytest.mark.parametrize("form", ["csv", "ndjson"])
+def test_load(
+    cluster: Cluster,
+    cluster_client: redis.RedisCluster,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    form: str,
+    options: list[str],
+) -> None:
+    """A third of the rows was written, and of the others a number and an address were told."""
+    pytest.importorskip("pyarrow")
+    path = tmp_path / f"a.{form}"
+    header = "id\n" if form == "csv" else ""
+    path.write_text(header + "".join(f"{i}\n" if header else f'{{"id": {i}}}\n' for i in range(50_000)))
+    assert main(["load", str(path), "--key", "id", "--url", cluster.url, *options]) == 1
+    said = capsys.readouterr().err
+    assert said.endswith(HINT)
+    assert "MOVED " in said.splitlines()[-1]
+    assert sum(node.client().dbsize() for node in cluster.masters) < 10_000
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "ndjson"])
+def test_dump(
+    cluster: Cluster,
+    cluster_client: redis.RedisCluster,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    form: str,
+) -> None:
+    pytest.importorskip("pyarrow")
+    for number in range(100):
+        cluster_client.set(f"k{number}", b"\x81\xa1x\x01")
+    assert main(["dump", str(tmp_path / f"a.{form}"), "--url", cluster.url]) == 1
+    said = capsys.readouterr().err
+    assert said == f"redis-fastbatch: Keys in request don't hash to the same slot: {HINT}"
+
+
+def test_bench(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--rows", "100", "--rounds", "1", "--url", cluster.url]) == 1
+    reason = "this is a node of a cluster: bench measures single servers"
+    assert capsys.readouterr().err == f"redis-fastbatch: {reason}\n"
