@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cli_shell import Shell
-from redis_fastbatch.cli import inputs
+from redis_fastbatch.cli import csv_input, inputs
 
 pa = pytest.importorskip("pyarrow")
 
@@ -25,7 +25,7 @@ def test_csv_options(shell: Shell, tmp_path: Path) -> None:
         "00501": {"zip": "00501", "n": None, "s": ""},
         "10001": {"zip": "10001", "n": 5, "s": "NA"},
     }
-    shell("load", path, "--key", "zip", "--null", "NA")
+    shell("load", path, "--key", "zip", "--type", "zip=int64", "--null", "NA")
     assert shell.batch.batch_get(["501", "10001"]) == {
         "501": {"zip": 501, "n": None, "s": ""},
         "10001": {"zip": 10001, "n": 5, "s": None},
@@ -67,8 +67,36 @@ def test_a_header_that_is_no_utf8(shell: Shell, tmp_path: Path) -> None:
     assert not shell.client.dbsize()
 
 
+@pytest.mark.parametrize("head", [50, 8_000_000])
+@pytest.mark.parametrize("key", ["zip", "z:{name}:{zip}{zip}"])
+def test_keys_with_zeros_before_them(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, head: int
+) -> None:
+    """007 was stored under the key 7, where another row might be."""
+    monkeypatch.setattr(csv_input, "CSV_HEAD", head)
+    path = tmp_path / "a.csv"
+    path.write_text("name,zip\na,10001\nb,\nc,00501\n" + '"a longer\nname",12345\n' * 10)
+    code, said = shell("load", path, "--key", key)
+    assert (code, said) == (
+        1,
+        "redis-fastbatch: the key column 'zip' has 00501, which would be the number 501: "
+        "--type zip=string keeps the zeros, --type zip=int64 drops them\n",
+    )
+
+
+def test_types_decide_about_zeros_before_keys(shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("name,zip\na,10001\nc,00501\n")
+    for kind, stored in ("string", b"00501"), ("int64", b"501"):
+        shell.client.flushdb()
+        assert shell("load", path, "--key", "zip", "--type", f"zip={kind}")[0] == 0
+        assert sorted(shell.client.keys()) == sorted([b"10001", stored])
+    path.write_text("name,zip\na,0\nc,-5\nd,10\n")
+    assert shell("load", path, "--key", "zip")[0] == 0
+
+
 def test_a_type_that_does_not_hold(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("redis_fastbatch.cli.inputs.CSV_HEAD", 1000)
+    monkeypatch.setattr("redis_fastbatch.cli.csv_input.CSV_HEAD", 1000)
     path = tmp_path / "a.csv"
     path.write_text("k,v\n" + "".join(f"{i},{i}\n" for i in range(1000)) + "1000,word\n")
     code, said = shell("load", path, "--key", "k")
@@ -85,7 +113,7 @@ def test_a_type_that_does_not_hold(shell: Shell, tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("line", ["x" * 999, "x" * 997 + "\n", '<a b=""c"">\n'])
 def test_csv_of_rows_longer_than_a_block(shell: Shell, tmp_path: Path, line: str) -> None:
-    text = line * (inputs.CSV_HEAD * 3 // 4 // len(line))
+    text = line * (csv_input.CSV_HEAD * 3 // 4 // len(line))
     path = tmp_path / "a.csv"
     path.write_text("k,v\n" + "".join(f'{i},"{i},{text}"\n' for i in range(5)))
     code, said = shell("load", path, "--key", "k")
@@ -141,8 +169,8 @@ def test_a_header_that_ends_within_quotes(shell: Shell, tmp_path: Path) -> None:
 def test_a_large_csv_that_ends_within_quotes(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inputs, "CSV_HEAD", 10_000)
-    monkeypatch.setattr(inputs, "CSV_BLOCK", 1000)
+    monkeypatch.setattr(csv_input, "CSV_HEAD", 10_000)
+    monkeypatch.setattr(csv_input, "CSV_BLOCK", 1000)
     path = tmp_path / "a.csv"
     rows = [f'{i},"text, ""{i}"""\n' for i in range(5000)]
     path.write_text("id,a\n" + "".join(rows)[:-2])
@@ -191,19 +219,19 @@ def test_rows_of_another_number_of_columns(shell: Shell, tmp_path: Path) -> None
 
 def test_csv_types_are_those_of_the_first_eight_megabytes(shell: Shell, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    rows = (inputs.CSV_HEAD * 3 // 4) // 100
+    rows = (csv_input.CSV_HEAD * 3 // 4) // 100
     path.write_text("k,v,text\n" + "".join(f"{i % 100},1,{i:090}\n" for i in range(rows)) + "100,word,0\n")
     assert shell("load", path, "--key", "k")[0] == 0
     assert shell.batch.batch_get(["100"])["100"]["v"] == "word"
 
 
 def test_csv_is_not_read_far_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = io.BytesIO(b"k,v\n" + b"1,2\n" * (3 * inputs.CSV_HEAD))
+    data = io.BytesIO(b"k,v\n" + b"1,2\n" * (3 * csv_input.CSV_HEAD))
     monkeypatch.setattr(inputs, "_stream", lambda *_: data)
-    options = argparse.Namespace(file="a.csv", format=None, delimiter=None, types=[], nulls=[])
+    options = argparse.Namespace(file="a.csv", key="k", format=None, delimiter=None, types=[], nulls=[])
     with inputs.open_input(options) as source:
         next(iter(source.reader))
         place = -1
         while place != (place := data.tell()):
             time.sleep(0.2)
-    assert inputs.CSV_HEAD < place < inputs.CSV_HEAD + (40 + pa.cpu_count()) * inputs.CSV_BLOCK
+    assert csv_input.CSV_HEAD < place < csv_input.CSV_HEAD + (40 + pa.cpu_count()) * csv_input.CSV_BLOCK

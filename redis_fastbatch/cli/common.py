@@ -124,6 +124,13 @@ def _one_line(error: BaseException) -> str:
     return text if len(text) < LONGEST_MESSAGE else f"{text}..."
 
 
+def file_reason(file: str, error: Exception) -> str:
+    """What is wrong with a file, in one line of text."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{file}: {error.strerror}"
+    return f"{file}: {plain(error)}"
+
+
 def say(line: str) -> None:
     """Tells the user something; standard output is for data."""
     print(line, file=sys.stderr)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import codecs
 import contextlib
 import errno
 import io
 import os
-import re
 import select
 import signal
 import sys
@@ -20,19 +18,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from redis_fastbatch.cli.common import CliError, plain
+from redis_fastbatch.cli.common import CliError, file_reason
+from redis_fastbatch.cli.csv_input import csv_reason, open_csv
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 FORMATS = {
     ".csv": "csv", ".tsv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson", ".json": "ndjson",
     ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
-
-CSV_HEAD = 8 * 1024 * 1024
-"""Bytes of CSV that the types of columns are taken from; no row is longer."""
-
-CSV_BLOCK = 1024 * 1024
-"""Bytes of CSV read at a time behind that. Arrow reads 32 blocks ahead, and decodes one for each processor."""
 
 PARQUET_ROWS = 16 * 1024
 """Rows of Parquet decoded at a time."""
@@ -127,11 +120,8 @@ def open_input(options: argparse.Namespace) -> Iterator[Input]:
             pipe = _pipe(options.file)
             stream = _stream(options.file, pipe, compression, stack)
             if kind == "csv":
-                ending = CsvEnding(_delimiter(options.delimiter, tabs=tabs))
-                blocks = CsvBlocks(stream, pipe, ending.row)
-                stack.callback(blocks.end)
-                stack.enter_context(_unread_rows_untold())
-                opened = _open_csv(blocks, ending, options)
+                opened = Input()
+                opened.read(*open_csv(stream, pipe, options, stack, tabs=tabs), partial(csv_reason, options.file))
             elif kind == "ndjson":
                 opened = Input(lines=_lines(options.file, stack.enter_context(io.BufferedReader(stream, 1 << 20))))
             else:
@@ -140,14 +130,8 @@ def open_input(options: argparse.Namespace) -> Iterator[Input]:
                     stream = _copied(stream, stack)
                 opened = _open_parquet(stream, options)
         except (OSError, pa.ArrowException) as error:
-            raise CliError(_reason(options.file, error)) from error
+            raise CliError(file_reason(options.file, error)) from error
         yield opened
-
-
-def _reason(file: str, error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{file}: {error.strerror}"
-    return f"{file}: {plain(error)}"
 
 
 class Pipe(io.RawIOBase):
@@ -223,7 +207,7 @@ def _lines(file: str, stream: Iterable[bytes]) -> Iterator[bytes]:
     try:
         yield from stream
     except (OSError, pa.ArrowException) as error:
-        raise CliError(_reason(file, error)) from error
+        raise CliError(file_reason(file, error)) from error
 
 
 def _can_seek(file: str) -> bool:
@@ -240,215 +224,6 @@ def _copied(stream: Any, stack: contextlib.ExitStack) -> Any:
     return copy
 
 
-def _open_csv(blocks: CsvBlocks, ending: CsvEnding, options: argparse.Namespace) -> Input:
-    import pyarrow as pa
-    from pyarrow import csv
-
-    convert: dict[str, Any] = {"column_types": _types(options.types)}
-    if options.nulls:
-        convert |= {"null_values": options.nulls, "strings_can_be_null": True, "quoted_strings_can_be_null": False}
-    blocks.begin()
-    try:
-        reader = csv.open_csv(
-            pa.PythonFile(blocks, mode="r"),
-            csv.ReadOptions(block_size=CSV_HEAD),
-            csv.ParseOptions(delimiter=ending.delimiter, newlines_in_values=True, invalid_row_handler=ending.met),
-            csv.ConvertOptions(**convert),
-        )
-        names = reader.schema.names
-    except pa.ArrowInvalid as error:
-        if "Empty CSV file" in str(error) and not blocks.blank:
-            raise CliError(f"{options.file}: the header has no end: a quote is left open") from None
-        raise
-    except UnicodeDecodeError as error:
-        raise CliError(f"the header is no UTF-8: {error.object!r:.80}") from None
-    for name in convert["column_types"]:
-        if name not in names:
-            raise CliError(f"--type {name}: there is no such column; there are {', '.join(names)}")
-    opened = Input()
-    opened.read(reader.schema, _whole(reader, ending, options.file), partial(_csv_reason, options.file))
-    return opened
-
-
-class CsvEnding:
-    """A row that goes behind the last one, and that Arrow takes for one only if no quote is left open there.
-
-    It has more columns than any file. Behind a quote that is left open it is a piece of the last row's text.
-
-    Attributes:
-        row: its bytes.
-        seen: Arrow took it for a row.
-        wrong: the row that swallowed it had too few columns to be one.
-    """
-
-    def __init__(self, delimiter: str) -> None:
-        self.delimiter = delimiter
-        self._text = delimiter * 100_003
-        self.row = f"\n{self._text}".encode()
-        self.seen = False
-        self.wrong = False
-
-    def met(self, row: Any) -> str:
-        """Says what becomes of a row of another number of columns than the file has."""
-        if not row.text.endswith(self._text):
-            return "error"
-        self.seen = row.text == self._text
-        self.wrong = not self.seen
-        return "skip"
-
-
-def _whole(batches: Iterable[Any], ending: CsvEnding, file: str) -> Iterator[Any]:
-    """The batches, of which the last is given once it is known that the file does not end amid it."""
-    last: list[Any] = []
-    rows = 0
-    for batch in batches:
-        if batch.num_rows:
-            yield from last
-            last = [batch]
-            rows += batch.num_rows
-    if not ending.seen:
-        row = rows if ending.wrong else rows - 1
-        raise CliError(f"{file}: the file ends within quotes, which begin in row {row} and are never closed")
-    yield from last
-
-
-@contextlib.contextmanager
-def _unread_rows_untold() -> Iterator[None]:
-    """Keeps pyarrow from telling, traceback and all, that it cannot show CsvEnding a row that is no UTF-8. It
-    raises for that row whatever CsvEnding would have said."""
-    before = sys.unraisablehook
-
-    def heard(unraisable: Any) -> None:
-        if not isinstance(unraisable.exc_value, UnicodeDecodeError):
-            before(unraisable)
-
-    sys.unraisablehook = heard
-    try:
-        yield
-    finally:
-        sys.unraisablehook = before
-
-
-class CsvBlocks(io.RawIOBase):
-    """A stream that gives Arrow a large block first, then small ones, and `ending` behind the last.
-
-    Arrow takes the types of columns from the first block, which is why that is large. How many blocks it reads
-    ahead cannot be set, only how large they are.
-
-    It reads them in a thread of its own, and waits for that when it lets go of the reader. One that was still at
-    it when Python ended would end the process with an abort.
-
-    Attributes:
-        blank: there were only empty lines so far.
-    """
-
-    def __init__(self, stream: Any, pipe: Pipe | None, ending: bytes) -> None:
-        self._stream = stream
-        self._pipe = pipe
-        self._ending = ending
-        self.blank = True
-        self._size = 0
-        self._first: list[bytes] = []
-        self._quoted = False
-        self._ended = False
-        self._reading = threading.Lock()
-
-    def begin(self) -> None:
-        """Reads what Arrow wants before it tells the columns, and would not let itself be interrupted in."""
-        head, more = self._block(CSV_HEAD), self._block(CSV_HEAD)
-        # A last row without a line's end is among those that types are taken from.
-        self._first = [head, more] if self._ending else [head + more]
-
-    def readable(self) -> bool:
-        """Asked by Arrow."""
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        """The next block, of at most `size` bytes, the ending not counted; none at the end."""
-        with self._reading:
-            if self._first:
-                return self._first.pop(0)
-            return b"" if self._ended else self._block(size)
-
-    def end(self) -> None:
-        """There are no more blocks, whatever the stream still has; returns when nobody is reading it."""
-        self._ended = True
-        if self._pipe is not None:
-            self._pipe.end()
-        with self._reading:
-            pass
-
-    def _block(self, size: int) -> bytes:
-        block: bytes = self._stream.read(min(size, self._size or size))
-        self._size = CSV_BLOCK
-        # Arrow gives up on a row that has no end in the block behind the one in which it begins.
-        more, whole = block, has_row_end(block, quoted=self._quoted)
-        while more and not whole and len(block) < size:
-            more = self._stream.read(min(size - len(block), CSV_BLOCK))
-            block += more
-            whole = has_row_end(block, quoted=self._quoted)
-        # Where no end is found, the quotes before it quoted nothing.
-        self._quoted = whole and self._quoted != bool(block.count(b'"') % 2)
-        # In a file of empty lines the ending would be the header.
-        self.blank = self.blank and not block.removeprefix(codecs.BOM_UTF8).strip(b"\r\n")
-        if not more and not self.blank:
-            block, self._ending = block + self._ending, b""
-        return block
-
-
-def has_row_end(block: bytes, *, quoted: bool) -> bool:
-    """Whether there is a line's end in a block of CSV that is not in quotes; `quoted` says how it begins."""
-    start = 0
-    while True:
-        quote = block.find(b'"', start)
-        if not quoted and block.find(b"\n", start, quote if quote >= 0 else len(block)) >= 0:
-            return True
-        if quote < 0:
-            return False
-        quoted, start = not quoted, quote + 1
-
-
-def _delimiter(given: str | None, *, tabs: bool) -> str:
-    text = {None: "\t" if tabs else ",", "\\t": "\t"}.get(given, given or "")
-    if len(text) != 1 or not text.isascii() or text in '"\r\n':
-        raise CliError(f"--delimiter is one character of ASCII, no quote and no line's end, not {text!r}")
-    return text
-
-
-def _types(given: list[str]) -> dict[str, Any]:
-    types = {}
-    for entry in given:
-        column, equals, name = entry.rpartition("=")
-        if not equals:
-            raise CliError(f"--type {entry}: COLUMN=TYPE is expected, such as zip=string")
-        types[column] = _type(name, entry)
-    return types
-
-
-def _type(name: str, entry: str) -> Any:
-    """The Arrow type of a name."""
-    import pyarrow as pa
-
-    decimal = re.fullmatch(r"decimal128\((\d+), ?(\d+)\)", name)
-    try:
-        return pa.decimal128(int(decimal[1]), int(decimal[2])) if decimal else pa.type_for_alias(name)
-    except ValueError as error:
-        reason = plain(error) if decimal else f"there is no type {name!r}"
-        raise CliError(
-            f"--type {entry}: {reason}; there are string, binary, bool, int8 to int64, uint8 to uint64, float32, "
-            "float64, date32, timestamp[us], time64[us], decimal128(10,2) and others of Arrow"
-        ) from None
-
-
-def _csv_reason(file: str, error: Exception) -> str:
-    reason = _reason(file, error)
-    if "straddling object" in reason:
-        return f"{file}: a row is longer than {CSV_HEAD:,} bytes, or a quote is left open"
-    if "conversion error" in reason:
-        return f"{reason}. The first rows had another type: give the column's with --type COLUMN=TYPE"
-    return reason
-
-
 def _open_parquet(stream: Any, options: argparse.Namespace) -> Input:
     import pyarrow as pa
     from pyarrow import parquet
@@ -462,7 +237,7 @@ def _open_parquet(stream: Any, options: argparse.Namespace) -> Input:
         schema = pa.schema([field for field in schema if field.name in wanted])
         batches = (_only(batch, wanted) for batch in batches)
     opened = Input(rows=file.metadata.num_rows)
-    opened.read(schema, batches, partial(_reason, options.file))
+    opened.read(schema, batches, partial(file_reason, options.file))
     return opened
 
 
