@@ -578,3 +578,14 @@ def test_help_is_for_newcomers(capsys: Any) -> None:
             main([*arguments, "--help"])
         assert caught.value.code == 0
         assert words in capsys.readouterr().out
+
+
+def test_a_failed_row_that_json_has_no_place_for(shell: Shell, tmp_path: Path) -> None:
+    """Two of its keys would be one text; that the row failed is told all the same."""
+    kind = pa.map_(pa.binary(), pa.int64())
+    table = pa.table({"k": pa.array([None], pa.int64()), "m": pa.array([[(b"\xff", 1), (b"/w==", 2)]], kind)})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    bad = tmp_path / "bad.ndjson"
+    assert shell("load", tmp_path / "a.parquet", "--key", "k", "--on-error", bad)[0] == 1
+    (failed,) = map(json.loads, bad.read_text().splitlines())
+    assert (failed["row"], failed["item"]) == (0, repr({"k": None, "m": {b"\xff": 1, b"/w==": 2}}))

@@ -81,7 +81,8 @@ def _reader(blocks: CsvBlocks, ending: CsvEnding, options: argparse.Namespace, t
 
 
 def _refuse_changed_keys(head: bytes, delimiter: str, schema: Any, key: str, types: dict[str, Any]) -> None:
-    """Refuses columns of keys that look like whole numbers, but have zeros before them: 007 would become 7."""
+    """Refuses columns of keys that Arrow reads as whole numbers, and that are written otherwise: 007 would become
+    7."""
     import pyarrow as pa
     from pyarrow import compute, csv
 
@@ -102,12 +103,16 @@ def _refuse_changed_keys(head: bytes, delimiter: str, schema: Any, key: str, typ
         csv.ConvertOptions(include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string())),
     )
     for name, column in zip(wanted, texts.columns, strict=True):
-        padded = column.filter(compute.match_substring_regex(column, "^-?0[0-9]"))
-        if len(padded):
+        changed = column.filter(compute.match_substring_regex(column, _CHANGED_AS_NUMBERS))
+        if len(changed):
             raise CliError(
-                f"the key column {name!r} has {padded[0]}, which would be the number {int(padded[0].as_py())}: "
-                f"--type {name}=string keeps the zeros, --type {name}=int64 drops them"
+                f"the key column {name!r} has {changed[0].as_py()!r}, and would be read as numbers, which are "
+                f"written otherwise: --type {name}=string takes the text, --type {name}=int64 the number"
             )
+
+
+_CHANGED_AS_NUMBERS = r"^-?0[0-9xX]|^-0$|^\s+[-0-9]|[0-9a-fA-F]\s+$"
+"""Whole numbers with zeros before them, in base 16, or with blanks, all of which Arrow reads."""
 
 
 class CsvEnding:
