@@ -36,21 +36,20 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgpack
-from redis.exceptions import InvalidResponse
 
 from redis_fastbatch import strategy
 from redis_fastbatch._core.arrow_hash import HashWriter
 from redis_fastbatch._core.arrow_rows import TableWriter
 from redis_fastbatch._core.arrow_stream import ArrowStream
-from redis_fastbatch._core.resp import Chunk
 from redis_fastbatch.client import has_msetex
 from redis_fastbatch.codecs import AnyCodec, MsgpackCodec, ValueCodec, resolve
 from redis_fastbatch.errors import BatchError, EncodeError
-from redis_fastbatch.flight import FIRST_COMMAND_BYTES, OnError, WriteFlight, _Flying
+from redis_fastbatch.flight import FIRST_COMMAND_BYTES, OnError, WriteFlight
 from redis_fastbatch.key_encoding import key_encoding
 from redis_fastbatch.plans import Plans, check_hook, checked_chunk_size, checked_on_error, wants_msetex
 from redis_fastbatch.report import BatchReport, Progress, ProgressCallback, make_progress
 from redis_fastbatch.strategy import PointInTime, Seconds, SetOptions
+from redis_fastbatch.table_hash import HashFlight, expire_command
 from redis_fastbatch.transport import is_cluster, lease
 
 if TYPE_CHECKING:
@@ -102,8 +101,9 @@ def set_table(
         as_: "value" stores a row as one value. "hash" stores it as a hash of its fields, as strings that other
             programs read: integers and floats as redis-py writes them, bools as 1 and 0, strings and binaries as
             they are, dates, times and durations in ISO 8601, decimals as str() has them. Fields that are null are
-            left out, and fields that a hash has already stay, as with HSET. An expiry is set by EXPIRE in the same
-            pipeline; nx, xx and codec have no meaning for hashes.
+            left out, and fields that a hash has already stay, as with HSET. An expiry is set by EXPIRE when HSET
+            was carried out, a round trip later; a row whose EXPIRE fails counts as failed, for its reason, though
+            its hash is there. nx, xx and codec have no meaning for hashes.
         on_error: "raise", "report", or a callable that gets (row number, row as a dict, exception) of each
             failed row.
 
@@ -159,8 +159,7 @@ class TablePlan:
         """What writes the rows; `msetex` says whether the server has that."""
         rows, options, client = self._rows, self._options, self._batch._client
         if isinstance(rows, HashWriter):
-            hashes: Any = rows
-            return HashFlight(hashes, hashes.command, **self._books)
+            return HashFlight(rows, expire_command(options), **self._books)
         books = {**self._books, "repeatable": options.repeatable}
         if is_cluster(client):
             flight: WriteFlight = self._batch._cluster.rows_flight(rows, options, books)
@@ -213,59 +212,14 @@ def plan_table(
     if as_ == "hash":
         if is_cluster(batch._client):
             raise ValueError('as_="hash" is for single servers; a cluster takes rows with as_="value"')
-        rows: Any = HashWriter(ArrowStream(table), expiry=_hash_expiry(options), **layout)
+        expire_command(options)
+        rows: Any = HashWriter(ArrowStream(table), **layout)
     elif as_ == "value":
         row_codec, tag = _row_format(batch, codec)
         rows = TableWriter(ArrowStream(table), options.single(), tag=tag, row_codec=row_codec.loads, **layout)
     else:
         raise ValueError(f'as_ is "value" or "hash", not {as_!r}')
     return TablePlan(batch, rows, options, on_error, make_progress(progress, _rows(table)))
-
-
-class HashFlight(WriteFlight):
-    """Rows as hashes: each HSET, and each EXPIRE behind one, is answered with a number."""
-
-    _most_fields = 1
-
-    def _settle_each(self, flying: _Flying, others: Iterable[tuple[int, Any]]) -> None:
-        chunk = flying.chunk
-        each = chunk.replies // chunk.count
-        failed: dict[int, Exception] = {}
-        answered = 0
-        for index, reply in others:
-            answered += 1
-            if isinstance(reply, Exception):
-                # Of a row whose HSET was refused, EXPIRE's answer tells nothing more.
-                failed.setdefault(index // each, reply)
-            elif not self._is_count(chunk, index, each, reply):
-                raise InvalidResponse(f"HSET or EXPIRE was answered with {reply!r:.80}")
-        if answered != chunk.replies:
-            raise InvalidResponse("HSET or EXPIRE was answered with OK")
-        failures = [(chunk.keys[row], chunk.values[row], error) for row, error in failed.items()]
-        self._books.enter(flying, chunk.count, written=chunk.count - len(failed), failed=failures)
-
-    def _is_count(self, chunk: Chunk, index: int, each: int, reply: Any) -> bool:
-        """Whether a reply is what EXPIRE answers, or HSET: the number of fields that are new."""
-        if type(reply) is not int or reply < 0:
-            return False
-        if index % each:
-            return reply <= 1
-        if reply > self._most_fields:
-            # A row is taken apart only where none before it is known to have had as many fields.
-            self._most_fields = max(self._most_fields, len(chunk.values[index // each]))
-        return reply <= self._most_fields
-
-
-_EXPIRE_COMMANDS = {b"EX": b"EXPIRE", b"PX": b"PEXPIRE", b"EXAT": b"EXPIREAT", b"PXAT": b"PEXPIREAT"}
-
-
-def _hash_expiry(options: SetOptions) -> tuple[bytes, bytes] | None:
-    """The command that lets a hash expire, and its argument."""
-    if options.conditional:
-        raise ValueError("nx and xx are for values: HSET has no conditions")
-    expiry = options.expiry()
-    # HSET leaves the time to live alone, which is what keepttl asks for.
-    return None if len(expiry) < 2 else (_EXPIRE_COMMANDS[expiry[0]], expiry[1])
 
 
 def _failure_message(report: BatchReport) -> str:

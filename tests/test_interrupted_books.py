@@ -27,6 +27,7 @@ from redis_fastbatch import (
     flight,
     report,
     table,
+    table_hash,
     transport,
     workers,
 )
@@ -49,6 +50,7 @@ LEAST = {
     flight: 60,
     report: 5,
     table: 50,
+    table_hash: 20,
     transport: 100,
     workers: 100,
 }
@@ -169,6 +171,8 @@ def strike_everywhere(
 
 def least_of(module: ModuleType, options: dict[str, Any]) -> int | None:
     """None but for a module that has no part in a batch of such options."""
+    if module is table_hash and "as_" not in options:
+        return 0
     return 0 if module is atomic_flight and not options.get("atomic") else None
 
 
@@ -275,8 +279,8 @@ def test_several_threads(
     strike_everywhere(module, begin, write, present, least=20 if module is client else None)
 
 
-@pytest.mark.parametrize("module", [books, flight, report, table], ids=lambda module: module.__name__)
-@pytest.mark.parametrize("options", [{}, {"nx": True}, {"as_": "hash"}], ids=str)
+@pytest.mark.parametrize("module", [books, flight, report, table, table_hash], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("options", [{}, {"nx": True}, {"as_": "hash"}, {"as_": "hash", "ex": 100}], ids=str)
 def test_rows_of_a_table(valkey_client: redis.Redis, options: dict[str, Any], module: ModuleType) -> None:
     pa = pytest.importorskip("pyarrow")
     fast = FastBatch(valkey_client)
@@ -306,7 +310,7 @@ def test_rows_of_a_table(valkey_client: redis.Redis, options: dict[str, Any], mo
                 told.skipped_keys = [str(row) for row in told.skipped_keys]
             raise
 
-    strike_everywhere(module, begin, write, present)
+    strike_everywhere(module, begin, write, present, every="ex" in options, least=least_of(module, options))
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)

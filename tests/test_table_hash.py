@@ -6,16 +6,21 @@ import datetime
 import decimal
 import math
 import struct
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from redis_fastbatch import BatchError, EncodeError, FastBatch
 from redis_fastbatch._core.arrow_hash import HashWriter
 from redis_fastbatch._core.arrow_stream import ArrowStream
+from redis_fastbatch.server import EmbeddedServer
 
 pa = pytest.importorskip("pyarrow")
 
@@ -76,9 +81,7 @@ def test_texts_of_values(valkey_client: redis.Redis, kind: Any, value: Any, text
 
 def texts_of(numbers: list[float]) -> list[bytes]:
     table = pa.table({"k": range(len(numbers)), "f": pa.array(numbers, pa.float64())})
-    writer = HashWriter(
-        ArrowStream(table), columns=["f"], key=["k"], expiry=None, max_items=10**6, max_bytes=1 << 30
-    )
+    writer = HashWriter(ArrowStream(table), columns=["f"], key=["k"], max_items=10**6, max_bytes=1 << 30)
     chunk = writer.blank()
     writer.fill(chunk)
     rest = bytes(memoryview(chunk))
@@ -160,6 +163,111 @@ def test_keys_of_another_type_fail_alone(batch: FastBatch) -> None:
         assert isinstance(failed[0][2], redis.ResponseError)
     with pytest.raises(BatchError, match=r"1 of 3 rows were not written: row 1: (WRONGTYPE )?Operation against"):
         batch.batch_set_table(table, key="k", as_="hash")
+
+
+@pytest.mark.parametrize("expiry", [{"ex": 100}, {"px": 100_000}, {"exat": 1}], ids=str)
+def test_keys_that_hset_refuses_do_not_expire(batch: FastBatch, expiry: dict[str, int]) -> None:
+    batch.client.set("1", "a string")
+    batch.client.rpush("2", "a list")
+    table = pa.table({"k": range(4), "v": ["w", "x", "y", "z"]})
+    report = batch.batch_set_table(table, key="k", as_="hash", on_error="report", **expiry)
+    assert (report.written, report.failed, list(report.failures)) == (2, 2, [1, 2])
+    assert (batch.client.get("1"), batch.client.lrange("2", 0, -1)) == (b"a string", [b"a list"])
+    assert (batch.client.ttl("1"), batch.client.ttl("2")) == (-1, -1)
+    assert all(batch.client.ttl(key) != -1 for key in ("0", "3"))
+    alone = batch.batch_set_table(table.slice(1, 2), key="k", as_="hash", on_error="report", **expiry)
+    assert (alone.written, alone.failed, batch.client.ttl("1")) == (0, 2, -1)
+
+
+def test_hashes_that_there_is_no_memory_for_do_not_expire(valkey: EmbeddedServer) -> None:
+    with valkey.client() as client:
+        client.flushdb()
+        client.hset("k", "v", "old")
+        client.config_set("maxmemory", 1)
+        try:
+            report = FastBatch(client).batch_set_table(
+                pa.table({"k": ["k"], "v": ["new"]}), key="k", as_="hash", ex=100, on_error="report"
+            )
+        finally:
+            client.config_set("maxmemory", 0)
+        assert (report.written, report.failed) == (0, 1)
+        assert (client.hgetall("k"), client.ttl("k")) == ({b"v": b"old"}, -1)
+
+
+def test_rows_whose_expiry_is_refused_fail(valkey: EmbeddedServer) -> None:
+    table = pa.table({"k": range(3000), "v": ["x" * 100] * 3000})
+    rules = ["on", "nopass", "~*", "+@all", "-expire"]
+    with valkey.client() as admin:
+        admin.flushdb()
+        admin.execute_command("ACL", "SETUSER", "undying", *rules)
+        admin.set("7", "a string")
+        try:
+            with valkey.client(username="undying", password="any") as client:
+                failed: list[Any] = []
+                report = FastBatch(client).batch_set_table(
+                    table, key="k", as_="hash", ex=100, on_error=lambda *failure: failed.append(failure)
+                )
+        finally:
+            admin.execute_command("ACL", "DELUSER", "undying")
+        assert (report.written, report.failed, report.confirmed_prefix) == (0, 3000, 3000)
+        assert [number for number, _, _ in failed] == list(range(3000))
+        assert failed[5][1] == {b"k": b"5", b"v": b"x" * 100}
+        assert isinstance(failed[5][2], redis.exceptions.NoPermissionError)
+        assert "wrong kind of value" in str(failed[7][2])
+        assert admin.ttl("5") == -1
+
+
+def test_hashes_of_a_slow_source_get_their_expiry_before_it_goes_on(valkey: EmbeddedServer) -> None:
+    expiries: list[int] = []
+    with valkey.client() as client, valkey.client() as other:
+        other.flushdb()
+
+        def batches() -> Iterator[Any]:
+            for i in range(4):
+                time.sleep(0.06)
+                expiries.extend(other.ttl(str(number)) for number in range(1000 * i))
+                yield pa.record_batch({"k": range(1000 * i, 1000 * (i + 1))})
+
+        reader = pa.RecordBatchReader.from_batches(pa.schema([("k", pa.int64())]), batches())
+        report = FastBatch(client).batch_set_table(reader, key="k", as_="hash", ex=100)
+        assert report.written == 4000
+        assert max(expiries) == 100
+        assert -1 not in expiries
+
+
+@pytest.mark.parametrize("retries", [1, 0])
+def test_a_connection_lost_between_hset_and_expire(valkey: EmbeddedServer, retries: int) -> None:
+    table = pa.table({"k": range(2000), "v": ["x" * 500] * 2000})
+    losses = [500, 1500]
+    retry = Retry(NoBackoff(), retries)
+    with valkey.client(retry=retry, client_name="lost") as client, valkey.client() as admin:
+        admin.flushdb()
+        admin.set("7", "a string")
+
+        def lose(done: int, _: int | None) -> None:
+            if losses and done >= losses[0]:
+                del losses[0]
+                for each in admin.client_list():
+                    if each["name"] == "lost":
+                        admin.client_kill_filter(_id=each["id"])
+
+        try:
+            report = FastBatch(client).batch_set_table(
+                table, key="k", as_="hash", ex=100, chunk_size=50, on_error="report", progress=lose
+            )
+        except redis.ConnectionError as error:
+            report = error.report  # type: ignore[attr-defined]
+        hashes = {int(key) for key in admin.scan_iter(_type="hash", count=1000)}
+        expiring = {key for key in hashes if admin.ttl(str(key)) > 0}
+        assert (admin.get("7"), admin.ttl("7")) == (b"a string", -1)
+        if retries:
+            assert (report.written, report.failed, len(expiring)) == (1999, 1, 1999)
+        else:
+            assert 0 < report.written < 1999
+            assert report.written <= len(expiring)
+            assert {
+                row for row, error in report.failures.items() if "HSET was carried out" in str(error)
+            } <= hashes
 
 
 def test_null_keys(batch: FastBatch) -> None:

@@ -1,9 +1,16 @@
+from collections.abc import Container
+
 from redis_fastbatch._core.arrow_rows import TableChunk, TableWriter
 from redis_fastbatch._core.arrow_stream import ArrowStream
-from redis_fastbatch._core.resp import Command
+from redis_fastbatch._core.resp import Chunk, Command
 
 class HashChunk(TableChunk):
-    def __init__(self, command: Command, commands: int) -> None: ...
+    def __init__(self, command: Command) -> None: ...
+
+class ExpireChunk(Chunk):
+    hashes: HashChunk
+    written: list[int]
+    def __init__(self, command: Command, hashes: HashChunk, refused: Container[int]) -> None: ...
 
 class HashWriter(TableWriter):
     def __init__(
@@ -12,7 +19,6 @@ class HashWriter(TableWriter):
         *,
         columns: list[str] | None,
         key: list[str | bytes],
-        expiry: tuple[bytes, bytes] | None,
         max_items: int,
         max_bytes: int,
     ) -> None: ...

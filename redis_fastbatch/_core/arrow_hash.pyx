@@ -1,7 +1,7 @@
 # cython: language_level=3
-"""Rows of a table as Redis hashes: an HSET for each row, and what lets it expire behind it."""
+"""Rows of a table as Redis hashes: an HSET for each row, and what lets those that were written expire."""
 
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
@@ -35,18 +35,10 @@ cdef int refuse_empty() except -1 nogil:
 
 
 cdef class HashChunk(TableChunk):
-    """HSETs, each with the command that lets it expire where there is one."""
+    """HSETs, one for each row."""
 
-    cdef Py_ssize_t commands    # for each row
-
-    def __init__(self, Command command, Py_ssize_t commands):
-        self.commands = commands
+    def __init__(self, Command command):
         TableChunk.__init__(self, command, None)
-
-    @property
-    def replies(self):
-        """Replies the server sends for it."""
-        return self.items * self.commands
 
     def row_value(self, Py_ssize_t wanted):
         """The fields of a row as bytes."""
@@ -54,14 +46,82 @@ cdef class HashChunk(TableChunk):
         cdef Py_ssize_t i
         if not 0 <= wanted < self.items:
             raise IndexError(wanted)
-        for i in range(wanted * self.commands):
+        for i in range(wanted):
             p = read_command(p, None)
         arguments = []
         read_command(p, arguments)
         return dict(zip(arguments[2::2], arguments[3::2]))
 
     cdef Chunk blank(self, Command command):
-        return HashChunk(command, self.commands)
+        return HashChunk(command)
+
+
+cdef class ExpireChunk(Chunk):
+    """What lets the hashes of a chunk expire, but for those that the server refused. Its items are all of that chunk's.
+
+    Args:
+        command: EXPIRE, or one of its kin.
+        hashes: the chunk of HSETs.
+        refused: the positions of those that were refused.
+
+    Attributes:
+        hashes: as given.
+        written: the positions of the others, for each of which there is a command.
+    """
+
+    cdef readonly HashChunk hashes
+    cdef readonly list written
+
+    def __init__(self, Command command, HashChunk hashes, refused):
+        cdef const char* p = hashes.data + hashes.start
+        cdef const char* key
+        cdef const char* data = NULL
+        cdef Py_ssize_t size = 0
+        cdef Py_ssize_t count = 0
+        cdef Py_ssize_t i, j
+        Chunk.__init__(self, command)
+        self.hashes = hashes
+        self.written = [i for i in range(hashes.items) if i not in refused]
+        for i in range(hashes.items):
+            key = after_bulk(after_count(p, &count), &data, &size)
+            p = after_bulk(key, &data, &size)
+            if i not in refused:
+                self.append(PyBytes_AS_STRING(command.prefix), PyBytes_GET_SIZE(command.prefix))
+                self.append(key, p - key)
+                self.append(PyBytes_AS_STRING(command.suffix), PyBytes_GET_SIZE(command.suffix))
+            for j in range(count - 2):
+                p = after_bulk(p, &data, &size)
+        self.seal()
+
+    @property
+    def count(self):
+        """Rows of which it settles the outcome."""
+        return self.hashes.items
+
+    @property
+    def keys(self):
+        """Their numbers."""
+        return self.hashes.keys
+
+    @property
+    def values(self):
+        """Their fields."""
+        return self.hashes.values
+
+    @property
+    def replies(self):
+        """Replies the server sends for it."""
+        return len(self.written)
+
+
+cdef const char* after_count(const char* p, Py_ssize_t* count) noexcept:
+    """Behind the header of a command that this module wrote; how many arguments it has."""
+    count[0] = 0
+    p += 1
+    while p[0] != c'\r':
+        count[0] = count[0] * 10 + (p[0] - c'0')
+        p += 1
+    return p + 2
 
 
 cdef const char* read_command(const char* p, list arguments):
@@ -70,11 +130,7 @@ cdef const char* read_command(const char* p, list arguments):
     cdef Py_ssize_t size = 0
     cdef Py_ssize_t count = 0
     cdef Py_ssize_t i
-    p += 1
-    while p[0] != c'\r':
-        count = count * 10 + (p[0] - c'0')
-        p += 1
-    p += 2
+    p = after_count(p, &count)
     for i in range(count):
         p = after_bulk(p, &data, &size)
         if arguments is not None:
@@ -86,7 +142,6 @@ cdef class HashWriter(TableWriter):
     """Encodes rows as HSET commands.
 
     Args:
-        expiry: the command that lets a key expire, and its argument, such as (b"EXPIRE", b"60"); or None.
         stream, columns, key, max_items, max_bytes: as TableWriter's.
 
     Raises:
@@ -96,31 +151,20 @@ cdef class HashWriter(TableWriter):
     cdef list kept_names
     cdef Literal* names         # of the fields, as bulk strings
     cdef Py_ssize_t text_digits
-    cdef Py_ssize_t commands
-    cdef Literal expire         # before the key
-    cdef Literal seconds        # and behind it
-    cdef tuple kept_expiry
 
-    def __init__(self, ArrowStream stream, *, columns, list key, expiry, Py_ssize_t max_items, Py_ssize_t max_bytes):
+    def __init__(self, ArrowStream stream, *, columns, list key, Py_ssize_t max_items, Py_ssize_t max_bytes):
         cdef Py_ssize_t i
         TableWriter.__init__(
             self, stream, Command(b"HSET", many=False), columns=columns, key=key, tag=b"", row_codec=None,
             max_items=max_items, max_bytes=max_bytes,
         )
         self.text_digits = 1
-        self.commands = 1 if expiry is None else 2
         self.kept_names = []
         self.names = <Literal*>PyMem_RawCalloc(self.n_values + 1, sizeof(Literal))
         if self.names == NULL:
             raise MemoryError()
         for i in range(self.n_values):
             self.names[i] = literal(self.field_name(&self.columns[i]))
-        self.kept_expiry = (b"", b"")
-        if expiry is not None:
-            name, argument = expiry
-            self.kept_expiry = (b"*3\r\n$%d\r\n%b\r\n" % (len(name), name), b"$%d\r\n%b\r\n" % (len(argument), argument))
-        self.expire = literal(self.kept_expiry[0])
-        self.seconds = literal(self.kept_expiry[1])
 
     def __dealloc__(self):
         PyMem_RawFree(self.names)
@@ -137,11 +181,11 @@ cdef class HashWriter(TableWriter):
 
     def blank(self):
         """An empty chunk for fill()."""
-        return HashChunk(self.command, self.commands)
+        return HashChunk(self.command)
 
     cdef int put_row(self, TableChunk chunk) except -1 nogil:
         cdef char* p = make_room(chunk, chunk.data + chunk.end, 3 * HEADER_ROOM)
-        cdef Py_ssize_t key, key_size
+        cdef Py_ssize_t key
         cdef Py_ssize_t fields = self.count_fields()
         if fields == 0:
             refuse_empty()
@@ -152,12 +196,7 @@ cdef class HashWriter(TableWriter):
         key = p - chunk.data
         p = self.put_key(chunk, p + self.key_digits + 3)
         p = close_bulk(chunk, p, key, &self.key_digits)
-        key_size = p - chunk.data - key
         p = self.put_texts(chunk, p)
-        if self.commands == 2:
-            p = put_literal(chunk, p, &self.expire, key_size)
-            memcpy(p, chunk.data + key, key_size)
-            p = put_literal(chunk, p + key_size, &self.seconds, 0)
         chunk.end = p - chunk.data
         return 0
 

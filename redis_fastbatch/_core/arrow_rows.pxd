@@ -53,6 +53,7 @@ cdef class TableWriter:
     cdef readonly bint exhausted
     cdef readonly bint dry
     cdef readonly object source_error
+    cdef readonly Py_ssize_t batches    # of the table that were taken
     cdef public Py_ssize_t max_items
     cdef public Py_ssize_t max_bytes
     cdef object row_codec           # reads a row's value again, for whoever asks about a failed one

@@ -14,6 +14,8 @@ class TableWriter:
     exhausted: bool
     dry: bool
     source_error: Exception | None
+    batches: int
+    rows_left: int
     max_items: int
     max_bytes: int
     def __init__(

@@ -185,6 +185,7 @@ cdef class TableWriter:
         exhausted: there are no more rows.
         dry: False: a table's stream waits for its rows by itself.
         source_error: what the table's stream raised, which ended it; else None.
+        batches: so many of the table's batches were taken.
 
     Raises:
         EncodeError: a column that is not there, is there twice, or is of a type that is not carried.
@@ -288,6 +289,11 @@ cdef class TableWriter:
             self.n_key_parts += 1
         return 0
 
+    @property
+    def rows_left(self):
+        """Rows that can be encoded without asking the table's stream for more."""
+        return self.batch_rows - self.row
+
     def blank(self):
         """An empty chunk for fill()."""
         return TableChunk(self.command, self.row_codec)
@@ -352,6 +358,7 @@ cdef class TableWriter:
         for i in range(self.n_columns):
             bind(&self.columns[i], batch.children[self.fields[i]], last)
         self.batch_rows = batch.length
+        self.batches += 1
         return 1
 
     cdef bint run(self, TableChunk chunk) except -1 nogil:
