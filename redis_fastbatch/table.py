@@ -93,7 +93,8 @@ def set_table(
             consumed.
         key: the column whose values are the keys, or a template of columns, such as
             "flight:{carrier}:{number}". They are of integers, strings, binaries, decimals, dates or times. Of
-            rows of the same key the last one wins.
+            rows of the same key the last one wins. Text is written in the client's encoding, as batch_set() writes
+            keys; what that has not lets its row fail.
         prefix: goes before every key.
         columns: the columns of which a row's value is made; all by default, the key's too.
         ex, px, exat, pxat, keepttl, nx, xx, chunk_size, progress: as for batch_set().
@@ -198,11 +199,14 @@ def plan_table(
     on_error: OnError,
 ) -> TablePlan:
     """Looks at a table and at what is asked for, which are as set_table() takes them; raises as that does."""
+    encoding, errors = key_encoding(batch._client)
     layout: dict[str, Any] = {
         "columns": None if columns is None else _names(columns),
-        "key": _key_parts(batch, key, prefix),
+        "key": _key_parts(key, prefix, encoding, errors),
         "max_items": checked_chunk_size(chunk_size),
         "max_bytes": FIRST_COMMAND_BYTES,
+        "encoding": encoding,
+        "errors": errors,
     }
     checked_on_error(on_error)
     check_hook("progress", progress, unless=bool)
@@ -288,11 +292,12 @@ def _names(columns: Iterable[str]) -> list[str]:
     return list(columns)
 
 
-def _key_parts(batch: Plans, key: str, prefix: str | bytes) -> list[str | bytes]:
+def _key_parts(key: str, prefix: str | bytes, encoding: str, errors: str) -> list[str | bytes]:
     """What a key is made of: bytes as they are, and names of columns."""
     if not isinstance(key, str):
         raise TypeError(f"key is a column's name or a template, not {key!r}")
-    encoding, errors = key_encoding(batch._client)
+    if not isinstance(prefix, (str, bytes)):
+        raise TypeError(f"prefix is str or bytes, not {type(prefix).__name__}")
     parts: list[str | bytes] = []
     if prefix:
         parts.append(prefix.encode(encoding, errors) if isinstance(prefix, str) else prefix)

@@ -59,14 +59,17 @@ def get_table(
         batch: the client.
         keys: str, bytes or int. A key that is missing gives a row of nulls.
         schema: the columns that are wanted.
-        key: the name of a column for the keys; it comes first, or where the schema has it.
+        key: the name of a column for the keys; it comes first, or where the schema has it. By default it is of
+            strings; of ints where all keys are ints that int64 or uint64 holds; of binaries where one key is
+            bytes.
 
     Returns:
         A row a key, in the order of the keys.
 
     Raises:
         DecodeError: a value is no map, is of another type than its column's other values, or does not fit
-            the schema, be it a null, or a missing key's, where that is not nullable; it names the key.
+            the schema, be it a null, or a missing key's, where that is not nullable; or the key does not fit
+            its column. It names the key.
         TypeError: a type in the schema that nothing is read as.
         ValueError: the data has a field of the key column's name; the schema has a name twice.
         redis.exceptions.RedisError: as from batch_get().
@@ -84,6 +87,7 @@ class TableReading:
     """
 
     def __init__(self, batch: Plans, schema: pa.Schema | None, key: str | None) -> None:
+        self._encoder: Any = batch._client.get_encoder()
         self._schema = schema
         self._key = key
         self._fields = None if schema is None else [field for field in _distinct(schema) if field.name != key]
@@ -105,7 +109,7 @@ class TableReading:
         if self._schema is not None and self._fields:
             table = _fitted(table, pa.schema(self._fields, self._schema.metadata), names)
         if self._key is not None:
-            table = _with_keys(table, self._key, names, self._schema)
+            table = _with_keys(table, self._key, names, self._schema, self._encoder)
         return table
 
 
@@ -114,7 +118,9 @@ def get_present(batch: FastBatch, keys: Iterable[Key], *, key: str | None = None
     builder = _builder(batch, None)
     found = [(name, row) for name, row in _read(batch, keys, builder) if row is not None]
     table = _placed(builder, [row for _, row in found])
-    return table if key is None else _with_keys(table, key, [name for name, _ in found], None)
+    if key is None:
+        return table
+    return _with_keys(table, key, [name for name, _ in found], None, batch.client.get_encoder())
 
 
 def _builder(batch: Plans, fields: list[ColumnBuilder] | None) -> RowsBuilder:
@@ -170,25 +176,58 @@ def _placed(builder: RowsBuilder, rows: list[Row]) -> pa.Table:
     return table.take(pa.array(rows, pa.int64()))
 
 
-def _with_keys(table: pa.Table, key: str, names: list[Key], schema: pa.Schema | None) -> pa.Table:
+def _with_keys(table: pa.Table, key: str, names: list[Key], schema: pa.Schema | None, encoder: Any) -> pa.Table:
     if key in table.column_names:
         raise ValueError(f"the values have a field {key!r} of their own: the column of keys needs another name")
     if schema is None or key not in schema.names:
-        return table.add_column(0, key, _key_column(names, None))
+        return table.add_column(0, key, _key_column(key, names, _kind_of_keys(names), encoder))
     field = schema.field(key)
-    return table.add_column(schema.names.index(key), field, _key_column(names, field.type))
+    return table.add_column(schema.names.index(key), field, _key_column(key, names, field.type, encoder))
 
 
-def _key_column(names: list[Key], kind: pa.DataType | None) -> pa.Array | pa.ChunkedArray:
-    if kind is None:
-        if names and all(isinstance(name, int) for name in names):
-            kind = pa.int64()
-        else:
-            kind = pa.binary() if any(isinstance(name, bytes) for name in names) else pa.string()
+def _kind_of_keys(names: list[Key]) -> pa.DataType:
+    if any(isinstance(name, (bytes, bytearray, memoryview)) for name in names):
+        return pa.binary()
+    if not names or not all(isinstance(name, int) for name in names):
+        return pa.string()
+    least, largest = min(names), max(names)
+    if least >= -(2**63) and largest < 2**63:
+        return pa.int64()
+    return pa.uint64() if least >= 0 and largest < 2**64 else pa.string()
+
+
+def _key_column(key: str, names: list[Key], kind: pa.DataType, encoder: Any) -> pa.Array | pa.ChunkedArray:
+    """The keys as a column: those given as str as they were given, bytes in the encoding of the client's keys."""
+    try:
+        return _keys_as(names, kind, encoder)
+    except (pa.ArrowInvalid, UnicodeError) as misfit:
+        for name in names:
+            try:
+                _keys_as([name], kind, encoder)
+            except (pa.ArrowInvalid, UnicodeError) as error:
+                raise DecodeError(f"field {key!r}: the key does not fit {kind} ({error})", 0, name) from error
+        raise DecodeError(f"field {key!r}: the keys do not fit {kind} ({misfit})") from misfit
+
+
+def _keys_as(names: list[Key], kind: pa.DataType, encoder: Any) -> pa.Array | pa.ChunkedArray:
     if _shape(kind) == "binary":
-        return pa.array([name if isinstance(name, bytes) else str(name).encode() for name in names], kind)
-    texts = pa.array([name.decode() if isinstance(name, bytes) else str(name) for name in names], pa.string())
+        return pa.array([bytes(encoder.encode(_plain_key(name))) for name in names], kind)
+    texts = pa.array([_key_text(name, encoder) for name in names], pa.string())
     return _cast(pa.chunked_array([texts]), kind)
+
+
+def _plain_key(name: Key) -> str | bytes:
+    """A key of any kind as str or bytes: numbers as they are written, of which an IntEnum's repr() is none."""
+    if isinstance(name, (str, bytes)):
+        return name
+    if isinstance(name, int):
+        return int.__repr__(name)
+    return float.__repr__(name) if isinstance(name, float) else bytes(name)
+
+
+def _key_text(name: Key, encoder: Any) -> str:
+    text: str = encoder.decode(_plain_key(name), force=True)
+    return text
 
 
 def _distinct(fields: Iterable[pa.Field]) -> list[pa.Field]:

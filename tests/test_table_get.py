@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import re
 import uuid
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from redis_fastbatch import DecodeError, FastBatch, MsgpackCodec
 from redis_fastbatch._core.arrow_builder import RowsBuilder
 from redis_fastbatch._core.arrow_export import ExportedRows
+from redis_fastbatch.server import EmbeddedServer
 
 pa = pytest.importorskip("pyarrow")
 
@@ -190,6 +192,74 @@ def test_key_column(batch: FastBatch) -> None:
     assert batch.batch_get_table([1], key="n").schema.field("n").type == pa.int64()
     with pytest.raises(ValueError, match="a field 'a' of their own"):
         batch.batch_get_table(keys, key="a")
+
+
+def test_key_columns_of_large_ints(batch: FastBatch) -> None:
+    for keys, kind in (
+        ([2**63, 1], pa.uint64()),
+        ([-(2**63), 1], pa.int64()),
+        ([2**64, 1], pa.string()),
+        ([2**63, -1], pa.string()),
+    ):
+        batch.batch_set({key: {"a": 1} for key in keys})
+        table = batch.batch_get_table(keys, key="key")
+        assert table.schema.field("key").type == kind
+        assert [int(key) for key in table["key"].to_pylist()] == keys
+        assert table["a"].to_pylist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("keys", "kind", "bad"),
+    [
+        (["1", "one"], pa.int64(), "one"),
+        ([1, 2**63], pa.int64(), 2**63),
+        ([b"k", b"\xff"], pa.string(), b"\xff"),
+        (["2024-05-01", "2024-05-32"], pa.date32(), "2024-05-32"),
+        ([1, 300], pa.int8(), 300),
+    ],
+)
+def test_keys_that_do_not_fit_their_column(batch: FastBatch, keys: list[Any], kind: Any, bad: Any) -> None:
+    schema = pa.schema({"key": kind, "a": pa.int64()})
+    with pytest.raises(DecodeError, match=re.escape(f"field 'key': the key does not fit {kind}")) as raised:
+        batch.batch_get_table(keys, schema=schema, key="key")
+    assert raised.value.key == bad
+
+
+@pytest.mark.parametrize("as_", ["value", "hash"])
+@pytest.mark.parametrize("kind", ["string", "large_string", "string_view", "dictionary"])
+def test_keys_in_the_clients_encoding(valkey: EmbeddedServer, kind: str, as_: Any) -> None:
+    texts = ["é", "ascii", "ü" * 500]
+    column = pa.array(texts).dictionary_encode() if kind == "dictionary" else pa.array(texts, getattr(pa, kind)())
+    table = pa.table({"name": column, "n": [1, 2, 3]})
+    with valkey.client(encoding="latin-1") as client:
+        client.flushdb()
+        batch = FastBatch(client)
+        batch.batch_set_table(table, key="ö{name}", prefix="ä", as_=as_)
+        keys = [f"äö{text}" for text in texts]
+        assert set(client.scan_iter()) == {key.encode("latin-1") for key in keys}
+        if as_ == "hash":
+            assert client.hget(keys[0].encode("latin-1"), "name") == "é".encode()
+            return
+        assert batch.batch_get(keys) == dict(zip(keys, table.to_pylist(), strict=True))
+        for given in (keys, [key.encode("latin-1") for key in keys]):
+            schema = pa.schema({"key": pa.string(), "n": pa.int64()})
+            assert batch.batch_get_table(given, key="key", schema=schema)["key"].to_pylist() == keys
+        mixed = batch.batch_get_table([keys[0], b"none"], key="key")
+        assert mixed["key"].to_pylist() == [keys[0].encode("latin-1"), b"none"]
+
+
+def test_text_that_the_clients_encoding_has_not(valkey: EmbeddedServer) -> None:
+    table = pa.table({"name": ["é", "Ж", "b"], "n": [1, 2, 3]})
+    with valkey.client(encoding="latin-1") as client:
+        client.flushdb()
+        report = FastBatch(client).batch_set_table(table, key="name", on_error="report")
+        assert (report.written, list(report.failures)) == (2, [1])
+        assert "row 1: the key cannot be encoded: 'latin-1' codec" in str(report.failures[1])
+    with valkey.client(encoding="latin-1", encoding_errors="replace") as client:
+        FastBatch(client).batch_set_table(table, key="name")
+        assert client.exists(b"?")
+    with valkey.client(encoding="utf-16") as client, pytest.raises(ValueError, match="keys in utf-16"):
+        FastBatch(client).batch_set_table(table, key="name")
 
 
 @pytest.mark.parametrize(
@@ -512,7 +582,7 @@ def test_what_pyarrow_itself_does_not_fit(valkey_client: redis.Redis) -> None:
     keys = [str(i) for i in range(200)]
     with pytest.raises(DecodeError, match="do not fit the schema"):
         fast.batch_get_table(keys, schema=pa.schema([("x", pa.dictionary(pa.int8(), pa.string()))]))
-    with pytest.raises(DecodeError, match="do not fit the schema"):
+    with pytest.raises(DecodeError, match="key 'a', at byte 0: field 'k': the key does not fit int64"):
         fast.batch_get_table(["a"], schema=pa.schema([("k", pa.int64())]), key="k")
     large = FastBatch(valkey_client, "json")
     large.batch_set({"large": {"x": 2**70}})

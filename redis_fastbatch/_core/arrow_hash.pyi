@@ -21,4 +21,6 @@ class HashWriter(TableWriter):
         key: list[str | bytes],
         max_items: int,
         max_bytes: int,
+        encoding: str = "utf-8",
+        errors: str = "strict",
     ) -> None: ...

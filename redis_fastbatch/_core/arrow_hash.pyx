@@ -142,7 +142,7 @@ cdef class HashWriter(TableWriter):
     """Encodes rows as HSET commands.
 
     Args:
-        stream, columns, key, max_items, max_bytes: as TableWriter's.
+        stream, columns, key, and those in `layout`: as TableWriter's.
 
     Raises:
         EncodeError: besides what TableWriter raises: a column of nested values.
@@ -152,11 +152,10 @@ cdef class HashWriter(TableWriter):
     cdef Literal* names         # of the fields, as bulk strings
     cdef Py_ssize_t text_digits
 
-    def __init__(self, ArrowStream stream, *, columns, list key, Py_ssize_t max_items, Py_ssize_t max_bytes):
+    def __init__(self, ArrowStream stream, *, columns, list key, **layout):
         cdef Py_ssize_t i
         TableWriter.__init__(
-            self, stream, Command(b"HSET", many=False), columns=columns, key=key, tag=b"", row_codec=None,
-            max_items=max_items, max_bytes=max_bytes,
+            self, stream, Command(b"HSET", many=False), columns=columns, key=key, tag=b"", row_codec=None, **layout
         )
         self.text_digits = 1
         self.kept_names = []

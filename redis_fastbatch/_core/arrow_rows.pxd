@@ -18,6 +18,7 @@ cdef struct Literal:
 cdef struct KeyPart:
     Literal literal
     Column* column          # or NULL
+    bint recoded            # its text is not in the encoding of keys
 
 
 cdef int check_row(ArrowStream stream, int64_t at) except -1 nogil
@@ -63,6 +64,8 @@ cdef class TableWriter:
     cdef Py_ssize_t n_values
     cdef KeyPart* key_parts
     cdef Py_ssize_t n_key_parts
+    cdef str encoding               # of keys; None for UTF-8, in which the columns' texts are
+    cdef str errors
     cdef tuple kept                 # keeps the literals alive
     cdef Literal tag
     cdef Literal prefix             # of the command, where a row is one
@@ -82,5 +85,6 @@ cdef class TableWriter:
     cdef bint run(self, TableChunk chunk) except -1 nogil
     cdef int put_row(self, TableChunk chunk) except -1 nogil
     cdef char* put_key(self, OutputBuffer out, char* p) except NULL nogil
+    cdef char* recode(self, OutputBuffer out, char* start, char* p) except NULL
     cdef char* put_fields(self, OutputBuffer out, char* p) except NULL nogil
     cdef object row_value(self)

@@ -9,10 +9,13 @@ from libc.string cimport memmove
 from redis_fastbatch._core.arrow cimport ArrowArray, ArrowSchema
 from redis_fastbatch._core.arrow_columns cimport Column, bind, free_column, is_null, put_name, read_schema
 from redis_fastbatch._core.arrow_stream cimport ArrowStream
-from redis_fastbatch._core.arrow_values cimport is_missing, is_plain, make_room, put_plain, put_value
+from redis_fastbatch._core.arrow_values cimport is_missing, is_plain, is_text, make_room, put_plain, put_value
 from redis_fastbatch._core.buffer cimport OutputBuffer
 from redis_fastbatch._core.msgpack_format cimport put_map_header
-from redis_fastbatch._core.resp cimport Chunk, Command
+from redis_fastbatch._core.resp cimport Chunk, Command, key_bytes
+from redis_fastbatch._core.utf8 cimport copy_short, is_ascii
+
+import codecs
 
 from redis_fastbatch.errors import EncodeError, FastBatchError
 
@@ -21,6 +24,8 @@ cdef enum:
     MAX_FAILURES = 1000     # rows that fail before fill() returns to tell of them
 
 cdef Py_ssize_t MAX_BULK = 512 * 1024 * 1024
+cdef bytes ASCII_BYTES = bytes(range(128))
+cdef str ASCII = ASCII_BYTES.decode("ascii")
 
 
 cdef inline Py_ssize_t digits(Py_ssize_t number) noexcept nogil:
@@ -178,6 +183,7 @@ cdef class TableWriter:
         tag: goes before each value.
         row_codec: loads a value's bytes, for reports about rows that failed.
         max_items, max_bytes: a chunk is full once it holds as many.
+        encoding, errors: how text becomes a part of a key, as the redis-py client has it.
 
     Attributes:
         failures: a (row number, row as a dict or None, exception) for each row that could not be encoded.
@@ -189,6 +195,7 @@ cdef class TableWriter:
 
     Raises:
         EncodeError: a column that is not there, is there twice, or is of a type that is not carried.
+        ValueError: an encoding in which ASCII is something else.
     """
 
     def __cinit__(self):
@@ -206,6 +213,8 @@ cdef class TableWriter:
         row_codec,
         Py_ssize_t max_items,
         Py_ssize_t max_bytes,
+        str encoding="utf-8",
+        str errors="strict",
     ):
         self.stream = stream
         self.kept = (tag, *key)
@@ -215,6 +224,11 @@ cdef class TableWriter:
         self.max_bytes = max_bytes
         self.failures = []
         self.use(command)
+        if codecs.lookup(encoding).name != "utf-8":
+            if ASCII.encode(encoding, errors) != ASCII_BYTES:
+                raise ValueError(f"keys in {encoding}: only encodings that leave ASCII as it is are supported")
+            self.encoding = encoding
+            self.errors = errors
         names = self.column_names() if columns is None else list(columns)
         self.n_values = len(names)
         for part in key:
@@ -284,6 +298,7 @@ cdef class TableWriter:
                 if not is_plain(part.column):
                     raise EncodeError(f"column {given!r}: a key is made of integers, strings, binaries, decimals, "
                                       "dates and times; this column is of another type")
+                part.recoded = self.encoding is not None and is_text(part.column)
             else:
                 part.literal = literal(given)
             self.n_key_parts += 1
@@ -394,7 +409,7 @@ cdef class TableWriter:
     cdef char* put_key(self, OutputBuffer out, char* p) except NULL nogil:
         cdef int64_t at = self.stream.batch.offset + self.row
         cdef KeyPart* part
-        cdef Py_ssize_t i
+        cdef Py_ssize_t start, i
         for i in range(self.n_key_parts):
             part = &self.key_parts[i]
             if part.column == NULL:
@@ -402,8 +417,20 @@ cdef class TableWriter:
             else:
                 if is_missing(part.column, at + part.column.offset):
                     refuse_null_key(part.column)
+                start = p - out.data
                 p = put_plain(out, p, part.column, at + part.column.offset, HEADER_ROOM)
+                if part.recoded and not is_ascii(out.data + start, p - out.data - start):
+                    with gil:
+                        p = self.recode(out, out.data + start, p)
         return p
+
+    cdef char* recode(self, OutputBuffer out, char* start, char* p) except NULL:
+        """The UTF-8 from `start` to `p` in the encoding of keys; returns the place behind it."""
+        cdef bytes encoded = key_bytes(start[:p - start].decode("utf-8"), self.encoding, self.errors)
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(encoded)
+        p = make_room(out, start, size + HEADER_ROOM)
+        copy_short(p, PyBytes_AS_STRING(encoded), size)
+        return p + size
 
     cdef char* put_fields(self, OutputBuffer out, char* p) except NULL nogil:
         """The row as a map of its fields. The row's room is there."""

@@ -8,6 +8,7 @@ from redis_fastbatch._core.buffer cimport OutputBuffer
 cdef char* put_value(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_t room) except NULL nogil
 cdef char* put_plain(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_t room) except NULL nogil
 cdef bint is_plain(Column* c) noexcept nogil
+cdef bint is_text(Column* c) noexcept nogil
 cdef bint is_flat(Column* c) noexcept nogil
 cdef bint is_missing(Column* c, int64_t at) except -1 nogil
 

@@ -362,6 +362,13 @@ cdef bint is_plain(Column* c) noexcept nogil:
     )
 
 
+cdef bint is_text(Column* c) noexcept nogil:
+    """Whether such values are UTF-8."""
+    if c.kind == DICTIONARY:
+        return is_text(c.dictionary)
+    return TEXT <= c.kind <= TEXT_VIEW
+
+
 cdef char* put_plain(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_t room) except NULL nogil:
     """A value that is_flat() and not missing, as text: what redis-py makes of an int or a float, 1 and 0 for
     bools, dates and times in ISO 8601."""
