@@ -51,9 +51,9 @@ def get_table(
     """Reads values that are maps as the rows of a table. This is FastBatch.batch_get_table().
 
     Without a schema a column has the type of its values: int64 (uint64 where that does not do), float64 (ints
-    among floats become floats), bool, string, binary, timestamp[us, UTC], list, struct, or null; a field that a
-    row has not is null there. With a schema there are its columns and no others; text is read as the dates, times,
-    durations and decimals that batch_set_table() writes so.
+    among floats become floats), bool, string, binary, timestamp[us, UTC] (ns where one needs it), list, struct, or
+    null; a field that a row has not is null there. With a schema there are its columns and no others; text is read
+    as the dates, times, durations and decimals that batch_set_table() writes so.
 
     Args:
         batch: the client.
@@ -278,7 +278,9 @@ _SHAPES: list[tuple[Callable[[pa.DataType], bool], str]] = [
     (pa.types.is_boolean, "bool"),
     (pa.types.is_uint64, "uint"),
     (pa.types.is_integer, "int"),
-    (pa.types.is_floating, "float"),
+    (pa.types.is_float16, "float16"),
+    (pa.types.is_float32, "float32"),
+    (pa.types.is_floating, "float64"),
     (pa.types.is_decimal, "text"),
     (pa.types.is_date, "text"),
     (pa.types.is_time, "text"),

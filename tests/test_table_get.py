@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import math
 import re
 import uuid
 from typing import Any
@@ -19,6 +20,7 @@ from redis_fastbatch._core.arrow_builder import RowsBuilder
 from redis_fastbatch._core.arrow_export import ExportedRows
 from redis_fastbatch.server import EmbeddedServer
 
+numpy = pytest.importorskip("numpy")
 pa = pytest.importorskip("pyarrow")
 
 from test_table_types import EXAMPLES  # noqa: E402
@@ -101,12 +103,58 @@ def test_numbers_that_differ() -> None:
         (0.5, 2**64 - 1, "found the int 18446744073709551615"),
         (1, msgpack.ExtType(5, b"x"), "an extension of type 5"),
         (1, msgpack.Timestamp(1), "field 'a' holds ints, found timestamps"),
+        (msgpack.Timestamp(2**40), msgpack.Timestamp(1, 1), "one of nanoseconds among some too far off"),
+        (msgpack.Timestamp(-(2**40)), msgpack.Timestamp(1, 1), "one of nanoseconds among some too far off"),
+        (msgpack.Timestamp(1, 1), msgpack.Timestamp(2**40), "beyond what the column holds"),
     ],
 )
 def test_types_that_do_not_go_together(batch: FastBatch, first: Any, second: Any, words: str) -> None:
     with pytest.raises(DecodeError, match=words) as caught:
         batch.batch_get_table(stored(batch, [{"a": first}, {"a": second}, {"a": first}]))
     assert caught.value.key == "k1"
+
+
+def test_timestamps_become_as_fine_as_one_needs() -> None:
+    stamps = [msgpack.Timestamp(1, 1000), None, msgpack.Timestamp(-5), msgpack.Timestamp(1, 1)]
+    coarse = built([{"a": stamp, "b": [stamp]} for stamp in stamps[:3]])
+    assert coarse.schema.field("a").type == pa.timestamp("us", "UTC")
+    fine = built([{"a": stamp, "b": [stamp]} for stamp in stamps])
+    assert fine.schema.field("a").type == pa.timestamp("ns", "UTC")
+    assert fine.schema.field("b").type == pa.list_(pa.timestamp("ns", "UTC"))
+    ticks = [1_000_001_000, None, -5_000_000_000, 1_000_000_001]
+    assert fine["a"].cast(pa.int64()).to_pylist() == ticks
+    assert [each[0].value for each in fine["b"]] == ticks
+    furthest = [pa.scalar(ticks, pa.timestamp("ns", "UTC")) for ticks in (2**63 - 1, -(2**63))]
+    rows = [{"a": msgpack.Timestamp(*divmod(stamp.value, 10**9))} for stamp in furthest]
+    assert built(rows)["a"].to_pylist() == [stamp.as_py() for stamp in furthest]
+
+
+@pytest.mark.parametrize(("kind", "digits"), [(pa.float16(), 11), (pa.float32(), 24), (pa.float64(), 53)], ids=str)
+def test_narrow_floats(batch: FastBatch, kind: Any, digits: int) -> None:
+    largest = {11: 65504.0, 24: 3.4028234663852886e38, 53: 1.7976931348623157e308}[digits]
+    step = 2 ** (15 if digits == 11 else 40)
+    good = [0.1, largest, -largest, math.inf, math.nan, 2**digits, -(2**digits), step, 3 * step // 2, 0, 1e-300]
+    schema = pa.schema([("a", kind)])
+    table = batch.batch_get_table(stored(batch, [{"a": number} for number in good]), schema=schema)
+    with numpy.errstate(over="ignore"):
+        expected = numpy.array(good, f"f{kind.bit_width // 8}")
+    assert numpy.array_equal(table["a"].to_numpy(), expected, equal_nan=True)
+    bad: list[Any] = [2**digits + 1, -(2**digits) - 1]
+    if digits < 53:
+        bad += [2 * largest, -2 * largest, 1e300]
+    if digits == 11:
+        bad += [65520.0, 65505, 65520, 2**40, 2**63]
+        assert batch.batch_get_table(stored(batch, [{"a": 65519.9}]), schema=schema).to_pylist() == [
+            {"a": 65504.0}
+        ]
+    for number in bad:
+        for wanted, wrapped in ((kind, number), (pa.list_(kind), [number])):
+            keys = stored(batch, [{"a": None}, {"a": wrapped}])
+            with pytest.raises(
+                DecodeError, match=f"field 'a.*' holds floats, found the .*float{kind.bit_width}"
+            ) as raised:
+                batch.batch_get_table(keys, schema=pa.schema([("a", wanted)]))
+            assert raised.value.key == "k1"
 
 
 def test_rows_of_other_fields() -> None:

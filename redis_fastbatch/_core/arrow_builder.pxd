@@ -34,6 +34,7 @@ cdef class ColumnBuilder:
     cdef int depth              # the rows themselves are at 0
     cdef bint negative          # an int below zero was seen
     cdef int64_t unit           # of instants: ticks a second
+    cdef int digits             # of floats: bits of the significand; 53 in a float64
     cdef int64_t length
     cdef int64_t nulls
     cdef Memory valid           # a byte a value
@@ -62,6 +63,7 @@ cdef class ColumnBuilder:
     cdef int append_entries(self, Reading* r, Py_ssize_t count) except -1
     cdef ColumnBuilder field(self, Reading* r)
     cdef int become_floats(self, Reading* r) except -1
+    cdef int become_finer(self, Reading* r) except -1
     cdef int misfit(self, Reading* r, str found) except -1
     cdef ColumnBuilder new_child(self, str name, Reading* r)
     cdef int settle(self, int depth) except -1

@@ -2,7 +2,7 @@
 """MessagePack maps to columns: each value goes from the received bytes into its column's buffers.
 
 A column takes its type from the first value that is not null, unless it was asked for; ints become floats where
-floats come among them, and nothing else is made to fit. No length is believed before the bytes are there.
+floats come among them, timestamps become finer where one needs it, and nothing else is made to fit. No length is believed before the bytes are there.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -22,6 +22,7 @@ from libc.stdint cimport (
 )
 from libc.string cimport memcpy, memset
 
+from redis_fastbatch._core.arrow_numbers cimport as_double, has_digits, in_ticks, is_within
 from redis_fastbatch._core.arrow_reading cimport (
     Reading,
     big16,
@@ -42,10 +43,10 @@ cdef enum:
     MAX_DEPTH = 64
     GIGA = 1_000_000_000
 
-cdef double TWO_63 = 9223372036854775808.0
 
 cdef dict SHAPES = {
-    "null": BLANK, "bool": BOOLS, "int": INTS, "uint": UINTS, "float": FLOATS, "text": TEXTS,
+    "null": BLANK, "bool": BOOLS, "int": INTS, "uint": UINTS, "float16": FLOATS, "float32": FLOATS, "float64": FLOATS,
+    "text": TEXTS,
     "binary": BINARIES, "instant": INSTANTS, "list": LISTS, "struct": STRUCTS, "map": MAPS,
 }
 cdef dict WORDS = {
@@ -96,30 +97,6 @@ cdef inline int push8(Memory* m, uint8_t byte) except -1:
     return 0
 
 
-cdef inline bint in_ticks(int64_t seconds, int64_t fraction, int64_t unit, int64_t* ticks) noexcept:
-    """Sets ticks to seconds * unit + fraction; False where 64 bits do not hold it."""
-    if seconds < 0:
-        # The first tick of all is not a whole number of seconds.
-        seconds += 1
-        fraction -= unit
-    if seconds > INT64_MAX // unit or seconds < INT64_MIN // unit:
-        return False
-    seconds *= unit
-    if (fraction > 0 and seconds > INT64_MAX - fraction) or (fraction < 0 and seconds < INT64_MIN - fraction):
-        return False
-    ticks[0] = seconds + fraction
-    return True
-
-
-cdef inline bint as_double(int shape, uint64_t word, double* number) noexcept:
-    """Sets number to an int, as a column of the shape holds it; False where no float64 is equal to it."""
-    if shape == UINTS:
-        number[0] = <double>word
-        return number[0] < 2 * TWO_63 and <uint64_t>number[0] == word
-    number[0] = <double><int64_t>word
-    return number[0] < TWO_63 and <int64_t>number[0] == <int64_t>word
-
-
 cdef inline bint has_offsets(int shape) noexcept:
     return shape == TEXTS or shape == BINARIES or shape == LISTS or shape == MAPS
 
@@ -129,8 +106,9 @@ cdef class ColumnBuilder:
 
     Args:
         name: what it is called.
-        shape: one of "null", "bool", "int", "uint", "float", "text", "binary", "instant", "list", "struct" and
-            "map", for what the values must be; None to find out.
+        shape: one of "null", "bool", "int", "uint", "float16", "float32", "float64", "text", "binary", "instant",
+            "list", "struct" and "map", for what the values must be; None to find out. Floats are kept as float64,
+            those that are too large for a narrower type refused.
         children: the fields of a struct, the items of a list, the keys and values of a map.
         unit: an instant's ticks a second.
     """
@@ -139,12 +117,14 @@ cdef class ColumnBuilder:
         self.name = name
         self.tag = msgpack.packb(name, unicode_errors="surrogateescape")
         self.unit = unit
+        self.digits = 53
         self.children = []
         self.places = {}
         if shape is None:
             return
         self.take_shape(SHAPES[shape])
         self.settled = True
+        self.digits = 24 if shape == "float32" else 11 if shape == "float16" else 53
         if children is not None:
             self.children = children
             self.places = {child.name.encode("utf-8", "surrogateescape"): child for child in children}
@@ -270,7 +250,7 @@ cdef class ColumnBuilder:
             need(r, 8)
             r.p += 8
             bits64 = big64(p)
-            if self.shape == FLOATS:
+            if self.shape == FLOATS and self.digits == 53:
                 return self.append_word(bits64)
             memcpy(&number, &bits64, 8)
             return self.append_float(r, number)
@@ -322,8 +302,8 @@ cdef class ColumnBuilder:
             self.negative |= number < 0
             return self.append_word(<uint64_t>number)
         if self.shape == FLOATS:
-            if not as_double(INTS, <uint64_t>number, &as_float):
-                self.misfit(r, f"the int {number}, which no float64 is equal to")
+            if not as_double(False, <uint64_t>number, &as_float) or not has_digits(as_float, self.digits):
+                self.misfit(r, f"the int {number}, which no {self.float_name()} is equal to")
             memcpy(&bits, &as_float, 8)
             return self.append_word(bits)
         if self.shape != UINTS or number < 0:
@@ -341,8 +321,10 @@ cdef class ColumnBuilder:
             self.shape = UINTS
         if self.shape == UINTS:
             return self.append_word(number)
-        if self.shape != FLOATS or not as_double(UINTS, number, &as_float):
+        if self.shape != FLOATS:
             self.misfit(r, f"the int {number}")
+        if not as_double(True, number, &as_float) or not has_digits(as_float, self.digits):
+            self.misfit(r, f"the int {number}, which no {self.float_name()} is equal to")
         memcpy(&bits, &as_float, 8)
         return self.append_word(bits)
 
@@ -354,8 +336,14 @@ cdef class ColumnBuilder:
             self.become_floats(r)
         if self.shape != FLOATS:
             self.misfit(r, f"the float {number!r}")
+        if not is_within(number, self.digits):
+            self.misfit(r, f"the float {number!r}, beyond what a {self.float_name()} holds")
         memcpy(&bits, &number, 8)
         return self.append_word(bits)
+
+    def float_name(self):
+        """What Arrow calls floats of so many digits."""
+        return {11: "float16", 24: "float32", 53: "float64"}[self.digits]
 
     cdef int become_floats(self, Reading* r) except -1:
         """Ints that a float comes among become floats, where that loses nothing."""
@@ -363,12 +351,25 @@ cdef class ColumnBuilder:
         cdef uint64_t* words = <uint64_t*>self.values.data
         cdef double number = 0
         for i in range(self.length):
-            if not as_double(self.shape, words[i], &number):
+            if not as_double(self.shape == UINTS, words[i], &number):
                 self.misfit(r, "a float among ints too large to be floats")
         for i in range(self.length):
-            as_double(self.shape, words[i], &number)
+            as_double(self.shape == UINTS, words[i], &number)
             memcpy(&words[i], &number, 8)
         self.shape = FLOATS
+        return 0
+
+    cdef int become_finer(self, Reading* r) except -1:
+        """Timestamps that one of nanoseconds comes among become such too, where all of them can."""
+        cdef int64_t factor = GIGA // self.unit
+        cdef int64_t i
+        cdef int64_t* ticks = <int64_t*>self.values.data
+        for i in range(self.length):
+            if not INT64_MIN // factor <= ticks[i] <= INT64_MAX // factor:
+                self.misfit(r, "one of nanoseconds among some too far off to have them")
+        for i in range(self.length):
+            ticks[i] *= factor
+        self.unit = GIGA
         return 0
 
     cdef int append_text(self, Reading* r, Py_ssize_t size) except -1:
@@ -416,10 +417,12 @@ cdef class ColumnBuilder:
             fail(r, f"a timestamp of {size} bytes: it has 4, 8 or 12")
         if nanoseconds >= GIGA:
             fail(r, f"a timestamp of {nanoseconds} nanoseconds: a second has {GIGA}")
-        if self.settled and nanoseconds % (GIGA // self.unit):
-            fail(r, f"field {self.name!r}: a timestamp of {nanoseconds} nanoseconds, finer than the column's unit")
+        if nanoseconds % (GIGA // self.unit):
+            if self.settled:
+                fail(r, f"field {self.name!r}: a timestamp of {nanoseconds} nanoseconds, finer than the column's unit")
+            self.become_finer(r)
         if not in_ticks(seconds, nanoseconds // (GIGA // self.unit), self.unit, &ticks):
-            fail(r, f"a timestamp of {seconds} seconds, beyond what the column holds")
+            fail(r, f"field {self.name!r}: a timestamp of {seconds} seconds, beyond what the column holds")
         r.p = p + size
         return self.append_word(<uint64_t>ticks)
 
