@@ -106,7 +106,8 @@ def set_table(
             was carried out, a round trip later; a row whose EXPIRE fails counts as failed, for its reason, though
             its hash is there. nx, xx and codec have no meaning for hashes.
         on_error: "raise", "report", or a callable that gets (row number, row as a dict, exception) of each
-            failed row.
+            failed row. There, of a date or time that cannot be written the row has Arrow's number, and of another
+            value None; a row that is null as a whole is None.
 
     Returns:
         What was written, skipped and failed. It calls rows by their number, which begins at 0. A row whose

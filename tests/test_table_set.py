@@ -266,6 +266,32 @@ def test_rows_that_are_null_fail_alone(one: FastBatch, as_: Any) -> None:
     ]
 
 
+@pytest.mark.parametrize("as_", ["value", "hash"])
+def test_rows_that_cannot_be_written_are_handed_over(one: FastBatch, as_: Any) -> None:
+    """With what can be made of them: the fault may be of one field."""
+    far = pa.array([2**62, 0], pa.timestamp("us"))
+    columns = {
+        "k": ["a", "b"],
+        "n": [1, 2],
+        "far": far,
+        "day": pa.array([2**30, 0], pa.date32()),
+        "time": pa.array([86400, 0], pa.int32()).view(pa.time32("s")),
+        "word": pa.DictionaryArray.from_arrays(pa.array([0, 1], pa.int8()), far),
+        "null": pa.nulls(2),
+    }
+    if as_ == "value":
+        columns["nested"] = pa.StructArray.from_arrays([far], ["x"])
+    failed: list[Any] = []
+    one.batch_set_table(pa.table(columns), key="k", as_=as_, on_error=lambda *failure: failed.append(failure))
+    numbers = {"n": 1, "far": 2**62, "day": 2**30, "time": 86400, "word": 2**62}
+    if as_ == "value":
+        row: Any = {"k": "a", **numbers, "null": None, "nested": None}
+    else:
+        row = {b"k": b"a", **{name.encode(): b"%d" % number for name, number in numbers.items()}}
+    assert [failure[:2] for failure in failed] == [(0, row)]
+    assert "column 'far': a date or time beyond" in str(failed[0][2])
+
+
 def test_offsets_that_point_outside(one: FastBatch) -> None:
     """Arrow trusts its producers; what can be checked for nothing is checked all the same."""
     np = pytest.importorskip("numpy")

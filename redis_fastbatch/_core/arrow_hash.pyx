@@ -13,6 +13,7 @@ from redis_fastbatch._core.arrow_rows cimport (
     TableWriter,
     after_bulk,
     check_row,
+    is_null_row,
     close_bulk,
     literal,
     put_literal,
@@ -225,19 +226,23 @@ cdef class HashWriter(TableWriter):
         return p
 
     cdef object row_value(self):
-        """The current row's fields as bytes, for a report that it failed."""
-        cdef OutputBuffer out = OutputBuffer()
-        cdef char* p
-        cdef const char* q
-        cdef const char* data = NULL
-        cdef Py_ssize_t size = 0
-        arguments = []
-        try:
-            p = self.put_texts(out, make_room(out, out.data, HEADER_ROOM))
-        except (FastBatchError, MemoryError):
+        """The current row's fields as bytes, for a report that it failed; as TableWriter's of those that cannot be."""
+        cdef dict row = {}
+        cdef Py_ssize_t i
+        if is_null_row(self.stream, self.at()):
             return None
-        q = out.data
-        while q < p:
-            q = after_bulk(q, &data, &size)
-            arguments.append(PyBytes_FromStringAndSize(data, size))
-        return dict(zip(arguments[::2], arguments[1::2]))
+        for i in range(self.n_values):
+            name = (<bytes>self.kept_names[i]).partition(b"\r\n")[2].removesuffix(b"\r\n")
+            try:
+                if not is_missing(&self.columns[i], self.at() + self.columns[i].offset):
+                    row[name] = self.text_of(&self.columns[i])
+            except (FastBatchError, MemoryError):
+                number = self.odd_number(i)
+                row[name] = None if number is None else b"%d" % number
+        return row
+
+    cdef bytes text_of(self, Column* column):
+        cdef OutputBuffer out = OutputBuffer()
+        cdef char* p = make_room(out, out.data, HEADER_ROOM)
+        p = put_plain(out, p, column, self.at() + column.offset, HEADER_ROOM)
+        return PyBytes_FromStringAndSize(out.data, p - out.data)

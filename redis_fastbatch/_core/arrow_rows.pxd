@@ -21,6 +21,7 @@ cdef struct KeyPart:
     bint recoded            # its text is not in the encoding of keys
 
 
+cdef bint is_null_row(ArrowStream stream, int64_t at) noexcept nogil
 cdef int check_row(ArrowStream stream, int64_t at) except -1 nogil
 cdef Literal literal(bytes given) noexcept
 cdef char* close_bulk(OutputBuffer out, char* p, Py_ssize_t header, Py_ssize_t* width) except NULL nogil
@@ -88,3 +89,9 @@ cdef class TableWriter:
     cdef char* recode(self, OutputBuffer out, char* start, char* p) except NULL
     cdef char* put_fields(self, OutputBuffer out, char* p) except NULL nogil
     cdef object row_value(self)
+    cdef int64_t at(self) noexcept
+    cdef object whole_row(self)
+    cdef object decoded(self, OutputBuffer out, char* p)
+    cdef dict row_by_fields(self)
+    cdef dict one_field(self, Py_ssize_t i)
+    cdef object odd_number(self, Py_ssize_t i)

@@ -9,7 +9,7 @@ from libc.string cimport memmove
 from redis_fastbatch._core.arrow cimport ArrowArray, ArrowSchema
 from redis_fastbatch._core.arrow_columns cimport Column, bind, free_column, is_null, put_name, read_schema
 from redis_fastbatch._core.arrow_stream cimport ArrowStream
-from redis_fastbatch._core.arrow_values cimport is_missing, is_plain, is_text, make_room, put_plain, put_value
+from redis_fastbatch._core.arrow_values cimport has_number, is_missing, is_plain, is_text, make_room, put_plain, put_value
 from redis_fastbatch._core.buffer cimport OutputBuffer
 from redis_fastbatch._core.msgpack_format cimport put_map_header
 from redis_fastbatch._core.resp cimport Chunk, Command, key_bytes
@@ -446,22 +446,72 @@ cdef class TableWriter:
         return p
 
     cdef object row_value(self):
-        """The current row as a dict, for a report that it failed; None when not even that can be made."""
+        """The current row as a dict, for a report that it failed; None where the row is null as a whole.
+
+        Of a field that cannot be written there is odd_number(), or None.
+        """
+        if is_null_row(self.stream, self.at()):
+            return None
+        try:
+            return self.whole_row()
+        except (FastBatchError, MemoryError):
+            return self.row_by_fields()
+
+    cdef int64_t at(self) noexcept:
+        """Where the current row is in its batch."""
+        return self.stream.batch.offset + self.row
+
+    cdef object whole_row(self):
         cdef OutputBuffer out = OutputBuffer()
         cdef char* p
-        try:
-            out.grow(self.row_room)
-            p = self.put_fields(out, out.data)
-        except (FastBatchError, MemoryError):
-            return None
+        out.grow(self.row_room)
+        p = self.put_fields(out, out.data)
+        return self.decoded(out, p)
+
+    cdef object decoded(self, OutputBuffer out, char* p):
+        """The MessagePack that ends at `p`, as the codec reads it."""
         return self.row_codec(self.kept[0] + PyBytes_FromStringAndSize(out.data, p - out.data))
+
+    cdef dict row_by_fields(self):
+        cdef dict row = {}
+        cdef Py_ssize_t i
+        for i in range(self.n_values):
+            try:
+                row.update(self.one_field(i))
+            except (FastBatchError, MemoryError):
+                row[(<bytes>self.columns[i].path).decode("utf-8", "replace")] = self.odd_number(i)
+        return row
+
+    cdef dict one_field(self, Py_ssize_t i):
+        """A field of the current row by its name."""
+        cdef OutputBuffer out = OutputBuffer()
+        cdef Column* column = &self.columns[i]
+        cdef char* p
+        out.grow(self.row_room)
+        p = put_name(put_map_header(out.data, 1), column)
+        return self.decoded(out, put_value(out, p, column, self.at() + column.offset, self.row_room))
+
+    cdef object odd_number(self, Py_ssize_t i):
+        """What Arrow has for a date or a time of the current row that cannot be written; None for other values."""
+        cdef Column* column = &self.columns[i]
+        cdef int64_t number = 0
+        try:
+            return number if has_number(column, self.at() + column.offset, &number) else None
+        except EncodeError:
+            # An index that points outside its dictionary.
+            return None
+
+
+cdef bint is_null_row(ArrowStream stream, int64_t at) noexcept nogil:
+    """A row may be null as a whole, whatever its columns hold."""
+    cdef Column row
+    if stream.batch.n_buffers == 0 or stream.batch.null_count == 0:
+        return False
+    row.validity = <const unsigned char*>stream.batch.buffers[0]
+    return is_null(&row, at)
 
 
 cdef int check_row(ArrowStream stream, int64_t at) except -1 nogil:
-    """A row may be null as a whole, whatever its columns hold."""
-    cdef Column row
-    if stream.batch.n_buffers > 0 and stream.batch.null_count != 0:
-        row.validity = <const unsigned char*>stream.batch.buffers[0]
-        if is_null(&row, at):
-            refuse_null_row()
+    if is_null_row(stream, at):
+        refuse_null_row()
     return 0

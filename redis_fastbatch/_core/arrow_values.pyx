@@ -297,6 +297,16 @@ cdef Py_ssize_t make_text(char* text, Column* c, int64_t at) except -1 nogil:
     return end - text
 
 
+cdef bint has_number(Column* c, int64_t at, int64_t* number) except -1:
+    """Sets number to what Arrow has for a date, a time or a duration; False where the value is something else."""
+    if c.kind == DICTIONARY:
+        return has_number(c.dictionary, dictionary_place(c, at), number)
+    if not DECIMAL < c.kind <= DURATION:
+        return False
+    number[0] = read_int(c.data, INT32 if c.kind == DATE_DAYS or c.kind == TIME32 else INT64, at)
+    return True
+
+
 cdef char* put_struct(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_t room) except NULL nogil:
     cdef Column* child
     cdef int64_t i
