@@ -251,6 +251,19 @@ def test_ctrl_c_in_a_stream_of_python(one: FastBatch) -> None:
     assert one.client.dbsize() == 3
 
 
+@pytest.mark.parametrize(
+    "text", ["unknown column: KeyboardInterrupt", "KeyboardInterrupt", "a\nKeyboardInterrupt"]
+)
+def test_errors_that_speak_of_ctrl_c(one: FastBatch, text: str) -> None:
+    def batches() -> Iterator[Any]:
+        yield people(3).to_batches()[0]
+        raise ValueError(text)
+
+    reader = pa.RecordBatchReader.from_batches(people().schema, batches())
+    with pytest.raises(ValueError, match="KeyboardInterrupt"):
+        one.batch_set_table(reader, key="id")
+
+
 @pytest.mark.parametrize("as_", ["value", "hash"])
 def test_rows_that_are_null_fail_alone(one: FastBatch, as_: Any) -> None:
     """A stream of structs is one of rows too. What lies below a null one is nobody's business."""

@@ -13,6 +13,14 @@ import os
 cdef const char* STREAM_CAPSULE = b"arrow_array_stream"
 
 
+cdef bint ends_with_interrupt(str reason) except -1:
+    """Whether a traceback ends the text, of KeyboardInterrupt: other exceptions may have the word in what they say."""
+    cdef list lines = reason.splitlines()
+    if len(lines) < 2 or lines[len(lines) - 1] != "KeyboardInterrupt":
+        return False
+    return lines[len(lines) - 2].startswith("  ")
+
+
 cdef class ArrowStream:
     """A table's record batches and their schema.
 
@@ -67,7 +75,7 @@ cdef class ArrowStream:
         reason = os.strerror(code) if text == NULL else (<bytes>text).decode("utf-8", "replace")
         message = f"the table's stream failed {doing}: {reason}"
         # A stream of Python's own, as pyarrow's of a generator, has only text for what was raised in it.
-        if reason.rstrip().endswith("KeyboardInterrupt"):
+        if ends_with_interrupt(reason):
             raise KeyboardInterrupt
         if code == EINVAL:
             raise ValueError(message)
