@@ -6,10 +6,7 @@ Needs pyarrow (the extra `arrow`), which takes the finished columns over without
 
 from __future__ import annotations
 
-import datetime
-import decimal
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from redis_fastbatch import gcpause, strategy
@@ -25,7 +22,8 @@ from redis_fastbatch.transport import is_cluster, lease
 
 try:
     import pyarrow as pa
-    import pyarrow.compute as pc
+
+    from redis_fastbatch.table_fit import cast, column_builder, distinct, fitted, shape_of
 except ImportError as error:
     raise ImportError("reading tables needs pyarrow: pip install 'redis-fastbatch[arrow]'") from error
 
@@ -33,12 +31,6 @@ if TYPE_CHECKING:
     from redis_fastbatch.client import FastBatch
 
 Row: TypeAlias = "int | None"
-
-EPOCH = datetime.date(1970, 1, 1)
-
-_UNITS = {"s": 1, "ms": 1000, "us": 1_000_000, "ns": 1_000_000_000}
-_TIME = re.compile(r"([01]\d|2[0-3]):([0-5]\d):([0-5]\d)(?:\.(\d{1,9}))?")
-_DURATION = re.compile(r"(-?)P(?:(\d+)D)?(?:T(\d+)(?:\.(\d{1,9}))?S)?")
 
 
 def get_table(
@@ -90,8 +82,8 @@ class TableReading:
         self._encoder: Any = batch._client.get_encoder()
         self._schema = schema
         self._key = key
-        self._fields = None if schema is None else [field for field in _distinct(schema) if field.name != key]
-        columns = None if self._fields is None else [_column(f.name, f.type) for f in self._fields]
+        self._fields = None if schema is None else [field for field in distinct(schema) if field.name != key]
+        columns = None if self._fields is None else [column_builder(f.name, f.type) for f in self._fields]
         self.builder = _builder(batch, columns)
 
     def table(self, found: list[tuple[Key, Row]]) -> pa.Table:
@@ -107,7 +99,7 @@ class TableReading:
         table = _placed(self.builder, [row for _, row in found])
         names = [name for name, _ in found]
         if self._schema is not None and self._fields:
-            table = _fitted(table, pa.schema(self._fields, self._schema.metadata), names)
+            table = fitted(table, pa.schema(self._fields, self._schema.metadata), names)
         if self._key is not None:
             table = _with_keys(table, self._key, names, self._schema, self._encoder)
         return table
@@ -210,10 +202,10 @@ def _key_column(key: str, names: list[Key], kind: pa.DataType, encoder: Any) -> 
 
 
 def _keys_as(names: list[Key], kind: pa.DataType, encoder: Any) -> pa.Array | pa.ChunkedArray:
-    if _shape(kind) == "binary":
+    if shape_of(kind) == "binary":
         return pa.array([bytes(encoder.encode(_plain_key(name))) for name in names], kind)
     texts = pa.array([_key_text(name, encoder) for name in names], pa.string())
-    return _cast(pa.chunked_array([texts]), kind)
+    return cast(pa.chunked_array([texts]), kind)
 
 
 def _plain_key(name: Key) -> str | bytes:
@@ -228,220 +220,3 @@ def _plain_key(name: Key) -> str | bytes:
 def _key_text(name: Key, encoder: Any) -> str:
     text: str = encoder.decode(_plain_key(name), force=True)
     return text
-
-
-def _distinct(fields: Iterable[pa.Field]) -> list[pa.Field]:
-    """The fields of a schema or struct: which of two of one name a value is for, nothing tells."""
-    names: set[str] = set()
-    for field in fields:
-        if field.name in names:
-            raise ValueError(f"the schema has two fields {field.name!r} side by side")
-        names.add(field.name)
-    return list(fields)
-
-
-def _column(name: str, kind: pa.DataType) -> ColumnBuilder:
-    """What builds a column that becomes one of the type."""
-    shape = _shape(kind)
-    if shape is not None:
-        return ColumnBuilder(name, shape)
-    if pa.types.is_timestamp(kind):
-        return ColumnBuilder(name, "instant", None, _UNITS[kind.unit])
-    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
-        return _column(name, kind.value_type)
-    if pa.types.is_struct(kind):
-        return ColumnBuilder(name, "struct", [_column(field.name, field.type) for field in _distinct(kind)])
-    if pa.types.is_map(kind):
-        keys, items = _column(f"{name}, a key", kind.key_type), _column(f"{name}, a value", kind.item_type)
-        return ColumnBuilder(name, "map", [keys, items])
-    if isinstance(kind, pa.BaseExtensionType):
-        return _column(name, kind.storage_type)
-    if _is_list(kind):
-        return ColumnBuilder(name, "list", [_column(f"{name}[]", kind.value_type)])
-    raise TypeError(f"column {name!r}: nothing is read as {kind}")
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    types = pa.types
-    return bool(
-        types.is_list(kind)
-        or types.is_large_list(kind)
-        or types.is_fixed_size_list(kind)
-        or types.is_list_view(kind)
-        or types.is_large_list_view(kind)
-    )
-
-
-# In this order: a test may be true of several kinds.
-_SHAPES: list[tuple[Callable[[pa.DataType], bool], str]] = [
-    (pa.types.is_null, "null"),
-    (pa.types.is_boolean, "bool"),
-    (pa.types.is_uint64, "uint"),
-    (pa.types.is_integer, "int"),
-    (pa.types.is_float16, "float16"),
-    (pa.types.is_float32, "float32"),
-    (pa.types.is_floating, "float64"),
-    (pa.types.is_decimal, "text"),
-    (pa.types.is_date, "text"),
-    (pa.types.is_time, "text"),
-    (pa.types.is_duration, "text"),
-    (lambda kind: pa.types.is_timestamp(kind) and kind.tz is None, "text"),
-    (pa.types.is_string, "text"),
-    (pa.types.is_large_string, "text"),
-    (pa.types.is_string_view, "text"),
-    (pa.types.is_binary, "binary"),
-    (pa.types.is_large_binary, "binary"),
-    (pa.types.is_binary_view, "binary"),
-    (pa.types.is_fixed_size_binary, "binary"),
-]
-
-
-def _shape(kind: pa.DataType) -> str | None:
-    return next((shape for is_of_kind, shape in _SHAPES if is_of_kind(kind)), None)
-
-
-def _fitted(table: pa.Table, schema: pa.Schema, names: list[Key]) -> pa.Table:
-    """The columns in the types that were asked for."""
-    for field, column in zip(schema, table.columns, strict=True):
-        _refuse_nulls(column, field, names)
-    columns = [_fitted_column(column, field, names) for field, column in zip(schema, table.columns, strict=True)]
-    return pa.table(columns, schema=schema)
-
-
-def _refuse_nulls(column: pa.ChunkedArray, field: pa.Field, names: list[Key]) -> None:
-    """Arrow itself does not look whether fields that are not nullable hold nulls."""
-    inside = any(_forbids_nulls(inner) for inner in _inner_fields(field.type))
-    if not inside and (field.nullable or not column.null_count):
-        return
-    for name, value in zip(names, column.to_pylist(), strict=True):
-        if _lacks(value, field):
-            wanted = f"{field.type}" if field.nullable else f"{field.type} not null"
-            raise DecodeError(f"field {field.name!r}: a null, or nothing, where {wanted} is asked for", 0, name)
-
-
-def _inner_fields(kind: pa.DataType) -> list[pa.Field]:
-    if isinstance(kind, pa.BaseExtensionType):
-        return _inner_fields(kind.storage_type)
-    if pa.types.is_map(kind):
-        return [kind.item_field]
-    return [kind.field(i) for i in range(kind.num_fields)] if pa.types.is_struct(kind) or _is_list(kind) else []
-
-
-def _forbids_nulls(field: pa.Field) -> bool:
-    return not field.nullable or any(map(_forbids_nulls, _inner_fields(field.type)))
-
-
-def _lacks(value: Any, field: pa.Field) -> bool:
-    """Whether a value is, or has in it, a null that its field does not allow."""
-    if value is None:
-        return not field.nullable
-    inner = _inner_fields(field.type)
-    if isinstance(value, dict):
-        return any(_lacks(value.get(of.name), of) for of in inner)
-    if pa.types.is_map(field.type):
-        return any(_lacks(item, inner[0]) for _, item in value)
-    return any(_lacks(item, of) for of in inner for item in value)
-
-
-def _fitted_column(column: pa.ChunkedArray, field: pa.Field, names: list[Key]) -> pa.ChunkedArray:
-    try:
-        if pa.types.is_dictionary(field.type):
-            # pyarrow makes dictionaries of more types of columns than it does of Python's values.
-            values = _fitted_column(column, field.with_type(field.type.value_type), names)
-            return values.dictionary_encode().cast(field.type)
-        return _cast(column, field.type)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
-        return _cast_by_value(column, field, names)
-
-
-def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    if column.type == kind:
-        return column
-    if isinstance(kind, pa.BaseExtensionType):
-        storage = _cast(column, kind.storage_type)
-        return pa.chunked_array([kind.wrap_array(chunk) for chunk in storage.chunks], kind)
-    if pa.types.is_string(column.type) and pa.types.is_time(kind):
-        # pyarrow reads no times, but points in time.
-        moments = pc.binary_join_element_wise(f"{EPOCH}T", column, "")
-        fine = "ns" if kind.unit == "ns" else "us"
-        return moments.cast(pa.timestamp(fine)).cast(pa.time64(fine)).cast(kind)
-    if pa.types.is_string(column.type) and pa.types.is_timestamp(kind) and kind.unit in ("s", "ms"):
-        return column.cast(pa.timestamp("us")).cast(kind)
-    return column.cast(kind)
-
-
-def _cast_by_value(column: pa.ChunkedArray, field: pa.Field, names: list[Key]) -> pa.ChunkedArray:
-    """The slow way, for types that pyarrow does not cast to; and the way to the value that does not fit."""
-    values = column.to_pylist()
-    try:
-        return pa.chunked_array([pa.array([_value(value, field.type) for value in values], field.type)])
-    except (ValueError, TypeError, ArithmeticError):
-        for name, value in zip(names, values, strict=True):
-            try:
-                pa.array([_value(value, field.type)], field.type)
-            except (ValueError, TypeError, ArithmeticError) as error:
-                reason = f"field {field.name!r}: {value!r:.100} does not fit {field.type} ({error})"
-                raise DecodeError(reason, 0, name) from error
-        raise
-
-
-def _value(value: Any, kind: pa.DataType) -> Any:
-    """A value as pa.array() takes it for the type."""
-    if value is None:
-        return None
-    if isinstance(value, str) and not pa.types.is_dictionary(kind):
-        return _value_of_text(value, kind)
-    if pa.types.is_struct(kind):
-        return {field.name: _value(value.get(field.name), field.type) for field in kind}
-    if pa.types.is_map(kind):
-        return [(_value(key, kind.key_type), _value(item, kind.item_type)) for key, item in value]
-    if _is_list(kind):
-        return [_value(item, kind.value_type) for item in value]
-    return value
-
-
-def _value_of_text(text: str, kind: pa.DataType) -> Any:
-    if pa.types.is_decimal(kind):
-        return decimal.Decimal(text)
-    if pa.types.is_duration(kind):
-        return _ticks(_duration(text), kind.unit)
-    if pa.types.is_time(kind):
-        return _ticks(_time_of_day(text), kind.unit)
-    if pa.types.is_date(kind):
-        return datetime.date.fromisoformat(text)
-    if pa.types.is_timestamp(kind):
-        day, _, time = text.partition("T")
-        days = datetime.date.fromisoformat(day).toordinal() - EPOCH.toordinal()
-        return _ticks(days * 86400 * 10**9 + _time_of_day(time), kind.unit)
-    return text
-
-
-def _ticks(nanoseconds: int, unit: str) -> int:
-    ticks, rest = divmod(nanoseconds * _UNITS[unit], 10**9)
-    if rest:
-        raise ValueError(f"finer than {unit}")
-    return ticks
-
-
-def _duration(text: str) -> int:
-    """A duration as table.arrow_default() writes it, in nanoseconds."""
-    match = _DURATION.fullmatch(text)
-    if match is None or text.endswith("P"):
-        raise ValueError("no duration in days and seconds")
-    sign, days, seconds, fraction = match.groups()
-    nanoseconds = (int(days or 0) * 86400 + int(seconds or 0)) * 10**9 + _fraction(fraction)
-    return -nanoseconds if sign else nanoseconds
-
-
-def _time_of_day(text: str) -> int:
-    """HH:MM:SS and a fraction, in nanoseconds. Python's own fromisoformat() cuts fractions off."""
-    match = _TIME.fullmatch(text)
-    if match is None:
-        raise ValueError("no time of day")
-    hours, minutes, seconds, fraction = match.groups()
-    whole = datetime.timedelta(hours=int(hours), minutes=int(minutes), seconds=int(seconds))
-    return int(whole.total_seconds()) * 10**9 + _fraction(fraction)
-
-
-def _fraction(digits: str | None) -> int:
-    return int((digits or "").ljust(9, "0"))

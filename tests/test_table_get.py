@@ -242,6 +242,67 @@ def test_key_column(batch: FastBatch) -> None:
         batch.batch_get_table(keys, key="a")
 
 
+DICTIONARY_VALUES: list[tuple[Any, list[Any]]] = [
+    (pa.string(), ["a", "b", "a", None]),
+    (pa.string_view(), ["a", "b" * 20, "a", None]),
+    (pa.bool_(), [True, False, True, None]),
+    (pa.float32(), [0.5, -1.0, 0.5, None]),
+    (pa.timestamp("ns", "Europe/Brussels"), [1, 2, 1, None]),
+    (pa.duration("ns"), [1, -2, 1, None]),
+    (pa.time32("s"), [1, 2, 1, None]),
+    (pa.time64("ns"), [1, 2, 1, None]),
+    (pa.decimal128(5, 2), [decimal.Decimal("1.50"), decimal.Decimal("2.00"), decimal.Decimal("1.50"), None]),
+    (pa.list_(pa.time64("ns")), [[1, None], [2], [1, None], None]),
+    (pa.large_list(pa.string_view()), [["a"], [], ["a"], None]),
+    (pa.list_(pa.int8(), 2), [[1, 2], [2, 1], [1, 2], None]),
+    (pa.struct([("x", pa.int8()), ("y", pa.string())]), [{"x": 1}, {"y": "a"}, {"x": 1}, None]),
+    (pa.struct([]), [{}, {}, {}, None]),
+    (pa.map_(pa.string(), pa.date32()), [[("a", 1)], [("b", 1)], [("a", 1)], None]),
+]
+if hasattr(pa, "decimal32"):
+    DICTIONARY_VALUES.append((pa.decimal32(5, 2), [decimal.Decimal("1.50"), decimal.Decimal(2), None, None]))
+
+
+@pytest.mark.parametrize(("kind", "values"), DICTIONARY_VALUES, ids=[str(kind) for kind, _ in DICTIONARY_VALUES])
+def test_dictionaries_come_back(batch: FastBatch, kind: Any, values: list[Any]) -> None:
+    given = pa.array([*values[:2], None], kind)
+    column = pa.DictionaryArray.from_arrays(pa.array([0, 1, 0, None, 1], pa.int8()), given)
+    twice = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2, 3, 4], pa.int16()), column)
+    offsets = pa.array([0, 1, 1, 2, 5, 5], pa.int32())
+    absent = pa.array([False, False, True, False, False])
+    table = pa.table(
+        {
+            "k": range(5),
+            "plain": column,
+            "twice": twice,
+            "struct": pa.StructArray.from_arrays([column], ["x"], mask=absent),
+            "list": pa.ListArray.from_arrays(offsets, column, mask=absent),
+            "large": pa.LargeListArray.from_arrays(offsets.cast(pa.int64()), column),
+            "fixed": pa.FixedSizeListArray.from_arrays(column, 1),
+            "map": pa.MapArray.from_arrays(offsets, pa.array(list("abcde")).dictionary_encode(), column),
+            "deep": pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays([column], ["x"])),
+        }
+    )
+    batch.batch_set_table(table, key="k")
+    back = batch.batch_get_table(range(5), schema=table.schema)
+    back.validate(full=True)
+    assert back.schema == table.schema
+    for name in table.column_names:
+        assert back[name].to_pylist() == table[name].to_pylist()
+    assert len(back["plain"].chunk(0).dictionary) == len({repr(value) for value in values[:2]})
+    assert batch.batch_get_table([], schema=table.schema).schema == table.schema
+
+
+def test_dictionaries_of_extension_types_come_back(batch: FastBatch) -> None:
+    uuids = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"x" * 16, b"y" * 16], pa.binary(16)))
+    column = pa.DictionaryArray.from_arrays(pa.array([0, 1, None, 0], pa.int8()), uuids)
+    table = pa.table({"k": range(4), "v": column, "s": pa.StructArray.from_arrays([column], ["x"])})
+    batch.batch_set_table(table, key="k")
+    back = batch.batch_get_table(range(4), schema=table.schema)
+    assert back.schema == table.schema
+    assert back.to_pylist() == table.to_pylist()
+
+
 def test_key_columns_of_large_ints(batch: FastBatch) -> None:
     for keys, kind in (
         ([2**63, 1], pa.uint64()),
