@@ -147,6 +147,12 @@ class BatchReport:
         return f"<table><tr>{heads}</tr><tr>{values}</tr></table>{failures}"
 
 
+def attach(error: BaseException, report: BatchReport) -> None:
+    """Gives what ends a batch early the report of what was done until then, where its class lets it be set."""
+    with contextlib.suppress(AttributeError, TypeError):
+        error.report = report  # type: ignore[attr-defined]
+
+
 class Progress(Protocol):
     """Hears how many items are done."""
 

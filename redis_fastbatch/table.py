@@ -47,7 +47,7 @@ from redis_fastbatch.errors import BatchError, EncodeError
 from redis_fastbatch.flight import FIRST_COMMAND_BYTES, OnError, WriteFlight
 from redis_fastbatch.key_encoding import key_encoding
 from redis_fastbatch.plans import Plans, check_hook, checked_chunk_size, checked_on_error, wants_msetex
-from redis_fastbatch.report import BatchReport, Progress, ProgressCallback, make_progress
+from redis_fastbatch.report import BatchReport, Progress, ProgressCallback, attach, make_progress
 from redis_fastbatch.strategy import PointInTime, Seconds, SetOptions
 from redis_fastbatch.table_hash import HashFlight, expire_command
 from redis_fastbatch.transport import is_cluster, lease
@@ -174,7 +174,7 @@ class TablePlan:
     def attach_report(self, error: BaseException) -> None:
         """What ends it early gets the report."""
         self._report.seconds = time.perf_counter() - self._started
-        error.report = self._report  # type: ignore[attr-defined]
+        attach(error, self._report)
 
     def outcome(self, flight: WriteFlight) -> BatchReport:
         """The report, once it has been carried out. Raises what ended the table's stream, or BatchError."""

@@ -382,6 +382,28 @@ def test_codecs(valkey_client: redis.Redis) -> None:
     as_json.batch_set_table(people(2), key="id", codec="msgpack")
     assert FastBatch(valkey_client).batch_get(["1"]) == {"1": {"id": 1, "name": "n1"}}
     with pytest.raises(ValueError, match="no codec 'pickle'"):
+def test_a_named_index_of_pandas(one: FastBatch) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"score": [0.5, 1.5]}, index=pandas.Index(["x", "y"], name="id"))
+    assert one.batch_set_table(frame, key="id").written == 2
+    ranged = pandas.DataFrame({"score": [0.5, 1.5]}, index=pandas.RangeIndex(2, name="id"))
+    with pytest.raises(EncodeError, match="column 'id': there is no such column"):
+        one.batch_set_table(ranged, key="id")
+    assert one.batch_set_table(ranged.reset_index(), key="id").written == 2
+
+
+def test_errors_that_take_no_report(one: FastBatch) -> None:
+    class Closed(Exception):
+        report = property(lambda self: None)
+
+    def listener(*failure: Any) -> None:
+        raise Closed("enough")
+
+    table = pa.table({"k": ["a", None]})
+    with pytest.raises(Closed, match="enough"):
+        one.batch_set_table(table, key="k", on_error=listener)
+
+
         as_json.batch_set_table(people(2), key="id", codec="pickle")
 
 
