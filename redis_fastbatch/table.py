@@ -32,6 +32,7 @@ import functools
 import string
 import sys
 import time
+import uuid
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -238,7 +239,8 @@ def arrow_default(value: Any) -> Any:
     """What a table's rows hold for values of types that MessagePack has not.
 
     `MsgpackCodec(default=arrow_default)` gives `pyarrow_table.to_pylist(maps_as_pydicts="strict")` the same
-    bytes as batch_set_table() gives the table's rows.
+    bytes as batch_set_table() gives the table's rows, but for two types of which to_pylist() makes something else:
+    it drops the nanoseconds of time64[ns], and arrow.bool8, stored as the int8 that it is, becomes a bool.
 
     Raises:
         TypeError: another type than those that to_pylist() makes.
@@ -253,6 +255,8 @@ def arrow_default(value: Any) -> Any:
         return _iso_duration(value)
     if isinstance(value, decimal.Decimal):
         return str(value)
+    if isinstance(value, uuid.UUID):
+        return value.bytes
     raise TypeError(f"a {type(value).__name__} is no value of an Arrow table")
 
 

@@ -360,6 +360,21 @@ def test_any_table_has_the_bytes_of_the_dict_path(table: Any) -> None:
     assert values_of(table) == expected(table)
 
 
+def test_uuids_have_the_bytes_of_the_dict_path() -> None:
+    if not hasattr(pa, "uuid"):
+        pytest.skip("this pyarrow has no arrow.uuid")
+    storage = pa.array([bytes(range(16)), None, b"x" * 16], pa.binary(16))
+    check(pa.ExtensionArray.from_storage(pa.uuid(), storage))
+
+
+def test_types_of_which_to_pylist_makes_something_else() -> None:
+    times = pa.table({"t": pa.array([1], pa.time64("ns"))})
+    assert values_of(times) == [CODEC.dumps({"t": "00:00:00.000000001"})]
+    if hasattr(pa, "bool8"):
+        bools = pa.ExtensionArray.from_storage(pa.bool8(), pa.array([1, None], pa.int8()))
+        assert values_of(pa.table({"b": bools})) == [CODEC.dumps({"b": 1}), CODEC.dumps({"b": None})]
+
+
 def test_arrow_default_refuses_what_no_table_has() -> None:
     with pytest.raises(TypeError, match="a complex is no value of an Arrow table"):
         arrow_default(1j)
