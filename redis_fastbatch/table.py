@@ -325,9 +325,14 @@ def split_key(key: str) -> list[tuple[str, str | None]]:
     try:
         fields = list(string.Formatter().parse(key))
     except ValueError as error:
-        raise ValueError(f"the key template {key!r}: {error}") from None
+        raise ValueError(
+            f"the key template {key!r}: {error}; a column whose name has an opening brace in it cannot be the key"
+        ) from None
     if any(column == "" or form or conversion for _, column, form, conversion in fields):
-        raise ValueError(f"the key template {key!r}: only names of columns stand between braces")
+        raise ValueError(
+            f"the key template {key!r}: only names of columns stand between braces, without formats; "
+            "a column whose name has a colon, an exclamation mark or a brace in it cannot stand there"
+        )
     if not any(column for _, column, _, _ in fields):
         raise ValueError(f"the key template {key!r} names no column: every row would have the same key")
     return [(text, column) for text, column, _, _ in fields]

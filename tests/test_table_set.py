@@ -87,7 +87,13 @@ def test_prefixes_and_templates_are_encoded_as_redis_py_encodes_keys(server: Emb
         ("x:{", ValueError, "key template 'x:{'"),
         ("x:{}", ValueError, "only names of columns"),
         ("x:{id!r}", ValueError, "only names of columns"),
-        ("x:{id:>5}", ValueError, "only names of columns"),
+        ("x:{id:>5}", ValueError, "only names of columns stand between braces, without formats"),
+        (
+            "{a:b}",
+            ValueError,
+            "a column whose name has a colon, an exclamation mark or a brace in it cannot stand there",
+        ),
+        ("a{b", ValueError, "a column whose name has an opening brace in it cannot be the key"),
         ("x:{{id}}", ValueError, "names no column"),
         (5, TypeError, "a column's name or a template"),
     ],
@@ -95,6 +101,13 @@ def test_prefixes_and_templates_are_encoded_as_redis_py_encodes_keys(server: Emb
 def test_wrong_keys(one: FastBatch, key: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         one.batch_set_table(people(), key=key)
+    assert one.client.dbsize() == 0
+
+
+@pytest.mark.parametrize("prefix", [0, 5, None, bytearray(b"x")])
+def test_wrong_prefixes(one: FastBatch, prefix: Any) -> None:
+    with pytest.raises(TypeError, match="prefix is str or bytes, not"):
+        one.batch_set_table(people(), key="id", prefix=prefix)
     assert one.client.dbsize() == 0
 
 
@@ -369,19 +382,6 @@ def test_tables_of_other_libraries(one: FastBatch, library: str, total: int | No
     assert heard[-1] == (3, total)
 
 
-def test_codecs(valkey_client: redis.Redis) -> None:
-    tagged = FastBatch(valkey_client, codec="toolkit-msgpack")
-    tagged.batch_set_table(people(2), key="id")
-    assert valkey_client.get("1")[:1] == b"\xc1"  # type: ignore[index]
-    assert tagged.batch_get(["1"]) == {"1": {"id": 1, "name": "n1"}}
-    with pytest.raises(DecodeError):
-        FastBatch(valkey_client).batch_get(["1"])
-    as_json = FastBatch(valkey_client, codec="json")
-    with pytest.raises(ValueError, match="rows are written with the codec"):
-        as_json.batch_set_table(people(2), key="id")
-    as_json.batch_set_table(people(2), key="id", codec="msgpack")
-    assert FastBatch(valkey_client).batch_get(["1"]) == {"1": {"id": 1, "name": "n1"}}
-    with pytest.raises(ValueError, match="no codec 'pickle'"):
 def test_a_named_index_of_pandas(one: FastBatch) -> None:
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"score": [0.5, 1.5]}, index=pandas.Index(["x", "y"], name="id"))
@@ -404,6 +404,19 @@ def test_errors_that_take_no_report(one: FastBatch) -> None:
         one.batch_set_table(table, key="k", on_error=listener)
 
 
+def test_codecs(valkey_client: redis.Redis) -> None:
+    tagged = FastBatch(valkey_client, codec="toolkit-msgpack")
+    tagged.batch_set_table(people(2), key="id")
+    assert valkey_client.get("1")[:1] == b"\xc1"  # type: ignore[index]
+    assert tagged.batch_get(["1"]) == {"1": {"id": 1, "name": "n1"}}
+    with pytest.raises(DecodeError):
+        FastBatch(valkey_client).batch_get(["1"])
+    as_json = FastBatch(valkey_client, codec="json")
+    with pytest.raises(ValueError, match="rows are written with the codec"):
+        as_json.batch_set_table(people(2), key="id")
+    as_json.batch_set_table(people(2), key="id", codec="msgpack")
+    assert FastBatch(valkey_client).batch_get(["1"]) == {"1": {"id": 1, "name": "n1"}}
+    with pytest.raises(ValueError, match="no codec 'pickle'"):
         as_json.batch_set_table(people(2), key="id", codec="pickle")
 
 
