@@ -282,9 +282,3 @@ def make_progress(progress: bool | ProgressCallback | None, total: int | None) -
         return RichProgress(total, stream)
     except ImportError:
         return LineProgress(total, stream)
-
-
-def attach(error: BaseException, report: BatchReport) -> None:
-    """Gives what ends a batch early the report of what was done until then, where its class lets it be set."""
-    with contextlib.suppress(AttributeError, TypeError):
-        error.report = report  # type: ignore[attr-defined]

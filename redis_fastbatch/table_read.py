@@ -15,6 +15,7 @@ from redis_fastbatch._core.arrow_export import ExportedRows
 from redis_fastbatch.codecs import MsgpackCodec
 from redis_fastbatch.errors import DecodeError, EncodeError
 from redis_fastbatch.flight import COMMAND_BYTES, COMMAND_ITEMS
+from redis_fastbatch.key_encoding import key_encoding
 from redis_fastbatch.plans import Key, Plans, read_ended
 from redis_fastbatch.read_flight import ReadFlight
 from redis_fastbatch.table import TAG
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from redis_fastbatch.client import FastBatch
 
 Row: TypeAlias = "int | None"
+Encoding: TypeAlias = "tuple[str, str]"
 
 
 def get_table(
@@ -79,7 +81,7 @@ class TableReading:
     """
 
     def __init__(self, batch: Plans, schema: pa.Schema | None, key: str | None) -> None:
-        self._encoder: Any = batch._client.get_encoder()
+        self._encoding = key_encoding(batch._client)
         self._schema = schema
         self._key = key
         self._fields = None if schema is None else [field for field in distinct(schema) if field.name != key]
@@ -101,7 +103,7 @@ class TableReading:
         if self._schema is not None and self._fields:
             table = fitted(table, pa.schema(self._fields, self._schema.metadata), names)
         if self._key is not None:
-            table = _with_keys(table, self._key, names, self._schema, self._encoder)
+            table = _with_keys(table, self._key, names, self._schema, self._encoding)
         return table
 
 
@@ -112,7 +114,7 @@ def get_present(batch: FastBatch, keys: Iterable[Key], *, key: str | None = None
     table = _placed(builder, [row for _, row in found])
     if key is None:
         return table
-    return _with_keys(table, key, [name for name, _ in found], None, batch.client.get_encoder())
+    return _with_keys(table, key, [name for name, _ in found], None, key_encoding(batch.client))
 
 
 def _builder(batch: Plans, fields: list[ColumnBuilder] | None) -> RowsBuilder:
@@ -168,13 +170,15 @@ def _placed(builder: RowsBuilder, rows: list[Row]) -> pa.Table:
     return table.take(pa.array(rows, pa.int64()))
 
 
-def _with_keys(table: pa.Table, key: str, names: list[Key], schema: pa.Schema | None, encoder: Any) -> pa.Table:
+def _with_keys(
+    table: pa.Table, key: str, names: list[Key], schema: pa.Schema | None, encoding: Encoding
+) -> pa.Table:
     if key in table.column_names:
         raise ValueError(f"the values have a field {key!r} of their own: the column of keys needs another name")
     if schema is None or key not in schema.names:
-        return table.add_column(0, key, _key_column(key, names, _kind_of_keys(names), encoder))
+        return table.add_column(0, key, _key_column(key, names, _kind_of_keys(names), encoding))
     field = schema.field(key)
-    return table.add_column(schema.names.index(key), field, _key_column(key, names, field.type, encoder))
+    return table.add_column(schema.names.index(key), field, _key_column(key, names, field.type, encoding))
 
 
 def _kind_of_keys(names: list[Key]) -> pa.DataType:
@@ -188,23 +192,23 @@ def _kind_of_keys(names: list[Key]) -> pa.DataType:
     return pa.uint64() if least >= 0 and largest < 2**64 else pa.string()
 
 
-def _key_column(key: str, names: list[Key], kind: pa.DataType, encoder: Any) -> pa.Array | pa.ChunkedArray:
+def _key_column(key: str, names: list[Key], kind: pa.DataType, encoding: Encoding) -> pa.Array | pa.ChunkedArray:
     """The keys as a column: those given as str as they were given, bytes in the encoding of the client's keys."""
     try:
-        return _keys_as(names, kind, encoder)
+        return _keys_as(names, kind, encoding)
     except (pa.ArrowInvalid, UnicodeError) as misfit:
         for name in names:
             try:
-                _keys_as([name], kind, encoder)
+                _keys_as([name], kind, encoding)
             except (pa.ArrowInvalid, UnicodeError) as error:
                 raise DecodeError(f"field {key!r}: the key does not fit {kind} ({error})", 0, name) from error
         raise DecodeError(f"field {key!r}: the keys do not fit {kind} ({misfit})") from misfit
 
 
-def _keys_as(names: list[Key], kind: pa.DataType, encoder: Any) -> pa.Array | pa.ChunkedArray:
+def _keys_as(names: list[Key], kind: pa.DataType, encoding: Encoding) -> pa.Array | pa.ChunkedArray:
     if shape_of(kind) == "binary":
-        return pa.array([bytes(encoder.encode(_plain_key(name))) for name in names], kind)
-    texts = pa.array([_key_text(name, encoder) for name in names], pa.string())
+        return pa.array([_key_bytes(name, encoding) for name in names], kind)
+    texts = pa.array([_key_text(name, encoding) for name in names], pa.string())
     return cast(pa.chunked_array([texts]), kind)
 
 
@@ -217,6 +221,11 @@ def _plain_key(name: Key) -> str | bytes:
     return float.__repr__(name) if isinstance(name, float) else bytes(name)
 
 
-def _key_text(name: Key, encoder: Any) -> str:
-    text: str = encoder.decode(_plain_key(name), force=True)
-    return text
+def _key_text(name: Key, encoding: Encoding) -> str:
+    plain = _plain_key(name)
+    return plain if isinstance(plain, str) else plain.decode(*encoding)
+
+
+def _key_bytes(name: Key, encoding: Encoding) -> bytes:
+    plain = _plain_key(name)
+    return plain if isinstance(plain, bytes) else plain.encode(*encoding)

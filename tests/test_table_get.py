@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import decimal
 import math
 import re
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import msgpack
@@ -334,20 +336,29 @@ def test_keys_that_do_not_fit_their_column(batch: FastBatch, keys: list[Any], ki
     assert raised.value.key == bad
 
 
+@contextlib.contextmanager
+def encoding_itself(server: EmbeddedServer, **options: Any) -> Iterator[redis.Redis]:
+    """A client whose commands are packed by Python, in its own encoding: hiredis' are in UTF-8."""
+    with server.client(**options) as client:
+        packer = redis.connection.PythonRespSerializer(6000, client.get_encoder().encode)
+        client.connection_pool.connection_kwargs["command_packer"] = packer
+        yield client
+
+
 @pytest.mark.parametrize("as_", ["value", "hash"])
 @pytest.mark.parametrize("kind", ["string", "large_string", "string_view", "dictionary"])
 def test_keys_in_the_clients_encoding(valkey: EmbeddedServer, kind: str, as_: Any) -> None:
     texts = ["é", "ascii", "ü" * 500]
     column = pa.array(texts).dictionary_encode() if kind == "dictionary" else pa.array(texts, getattr(pa, kind)())
     table = pa.table({"name": column, "n": [1, 2, 3]})
-    with valkey.client(encoding="latin-1") as client:
+    with encoding_itself(valkey, encoding="latin-1") as client:
         client.flushdb()
         batch = FastBatch(client)
         batch.batch_set_table(table, key="ö{name}", prefix="ä", as_=as_)
         keys = [f"äö{text}" for text in texts]
         assert set(client.scan_iter()) == {key.encode("latin-1") for key in keys}
         if as_ == "hash":
-            assert client.hget(keys[0].encode("latin-1"), "name") == "é".encode()
+            assert client.hget(keys[0], "name") == "é".encode()
             return
         assert batch.batch_get(keys) == dict(zip(keys, table.to_pylist(), strict=True))
         for given in (keys, [key.encode("latin-1") for key in keys]):
@@ -359,15 +370,15 @@ def test_keys_in_the_clients_encoding(valkey: EmbeddedServer, kind: str, as_: An
 
 def test_text_that_the_clients_encoding_has_not(valkey: EmbeddedServer) -> None:
     table = pa.table({"name": ["é", "Ж", "b"], "n": [1, 2, 3]})
-    with valkey.client(encoding="latin-1") as client:
+    with encoding_itself(valkey, encoding="latin-1") as client:
         client.flushdb()
         report = FastBatch(client).batch_set_table(table, key="name", on_error="report")
         assert (report.written, list(report.failures)) == (2, [1])
         assert "row 1: the key cannot be encoded: 'latin-1' codec" in str(report.failures[1])
-    with valkey.client(encoding="latin-1", encoding_errors="replace") as client:
+    with encoding_itself(valkey, encoding="latin-1", encoding_errors="replace") as client:
         FastBatch(client).batch_set_table(table, key="name")
         assert client.exists(b"?")
-    with valkey.client(encoding="utf-16") as client, pytest.raises(ValueError, match="keys in utf-16"):
+    with encoding_itself(valkey, encoding="utf-16") as client, pytest.raises(ValueError, match="keys in utf-16"):
         FastBatch(client).batch_set_table(table, key="name")
 
 
