@@ -369,6 +369,12 @@ def _is_known(connection: Any) -> bool:
     return not getattr(parser, "_buffer", True)
 
 
+def _has_streams(connection: Any) -> bool:
+    """Whether it reads and writes through asyncio's streams, as redis-py's own do while they are connected."""
+    reader, writer = getattr(connection, "_reader", None), getattr(connection, "_writer", None)
+    return isinstance(reader, asyncio.StreamReader) and isinstance(writer, asyncio.StreamWriter)
+
+
 def _has_arrived(connection: Any) -> bool:
     """Whether the socket of a connection that is idle can be read, or what was read from it was left alone."""
     if _is_closing(connection) or getattr(connection._reader, "_buffer", None) or _parser_holds(connection):
@@ -387,12 +393,12 @@ def _is_spoilt(connection: Any) -> bool:
 
 
 def _is_closing(connection: Any) -> bool:
-    writer = getattr(connection, "_writer", None)
-    return writer is not None and bool(writer.is_closing())
+    is_closing = getattr(getattr(connection, "_writer", None), "is_closing", None)
+    return is_closing is not None and bool(is_closing())
 
 
 def _parser_holds(connection: Any) -> bool:
-    parser = connection._parser
+    parser: Any = getattr(connection, "_parser", None)
     return bool(parser._reader.has_data() if hasattr(parser, "_reader") else getattr(parser, "_buffer", None))
 
 
@@ -497,7 +503,9 @@ class AsyncLease:
     async def _renew(self) -> None:
         """Closes a connection that was idle when the server's end came, or a reply that nobody asked for, which
         would be taken for the answer to what is asked next."""
-        if not self.connection.is_connected or not _has_arrived(self.connection):
+        if not self.connection.is_connected or not _has_streams(self.connection):
+            return
+        if not _has_arrived(self.connection):
             return
         # In the round of the event loop that begins with the first it reads the socket, behind this task's turn.
         await asyncio.sleep(0)

@@ -40,6 +40,22 @@ class PlainConnection(Connection):
         await super().send_packed_command(*arguments, **options)
 
 
+class OwnWriter:
+    """As much of a StreamWriter as redis-py's connections use."""
+
+    def __init__(self, writer: Any) -> None:
+        for name in ("write", "writelines", "drain", "close", "wait_closed"):
+            setattr(self, name, getattr(writer, name))
+
+
+class OwnStreams(Connection):
+    """A connection that writes through what is no stream of asyncio's."""
+
+    async def _connect(self) -> None:
+        await super()._connect()
+        self._writer = OwnWriter(self._writer)  # type: ignore[assignment]
+
+
 @pytest.fixture(params=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest) -> Runner:
     return runner(request.param)
@@ -282,9 +298,12 @@ def test_a_value_that_cannot_be_decoded(run: Runner, emptied: EmbeddedServer) ->
     run(main())
 
 
-def test_a_connection_of_unknown_kind_serves_too(run: Runner, emptied: EmbeddedServer) -> None:
+@pytest.mark.parametrize("kind", [PlainConnection, OwnStreams])
+def test_a_connection_of_unknown_kind_serves_too(
+    run: Runner, emptied: EmbeddedServer, kind: type[Connection]
+) -> None:
     async def main() -> None:
-        pool = redis.asyncio.ConnectionPool(connection_class=PlainConnection, host=emptied.host, port=emptied.port)
+        pool = redis.asyncio.ConnectionPool(connection_class=kind, host=emptied.host, port=emptied.port)
         batch = AsyncFastBatch(redis.asyncio.Redis.from_pool(pool))
         assert (await batch.batch_set(ITEMS)).written == len(ITEMS)
         assert (await batch.batch_set(streamed(ITEMS.items()), nx=True)).skipped == len(ITEMS)
