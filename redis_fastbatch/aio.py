@@ -6,8 +6,9 @@ Encoding and decoding are cut into slices of about a millisecond, between which 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
@@ -15,10 +16,11 @@ import redis
 import redis.asyncio
 
 from redis_fastbatch import gcpause, strategy
-from redis_fastbatch.aio_transport import AsyncLease, Feed, Turns, lease
+from redis_fastbatch.aio_feed import Feed, acting_task
+from redis_fastbatch.aio_transport import AsyncLease, Turns, lease
 from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.flight import COMMAND_ITEMS, OnError, WriteFlight
-from redis_fastbatch.pacing import LINGER, Slices, ValueSizes
+from redis_fastbatch.pacing import HOLD, LINGER, Slices, ValueSizes
 from redis_fastbatch.plans import (
     ITER_ROUND,
     Found,
@@ -208,6 +210,9 @@ class AsyncFastBatch(Plans):
                         on_chunk=on_chunk,
                     )
                     await _write(borrowed, flight, feed)
+                # Out here: the context manager of the lease fails with exceptions that let nothing be set.
+                if flight.source_error is not None:
+                    raise flight.source_error
             finally:
                 report.seconds = time.perf_counter() - started
                 if heard is not None:
@@ -259,15 +264,16 @@ class AsyncFastBatch(Plans):
         """
         size = checked_chunk_size(chunk_size, ITER_ROUND)
         sizes = ValueSizes()
-        async for some in _rounds(keys, size):
-            for part in parts_of(some):
-                found: list[tuple[Key, Any]] = []
-                await self._read(part, found, default, on_error, min(size, COMMAND_ITEMS), sizes)
-                turns = Turns()
-                for index, pair in enumerate(found):
-                    if index % PAIRS == 0:
-                        await turns.give()
-                    yield pair
+        async with contextlib.aclosing(_rounds(keys, size)) as rounds:
+            async for some in rounds:
+                for part in parts_of(some):
+                    found: list[tuple[Key, Any]] = []
+                    await self._read(part, found, default, on_error, min(size, COMMAND_ITEMS), sizes)
+                    turns = Turns()
+                    for index, pair in enumerate(found):
+                        if index % PAIRS == 0:
+                            await turns.give()
+                        yield pair
 
     async def _read(
         self,
@@ -282,7 +288,7 @@ class AsyncFastBatch(Plans):
         with LoopPause(self._pause_gc) as pause:
             async with lease(self._client, self._max_value_size) as borrowed:
                 flight = self._read_flight(feed or keys, out, pause, default, on_error, limit, sizes)
-                await borrowed.run(flight, feed)
+                await _carry_out(borrowed, flight, feed)
         read_ended(flight, on_error)
 
     async def batch_set_table(
@@ -348,7 +354,7 @@ class AsyncFastBatch(Plans):
         with LoopPause(self._pause_gc) as pause:
             async with lease(self._client, self._max_value_size) as borrowed:
                 flight = rows_flight(self, feed or keys, reading.builder, found, pause)
-                await borrowed.run(flight, feed)
+                await _carry_out(borrowed, flight, feed)
         read_ended(flight, "raise")
         return reading.table(found)
 
@@ -367,7 +373,7 @@ class AsyncFastBatch(Plans):
         feed = _feed(keys)
         async with lease(self._client) as borrowed:
             flight = self._count_flight(feed or keys)
-            await borrowed.run(flight, feed)
+            await _carry_out(borrowed, flight, feed)
         if flight.error is not None:
             raise flight.error
         total: int = flight.total
@@ -385,17 +391,33 @@ class AsyncFastBatch(Plans):
 
     async def _scanned(self, keys: AsyncIterator[Key]) -> AsyncIterator[Key]:
         """The keys that come over the only connection of a client."""
-        check_free(self._client.connection, asyncio.current_task())
+        check_free(self._client.connection, acting_task())
         async for key in keys:
             yield key
-            check_free(self._client.connection, asyncio.current_task())
+            check_free(self._client.connection, acting_task())
+
+
+async def _carry_out(borrowed: AsyncLease, flight: Any, feed: Feed | None) -> None:
+    try:
+        await borrowed.run(flight, feed)
+    finally:
+        if feed is not None:
+            await feed.aclose()
 
 
 async def _write(borrowed: AsyncLease, flight: WriteFlight, feed: Feed | None) -> None:
+    """Carries out a batch of writes. What was taken ahead of where it ended early counts as not sent."""
     with flight:
-        await borrowed.run(flight, feed)
-    if flight.source_error is not None:
-        raise flight.source_error
+        ended: BaseException | None = None
+        try:
+            await _carry_out(borrowed, flight, feed)
+            ended = flight.source_error
+        except BaseException as error:
+            ended = error
+            raise
+        finally:
+            if feed is not None and ended is not None:
+                flight.ended_before(feed.ahead, ended)
 
 
 async def has_msetex(borrowed: AsyncLease) -> bool:
@@ -418,23 +440,28 @@ def _feed(source: Any) -> Feed | None:
     return Feed(source) if hasattr(source, "__aiter__") else None
 
 
-async def _rounds(keys: AsyncKeys, size: int) -> AsyncIterator[list[Key]]:
+async def _rounds(keys: AsyncKeys, size: int) -> AsyncGenerator[list[Key], None]:
     """Lists of up to `size` keys, shorter ones where they come slowly; what raises comes behind the last."""
     if not isinstance(keys, AsyncIterable):
-        for some in Slices(source_of(keys)).rounds(size):
+        async for some in _rounds_of(Slices(source_of(keys), HOLD), size):
             yield some
         return
-    source_error: Exception | None = None
-    some, began = [], time.monotonic()
-    try:
-        async for key in keys:
-            some.append(key)
-            if len(some) == size or time.monotonic() - began > LINGER:
-                yield some
-                some, began = [], time.monotonic()
-    except Exception as error:
-        source_error = error
+    async with contextlib.aclosing(Feed(keys)) as feed:
+        while some := await feed.take(size):
+            yield some
+
+
+async def _rounds_of(slices: Slices, size: int) -> AsyncIterator[list[Key]]:
+    turns = Turns()
+    some: list[Key] = []
+    began = time.monotonic()
+    while taken := slices.take(size - len(some)):
+        some += taken
+        if len(some) == size or time.monotonic() - began > LINGER:
+            yield some
+            some, began = [], time.monotonic()
+        await turns.give()
     if some:
         yield some
-    if source_error is not None:
-        raise source_error
+    if slices.error is not None:
+        raise slices.error

@@ -15,9 +15,11 @@ from typing import Any
 from redis.exceptions import ConnectionError, MovedError, RedisClusterException, RedisError, TimeoutError
 
 from redis_fastbatch._core.resp import Chunk
-from redis_fastbatch.aio_transport import AsyncLease, Feed, Turns, check_loop, loop_pace
+from redis_fastbatch.aio_feed import Feed
+from redis_fastbatch.aio_transport import AsyncLease, Turns, check_loop, loop_pace, take_some
 from redis_fastbatch.cluster import FINAL, REFRESH_SECONDS, OneSlotWrite, Redirected, patience_of
 from redis_fastbatch.cluster_flight import FIRST_DELAY, MAX_DELAY, MAX_HOPS, ClusterBatch, NodeFlight
+from redis_fastbatch.pacing import LINGER
 from redis_fastbatch.topology import Topology, topology_of
 
 logger = logging.getLogger("redis_fastbatch")
@@ -139,7 +141,6 @@ class Crew:
         self._lease = lease
         self._batch = batch
         self._feed = feed
-        self._feeding = asyncio.Lock()
         self._news = asyncio.Event()
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
@@ -176,13 +177,15 @@ class Crew:
             self._end.set_result(None)
         self._news.set()
         self._news = asyncio.Event()
+        if self._feed is not None:
+            self._feed.ring()
 
     async def _guarded(self, work: Any) -> None:
         try:
             await work
-        except asyncio.CancelledError:
-            raise
         except BaseException as error:
+            if self._stopped and isinstance(error, asyncio.CancelledError):
+                raise
             if not self._end.done():
                 self._end.set_exception(error)
 
@@ -244,31 +247,37 @@ class Crew:
         while not self._is_over and node.held_until is None:
             began = clock()
             chunk = self._next(node)
+            if chunk is not None or node.halfway:
+                encoding.took(clock() - began)
             if chunk is not None:
-                encoding.took(clock() - began)
                 await channel.send(chunk, node)
+            elif node.halfway and not self._is_starved:
+                pass
+            elif take_some(channel, node, decoding):
+                await channel.hand_on_pushes()
+                self._tell()
             elif node.halfway:
-                encoding.took(clock() - began)
-                await self._refill()
+                await self._starve(node, channel)
+                turns.had()
             elif node.in_flight:
-                node.pace = decoding.items
-                if channel.take(node):
-                    decoding.took(clock() - began)
-                    await channel.hand_on_pushes()
-                    self._tell()
-                else:
-                    await channel.arrival()
-                    turns.had()
+                await channel.arrival()
+                turns.had()
             elif not self._is_over:
                 await self._news.wait()
                 turns.had()
             await turns.give()
         self._tell()
 
-    async def _refill(self) -> None:
-        """Waits for the source, where that is asynchronous and has no item at hand."""
-        if self._feed is None or not self._batch.dry:
-            return
-        async with self._feeding:
-            if self._feed.is_empty:
-                await self._feed.refill()
+    @property
+    def _is_starved(self) -> bool:
+        """The source is asynchronous, and has no item at hand."""
+        return self._feed is not None and self._feed.is_empty and self._batch.dry
+
+    async def _starve(self, node: NodeFlight, channel: Any) -> None:
+        """Waits for the source; not for long where the batch is to send what that gave before."""
+        assert self._feed is not None
+        seconds = LINGER if self._batch.begun else None
+        if node.in_flight:
+            await channel.arrival_or_item(self._feed, seconds)
+        else:
+            await self._feed.wait(seconds)

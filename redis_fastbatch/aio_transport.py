@@ -14,8 +14,7 @@ import functools
 import inspect
 import logging
 import time
-from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
@@ -23,15 +22,13 @@ from redis.asyncio.sentinel import SentinelManagedConnection
 from redis.exceptions import ConnectionError, ReadOnlyError, ResponseError, TimeoutError
 
 from redis_fastbatch._core.replies import ErrorReply, ReplyReader
-from redis_fastbatch._core.resp import Chunk, SourceDry
+from redis_fastbatch._core.resp import Chunk
+from redis_fastbatch.aio_feed import Age, Feed, acting_task, starve
 from redis_fastbatch.flight import Flight
-from redis_fastbatch.pacing import LINGER, Pace
+from redis_fastbatch.pacing import HOLD, LINGER, Pace
 from redis_fastbatch.transport import GET_CONNECTION_ARGUMENTS, Attempts, _wait_for, check_free, is_cluster, lent
 
 logger = logging.getLogger("redis_fastbatch")
-
-HOLD = 0.001
-"""Seconds after which a batch lets the event loop have its turn."""
 
 FIRST_PACE = 64
 """Items dealt with at a time, while it is not known how long they take."""
@@ -43,44 +40,6 @@ PIECE = 256 * 1024
 
 ENOUGH = 512 * 1024
 """Bytes received and not yet read, at which receiving rests while nobody waits for more."""
-
-
-class Feed:
-    """An async iterable as an iterable that runs dry, and is refilled in between."""
-
-    SLICE = 1000
-    """Items fetched ahead at most."""
-
-    def __init__(self, source: AsyncIterable[Any]) -> None:
-        self._source = source.__aiter__()
-        self._items: deque[Any] = deque()
-        self._end: Exception | None = None
-
-    def __iter__(self) -> Feed:
-        return self
-
-    def __next__(self) -> Any:
-        if self._items:
-            return self._items.popleft()
-        raise self._end or SourceDry()
-
-    @property
-    def is_empty(self) -> bool:
-        """No item is at hand, though there may be more."""
-        return not self._items and self._end is None
-
-    async def refill(self) -> None:
-        """Waits for an item, and takes those along that follow soon."""
-        began = time.perf_counter()
-        try:
-            while len(self._items) < self.SLICE:
-                self._items.append(await self._source.__anext__())
-                if time.perf_counter() - began > HOLD:
-                    return
-        except StopAsyncIteration:
-            self._end = StopIteration()
-        except Exception as error:
-            self._end = error
 
 
 def loop_pace() -> Pace:
@@ -103,31 +62,6 @@ class Turns:
         if time.perf_counter() - self._since > HOLD:
             await asyncio.sleep(0)
             self.had()
-
-
-class Age:
-    """How long a chunk has been half full: what a slow source has given is sent before a command is full.
-
-    Attributes:
-        late: the chunk was sent for its age: replies to those before it may have come meanwhile.
-    """
-
-    def __init__(self) -> None:
-        self.late = False
-        self._since: float | None = None
-
-    def exceeded(self) -> bool:
-        """Whether it is time to send the chunk that is being filled."""
-        now = time.perf_counter()
-        if self._since is None:
-            self._since = now
-        self.late = now - self._since > LINGER
-        return self.late
-
-    def over(self) -> None:
-        """The chunk was sent."""
-        self.late = False
-        self._since = None
 
 
 class Wire(asyncio.BufferedProtocol):
@@ -167,18 +101,18 @@ class Wire(asyncio.BufferedProtocol):
         if len(self.reader) >= ENOUGH and not self._resting:
             self._transport.pause_reading()
             self._resting = True
-        self._wake()
+        self.wake()
 
     def eof_received(self) -> bool | None:
         self.lost = ConnectionError("Connection closed by server.")
-        self._wake()
+        self.wake()
         keep_open: bool | None = self._owner.eof_received()
         return keep_open
 
     def connection_lost(self, error: Exception | None) -> None:
         if self.lost is None:
             self.lost = ConnectionError(f"Connection lost: {error or 'closed'}")
-        self._wake()
+        self.wake()
         self._owner.connection_lost(error)
 
     def pause_writing(self) -> None:
@@ -188,9 +122,10 @@ class Wire(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self.blocked = False
         self._owner.resume_writing()
-        self._wake()
+        self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Whoever waits looks again."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -268,6 +203,11 @@ class WireChannel:
         """Waits for something to take."""
         await self._wire.wait(self._connection.socket_timeout)
 
+    async def arrival_or_item(self, feed: Feed, seconds: float | None) -> None:
+        """Waits for something to take, or for the source's next item; for so many seconds at most."""
+        with feed.telling(self._wire.wake, seconds):
+            await self.arrival()
+
     async def finish(self) -> None:
         """As the synchronous SocketChannel's."""
         while not self._reader.finished():
@@ -333,6 +273,13 @@ class PublicChannel:
         except ResponseError as error:
             self._reply = error
         self._has_reply = True
+
+    async def arrival_or_item(self, feed: Feed, seconds: float | None) -> None:
+        """Waits for the source's next item, so many seconds at most, then for a reply: reading it cannot be left
+        halfway, and items that come then wait for it."""
+        await feed.wait(LINGER if seconds is None else seconds)
+        if seconds is None and feed.is_empty:
+            await self.arrival()
 
     async def hand_on_pushes(self) -> None:
         """read_response() has done it."""
@@ -466,24 +413,23 @@ class AsyncLease:
                 chunk = flight.next_chunk()
                 if chunk is not None or flight.halfway:
                     encoding.took(clock() - began)
+                starved = feed is not None and feed.is_empty and flight.dry
                 if chunk is not None:
                     await channel.send(chunk, flight)
                     if age.late:
                         channel.take(flight)
                     age.over()
-                elif flight.halfway:
-                    if flight.dry and feed is not None:
-                        await feed.refill()
+                elif flight.halfway and not starved:
                     if age.exceeded():
                         flight.hurry()
+                elif take_some(channel, flight, decoding):
+                    await channel.hand_on_pushes()
+                elif feed is not None and flight.halfway:
+                    await starve(channel, flight, feed, age)
+                    turns.had()
                 elif flight.in_flight:
-                    flight.pace = decoding.items
-                    if channel.take(flight):
-                        decoding.took(clock() - began)
-                        await channel.hand_on_pushes()
-                    else:
-                        await channel.arrival()
-                        turns.had()
+                    await channel.arrival()
+                    turns.had()
                 await turns.give()
             await channel.finish()
 
@@ -534,6 +480,18 @@ class AsyncLease:
             raise
 
 
+def take_some(channel: Any, flight: Any, pace: Pace) -> bool:
+    """Lets a flight take some of the replies that have arrived; False when there are none."""
+    if not flight.in_flight:
+        return False
+    began = time.perf_counter()
+    flight.pace = pace.items
+    if not channel.take(flight):
+        return False
+    pace.took(time.perf_counter() - began)
+    return True
+
+
 def _times_cancelled() -> int:
     """How often the running task was cancelled; Python 3.10 does not tell."""
     task = asyncio.current_task()
@@ -557,7 +515,7 @@ async def lease(client: Any, max_value_size: int = 0) -> AsyncIterator[AsyncLeas
     For a RedisCluster it gives an AsyncClusterLease, which borrows of each node what it needs.
     """
     # Before anything that takes the lock of a single connection, which the task itself may have.
-    check_free(getattr(client, "connection", None), asyncio.current_task())
+    check_free(getattr(client, "connection", None), acting_task())
     await client.initialize()
     if is_cluster(client):
         from redis_fastbatch.aio_cluster import AsyncClusterLease
@@ -566,7 +524,7 @@ async def lease(client: Any, max_value_size: int = 0) -> AsyncIterator[AsyncLeas
         return
     if client.connection is not None:
         async with client._single_conn_lock:
-            with lent(client.connection, asyncio.current_task()):
+            with lent(client.connection, acting_task()):
                 check_loop(client.connection)
                 yield AsyncLease(client, client.connection, max_value_size)
         return

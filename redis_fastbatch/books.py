@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 from redis_fastbatch.report import BatchReport
@@ -71,6 +71,11 @@ class Books:
             self._unencoded = Tally()
         return count
 
+    def enter_unread(self, items: Iterable[Any], error: Exception) -> None:
+        """Items that no writer has seen, which may be no pairs, failed."""
+        failed = [(*_pair_of(item), error) for item in items]
+        self.enter(Tally(), len(failed), failed=failed)
+
     def deliver(self, call: Callable[..., None]) -> None:
         """Lets the listener hear, by `call`, of the failed items that are booked. It may raise."""
         while self._undelivered and self._listener is not None:
@@ -82,3 +87,11 @@ class Books:
                 # Not reached when it raised: it ended the batch, and is not asked again.
                 self._listener = listener
             del self._undelivered[entry]
+
+
+def _pair_of(item: Any) -> tuple[Any, Any]:
+    try:
+        key, value = item
+    except (TypeError, ValueError):
+        return item, None
+    return key, value

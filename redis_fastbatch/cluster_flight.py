@@ -306,6 +306,11 @@ class ClusterBatch:
         """The source had no item at hand."""
         return self._source.dry
 
+    @property
+    def begun(self) -> bool:
+        """Chunks are half full."""
+        return bool(self._source.begun())
+
     def know_nodes(self) -> None:
         """Makes flights for nodes that were added to the topology."""
         while len(self.nodes) < len(self.topology.nodes):

@@ -523,6 +523,11 @@ class WriteFlight(Hooked):
         self._filling = None
         self._books.deliver(self._call)
 
+    def ended_before(self, items: Iterable[Any], error: BaseException) -> None:
+        """The batch has ended before the turn of these items, which were taken from the source already."""
+        self._books.enter_unread(items, RedisError(f"not sent: {type(error).__name__}: {error}"))
+        self._books.deliver(self._call)
+
     def _unsent(self) -> tuple[_Flying, ...]:
         return (*self._ready, self._filling) if self._filling is not None else tuple(self._ready)
 

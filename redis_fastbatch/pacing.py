@@ -12,6 +12,9 @@ from redis_fastbatch._core.resp import BatchWriter, Chunk
 LINGER = 0.05
 """Seconds for which a command waits to be full while its source is slow."""
 
+HOLD = 0.001
+"""Seconds after which a batch lets the event loop have its turn."""
+
 MOST_ITEMS = 128
 """Items taken from a source between two looks at the clock."""
 
@@ -52,17 +55,22 @@ class Pace:
 class Slices:
     """Items of an iterable, some at a time; fewer where it is slow.
 
+    Args:
+        items: the iterable.
+        hold: seconds that a take may last.
+
     Attributes:
         error: what the iterable raised, which ended it; else None.
     """
 
-    def __init__(self, items: Iterable[Any]) -> None:
+    def __init__(self, items: Iterable[Any], hold: float = LINGER) -> None:
         self.error: BaseException | None = None
         self._items = iter(items)
-        self._pace = Pace()
+        self._hold = hold
+        self._pace = Pace(hold)
 
     def take(self, most: int) -> list[Any]:
-        """The next items: `most`, or what comes within LINGER seconds, one at least. Empty at the end."""
+        """The next items: `most`, or what comes within `hold` seconds, one at least. Empty at the end."""
         taken: list[Any] = []
         began = looked = time.monotonic()
         try:
@@ -72,7 +80,7 @@ class Slices:
                 for item in islice(self._items, min(self._pace.items, most - before)):
                     taken.append(item)
                 now = time.monotonic()
-                if len(taken) == before or now - began > LINGER:
+                if len(taken) == before or now - began > self._hold:
                     break
                 self._pace.took(now - looked)
                 looked = now

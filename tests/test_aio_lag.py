@@ -148,6 +148,24 @@ def test_reading_and_deleting_hold_the_loop_for_5_ms_at_most(
     assert least_lag(run, main) < LIMIT
 
 
+def test_keys_that_take_their_time_are_taken_in_slices(run: Runner, valkey: EmbeddedServer) -> None:
+    """batch_get_iter() took from them for 50 ms at a time, as the synchronous one does."""
+
+    def keys() -> Iterator[str]:
+        for n in range(10_000):
+            until = time.thread_time() + 20e-6
+            while time.thread_time() < until:
+                pass
+            yield f"slow key:{n}"
+
+    async def main() -> Lag:
+        async with connect(valkey) as batch, Lag() as lag:
+            assert len([pair async for pair in batch.batch_get_iter(keys())]) == 10_000
+        return lag
+
+    assert least_lag(run, main) < LIMIT
+
+
 def test_one_large_dict_holds_the_loop_no_longer_than_its_own_growth(
     run: Runner, valkey: EmbeddedServer, items: dict[str, Any]
 ) -> None:

@@ -1,0 +1,364 @@
+"""What AsyncFastBatch does with asynchronous sources: slow ones, and those of batches that end early."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+from redis.asyncio.connection import Connection
+
+from aio import Runner, report_of, runner, streamed
+from redis_fastbatch import AsyncFastBatch, BatchReport, DecodeError
+from servers import Cluster
+
+PATIENCE = 20
+"""Seconds after which a test takes it that nothing more will happen."""
+
+
+class PlainConnection(Connection):
+    """A connection of a kind that the fast path does not know."""
+
+    async def send_packed_command(self, *arguments: Any, **options: Any) -> None:
+        await super().send_packed_command(*arguments, **options)
+
+
+class Halt(BaseException):
+    """What is no Exception."""
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Runner:
+    return runner(request.param)
+
+
+@pytest.fixture(params=["one server", "connection of unknown kind", "cluster"])
+def connect(request: pytest.FixtureRequest) -> Callable[[], AsyncFastBatch]:
+    """Makes a client of an emptied server or cluster."""
+    if request.param == "cluster":
+        cluster: Cluster = request.getfixturevalue("cluster")
+        cluster.flush()
+        node = cluster.masters[0]
+        return lambda: AsyncFastBatch(redis.asyncio.RedisCluster(host=node.host, port=node.port))  # type: ignore[abstract]
+    server = request.getfixturevalue("valkey")
+    with server.client() as client:
+        client.flushall()
+    kind = Connection if request.param == "one server" else PlainConnection
+
+    def connected() -> AsyncFastBatch:
+        pool = redis.asyncio.ConnectionPool(connection_class=kind, host=server.host, port=server.port)
+        return AsyncFastBatch(redis.asyncio.Redis.from_pool(pool))
+
+    return connected
+
+
+async def stored(batch: AsyncFastBatch, keys: Iterable[str]) -> int:
+    """How many of the keys exist."""
+    found = await batch.batch_get(list(keys))
+    return sum(value is not None for value in found.values())
+
+
+class Taken:
+    """Pairs as an async iterable, which remembers the keys of those that were taken from it."""
+
+    def __init__(self, count: int) -> None:
+        self.keys: list[str] = []
+        self.cancelled = 0
+        self._count = count
+
+    async def __aiter__(self) -> AsyncIterator[tuple[str, int]]:
+        for n in range(self._count):
+            self.keys.append(f"key:{n}")
+            yield self.keys[-1], n
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+
+def test_what_was_given_is_confirmed_while_the_source_is_silent(
+    run: Runner, connect: Callable[[], AsyncFastBatch]
+) -> None:
+    """A source that is silent until its items are confirmed was waited for without end."""
+    done = 0
+
+    async def source(confirmed: asyncio.Event) -> AsyncIterator[tuple[str, int]]:
+        for burst in range(3):
+            for n in range(5):
+                yield f"key:{burst}:{n}", n
+            await confirmed.wait()
+            confirmed.clear()
+
+    async def main() -> BatchReport:
+        confirmed = asyncio.Event()
+
+        def progress(items: int, _: int | None) -> None:
+            nonlocal done
+            if items % 5 == 0 and items > done:
+                done = items
+                confirmed.set()
+
+        async with connect() as batch:
+            return await asyncio.wait_for(batch.batch_set(source(confirmed), progress=progress), PATIENCE)
+
+    report = run(main())
+    assert report.written == report.confirmed_prefix == 15
+
+
+def test_a_batch_that_is_cancelled_while_its_source_is_silent(
+    run: Runner, connect: Callable[[], AsyncFastBatch]
+) -> None:
+    async def main() -> None:
+        async with connect() as batch:
+            source, confirmed = Taken(7), asyncio.Event()
+
+            def progress(items: int, _: int | None) -> None:
+                if items == 7:
+                    confirmed.set()
+
+            task = asyncio.ensure_future(batch.batch_set(source, progress=progress))
+            await asyncio.wait_for(confirmed.wait(), PATIENCE)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await task
+            report = report_of(caught.value)
+            assert (report.written, report.failed, report.confirmed_prefix) == (7, 0, 7)
+            assert source.cancelled == 1
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(main())
+
+
+def test_pairs_come_while_the_source_of_keys_is_silent(run: Runner, connect: Callable[[], AsyncFastBatch]) -> None:
+    async def main() -> None:
+        async with connect() as batch:
+            await batch.batch_set({"a": 1, "b": 2, "c": 3})
+            read = asyncio.Event()
+
+            async def keys() -> AsyncIterator[str]:
+                yield "a"
+                yield "b"
+                await read.wait()
+                yield "c"
+
+            found = []
+
+            async def iterate() -> None:
+                async for pair in batch.batch_get_iter(keys()):
+                    found.append(pair)
+                    if len(found) == 2:
+                        read.set()
+
+            await asyncio.wait_for(iterate(), PATIENCE)
+            assert found == [("a", 1), ("b", 2), ("c", 3)]
+
+    run(main())
+
+
+def test_an_atomic_batch_waits_for_all_of_its_slow_source(
+    run: Runner, connect: Callable[[], AsyncFastBatch]
+) -> None:
+    async def source() -> AsyncIterator[tuple[str, int]]:
+        for n in range(3):
+            yield f"{{tag}}{n}", n
+            await asyncio.sleep(0.1)
+
+    async def main() -> None:
+        async with connect() as batch:
+            assert (await batch.batch_set(source(), atomic=True)).written == 3
+            assert await batch.batch_delete(key async for key, _ in source()) == 3
+
+    run(main())
+
+
+def test_each_item_that_was_taken_is_counted_where_a_hook_raises(
+    run: Runner, connect: Callable[[], AsyncFastBatch]
+) -> None:
+    """Those taken ahead of the writer were not."""
+    dead: list[str] = []
+    chunks = 0
+
+    def hook(_: object) -> None:
+        nonlocal chunks
+        chunks += 1
+        if chunks == 3:
+            raise LookupError("enough")
+
+    async def main() -> None:
+        async with connect() as batch:
+            source = Taken(50_000)
+            with pytest.raises(LookupError) as caught:
+                await batch.batch_set(source, on_chunk=hook, on_error=lambda key, *_: dead.append(key))
+            report = report_of(caught.value)
+            assert report.total == len(source.keys) < 50_000
+            assert len({*dead}) == len(dead) == report.failed
+            assert await stored(batch, {*source.keys} - {*dead}) == report.written
+            assert await stored(batch, source.keys[: report.confirmed_prefix]) == report.confirmed_prefix
+
+    run(main())
+
+
+def test_each_item_that_was_taken_is_counted_where_the_batch_is_cancelled(
+    run: Runner, connect: Callable[[], AsyncFastBatch]
+) -> None:
+    async def main() -> None:
+        async with connect() as batch:
+            source = Taken(200_000)
+            task = asyncio.ensure_future(batch.batch_set(source, chunk_size=10))
+            while len(source.keys) < 5000:
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await task
+            report = report_of(caught.value)
+            assert report.total == len(source.keys) < 200_000
+            assert report.failed
+            assert report.confirmed_prefix <= report.written
+
+    run(main())
+
+
+def test_items_taken_ahead_are_counted_though_they_are_no_pairs(
+    run: Runner, connect: Callable[[], AsyncFastBatch]
+) -> None:
+    async def main() -> None:
+        async with connect() as batch:
+            taken = 0
+
+            async def source() -> AsyncIterator[Any]:
+                nonlocal taken
+                for n in range(10_000):
+                    taken += 1
+                    yield (f"key:{n}", n) if n < 50 else n
+
+            with pytest.raises(TypeError, match="pair of key and value, not 50") as caught:
+                await batch.batch_set(source())
+            report = report_of(caught.value)
+            # The one that is refused ends the batch, and is no item of it.
+            assert (report.written, report.total, report.confirmed_prefix) == (50, taken - 1, 50)
+            assert list(report.failures) == list(range(51, 51 + len(report.failures)))
+
+    run(main())
+
+
+@pytest.mark.parametrize("error", [LookupError("no more"), Halt(), asyncio.CancelledError()], ids=repr)
+def test_what_the_source_raises_comes_behind_what_it_gave(
+    run: Runner, connect: Callable[[], AsyncFastBatch], error: BaseException
+) -> None:
+    async def source() -> AsyncIterator[tuple[str, int]]:
+        for n in range(1500):
+            yield f"key:{n}", n
+        raise error
+
+    async def main() -> None:
+        async with connect() as batch:
+            with pytest.raises(type(error)) as caught:
+                await batch.batch_set(source())
+            report = report_of(caught.value)
+            assert report.written == report.confirmed_prefix == 1500
+            with pytest.raises(type(error)):
+                await batch.batch_get(key async for key, _ in source())
+
+    run(main())
+
+
+def test_a_batch_that_ends_early_leaves_no_task_behind(run: Runner, connect: Callable[[], AsyncFastBatch]) -> None:
+    cleaned_up = 0
+
+    async def keys(names: list[str]) -> AsyncIterator[str]:
+        nonlocal cleaned_up
+        for name in names:
+            yield name
+        try:
+            await asyncio.sleep(600)
+        finally:
+            await asyncio.sleep(0)
+            cleaned_up += 1
+
+    async def main() -> None:
+        complaints: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        async with connect() as batch:
+            await batch.client.set("foreign", b"\xc1")
+            for read in (batch.batch_get, batch.batch_get_table):
+                with pytest.raises(DecodeError):
+                    await asyncio.wait_for(read(keys(["foreign"])), PATIENCE)
+            pairs = batch.batch_get_iter(keys(["missing"]))
+            assert await asyncio.wait_for(pairs.__anext__(), PATIENCE) == ("missing", None)
+            await pairs.aclose()  # type: ignore[attr-defined]
+            assert cleaned_up == 3
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert not complaints
+
+    run(main())
+
+
+def test_a_source_that_raises_something_else_when_it_is_cancelled(
+    run: Runner, connect: Callable[[], AsyncFastBatch]
+) -> None:
+    async def source() -> AsyncIterator[tuple[str, int]]:
+        yield "a", 1
+        try:
+            await asyncio.sleep(600)
+        finally:
+            raise LookupError("while cleaning up")
+
+    async def main() -> None:
+        async with connect() as batch:
+            confirmed = asyncio.Event()
+            task = asyncio.ensure_future(batch.batch_set(source(), progress=lambda *_: confirmed.set()))
+            await asyncio.wait_for(confirmed.wait(), PATIENCE)
+            task.cancel()
+            with pytest.raises(LookupError, match="cleaning up") as caught:
+                await task
+            assert report_of(caught.value).written == 1
+
+    run(main())
+
+
+def test_a_source_that_goes_on_when_it_is_cancelled(run: Runner, connect: Callable[[], AsyncFastBatch]) -> None:
+    """The batch ends all the same, and what the source gave then is counted."""
+
+    async def source() -> AsyncIterator[tuple[str, int]]:
+        yield "a", 1
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            yield "b", 2
+        yield "c", 3
+
+    async def main() -> None:
+        async with connect() as batch:
+            confirmed = asyncio.Event()
+            task = asyncio.ensure_future(batch.batch_set(source(), progress=lambda *_: confirmed.set()))
+            await asyncio.wait_for(confirmed.wait(), PATIENCE)
+            task.cancel()
+            assert await asyncio.wait([task], timeout=PATIENCE) == ({task}, set())
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await task
+            report = report_of(caught.value)
+            assert (report.written, list(report.failures)) == (1, ["b"])
+
+    run(main())
+
+
+def test_one_task_takes_all_items(run: Runner, connect: Callable[[], AsyncFastBatch]) -> None:
+    """What a source enters before it yields, such as asyncio.timeout(), it may leave only in the same task."""
+
+    async def main() -> None:
+        async with connect() as batch:
+            tasks = set()
+
+            async def source() -> AsyncIterator[tuple[str, int]]:
+                async for pair in streamed([(f"key:{n}", n) for n in range(5000)], every=700):
+                    tasks.add(asyncio.current_task())
+                    yield pair
+
+            assert (await batch.batch_set(source())).written == 5000
+            assert len(tasks) == 1
+
+    run(main())
