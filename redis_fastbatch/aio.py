@@ -38,7 +38,7 @@ from redis_fastbatch.plans import (
     source_of,
     wants_msetex,
 )
-from redis_fastbatch.report import BatchReport, OnChunk, ProgressCallback
+from redis_fastbatch.report import BatchReport, OnChunk, ProgressCallback, attach
 from redis_fastbatch.strategy import PointInTime, Seconds, SetOptions
 from redis_fastbatch.transport import check_free, is_cluster
 
@@ -220,7 +220,7 @@ class AsyncFastBatch(Plans):
             raise_failures(report, on_error)
             return report
         except BaseException as error:
-            error.report = report  # type: ignore[attr-defined]
+            attach(error, report)
             raise
 
     async def batch_get(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
@@ -360,5 +361,26 @@ def test_one_task_takes_all_items(run: Runner, connect: Callable[[], AsyncFastBa
 
             assert (await batch.batch_set(source())).written == 5000
             assert len(tasks) == 1
+
+    run(main())
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenError(Exception):
+    line: int
+
+
+def test_a_source_s_exception_that_takes_no_report(run: Runner, connect: Callable[[], AsyncFastBatch]) -> None:
+    """It surfaced as the FrozenInstanceError of setting one."""
+
+    async def source() -> AsyncIterator[tuple[str, int]]:
+        yield "a", 1
+        raise FrozenError(7)
+
+    async def main() -> None:
+        async with connect() as batch:
+            with pytest.raises(FrozenError):
+                await batch.batch_set(source())
+            assert await batch.batch_get(["a"]) == {"a": 1}
 
     run(main())
