@@ -84,6 +84,9 @@ class Feed:
         self._wanted.set()
         timer = None if seconds is None else loop.call_later(seconds, listener)
         self._listeners.add(listener)
+        if not self.is_empty:
+            # An eager task has taken before there was a listener, and may have come to the end.
+            loop.call_soon(listener)
         try:
             yield
         finally:

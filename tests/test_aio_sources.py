@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
@@ -343,6 +344,21 @@ def test_a_source_that_goes_on_when_it_is_cancelled(run: Runner, connect: Callab
                 await task
             report = report_of(caught.value)
             assert (report.written, list(report.failures)) == (1, ["b"])
+
+    run(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="has no eager tasks")
+def test_eager_tasks(run: Runner, connect: Callable[[], AsyncFastBatch]) -> None:
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined, unused-ignore]
+        async with connect() as batch:
+            items = {f"key:{n}": n for n in range(3000)}
+            for some in (list(items.items()), list(items.items())[:1]):
+                written = await asyncio.wait_for(batch.batch_set(streamed(some)), PATIENCE)
+                assert written.written == len(some)
+                keys = [key for key, _ in some]
+                assert await asyncio.wait_for(batch.batch_get(streamed(keys)), PATIENCE) == dict(some)
 
     run(main())
 
