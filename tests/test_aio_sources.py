@@ -13,7 +13,7 @@ import redis
 import redis.asyncio
 from redis.asyncio.connection import Connection
 
-from aio import Runner, report_of, runner, streamed
+from aio import Runner, gathered, report_of, runner, streamed
 from redis_fastbatch import AsyncFastBatch, BatchReport, DecodeError
 from servers import Cluster
 
@@ -353,12 +353,12 @@ def test_eager_tasks(run: Runner, connect: Callable[[], AsyncFastBatch]) -> None
     async def main() -> None:
         asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined, unused-ignore]
         async with connect() as batch:
-            items = {f"key:{n}": n for n in range(3000)}
-            for some in (list(items.items()), list(items.items())[:1]):
-                written = await asyncio.wait_for(batch.batch_set(streamed(some)), PATIENCE)
-                assert written.written == len(some)
-                keys = [key for key, _ in some]
-                assert await asyncio.wait_for(batch.batch_get(streamed(keys)), PATIENCE) == dict(some)
+            for count in (3000, 1):
+                pairs = [(f"key:{n}", n) for n in range(count)]
+                written = await asyncio.wait_for(batch.batch_set(streamed(pairs)), PATIENCE)
+                assert written.written == count
+                read = batch.batch_get_iter(streamed([key for key, _ in pairs]))
+                assert await asyncio.wait_for(gathered(read), PATIENCE) == pairs
 
     run(main())
 
