@@ -2,7 +2,8 @@
 """MessagePack maps to columns: each value goes from the received bytes into its column's buffers.
 
 A column takes its type from the first value that is not null, unless it was asked for; ints become floats where
-floats come among them, timestamps become finer where one needs it, and nothing else is made to fit. No length is believed before the bytes are there.
+floats come among them, timestamps become finer where one needs it, and nothing else is made to fit. No length is
+believed before the bytes are there.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -43,11 +44,10 @@ cdef enum:
     MAX_DEPTH = 64
     GIGA = 1_000_000_000
 
-
 cdef dict SHAPES = {
-    "null": BLANK, "bool": BOOLS, "int": INTS, "uint": UINTS, "float16": FLOATS, "float32": FLOATS, "float64": FLOATS,
-    "text": TEXTS,
-    "binary": BINARIES, "instant": INSTANTS, "list": LISTS, "struct": STRUCTS, "map": MAPS,
+    "null": BLANK, "bool": BOOLS, "int": INTS, "uint": UINTS, "float16": FLOATS, "float32": FLOATS,
+    "float64": FLOATS, "text": TEXTS, "binary": BINARIES, "instant": INSTANTS, "list": LISTS, "struct": STRUCTS,
+    "map": MAPS,
 }
 cdef dict WORDS = {
     BLANK: "nulls", BOOLS: "bools", INTS: "ints", UINTS: "ints", FLOATS: "floats", TEXTS: "strings",
@@ -419,7 +419,8 @@ cdef class ColumnBuilder:
             fail(r, f"a timestamp of {nanoseconds} nanoseconds: a second has {GIGA}")
         if nanoseconds % (GIGA // self.unit):
             if self.settled:
-                fail(r, f"field {self.name!r}: a timestamp of {nanoseconds} nanoseconds, finer than the column's unit")
+                finer = f"a timestamp of {nanoseconds} nanoseconds, finer than the column's unit"
+                fail(r, f"field {self.name!r}: {finer}")
             self.become_finer(r)
         if not in_ticks(seconds, nanoseconds // (GIGA // self.unit), self.unit, &ticks):
             fail(r, f"field {self.name!r}: a timestamp of {seconds} seconds, beyond what the column holds")

@@ -58,7 +58,9 @@ cdef class HashChunk(TableChunk):
 
 
 cdef class ExpireChunk(Chunk):
-    """What lets the hashes of a chunk expire, but for those that the server refused. Its items are all of that chunk's.
+    """What lets the hashes of a chunk expire, but for those that the server refused.
+
+    Its items are all of that chunk's.
 
     Args:
         command: EXPIRE, or one of its kin.
@@ -226,7 +228,8 @@ cdef class HashWriter(TableWriter):
         return p
 
     cdef object row_value(self):
-        """The current row's fields as bytes, for a report that it failed; as TableWriter's of those that cannot be."""
+        """The current row's fields as bytes, for a report that it failed; those that cannot be as TableWriter has
+        them."""
         cdef dict row = {}
         cdef Py_ssize_t i
         if is_null_row(self.stream, self.at()):

@@ -9,7 +9,15 @@ from libc.string cimport memmove
 from redis_fastbatch._core.arrow cimport ArrowArray, ArrowSchema
 from redis_fastbatch._core.arrow_columns cimport Column, bind, free_column, is_null, put_name, read_schema
 from redis_fastbatch._core.arrow_stream cimport ArrowStream
-from redis_fastbatch._core.arrow_values cimport has_number, is_missing, is_plain, is_text, make_room, put_plain, put_value
+from redis_fastbatch._core.arrow_values cimport (
+    has_number,
+    is_missing,
+    is_plain,
+    is_text,
+    make_room,
+    put_plain,
+    put_value,
+)
 from redis_fastbatch._core.buffer cimport OutputBuffer
 from redis_fastbatch._core.msgpack_format cimport put_map_header
 from redis_fastbatch._core.resp cimport Chunk, Command, key_bytes

@@ -14,7 +14,7 @@ cdef const char* STREAM_CAPSULE = b"arrow_array_stream"
 
 
 cdef bint ends_with_interrupt(str reason) except -1:
-    """Whether a traceback ends the text, of KeyboardInterrupt: other exceptions may have the word in what they say."""
+    """Whether the text ends with the traceback of KeyboardInterrupt: others may have the word in what they say."""
     cdef list lines = reason.splitlines()
     if len(lines) < 2 or lines[len(lines) - 1] != "KeyboardInterrupt":
         return False

@@ -13,8 +13,8 @@ cdef class MsgpackCodec(ValueCodec):
     """MessagePack both ways (https://github.com/msgpack/msgpack/blob/master/spec.md).
 
     Writes None, bool, int of 64 bits, float, str, bytes, bytearray, memoryview, list, tuple, dict, aware
-    datetime (the timestamp extension), msgpack.ExtType and msgpack.Timestamp; subclasses of these too, but of datetime
-    and Timestamp. Arrays are read as lists, in a map's keys as tuples.
+    datetime (the timestamp extension), msgpack.ExtType and msgpack.Timestamp; subclasses of these too, but of
+    datetime and Timestamp. Arrays are read as lists, in a map's keys as tuples.
 
     Args:
         default: called with a value of any other type; what it returns is written in its place.

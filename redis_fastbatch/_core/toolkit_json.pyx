@@ -71,8 +71,8 @@ cdef class ToolkitCodec(ValueCodec):
 cdef class ToolkitMsgpackCodec(ToolkitCodec):
     """Writes MessagePack behind the byte 0xC1; reads that, and all that ToolkitCodec reads.
 
-    What MessagePack has no place for and the toolkit's format has is written in that: a NumPy array, and a value that
-    is or holds an int of more than 64 bits.
+    What MessagePack has no place for and the toolkit's format has is written in that: a NumPy array, and a value
+    that is or holds an int of more than 64 bits.
 
     Args:
         preserve_int: as ToolkitCodec's; ints in MessagePack are always preserved.
