@@ -194,7 +194,11 @@ class FastBatch(Plans):
             raise_failures(report, on_error)
             return report
         except BaseException as error:
-            attach(error, report)
+            try:
+                attach(error, report)
+            except KeyboardInterrupt as struck:
+                attach(struck, report)
+                raise
             raise
 
     def _write(self, items: Items, make_flight: MakeFlight, report: BatchReport, heard: Progress | None) -> None:

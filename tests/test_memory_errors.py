@@ -30,7 +30,6 @@ OPERATIONS = [
     "reader statuses",
     "fill MSET",
     "fill SET",
-    "fill MULTI",
     "extract",
 ]
 

@@ -189,8 +189,8 @@ def test_error_replies_at_every_place(make: Callable[..., Bench], operation: Ope
 @pytest.mark.parametrize("code", ERRORS)
 @KINDS
 def test_error_replies_to_hashes_name_the_row(make: Callable[..., Bench], kind: str, code: str) -> None:
-    """Whether HSET was refused or the EXPIRE behind it, the row has not what it should; and no other row is told
-    to have failed."""
+    """Whether HSET was refused or the EXPIRE that follows, the row has not what it should; and no other row is
+    told to have failed."""
     line, expected, _ = ERRORS[code]
     operation = ROWS[4]
     ready = make(operation, kind=kind)
@@ -202,8 +202,9 @@ def test_error_replies_to_hashes_name_the_row(make: Callable[..., Bench], kind: 
             # A server that loads is waited for.
             assert told.report.written == COUNT
             continue
-        assert list(told.report.failures) == [place // 2]
-        assert isinstance(told.report.failures[place // 2], expected)
+        row = place % COUNT
+        assert list(told.report.failures) == [row]
+        assert isinstance(told.report.failures[row], expected)
 
 
 @pytest.mark.parametrize("operation", BATCHES, ids=str)
