@@ -27,12 +27,13 @@ def test_load(
     pytest.importorskip("pyarrow")
     path = tmp_path / f"a.{form}"
     header = "id\n" if form == "csv" else ""
-    path.write_text(header + "".join(f"{i}\n" if header else f'{{"id": {i}}}\n' for i in range(50_000)))
+    path.write_text(header + "".join(f"{i}\n" if header else f'{{"id": {i}}}\n' for i in range(300_000)))
     assert main(["load", str(path), "--key", "id", "--url", cluster.url, *options]) == 1
     said = capsys.readouterr().err
     assert said.endswith(HINT)
     assert "MOVED " in said.splitlines()[-1]
-    assert sum(node.client().dbsize() for node in cluster.masters) < 10_000
+    # Of the 100,000 of that node, those that were under way.
+    assert sum(node.client().dbsize() for node in cluster.masters) < 60_000
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet", "ndjson"])
