@@ -269,6 +269,7 @@ def test_what_the_source_raises_comes_behind_what_it_gave(
 
 
 def test_a_batch_that_ends_early_leaves_no_task_behind(run: Runner, connect: Callable[[], AsyncFastBatch]) -> None:
+    pytest.importorskip("pyarrow")
     cleaned_up = 0
 
     async def keys(names: list[str]) -> AsyncIterator[str]:
