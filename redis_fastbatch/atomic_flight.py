@@ -194,7 +194,10 @@ class AtomicFlight(WriteFlight):
         return True
 
     def _start_over(self) -> None:
-        """All of the transaction goes again."""
+        """All of the transaction goes again, or the one command."""
+        if not self._opened:
+            super()._start_over()
+            return
         again = [flying for flying in self._under_way() if flying.chunk.command is not MULTI]
         self._ready, self._queued, self._flying = deque((_frame(MULTI, 0), *again)), [], deque()
         self._bytes = 0

@@ -336,17 +336,11 @@ class OneSlotWrite(AtomicFlight):
         super()._settle_executed(flying)
 
     def abandon(self, error: BaseException) -> None:
-        if not isinstance(error, Redirected):
-            super().abandon(error)
-            return
-        # It was refused as a whole, and will be sent once more.
-        if self._opened:
+        if isinstance(error, Redirected):
+            # It was refused as a whole, and will be sent once more.
             self._start_over()
-            return
-        while self._flying:
-            self._ready.appendleft(self._flying[-1].again())
-            self._flying.pop()
-        self._bytes = 0
+        else:
+            super().abandon(error)
 
 
 def _raise_redirection(flying: _Flying) -> None:

@@ -497,15 +497,18 @@ class WriteFlight(Hooked):
         self._books.enter(flying, flying.chunk.count, failed=failed)
 
     def interrupted(self) -> bool:
-        """What was under way goes to the front of what is to be sent."""
         for flying in self._flying:
             if not self.repeatable and (flying.whole or not self._atomic):
                 return False
+        self._start_over()
+        return True
+
+    def _start_over(self) -> None:
+        """What was under way goes to the front of what is to be sent."""
         while self._flying:
             self._ready.appendleft(self._flying[-1].again())
             self._flying.pop()
         self._bytes = 0
-        return True
 
     def abandon(self, error: BaseException) -> None:
         self._close_prefix()
