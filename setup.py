@@ -41,19 +41,23 @@ def cython_processes() -> int:
 def extensions() -> list[Extension]:
     return [
         Extension(
-            f"redis_fastbatch._core.{source.stem}",
+            ".".join(source.with_suffix("").parts),
             [source.as_posix()],
             extra_compile_args=compile_args(),
             extra_link_args=link_args(),
             define_macros=[("CYTHON_TRACE_NOGIL", "1")] if TRACE else [],
         )
-        for source in sorted(CORE.glob("*.pyx"))
+        for source in sorted(CORE.rglob("*.pyx"))
     ]
 
 
 class BuildAndLeave(build_ext):
     """Leaves the extensions in the tree too, also when a wheel is built: what runs from a checkout, such as
     `python -m redis_fastbatch` behind `pip install .`, finds them."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
 
     def run(self) -> None:
         super().run()

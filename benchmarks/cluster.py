@@ -29,7 +29,7 @@ from benchmarks.serializers import MSGSPEC
 from benchmarks.servers import running
 from benchmarks.tables import table
 from redis_fastbatch import FastBatch
-from redis_fastbatch._core.slots import key_slot
+from redis_fastbatch._core.resp.slots import key_slot
 
 OURS = "redis_fastbatch"
 SLOTS = 16384

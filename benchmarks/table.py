@@ -25,7 +25,7 @@ from benchmarks import floor
 from benchmarks.measure import Contender, Timing, frozen_heap, interleaved
 from benchmarks.servers import BINARIES, Endpoint, running
 from redis_fastbatch import FastBatch, MsgpackCodec
-from redis_fastbatch.table import arrow_default
+from redis_fastbatch._tables.write import arrow_default
 
 KEY = "flight:{}"
 

@@ -17,7 +17,7 @@ from redis_fastbatch.errors import BatchError, DecodeError, EncodeError, FastBat
 from redis_fastbatch.report import BatchReport, ChunkStats
 
 if TYPE_CHECKING:
-    from redis_fastbatch.aio import AsyncFastBatch
+    from redis_fastbatch.async_client import AsyncFastBatch
     from redis_fastbatch.toolkit import RedisToolkit
 
 __all__ = [
@@ -40,7 +40,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # redis.asyncio takes a while to import: only who uses it waits for it.
     if name == "AsyncFastBatch":
-        from redis_fastbatch.aio import AsyncFastBatch
+        from redis_fastbatch.async_client import AsyncFastBatch
 
         return AsyncFastBatch
     if name == "RedisToolkit":

@@ -11,11 +11,7 @@ from typing import Any, Literal
 
 import redis
 
-from redis_fastbatch import gcpause, strategy
-from redis_fastbatch.codecs import AnyCodec
-from redis_fastbatch.flight import COMMAND_ITEMS, OnError, WriteFlight
-from redis_fastbatch.pacing import Slices, ValueSizes
-from redis_fastbatch.plans import (
+from redis_fastbatch._base_client import (
     ITER_ROUND,
     Found,
     Key,
@@ -31,10 +27,15 @@ from redis_fastbatch.plans import (
     source_of,
     wants_msetex,
 )
+from redis_fastbatch._core.runtime import gc_pause
+from redis_fastbatch._engine import commands
+from redis_fastbatch._engine.commands import PointInTime, Seconds, SetOptions
+from redis_fastbatch._engine.flight import COMMAND_ITEMS, OnError, WriteFlight
+from redis_fastbatch._engine.pacing import Slices, ValueSizes
+from redis_fastbatch._transports.sync import Lease, check_free, lease
+from redis_fastbatch._transports.threads import MakeFlight, affordable, check_workers, one_at_a_time, read, write
+from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback, attach
-from redis_fastbatch.strategy import PointInTime, Seconds, SetOptions
-from redis_fastbatch.transport import Lease, check_free, lease
-from redis_fastbatch.workers import MakeFlight, affordable, check_workers, one_at_a_time, read, write
 
 logger = logging.getLogger("redis_fastbatch")
 
@@ -231,9 +232,9 @@ class FastBatch(Plans):
     ) -> BatchReport:
         """Writes the rows of a table or DataFrame, anything with `__arrow_c_stream__()`, a row a key.
 
-        See redis_fastbatch.table.set_table(), which this is, for the arguments and the types of columns.
+        See redis_fastbatch._tables.write.set_table(), which this is, for the arguments and the types of columns.
         """
-        from redis_fastbatch.table import set_table
+        from redis_fastbatch._tables.write import set_table
 
         return set_table(
             self,
@@ -336,15 +337,15 @@ class FastBatch(Plans):
         limit: int,
         sizes: ValueSizes | None = None,
     ) -> None:
-        with gcpause.Pause(self._pause_gc) as pause:
+        with gc_pause.Pause(self._pause_gc) as pause:
             flight = self._read_flight(keys, out, pause, default, on_error, limit, sizes)
             with lease(self._client, self._max_value_size) as borrowed:
                 borrowed.run(flight)
         read_ended(flight, on_error)
 
     def batch_get_table(self, keys: Iterable[Key], *, schema: Any = None, key: str | None = None) -> Any:
-        """Reads maps as the rows of a pyarrow.Table, see redis_fastbatch.table_read.get_table()."""
-        from redis_fastbatch.table_read import get_table
+        """Reads maps as the rows of a pyarrow.Table, see redis_fastbatch._tables.read.get_table()."""
+        from redis_fastbatch._tables.read import get_table
 
         return get_table(self, keys, schema=schema, key=key)
 
@@ -391,13 +392,13 @@ class FastBatch(Plans):
 def has_msetex(borrowed: Lease) -> bool:
     """Whether the server behind a connection has MSETEX, and may be asked for it; it is asked once for a pool."""
     pool = borrowed.client.connection_pool
-    known = strategy.capabilities.msetex(pool)
+    known = commands.capabilities.msetex(pool)
     if known is None:
         try:
             known = any(borrowed.ask("COMMAND", "INFO", "MSETEX"))
-            known = known and not strategy.is_cluster_node(borrowed.ask("INFO", "cluster"))
+            known = known and not commands.is_cluster_node(borrowed.ask("INFO", "cluster"))
         except redis.ResponseError as error:
             logger.debug("the server does not tell whether it has MSETEX: %s", error)
             known = False
-        strategy.capabilities.remember_msetex(pool, known)
+        commands.capabilities.remember_msetex(pool, known)
     return known

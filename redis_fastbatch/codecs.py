@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 from uuid import UUID
 
 from redis_fastbatch._core.codec import PythonCodec, ValueCodec
-from redis_fastbatch._core.msgpack import MsgpackCodec
+from redis_fastbatch._core.msgpack.codec import MsgpackCodec
 from redis_fastbatch._core.raw import RawCodec
 
 __all__ = ["AnyCodec", "Codec", "MsgpackCodec", "RawCodec", "ValueCodec", "common_types", "json_codec", "resolve"]
@@ -96,14 +96,14 @@ def json_codec() -> PythonCodec:
 def toolkit_codec() -> ValueCodec:
     """redis-toolkit's format, see ToolkitCodec."""
     # Imported late, here and below: most programs never use it.
-    from redis_fastbatch._core.toolkit_json import ToolkitCodec
+    from redis_fastbatch._core.toolkit.codec import ToolkitCodec
 
     return ToolkitCodec()
 
 
 def toolkit_msgpack_codec() -> ValueCodec:
     """Tagged MessagePack that also reads redis-toolkit's format, see ToolkitMsgpackCodec."""
-    from redis_fastbatch._core.toolkit_json import ToolkitMsgpackCodec
+    from redis_fastbatch._core.toolkit.codec import ToolkitMsgpackCodec
 
     return ToolkitMsgpackCodec()
 
@@ -155,7 +155,7 @@ def _is_overridden(codec: ValueCodec) -> bool:
 
 def __getattr__(name: str) -> Any:
     if name in ("ToolkitCodec", "ToolkitMsgpackCodec"):
-        from redis_fastbatch._core import toolkit_json
+        from redis_fastbatch._core.toolkit import codec as toolkit_json
 
         return getattr(toolkit_json, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 
-from redis_fastbatch._core.slots import key_slot
+from redis_fastbatch._core.resp.slots import key_slot
 from redis_fastbatch.server import EmbeddedServer
 from servers import SLOTS, Cluster, wait_until
 

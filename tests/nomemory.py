@@ -18,9 +18,9 @@ import msgpack
 
 from redis_fastbatch import MsgpackCodec
 from redis_fastbatch._core.raw import RawCodec
-from redis_fastbatch._core.replies import ErrorReply, ReplyReader
-from redis_fastbatch._core.resp import BatchWriter, Chunk, Command
-from redis_fastbatch._core.toolkit_json import ToolkitCodec, ToolkitMsgpackCodec
+from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk, Command
+from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
+from redis_fastbatch._core.toolkit.codec import ToolkitCodec, ToolkitMsgpackCodec
 from redis_fastbatch.errors import FastBatchError
 
 MOST = 20_000

@@ -26,7 +26,7 @@ from redis_fastbatch import (
     FastBatch,
     FastBatchError,
 )
-from redis_fastbatch.pacing import LINGER
+from redis_fastbatch._engine.pacing import LINGER
 from redis_fastbatch.server import EmbeddedServer
 from servers import TlsServer
 
@@ -432,7 +432,7 @@ def test_wrong_arguments_are_refused_before_anything_is_sent(emptied: EmbeddedSe
 
 
 def test_asyncio_is_imported_by_those_who_use_it_only() -> None:
-    script = "import sys, redis_fastbatch; assert 'redis_fastbatch.aio' not in sys.modules"
+    script = "import sys, redis_fastbatch; assert 'redis_fastbatch.async_client' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 

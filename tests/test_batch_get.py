@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from redis_fastbatch import DecodeError, EncodeError, FastBatch
-from redis_fastbatch.read_flight import FIRST_KEYS, READ_WINDOW
+from redis_fastbatch._engine.read import FIRST_KEYS, READ_WINDOW
 
 
 def packed(items: dict[Any, Any]) -> dict[Any, bytes]:

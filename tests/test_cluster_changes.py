@@ -22,7 +22,7 @@ from cluster_changes import (
     wait_until_replicated,
 )
 from redis_fastbatch import BatchError, FastBatch
-from redis_fastbatch import cluster_flight as limits
+from redis_fastbatch._cluster import flight as limits
 from servers import Cluster, cluster_deployment
 
 MOVING = 12
@@ -165,7 +165,7 @@ def test_a_cluster_that_is_down_for_a_while(changing: Cluster, batch: FastBatch)
 
 
 def test_a_cluster_that_stays_down(changing: Cluster, batch: FastBatch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("redis_fastbatch.cluster.PATIENCE", 0.5)
+    monkeypatch.setattr("redis_fastbatch._cluster.sync.PATIENCE", 0.5)
     slots = tags_of(range(2))
     items = items_in(slots, 100) | {f"key:{n}": n for n in range(3000)}
     with changing.masters[0].client() as client:
@@ -253,7 +253,7 @@ def test_a_master_that_dies_while_it_is_read(embedded: Path) -> None:
 
 def test_nobody_takes_over(embedded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Master and replica of a shard are gone: the batch ends with an error that has a report."""
-    monkeypatch.setattr("redis_fastbatch.cluster.PATIENCE", 1.0)
+    monkeypatch.setattr("redis_fastbatch._cluster.sync.PATIENCE", 1.0)
     items = {f"key:{n}": n for n in range(20_000)}
     with cluster_deployment(3, embedded) as cluster, cluster.client() as client:
         batch = FastBatch(client)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redis_fastbatch import EncodeError
-from redis_fastbatch._core.routed import slot_of_key
-from redis_fastbatch._core.slots import key_slot
+from redis_fastbatch._core.resp.routed import slot_of_key
+from redis_fastbatch._core.resp.slots import key_slot
 from servers import Cluster
 
 KEYS = [

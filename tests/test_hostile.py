@@ -15,7 +15,7 @@ from redis.exceptions import InvalidResponse
 from msgpack_reference import their_value
 from redis_fastbatch import DecodeError, MsgpackCodec
 from redis_fastbatch._core.raw import RawCodec
-from redis_fastbatch._core.replies import ErrorReply, ReplyReader
+from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
 
 MEGABYTE = 1_000_000
 

@@ -12,8 +12,8 @@ import msgpack
 import pytest
 
 from redis_fastbatch import DecodeError, EncodeError, FastBatch, MsgpackCodec
-from redis_fastbatch._core.resp import BatchWriter, Command
-from redis_fastbatch._core.toolkit_json import ToolkitCodec
+from redis_fastbatch._core.resp.encoder import BatchWriter, Command
+from redis_fastbatch._core.toolkit.codec import ToolkitCodec
 from redis_fastbatch.server import EmbeddedServer
 
 SECONDS = 0.15

@@ -14,26 +14,20 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from redis_fastbatch import (
-    BatchReport,
-    FastBatch,
-    MsgpackCodec,
-    atomic_flight,
-    books,
-    client,
-    cluster,
-    cluster_flight,
-    cluster_write,
-    flight,
-    report,
-    table,
-    table_hash,
-    transport,
-    workers,
-)
-from redis_fastbatch._core.slots import key_slot
+from redis_fastbatch import BatchReport, FastBatch, MsgpackCodec, client, report
+from redis_fastbatch._cluster import flight as cluster_flight
+from redis_fastbatch._cluster import sync as cluster
+from redis_fastbatch._cluster import write as cluster_write
+from redis_fastbatch._cluster.topology import topology_of
+from redis_fastbatch._core.resp.slots import key_slot
+from redis_fastbatch._engine import flight
+from redis_fastbatch._engine import hashes as table_hash
+from redis_fastbatch._engine import outcome as books
+from redis_fastbatch._engine import transaction as atomic_flight
+from redis_fastbatch._tables import write as table
+from redis_fastbatch._transports import sync as transport
+from redis_fastbatch._transports import threads as workers
 from redis_fastbatch.server import EmbeddedServer
-from redis_fastbatch.topology import topology_of
 from servers import AclUser, Cluster
 
 Values = dict[str, Any]

@@ -14,7 +14,7 @@ import redis
 import redis.asyncio
 
 from redis_fastbatch import FastBatch, MsgpackCodec
-from redis_fastbatch.aio import AsyncFastBatch
+from redis_fastbatch.async_client import AsyncFastBatch
 from servers import Cluster
 from soak.rounds import ROWS, blocks, resident, rounds
 

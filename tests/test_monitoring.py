@@ -12,7 +12,7 @@ import redis
 
 from faults.proxy import Direction, FaultProxy
 from redis_fastbatch import BatchError, FastBatch
-from redis_fastbatch.flight import COMMAND_BYTES, WINDOW_BYTES
+from redis_fastbatch._engine.flight import COMMAND_BYTES, WINDOW_BYTES
 from redis_fastbatch.report import ChunkStats
 from redis_fastbatch.server import EmbeddedServer
 from servers import AclUser

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from redis.exceptions import InvalidResponse
 
 from redis_fastbatch import DecodeError, MsgpackCodec, RawCodec
-from redis_fastbatch._core.replies import ErrorReply, ReplyReader
+from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
 from redis_fastbatch.codecs import ValueCodec, resolve
 
 BIG = 12345678901234567890

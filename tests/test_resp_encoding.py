@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redis_fastbatch import EncodeError, MsgpackCodec, RawCodec
-from redis_fastbatch._core.resp import BatchWriter, Chunk, Command
+from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk, Command
 from redis_fastbatch.codecs import ValueCodec, resolve
 
 MSET = Command(b"MSET", many=True)

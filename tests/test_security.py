@@ -23,7 +23,7 @@ from redis.retry import Retry
 
 import redis_fastbatch
 from redis_fastbatch import DecodeError, FastBatch, MsgpackCodec
-from redis_fastbatch._core.toolkit_json import ToolkitCodec
+from redis_fastbatch._core.toolkit.codec import ToolkitCodec
 from redis_fastbatch.cli import main
 from redis_fastbatch.server import EmbeddedServer
 from servers import TlsServer

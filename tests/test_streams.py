@@ -23,9 +23,9 @@ from redis.retry import Retry
 
 from faults.proxy import Direction, Fault, FaultProxy, Then
 from redis_fastbatch import BatchError, FastBatch
-from redis_fastbatch.flight import COMMAND_BYTES, WINDOW_BYTES, WINDOW_CHUNKS
-from redis_fastbatch.pacing import FIRST_KEYS, LINGER, REPLY_BYTES, ROUND_BYTES
-from redis_fastbatch.read_flight import READ_WINDOW
+from redis_fastbatch._engine.flight import COMMAND_BYTES, WINDOW_BYTES, WINDOW_CHUNKS
+from redis_fastbatch._engine.pacing import FIRST_KEYS, LINGER, REPLY_BYTES, ROUND_BYTES
+from redis_fastbatch._engine.read import READ_WINDOW
 from redis_fastbatch.report import ChunkStats
 from redis_fastbatch.server import EmbeddedServer
 from servers import wait_until

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from redis_fastbatch._core.arrow_rows import TableWriter
-from redis_fastbatch._core.arrow_stream import ArrowStream
+from redis_fastbatch._core.arrow.rows import TableWriter
+from redis_fastbatch._core.arrow.stream import ArrowStream
+from redis_fastbatch._engine.commands import MSET
 from redis_fastbatch.errors import EncodeError
-from redis_fastbatch.strategy import MSET
 
 pa = pytest.importorskip("pyarrow")
 np = pytest.importorskip("numpy")

@@ -18,8 +18,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from redis_fastbatch import BatchError, EncodeError, FastBatch
-from redis_fastbatch._core.arrow_hash import HashWriter
-from redis_fastbatch._core.arrow_stream import ArrowStream
+from redis_fastbatch._core.arrow.hashes import HashWriter
+from redis_fastbatch._core.arrow.stream import ArrowStream
 from redis_fastbatch.server import EmbeddedServer
 
 pa = pytest.importorskip("pyarrow")

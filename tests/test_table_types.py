@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from redis_fastbatch import EncodeError, FastBatch, MsgpackCodec
-from redis_fastbatch._core.arrow_rows import TableWriter
-from redis_fastbatch._core.arrow_stream import ArrowStream
+from redis_fastbatch._core.arrow.rows import TableWriter
+from redis_fastbatch._core.arrow.stream import ArrowStream
+from redis_fastbatch._engine.commands import MSET
+from redis_fastbatch._tables.write import arrow_default
 from redis_fastbatch.server import EmbeddedServer
-from redis_fastbatch.strategy import MSET
-from redis_fastbatch.table import arrow_default
 
 pa = pytest.importorskip("pyarrow")
 

@@ -19,8 +19,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from redis_fastbatch import DecodeError, EncodeError
-from redis_fastbatch._core import toolkit_json_plain as plain
-from redis_fastbatch._core.toolkit_json import ToolkitCodec
+from redis_fastbatch._core.toolkit import plain as plain
+from redis_fastbatch._core.toolkit.codec import ToolkitCodec
 from redis_fastbatch.codecs import resolve
 from toolkit_reference import outcome, same, same_outcome, toolkit_module
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redis_fastbatch import DecodeError, EncodeError
-from redis_fastbatch._core.toolkit_json import ToolkitCodec, ToolkitMsgpackCodec
+from redis_fastbatch._core.toolkit.codec import ToolkitCodec, ToolkitMsgpackCodec
 from redis_fastbatch.codecs import resolve
 from toolkit_reference import outcome, same, same_outcome, toolkit_module
 

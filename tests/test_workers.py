@@ -15,9 +15,9 @@ from redis.retry import Retry
 
 from faults.proxy import Direction, Fault, FaultProxy, Then
 from redis_fastbatch import BatchError, DecodeError, EncodeError, FastBatch, MsgpackCodec
+from redis_fastbatch._transports.threads import SLICE, Share, Source
 from redis_fastbatch.report import BatchReport, ChunkStats
 from redis_fastbatch.server import EmbeddedServer
-from redis_fastbatch.workers import SLICE, Share, Source
 from servers import AclUser, Cluster, memory_left, wait_until
 
 pytestmark = pytest.mark.timeout(60)

@@ -254,7 +254,7 @@ def _path_without_compilers(directory: Path) -> Path:
 def _core_sources() -> list[str]:
     core = ROOT / "redis_fastbatch" / "_core"
     return [
-        path.relative_to(ROOT).as_posix() for path in core.iterdir() if path.suffix in (".pyx", ".pxd", ".pyi")
+        path.relative_to(ROOT).as_posix() for path in core.rglob("*") if path.suffix in (".pyx", ".pxd", ".pyi")
     ]
 
 
@@ -265,8 +265,8 @@ def _check_contents(wheel: Path) -> None:
     sources = [name for name in names if name.endswith(SOURCE_SUFFIXES)]
     if sources:
         raise CheckFailed(f"{wheel.name} carries sources: {sources}")
-    built = {Path(name).name.split(".")[0] for name in names if name.endswith(".so")}
-    expected = {Path(name).stem for name in _core_sources() if name.endswith(".pyx")}
+    built = {name.split(".")[0] for name in names if name.endswith(".so")}
+    expected = {name.removesuffix(".pyx") for name in _core_sources() if name.endswith(".pyx")}
     stubs = [name for name in _core_sources() if name.endswith(".pyi") and name not in names]
     if built != expected or stubs or "redis_fastbatch/py.typed" not in names:
         raise CheckFailed(f"{wheel.name}: extensions differ by {built ^ expected}; stubs missing: {stubs}")

@@ -1,5 +1,5 @@
 # cython: language_level=3
-from redis_fastbatch._core.buffer cimport OutputBuffer
+from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
 
 
 cdef class ValueCodec:

@@ -9,9 +9,9 @@ from cpython.bytes cimport (
     PyBytes_GET_SIZE,
 )
 
-from redis_fastbatch._core.buffer cimport OutputBuffer
+from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
 
-from redis_fastbatch import gcpause
+from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch.errors import DecodeError, EncodeError, told
 
 cdef enum:
@@ -85,14 +85,14 @@ cdef class ValueCodec:
     def loads_many(self, encoded):
         """Returns a list of the value that each of `encoded`, an iterable of bytes, holds.
 
-        The garbage collector rests meanwhile, see redis_fastbatch.gcpause.
+        The garbage collector rests meanwhile, see redis_fastbatch._core.runtime.gc_pause.
 
         Raises:
             DecodeError: some of the bytes are not what this codec reads.
         """
         cdef list values = []
         cdef Py_ssize_t made = 0
-        with gcpause.Pause() as pause:
+        with gc_pause.Pause() as pause:
             for data in encoded:
                 if PyBytes_CheckExact(data):
                     values.append(self.decode(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)))

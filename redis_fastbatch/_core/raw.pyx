@@ -4,9 +4,9 @@
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
-from redis_fastbatch._core.buffer cimport OutputBuffer, reserve
+from redis_fastbatch._core.runtime.buffer cimport OutputBuffer, reserve
 from redis_fastbatch._core.codec cimport ValueCodec
-from redis_fastbatch._core.utf8 cimport (
+from redis_fastbatch._core.runtime.utf8 cimport (
     PyUnicode_DATA,
     PyUnicode_GET_LENGTH,
     PyUnicode_IS_COMPACT_ASCII,

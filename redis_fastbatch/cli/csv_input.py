@@ -12,8 +12,8 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from redis_fastbatch._tables.write import split_key
 from redis_fastbatch.cli.common import CliError, file_reason, plain
-from redis_fastbatch.table import split_key
 
 if TYPE_CHECKING:
     from redis_fastbatch.cli.inputs import Pipe

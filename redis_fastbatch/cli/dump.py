@@ -215,7 +215,7 @@ def _keyed(column: str, name: Any, value: Any) -> dict[str, Any]:
 def dump_columns(source: Source, out: Output, key: str | None, kind: str, delimiter: str) -> None:
     """Parquet or CSV."""
     try:
-        from redis_fastbatch.table_read import get_present
+        from redis_fastbatch._tables.read import get_present
     except ImportError:
         raise CliError("writing CSV and Parquet needs pyarrow: pip install 'redis-fastbatch[cli]'") from None
     parts = Parts(out.folder, KEYS_AT_ONCE)

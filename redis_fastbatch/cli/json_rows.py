@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any, Protocol
 
+from redis_fastbatch._tables.write import split_key
 from redis_fastbatch.cli.common import CliError
 from redis_fastbatch.errors import EncodeError
 from redis_fastbatch.report import BatchReport
-from redis_fastbatch.table import split_key
 
 ROWS_LOOKED_AT = 1000
 """Rows that are looked through for the columns asked for before any is given."""

@@ -17,6 +17,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
+from redis_fastbatch._transports.threads import affordable, run_threads
 from redis_fastbatch.cli.common import (
     A_NODE,
     EXIT_FAILED,
@@ -35,7 +36,6 @@ from redis_fastbatch.cli.json_rows import JsonRows
 from redis_fastbatch.client import FastBatch
 from redis_fastbatch.errors import EncodeError
 from redis_fastbatch.report import BatchReport, Progress, make_progress
-from redis_fastbatch.workers import affordable, run_threads
 
 Named: TypeAlias = Callable[[Any, Exception], tuple[Any, Exception]]
 OnFailure: TypeAlias = Callable[[Any, Any, Exception], None]

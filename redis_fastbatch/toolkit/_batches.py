@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from redis_fastbatch import gcpause, strategy
+from redis_fastbatch._core.runtime import gc_pause
+from redis_fastbatch._engine import commands
+from redis_fastbatch._engine.flight import OnError
+from redis_fastbatch._engine.pacing import ValueSizes
+from redis_fastbatch._engine.read import ReadFlight
+from redis_fastbatch._transports.sync import is_cluster
 from redis_fastbatch.client import FastBatch
-from redis_fastbatch.flight import OnError
-from redis_fastbatch.pacing import ValueSizes
-from redis_fastbatch.read_flight import ReadFlight
-from redis_fastbatch.transport import is_cluster
 
 NO_LIMIT = 2**62
 
@@ -31,7 +32,7 @@ class SnapshotBatch(FastBatch):
         self,
         keys: Any,
         out: Any,
-        pause: gcpause.Pause,
+        pause: gc_pause.Pause,
         default: Any,
         on_error: OnError,
         limit: int = NO_LIMIT,
@@ -40,7 +41,7 @@ class SnapshotBatch(FastBatch):
         if is_cluster(self._client):
             return super()._read_flight(keys, out, pause, default, on_error)
         return ReadFlight(
-            self._writer(keys, strategy.MGET, NO_LIMIT, NO_LIMIT),
+            self._writer(keys, commands.MGET, NO_LIMIT, NO_LIMIT),
             self._codec,
             out,
             default=default,

@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 import redis
 from redis import Redis
 
+from redis_fastbatch._base_client import source_of
 from redis_fastbatch._core.codec import ValueCodec
-from redis_fastbatch._core.toolkit_json import ToolkitCodec, ToolkitMsgpackCodec
+from redis_fastbatch._core.toolkit.codec import ToolkitCodec, ToolkitMsgpackCodec
+from redis_fastbatch._engine.commands import SetOptions
 from redis_fastbatch.client import FastBatch
 from redis_fastbatch.codecs import AnyCodec, resolve
 from redis_fastbatch.errors import DecodeError, EncodeError, shown
-from redis_fastbatch.plans import source_of
 from redis_fastbatch.report import BatchReport
-from redis_fastbatch.strategy import SetOptions
 from redis_fastbatch.toolkit import _log
 from redis_fastbatch.toolkit._batches import SnapshotBatch
 from redis_fastbatch.toolkit._limits import check_key, check_keys, check_size, limited

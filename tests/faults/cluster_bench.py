@@ -20,7 +20,7 @@ from faults import bench as books
 from faults.bench import Blocking, Operation, Written, check_books, told_of, value_of
 from faults.proxy import Direction, Fault, FaultProxy
 from redis_fastbatch import AsyncFastBatch, FastBatch
-from redis_fastbatch._core.slots import key_slot
+from redis_fastbatch._core.resp.slots import key_slot
 from servers import Cluster, slot_ranges
 
 NODES = 3

@@ -17,8 +17,9 @@ from faults.bench import DELETE, TO_CLIENT, TOLD, Operation, check_read, read
 from faults.cluster_bench import NODES, ClusterBench, check_written, cluster_bench, write
 from faults.matrix import DIRECTIONS, KINDS, SOME_CLIENTS, ways
 from faults.proxy import Direction, Fault, FaultProxy, Then
-from redis_fastbatch import BatchError, DecodeError, cluster_flight
-from redis_fastbatch._core.slots import key_slot
+from redis_fastbatch import BatchError, DecodeError
+from redis_fastbatch._cluster import flight as cluster_flight
+from redis_fastbatch._core.resp.slots import key_slot
 from servers import Cluster, wait_until
 
 COUNT = 2 * NODES
@@ -324,7 +325,7 @@ def test_a_node_that_is_lost_for_good(
     make: Callable[..., ClusterBench], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was sent to it once may be there, however often it was tried since: it is not said to be unsent."""
-    monkeypatch.setattr("redis_fastbatch.cluster.PATIENCE", 0.2)
+    monkeypatch.setattr("redis_fastbatch._cluster.sync.PATIENCE", 0.2)
     ready = make(kind=kind, retries=3)
     keys = ready.keys(COUNT)
     ready.inject(Fault(after_bytes=0, then=Then.CUT), 0)

@@ -17,11 +17,11 @@ from redis.exceptions import InvalidResponse
 from fuzz.values import Values
 from msgpack_reference import their_value
 from redis_fastbatch import DecodeError, EncodeError, MsgpackCodec
-from redis_fastbatch._core import toolkit_json_plain as plain
 from redis_fastbatch._core.raw import RawCodec
-from redis_fastbatch._core.replies import ErrorReply, ReplyReader
-from redis_fastbatch._core.resp import BatchWriter, Command
-from redis_fastbatch._core.toolkit_json import ToolkitCodec, ToolkitMsgpackCodec
+from redis_fastbatch._core.resp.encoder import BatchWriter, Command
+from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
+from redis_fastbatch._core.toolkit import plain as plain
+from redis_fastbatch._core.toolkit.codec import ToolkitCodec, ToolkitMsgpackCodec
 
 CORPUS = Path(__file__).parent / "corpus"
 REFUSED = "refused"

@@ -28,9 +28,9 @@ from redis_fastbatch import (
     RawCodec,
     RedisToolkit,
 )
+from redis_fastbatch._tables.write import arrow_default
 from redis_fastbatch.codecs import ValueCodec, common_types
 from redis_fastbatch.server import EmbeddedServer
-from redis_fastbatch.table import arrow_default
 
 assert_type(redis_fastbatch.__version__, str)
 

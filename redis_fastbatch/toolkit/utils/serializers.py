@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from redis_fastbatch._core import toolkit_json_plain
-from redis_fastbatch._core.toolkit_json import ToolkitCodec
+from redis_fastbatch._core.toolkit import plain as toolkit_json_plain
+from redis_fastbatch._core.toolkit.codec import ToolkitCodec
 from redis_fastbatch.errors import DecodeError, EncodeError
 from redis_fastbatch.toolkit.exceptions import SerializationError
 

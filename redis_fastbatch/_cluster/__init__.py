@@ -1,0 +1,1 @@
+"""Batches over a Redis Cluster: a flight for each node."""

@@ -1,0 +1,283 @@
+"""Carries out batches over a cluster on an event loop: a task for each node.
+
+The connections are those of redis.asyncio's RedisCluster, whose nodes are their own pools.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from redis.exceptions import ConnectionError, MovedError, RedisClusterException, RedisError, TimeoutError
+
+from redis_fastbatch._cluster.flight import FIRST_DELAY, MAX_DELAY, MAX_HOPS, ClusterBatch, NodeFlight
+from redis_fastbatch._cluster.sync import FINAL, REFRESH_SECONDS, OneSlotWrite, Redirected, patience_of
+from redis_fastbatch._cluster.topology import Topology, topology_of
+from redis_fastbatch._core.resp.encoder import Chunk
+from redis_fastbatch._engine.pacing import LINGER
+from redis_fastbatch._transports.async_source import Feed
+from redis_fastbatch._transports.asyncio import AsyncLease, Turns, check_loop, loop_pace, take_some
+
+logger = logging.getLogger("redis_fastbatch")
+
+
+@contextlib.asynccontextmanager
+async def node_lease(cluster: Any, node: Any, max_value_size: int) -> AsyncIterator[AsyncLease]:
+    """Borrows a connection of one of a cluster's nodes."""
+    connection = node.acquire_connection()
+    try:
+        check_loop(connection)
+        # redis-py asks for that where it has seen slots change.
+        if getattr(connection, "should_reconnect", bool)():
+            await connection.disconnect()
+        yield AsyncLease(cluster, connection, max_value_size)
+    finally:
+        # redis-py 5 has no release().
+        release = getattr(node, "release", None) or node._free.append
+        release(connection)
+
+
+class AsyncClusterLease:
+    """What lease() gives for a redis.asyncio.RedisCluster: carries out flights over its nodes.
+
+    Args:
+        client: the RedisCluster, initialized.
+        max_value_size: as FastBatch takes it.
+    """
+
+    def __init__(self, client: Any, max_value_size: int = 0) -> None:
+        self.client = client
+        self._max_value_size = max_value_size
+        self._refreshed = 0.0
+
+    async def run(self, flight: Any, feed: Feed | None = None) -> None:
+        """Carries out a flight: a ClusterBatch over all nodes, one of a single slot over the node that has it.
+
+        Args:
+            flight: what to carry out.
+            feed: the flight's source, where that is asynchronous.
+
+        Raises:
+            redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: a node was lost, and nobody took its
+                slots over in time.
+            asyncio.CancelledError: the task was cancelled. Connections with replies outstanding are closed.
+        """
+        if isinstance(flight, OneSlotWrite):
+            await self._run_on_one(flight)
+            return
+        if flight.topology.doubted:
+            await self.refresh(flight.topology)
+        crew = Crew(self, flight, feed)
+        try:
+            await crew.work()
+        except BaseException as error:
+            flight.topology.doubted |= flight.stale
+            flight.abandon(error)
+            raise
+        if flight.stale:
+            await self.refresh(flight.topology)
+        flight.completed()
+
+    def node_lease(self, node: NodeFlight) -> Any:
+        """Borrows a connection of a node; an async context manager."""
+        return node_lease(self.client, node.node, self._max_value_size)
+
+    async def refresh(self, topology: Topology) -> None:
+        """Has the cluster's client ask again who has which slot."""
+        if time.monotonic() - self._refreshed < REFRESH_SECONDS:
+            return
+        try:
+            await self.client.nodes_manager.initialize()
+            topology.doubted = False
+        except (RedisError, RedisClusterException, OSError) as error:
+            logger.debug("the cluster cannot be asked for its slots: %s", error)
+        self._refreshed = time.monotonic()
+        topology.renew()
+
+    async def _run_on_one(self, flight: OneSlotWrite) -> None:
+        topology = topology_of(self.client)
+        if topology.doubted:
+            await self.refresh(topology)
+        deadline = time.monotonic() + patience_of(self.client)
+        delay, hops = FIRST_DELAY, 0
+        while True:
+            node = topology.nodes[topology.router.owner(flight.slot)]
+            try:
+                async with node_lease(self.client, node, self._max_value_size) as borrowed:
+                    await borrowed.run(flight)
+                return
+            except Redirected as redirected:
+                error = redirected.error
+                if isinstance(error, MovedError) and hops < MAX_HOPS:
+                    topology.router.move(flight.slot, topology.target(error, node))
+                    hops += 1
+                elif time.monotonic() > deadline:
+                    topology.doubted = True
+                    flight.abandon(error)
+                    raise error from None
+                else:
+                    await asyncio.sleep(delay)
+                    delay = min(2 * delay, MAX_DELAY)
+                    await self.refresh(topology)
+            except (ConnectionError, TimeoutError, OSError):
+                topology.doubted = True
+                raise
+
+
+class Crew:
+    """The tasks of one batch: one for each node, and one that wakes what has to wait.
+
+    Args:
+        lease: gives connections.
+        batch: what to carry out.
+        feed: the batch's source, where that is asynchronous.
+    """
+
+    def __init__(self, lease: AsyncClusterLease, batch: ClusterBatch, feed: Feed | None) -> None:
+        self._lease = lease
+        self._batch = batch
+        self._feed = feed
+        self._news = asyncio.Event()
+        self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._encoding = loop_pace()
+        # Being cancelled is not enough: up to Python 3.11 asyncio.wait_for(), which redis-py calls when it
+        # connects, may lose that.
+        self._stopped = False
+
+    @property
+    def _is_over(self) -> bool:
+        return self._stopped or self._batch.done
+
+    async def work(self) -> None:
+        """Carries the batch out. Raises what ended it early."""
+        try:
+            self._tell()
+            await self._end
+        finally:
+            self._stopped = True
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            # Up to Python 3.10 a cancelled task keeps its frames, which refer to this crew.
+            self._tasks.clear()
+
+    def _tell(self) -> None:
+        """Something has changed: whoever waits looks again."""
+        self._batch.know_nodes()
+        while len(self._tasks) < len(self._batch.nodes) + 1:
+            number = len(self._tasks) - 1
+            work = self._wake() if number < 0 else self._serve(self._batch.nodes[number])
+            self._tasks.append(asyncio.ensure_future(self._guarded(work)))
+        if self._batch.done and not self._end.done():
+            self._end.set_result(None)
+        self._news.set()
+        self._news = asyncio.Event()
+        if self._feed is not None:
+            self._feed.ring()
+
+    async def _guarded(self, work: Any) -> None:
+        try:
+            await work
+        except BaseException as error:
+            if self._stopped and isinstance(error, asyncio.CancelledError):
+                raise
+            if not self._end.done():
+                self._end.set_exception(error)
+
+    async def _wake(self) -> None:
+        """Hands what has waited long enough to the nodes that have it then."""
+        while not self._batch.done:
+            wake = self._batch.wake()
+            if wake is None:
+                await self._news.wait()
+                continue
+            await asyncio.sleep(max(0.0, wake - time.monotonic()))
+            await self._lease.refresh(self._batch.topology)
+            self._batch.revive()
+            self._tell()
+
+    async def _serve(self, node: NodeFlight) -> None:
+        while not self._is_over:
+            if self._next(node) is None and not node.halfway:
+                if not self._is_over:
+                    await self._news.wait()
+                continue
+            try:
+                async with self._lease.node_lease(node) as borrowed:
+                    await self._use(node, borrowed)
+            except FINAL:
+                raise
+            except (ConnectionError, TimeoutError, OSError) as error:
+                if self._batch.hook_raised:
+                    raise
+                logger.debug("node %s was lost: %s", node.node.name, error)
+                self._batch.lost(node, error)
+            self._tell()
+
+    def _next(self, node: NodeFlight) -> Chunk | None:
+        """A chunk for a node. What was encoded for others on the way is told to them."""
+        handed = self._batch.handed
+        self._batch.pace = self._encoding.items
+        chunk = node.next_chunk()
+        if self._batch.handed != handed or self._batch.done:
+            self._tell()
+        return chunk
+
+    async def _use(self, node: NodeFlight, borrowed: AsyncLease) -> None:
+        """One connection, from its first chunk to the end of the batch, or its own."""
+        try:
+            async with await borrowed.channel() as channel:
+                await self._pump(node, channel)
+                if self._stopped:
+                    raise asyncio.CancelledError
+                await channel.finish()
+        except BaseException as error:
+            if node.in_flight or not isinstance(error, asyncio.CancelledError):
+                await borrowed.connection.disconnect(nowait=True)
+            raise
+
+    async def _pump(self, node: NodeFlight, channel: Any) -> None:
+        encoding, decoding, turns = self._encoding, loop_pace(), Turns()
+        clock = time.perf_counter
+        while not self._is_over and node.held_until is None:
+            began = clock()
+            chunk = self._next(node)
+            if chunk is not None or node.halfway:
+                encoding.took(clock() - began)
+            if chunk is not None:
+                await channel.send(chunk, node)
+            elif node.halfway and not self._is_starved:
+                pass
+            elif take_some(channel, node, decoding):
+                await channel.hand_on_pushes()
+                self._tell()
+            elif node.halfway:
+                await self._starve(node, channel)
+                turns.had()
+            elif node.in_flight:
+                await channel.arrival()
+                turns.had()
+            elif not self._is_over:
+                await self._news.wait()
+                turns.had()
+            await turns.give()
+        self._tell()
+
+    @property
+    def _is_starved(self) -> bool:
+        """The source is asynchronous, and has no item at hand."""
+        return self._feed is not None and self._feed.is_empty and self._batch.dry
+
+    async def _starve(self, node: NodeFlight, channel: Any) -> None:
+        """Waits for the source; not for long where the batch is to send what that gave before."""
+        assert self._feed is not None
+        seconds = LINGER if self._batch.begun else None
+        if node.in_flight:
+            await channel.arrival_or_item(self._feed, seconds)
+        else:
+            await self._feed.wait(seconds)

@@ -1,0 +1,26 @@
+from collections.abc import Container
+
+from redis_fastbatch._core.arrow.rows import TableChunk, TableWriter
+from redis_fastbatch._core.arrow.stream import ArrowStream
+from redis_fastbatch._core.resp.encoder import Chunk, Command
+
+class HashChunk(TableChunk):
+    def __init__(self, command: Command) -> None: ...
+
+class ExpireChunk(Chunk):
+    hashes: HashChunk
+    written: list[int]
+    def __init__(self, command: Command, hashes: HashChunk, refused: Container[int]) -> None: ...
+
+class HashWriter(TableWriter):
+    def __init__(
+        self,
+        stream: ArrowStream,
+        *,
+        columns: list[str] | None,
+        key: list[str | bytes],
+        max_items: int,
+        max_bytes: int,
+        encoding: str = "utf-8",
+        errors: str = "strict",
+    ) -> None: ...

@@ -1,0 +1,251 @@
+# cython: language_level=3
+"""Rows of a table as Redis hashes: an HSET for each row, and what lets those that were written expire."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
+from libc.stdint cimport int64_t
+from libc.string cimport memcpy
+
+from redis_fastbatch._core.arrow.columns cimport Column
+from redis_fastbatch._core.arrow.rows cimport (
+    Literal,
+    TableChunk,
+    TableWriter,
+    after_bulk,
+    check_row,
+    is_null_row,
+    close_bulk,
+    literal,
+    put_literal,
+)
+from redis_fastbatch._core.arrow.stream cimport ArrowStream
+from redis_fastbatch._core.arrow.text cimport put_decimal_int
+from redis_fastbatch._core.arrow.values cimport is_flat, is_missing, make_room, put_plain
+from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
+from redis_fastbatch._core.resp.encoder cimport Chunk, Command
+
+from redis_fastbatch.errors import EncodeError, FastBatchError
+
+cdef enum:
+    HEADER_ROOM = 32
+
+
+cdef int refuse_empty() except -1 nogil:
+    with gil:
+        raise EncodeError("every field is null: a hash has at least one field")
+
+
+cdef class HashChunk(TableChunk):
+    """HSETs, one for each row."""
+
+    def __init__(self, Command command):
+        TableChunk.__init__(self, command, None)
+
+    def row_value(self, Py_ssize_t wanted):
+        """The fields of a row as bytes."""
+        cdef const char* p = self.data + self.start
+        cdef Py_ssize_t i
+        if not 0 <= wanted < self.items:
+            raise IndexError(wanted)
+        for i in range(wanted):
+            p = read_command(p, None)
+        arguments = []
+        read_command(p, arguments)
+        return dict(zip(arguments[2::2], arguments[3::2]))
+
+    cdef Chunk blank(self, Command command):
+        return HashChunk(command)
+
+
+cdef class ExpireChunk(Chunk):
+    """What lets the hashes of a chunk expire, but for those that the server refused.
+
+    Its items are all of that chunk's.
+
+    Args:
+        command: EXPIRE, or one of its kin.
+        hashes: the chunk of HSETs.
+        refused: the positions of those that were refused.
+
+    Attributes:
+        hashes: as given.
+        written: the positions of the others, for each of which there is a command.
+    """
+
+    cdef readonly HashChunk hashes
+    cdef readonly list written
+
+    def __init__(self, Command command, HashChunk hashes, refused):
+        cdef const char* p = hashes.data + hashes.start
+        cdef const char* key
+        cdef const char* data = NULL
+        cdef Py_ssize_t size = 0
+        cdef Py_ssize_t count = 0
+        cdef Py_ssize_t i, j
+        Chunk.__init__(self, command)
+        self.hashes = hashes
+        self.written = [i for i in range(hashes.items) if i not in refused]
+        for i in range(hashes.items):
+            key = after_bulk(after_count(p, &count), &data, &size)
+            p = after_bulk(key, &data, &size)
+            if i not in refused:
+                self.append(PyBytes_AS_STRING(command.prefix), PyBytes_GET_SIZE(command.prefix))
+                self.append(key, p - key)
+                self.append(PyBytes_AS_STRING(command.suffix), PyBytes_GET_SIZE(command.suffix))
+            for j in range(count - 2):
+                p = after_bulk(p, &data, &size)
+        self.seal()
+
+    @property
+    def count(self):
+        """Rows of which it settles the outcome."""
+        return self.hashes.items
+
+    @property
+    def keys(self):
+        """Their numbers."""
+        return self.hashes.keys
+
+    @property
+    def values(self):
+        """Their fields."""
+        return self.hashes.values
+
+    @property
+    def replies(self):
+        """Replies the server sends for it."""
+        return len(self.written)
+
+
+cdef const char* after_count(const char* p, Py_ssize_t* count) noexcept:
+    """Behind the header of a command that this module wrote; how many arguments it has."""
+    count[0] = 0
+    p += 1
+    while p[0] != c'\r':
+        count[0] = count[0] * 10 + (p[0] - c'0')
+        p += 1
+    return p + 2
+
+
+cdef const char* read_command(const char* p, list arguments):
+    """Behind a command that this module wrote; its arguments go into the list, where there is one."""
+    cdef const char* data = NULL
+    cdef Py_ssize_t size = 0
+    cdef Py_ssize_t count = 0
+    cdef Py_ssize_t i
+    p = after_count(p, &count)
+    for i in range(count):
+        p = after_bulk(p, &data, &size)
+        if arguments is not None:
+            arguments.append(PyBytes_FromStringAndSize(data, size))
+    return p
+
+
+cdef class HashWriter(TableWriter):
+    """Encodes rows as HSET commands.
+
+    Args:
+        stream, columns, key, and those in `layout`: as TableWriter's.
+
+    Raises:
+        EncodeError: besides what TableWriter raises: a column of nested values.
+    """
+
+    cdef list kept_names
+    cdef Literal* names         # of the fields, as bulk strings
+    cdef Py_ssize_t text_digits
+
+    def __init__(self, ArrowStream stream, *, columns, list key, **layout):
+        cdef Py_ssize_t i
+        TableWriter.__init__(
+            self, stream, Command(b"HSET", many=False), columns=columns, key=key, tag=b"", row_codec=None, **layout
+        )
+        self.text_digits = 1
+        self.kept_names = []
+        self.names = <Literal*>PyMem_RawCalloc(self.n_values + 1, sizeof(Literal))
+        if self.names == NULL:
+            raise MemoryError()
+        for i in range(self.n_values):
+            self.names[i] = literal(self.field_name(&self.columns[i]))
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.names)
+
+    cdef bytes field_name(self, Column* column):
+        """The field's name as a bulk string; `kept_names` keeps it alive."""
+        path = (<bytes>column.path).decode("utf-8", "surrogateescape")
+        if not is_flat(column):
+            raise EncodeError(f"column {path!r}: a hash's fields are strings, and nested values cannot be written")
+        name = path.encode("utf-8", "surrogateescape")
+        name = b"$%d\r\n%b\r\n" % (len(name), name)
+        self.kept_names.append(name)
+        return name
+
+    def blank(self):
+        """An empty chunk for fill()."""
+        return HashChunk(self.command)
+
+    cdef int put_row(self, TableChunk chunk) except -1 nogil:
+        cdef char* p = make_room(chunk, chunk.data + chunk.end, 3 * HEADER_ROOM)
+        cdef Py_ssize_t key
+        cdef Py_ssize_t fields = self.count_fields()
+        if fields == 0:
+            refuse_empty()
+        p[0] = c'*'
+        p = put_decimal_int(p + 1, 2 + 2 * fields, False)
+        memcpy(p, b"\r\n$4\r\nHSET\r\n", 12)
+        p += 12
+        key = p - chunk.data
+        p = self.put_key(chunk, p + self.key_digits + 3)
+        p = close_bulk(chunk, p, key, &self.key_digits)
+        p = self.put_texts(chunk, p)
+        chunk.end = p - chunk.data
+        return 0
+
+    cdef Py_ssize_t count_fields(self) except -1 nogil:
+        """How many of the row's fields are not null."""
+        cdef int64_t at = self.stream.batch.offset + self.row
+        cdef Py_ssize_t count = 0
+        cdef Py_ssize_t i
+        for i in range(self.n_values):
+            count += not is_missing(&self.columns[i], at + self.columns[i].offset)
+        return count
+
+    cdef char* put_texts(self, OutputBuffer out, char* p) except NULL nogil:
+        """Names and values of the fields that are not null."""
+        cdef int64_t at = self.stream.batch.offset + self.row
+        cdef Column* column
+        cdef Py_ssize_t i, header
+        check_row(self.stream, at)
+        for i in range(self.n_values):
+            column = &self.columns[i]
+            if is_missing(column, at + column.offset):
+                continue
+            p = put_literal(out, p, &self.names[i], HEADER_ROOM)
+            header = p - out.data
+            p = put_plain(out, p + self.text_digits + 3, column, at + column.offset, HEADER_ROOM)
+            p = close_bulk(out, p, header, &self.text_digits)
+        return p
+
+    cdef object row_value(self):
+        """The current row's fields as bytes, for a report that it failed; those that cannot be as TableWriter has
+        them."""
+        cdef dict row = {}
+        cdef Py_ssize_t i
+        if is_null_row(self.stream, self.at()):
+            return None
+        for i in range(self.n_values):
+            name = (<bytes>self.kept_names[i]).partition(b"\r\n")[2].removesuffix(b"\r\n")
+            try:
+                if not is_missing(&self.columns[i], self.at() + self.columns[i].offset):
+                    row[name] = self.text_of(&self.columns[i])
+            except (FastBatchError, MemoryError):
+                number = self.odd_number(i)
+                row[name] = None if number is None else b"%d" % number
+        return row
+
+    cdef bytes text_of(self, Column* column):
+        cdef OutputBuffer out = OutputBuffer()
+        cdef char* p = make_room(out, out.data, HEADER_ROOM)
+        p = put_plain(out, p, column, self.at() + column.offset, HEADER_ROOM)
+        return PyBytes_FromStringAndSize(out.data, p - out.data)

@@ -1,0 +1,525 @@
+# cython: language_level=3
+"""Rows of a table to RESP: the same interface as BatchWriter's, so that the same flights carry them."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawRealloc
+from libc.stdint cimport int64_t
+from libc.string cimport memmove
+
+from redis_fastbatch._core.arrow.abi cimport ArrowArray, ArrowSchema
+from redis_fastbatch._core.arrow.columns cimport Column, bind, free_column, is_null, put_name, read_schema
+from redis_fastbatch._core.arrow.stream cimport ArrowStream
+from redis_fastbatch._core.arrow.values cimport (
+    has_number,
+    is_missing,
+    is_plain,
+    is_text,
+    make_room,
+    put_plain,
+    put_value,
+)
+from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
+from redis_fastbatch._core.msgpack.format cimport put_map_header
+from redis_fastbatch._core.resp.encoder cimport Chunk, Command, key_bytes
+from redis_fastbatch._core.runtime.utf8 cimport copy_short, is_ascii
+
+import codecs
+
+from redis_fastbatch.errors import EncodeError, FastBatchError
+
+cdef enum:
+    HEADER_ROOM = 32        # `$<length>` CRLF, and the CRLF behind
+    MAX_FAILURES = 1000     # rows that fail before fill() returns to tell of them
+
+cdef Py_ssize_t MAX_BULK = 512 * 1024 * 1024
+cdef bytes ASCII_BYTES = bytes(range(128))
+cdef str ASCII = ASCII_BYTES.decode("ascii")
+
+
+cdef inline Py_ssize_t digits(Py_ssize_t number) noexcept nogil:
+    cdef Py_ssize_t count = 1
+    while number >= 10:
+        number //= 10
+        count += 1
+    return count
+
+
+cdef int refuse_size(Py_ssize_t size) except -1 nogil:
+    with gil:
+        raise EncodeError(f"{size} bytes: Redis takes at most {MAX_BULK} for a key or value")
+
+
+cdef int refuse_null_key(Column* c) except -1 nogil:
+    with gil:
+        raise EncodeError(f"the key column {c.path.decode('utf-8', 'replace')!r} is null")
+
+
+cdef int refuse_null_row() except -1 nogil:
+    with gil:
+        raise EncodeError("the whole row is null")
+
+
+cdef Literal literal(bytes given) noexcept:
+    cdef Literal made
+    made.data = PyBytes_AS_STRING(given)
+    made.size = PyBytes_GET_SIZE(given)
+    return made
+
+
+cdef char* close_bulk(OutputBuffer out, char* p, Py_ssize_t header, Py_ssize_t* width) except NULL nogil:
+    """Completes the bulk string whose header, of width[0] digits, is to be written at `header`."""
+    cdef char* start = out.data + header
+    cdef Py_ssize_t size = p - start - width[0] - 3
+    cdef Py_ssize_t actual
+    cdef char* q
+    if size > MAX_BULK:
+        refuse_size(size)
+    actual = digits(size)
+    if actual != width[0]:
+        memmove(start + actual + 3, start + width[0] + 3, size)
+        p += actual - width[0]
+        width[0] = actual
+    start[0] = c'$'
+    q = start + actual
+    start[actual + 1] = c'\r'
+    start[actual + 2] = c'\n'
+    p[0] = c'\r'
+    p[1] = c'\n'
+    while q > start:
+        q[0] = <char>(c'0' + size % 10)
+        size //= 10
+        q -= 1
+    return p + 2
+
+
+cdef const char* after_bulk(const char* p, const char** data, Py_ssize_t* size) noexcept:
+    """Behind a bulk string that this module wrote; where its bytes are."""
+    size[0] = 0
+    p += 1
+    while p[0] != c'\r':
+        size[0] = size[0] * 10 + (p[0] - c'0')
+        p += 1
+    data[0] = p + 2
+    return p + 2 + size[0] + 2
+
+
+cdef class TableChunk(Chunk):
+    def __init__(self, Command command, row_codec):
+        self.row_codec = row_codec
+        Chunk.__init__(self, command)
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.rows)
+
+    @property
+    def keys(self):
+        """The rows' numbers: what reports call a table's items by."""
+        cdef Py_ssize_t i
+        if len(self.item_keys) != self.items:
+            self.item_keys = [self.rows[i] for i in range(self.items)]
+        return self.item_keys
+
+    @property
+    def values(self):
+        """The rows as the dicts that batch_get() would read; each is made when it is asked for."""
+        return ChunkRows(self)
+
+    def row_value(self, Py_ssize_t wanted):
+        """The dict of a row, decoded from the bytes of its command."""
+        cdef const char* p = self.data + self.command.headroom
+        cdef const char* data = NULL
+        cdef Py_ssize_t size = 0
+        cdef Py_ssize_t i
+        if not 0 <= wanted < self.items:
+            raise IndexError(wanted)
+        for i in range(wanted + 1):
+            if not self.command.many:
+                p += PyBytes_GET_SIZE(self.command.prefix)
+            p = after_bulk(p, &data, &size)
+            p = after_bulk(p, &data, &size)
+            if not self.command.many:
+                p += PyBytes_GET_SIZE(self.command.suffix)
+        return self.row_codec(PyBytes_FromStringAndSize(data, size))
+
+    cdef int add_row(self, int64_t row) except -1 nogil:
+        if self.items >= self.rows_capacity:
+            self.more_rows()
+        self.rows[self.items] = row
+        self.items += 1
+        return 0
+
+    cdef int more_rows(self) except -1 nogil:
+        cdef Py_ssize_t capacity = self.rows_capacity * 2 if self.rows_capacity else 256
+        cdef int64_t* moved = <int64_t*>PyMem_RawRealloc(self.rows, capacity * sizeof(int64_t))
+        if moved == NULL:
+            with gil:
+                raise MemoryError()
+        self.rows = moved
+        self.rows_capacity = capacity
+        return 0
+
+    cdef Chunk blank(self, Command command):
+        return TableChunk(command, self.row_codec)
+
+    cdef int adopt(self, Chunk other, Py_ssize_t i) except -1:
+        return self.add_row((<TableChunk>other).rows[i])
+
+
+cdef class ChunkRows:
+    """The values of a chunk's rows, as a sequence."""
+
+    cdef TableChunk chunk
+
+    def __init__(self, TableChunk chunk):
+        self.chunk = chunk
+
+    def __len__(self):
+        return self.chunk.items
+
+    def __getitem__(self, Py_ssize_t i):
+        return self.chunk.row_value(i)
+
+
+cdef class TableWriter:
+    """Encodes rows into chunks.
+
+    Args:
+        stream: the table.
+        command: what carries the rows.
+        columns: the columns of which a row's value is made, in this order; None for all.
+        key: what a row's key is made of: bytes as they are, and names of columns.
+        tag: goes before each value.
+        row_codec: loads a value's bytes, for reports about rows that failed.
+        max_items, max_bytes: a chunk is full once it holds as many.
+        encoding, errors: how text becomes a part of a key, as the redis-py client has it.
+
+    Attributes:
+        failures: a (row number, row as a dict or None, exception) for each row that could not be encoded.
+            The caller empties it.
+        exhausted: there are no more rows.
+        dry: False: a table's stream waits for its rows by itself.
+        source_error: what the table's stream raised, which ended it; else None.
+        batches: so many of the table's batches were taken.
+
+    Raises:
+        EncodeError: a column that is not there, is there twice, or is of a type that is not carried.
+        ValueError: an encoding in which ASCII is something else.
+    """
+
+    def __cinit__(self):
+        self.key_digits = 2
+        self.value_digits = 3
+
+    def __init__(
+        self,
+        ArrowStream stream,
+        Command command,
+        *,
+        columns,
+        list key,
+        bytes tag,
+        row_codec,
+        Py_ssize_t max_items,
+        Py_ssize_t max_bytes,
+        str encoding="utf-8",
+        str errors="strict",
+    ):
+        self.stream = stream
+        self.kept = (tag, *key)
+        self.tag = literal(tag)
+        self.row_codec = row_codec
+        self.max_items = max_items
+        self.max_bytes = max_bytes
+        self.failures = []
+        self.use(command)
+        if codecs.lookup(encoding).name != "utf-8":
+            if ASCII.encode(encoding, errors) != ASCII_BYTES:
+                raise ValueError(f"keys in {encoding}: only encodings that leave ASCII as it is are supported")
+            self.encoding = encoding
+            self.errors = errors
+        names = self.column_names() if columns is None else list(columns)
+        self.n_values = len(names)
+        for part in key:
+            if isinstance(part, str) and part not in names:
+                names.append(part)
+        self.read_columns(names)
+        self.read_key(key, names)
+
+    def __dealloc__(self):
+        cdef Py_ssize_t i
+        for i in range(self.n_columns):
+            free_column(&self.columns[i])
+        PyMem_RawFree(self.columns)
+        PyMem_RawFree(self.fields)
+        PyMem_RawFree(self.key_parts)
+
+    def column_names(self):
+        """The table's columns, in its order."""
+        cdef ArrowSchema* schema = &self.stream.schema
+        cdef int64_t i
+        names = [
+            b"" if schema.children[i].name == NULL else <bytes>schema.children[i].name
+            for i in range(schema.n_children)
+        ]
+        return [name.decode("utf-8", "surrogateescape") for name in names]
+
+    cdef int read_columns(self, list names) except -1:
+        cdef dict places = {}
+        cdef Py_ssize_t i
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise EncodeError(f"column {twice!r}: it is there twice")
+        for i, name in enumerate(self.column_names()):
+            places.setdefault(name, []).append(i)
+        self.columns = <Column*>PyMem_RawCalloc(len(names) + 1, sizeof(Column))
+        self.fields = <int64_t*>PyMem_RawCalloc(len(names) + 1, sizeof(int64_t))
+        if self.columns == NULL or self.fields == NULL:
+            raise MemoryError()
+        self.row_room = HEADER_ROOM
+        for name in names:
+            self.add_column(places, name)
+        return 0
+
+    cdef int add_column(self, dict places, str name) except -1:
+        cdef Column* column = &self.columns[self.n_columns]
+        cdef list found = places.get(name, [])
+        if len(found) != 1:
+            there = ", ".join(repr(other) for other in places) or "none"
+            raise EncodeError(f"column {name!r}: it is there twice" if found else
+                              f"column {name!r}: there is no such column; there are {there}")
+        self.fields[self.n_columns] = found[0]
+        # Counted first, so that what a failure leaves half-made is freed.
+        self.n_columns += 1
+        read_schema(column, self.stream.schema.children[<int64_t>found[0]], name, 0)
+        self.row_room += column.name_size + column.room
+        return 0
+
+    cdef int read_key(self, list parts, list names) except -1:
+        cdef KeyPart* part
+        self.key_parts = <KeyPart*>PyMem_RawCalloc(len(parts) + 1, sizeof(KeyPart))
+        if self.key_parts == NULL:
+            raise MemoryError()
+        for given in parts:
+            part = &self.key_parts[self.n_key_parts]
+            if isinstance(given, str):
+                part.column = &self.columns[<Py_ssize_t>names.index(given)]
+                if not is_plain(part.column):
+                    raise EncodeError(f"column {given!r}: a key is made of integers, strings, binaries, decimals, "
+                                      "dates and times; this column is of another type")
+                part.recoded = self.encoding is not None and is_text(part.column)
+            else:
+                part.literal = literal(given)
+            self.n_key_parts += 1
+        return 0
+
+    @property
+    def rows_left(self):
+        """Rows that can be encoded without asking the table's stream for more."""
+        return self.batch_rows - self.row
+
+    def blank(self):
+        """An empty chunk for fill()."""
+        return TableChunk(self.command, self.row_codec)
+
+    def use(self, Command command):
+        """Takes another command for the chunks that follow."""
+        self.command = command
+        self.prefix = literal(b"" if command.many else command.prefix)
+        self.suffix = literal(b"" if command.many else command.suffix)
+
+    def fill(self, TableChunk chunk):
+        """Puts rows into `chunk` until it is full or there are no more, and seals it."""
+        cdef bint full = False
+        chunk.restart(self.command)
+        while not full and len(self.failures) < MAX_FAILURES:
+            try:
+                with nogil:
+                    full = self.run(chunk)
+            except Exception as error:
+                chunk.take_back(self.mark)
+                self.failures.append(self.failure(error))
+                self.row += 1
+                continue
+            if not full:
+                try:
+                    full = self.next_batch() == 0
+                except Exception as error:
+                    self.source_error = error
+                    full = True
+                self.exhausted = full
+        chunk.seal()
+
+    def fill_some(self, TableChunk chunk, Py_ssize_t most):
+        """As fill(): a chunk takes a fraction of a millisecond, without the GIL. There is no need for slices."""
+        self.fill(chunk)
+
+    def failure(self, error):
+        """An entry of `failures` about the current row."""
+        row = self.first_row + self.row
+        if not isinstance(error, MemoryError):
+            cause, error = error, EncodeError(f"row {row}: {error}")
+            error.__cause__ = None if isinstance(cause, EncodeError) else cause
+        return row, self.row_value(), error
+
+    cdef int next_batch(self) except -1:
+        """Goes on to the next batch; 0 when there is none."""
+        cdef ArrowArray* batch = &self.stream.batch
+        cdef int64_t last
+        cdef Py_ssize_t i
+        self.first_row += self.batch_rows
+        self.row = 0
+        self.batch_rows = 0
+        if not self.stream.next_batch():
+            return 0
+        if (
+            batch.n_children != self.stream.schema.n_children
+            or batch.length < 0
+            or not 0 <= batch.offset <= (<int64_t>1 << 62) - batch.length
+        ):
+            raise ValueError("the table's stream has a batch that is not of its schema")
+        last = batch.offset + batch.length
+        for i in range(self.n_columns):
+            bind(&self.columns[i], batch.children[self.fields[i]], last)
+        self.batch_rows = batch.length
+        self.batches += 1
+        return 1
+
+    cdef bint run(self, TableChunk chunk) except -1 nogil:
+        """True when the chunk is full, False when the batch is at its end."""
+        cdef Py_ssize_t limit = chunk.start + self.max_bytes
+        while chunk.items < self.max_items and chunk.end < limit:
+            if self.row >= self.batch_rows:
+                return False
+            self.mark = chunk.end
+            self.put_row(chunk)
+            chunk.add_row(self.first_row + self.row)
+            self.row += 1
+        return True
+
+    cdef int put_row(self, TableChunk chunk) except -1 nogil:
+        cdef char* p = chunk.data + chunk.end
+        cdef Py_ssize_t header
+        # What is behind the key is asked for when the key, of any length, is written.
+        p = put_literal(chunk, p, &self.prefix, 3 * HEADER_ROOM)
+        header = p - chunk.data
+        p = self.put_key(chunk, p + self.key_digits + 3)
+        p = close_bulk(chunk, p, header, &self.key_digits)
+        p = make_room(chunk, p, HEADER_ROOM)
+        header = p - chunk.data
+        p = put_literal(chunk, p + self.value_digits + 3, &self.tag, self.row_room + HEADER_ROOM)
+        p = self.put_fields(chunk, p)
+        p = make_room(chunk, p, HEADER_ROOM)
+        p = close_bulk(chunk, p, header, &self.value_digits)
+        p = put_literal(chunk, p, &self.suffix, 0)
+        chunk.end = p - chunk.data
+        return 0
+
+    cdef char* put_key(self, OutputBuffer out, char* p) except NULL nogil:
+        cdef int64_t at = self.stream.batch.offset + self.row
+        cdef KeyPart* part
+        cdef Py_ssize_t start, i
+        for i in range(self.n_key_parts):
+            part = &self.key_parts[i]
+            if part.column == NULL:
+                p = put_literal(out, p, &part.literal, HEADER_ROOM)
+            else:
+                if is_missing(part.column, at + part.column.offset):
+                    refuse_null_key(part.column)
+                start = p - out.data
+                p = put_plain(out, p, part.column, at + part.column.offset, HEADER_ROOM)
+                if part.recoded and not is_ascii(out.data + start, p - out.data - start):
+                    with gil:
+                        p = self.recode(out, out.data + start, p)
+        return p
+
+    cdef char* recode(self, OutputBuffer out, char* start, char* p) except NULL:
+        """The UTF-8 from `start` to `p` in the encoding of keys; returns the place behind it."""
+        cdef bytes encoded = key_bytes(start[:p - start].decode("utf-8"), self.encoding, self.errors)
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(encoded)
+        p = make_room(out, start, size + HEADER_ROOM)
+        copy_short(p, PyBytes_AS_STRING(encoded), size)
+        return p + size
+
+    cdef char* put_fields(self, OutputBuffer out, char* p) except NULL nogil:
+        """The row as a map of its fields. The row's room is there."""
+        cdef int64_t at = self.stream.batch.offset + self.row
+        cdef Column* column = self.columns
+        cdef Py_ssize_t room = self.row_room
+        cdef Py_ssize_t i
+        check_row(self.stream, at)
+        p = put_map_header(p, <unsigned int>self.n_values)
+        for i in range(self.n_values):
+            p = put_value(out, put_name(p, column), column, at + column.offset, room)
+            column += 1
+        return p
+
+    cdef object row_value(self):
+        """The current row as a dict, for a report that it failed; None where the row is null as a whole.
+
+        Of a field that cannot be written there is odd_number(), or None.
+        """
+        if is_null_row(self.stream, self.at()):
+            return None
+        try:
+            return self.whole_row()
+        except (FastBatchError, MemoryError):
+            return self.row_by_fields()
+
+    cdef int64_t at(self) noexcept:
+        """Where the current row is in its batch."""
+        return self.stream.batch.offset + self.row
+
+    cdef object whole_row(self):
+        cdef OutputBuffer out = OutputBuffer()
+        cdef char* p
+        out.grow(self.row_room)
+        p = self.put_fields(out, out.data)
+        return self.decoded(out, p)
+
+    cdef object decoded(self, OutputBuffer out, char* p):
+        """The MessagePack that ends at `p`, as the codec reads it."""
+        return self.row_codec(self.kept[0] + PyBytes_FromStringAndSize(out.data, p - out.data))
+
+    cdef dict row_by_fields(self):
+        cdef dict row = {}
+        cdef Py_ssize_t i
+        for i in range(self.n_values):
+            try:
+                row.update(self.one_field(i))
+            except (FastBatchError, MemoryError):
+                row[(<bytes>self.columns[i].path).decode("utf-8", "replace")] = self.odd_number(i)
+        return row
+
+    cdef dict one_field(self, Py_ssize_t i):
+        """A field of the current row by its name."""
+        cdef OutputBuffer out = OutputBuffer()
+        cdef Column* column = &self.columns[i]
+        cdef char* p
+        out.grow(self.row_room)
+        p = put_name(put_map_header(out.data, 1), column)
+        return self.decoded(out, put_value(out, p, column, self.at() + column.offset, self.row_room))
+
+    cdef object odd_number(self, Py_ssize_t i):
+        """What Arrow has for a date or a time of the current row that cannot be written; None for other values."""
+        cdef Column* column = &self.columns[i]
+        cdef int64_t number = 0
+        try:
+            return number if has_number(column, self.at() + column.offset, &number) else None
+        except EncodeError:
+            # An index that points outside its dictionary.
+            return None
+
+
+cdef bint is_null_row(ArrowStream stream, int64_t at) noexcept nogil:
+    """A row may be null as a whole, whatever its columns hold."""
+    cdef Column row
+    if stream.batch.n_buffers == 0 or stream.batch.null_count == 0:
+        return False
+    row.validity = <const unsigned char*>stream.batch.buffers[0]
+    return is_null(&row, at)
+
+
+cdef int check_row(ArrowStream stream, int64_t at) except -1 nogil:
+    if is_null_row(stream, at):
+        refuse_null_row()
+    return 0

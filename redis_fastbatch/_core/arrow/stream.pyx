@@ -1,0 +1,104 @@
+# cython: language_level=3
+"""Takes an Arrow C stream out of the PyCapsule that a table's `__arrow_c_stream__()` gives
+(https://arrow.apache.org/docs/format/CDataInterface/PyCapsuleInterface.html)."""
+
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
+from libc.errno cimport EINVAL, ENOMEM, ENOSYS
+from libc.string cimport memset
+
+from redis_fastbatch._core.arrow.abi cimport ArrowArrayStream
+
+import os
+
+cdef const char* STREAM_CAPSULE = b"arrow_array_stream"
+
+
+cdef bint ends_with_interrupt(str reason) except -1:
+    """Whether the text ends with the traceback of KeyboardInterrupt: others may have the word in what they say."""
+    cdef list lines = reason.splitlines()
+    if len(lines) < 2 or lines[len(lines) - 1] != "KeyboardInterrupt":
+        return False
+    return lines[len(lines) - 2].startswith("  ")
+
+
+cdef class ArrowStream:
+    """A table's record batches and their schema.
+
+    Args:
+        table: anything that has `__arrow_c_stream__()`.
+
+    Raises:
+        TypeError: it has not.
+        ValueError: its stream is not one of record batches, or was consumed before.
+    """
+
+    def __cinit__(self):
+        memset(&self.stream, 0, sizeof(self.stream))
+        memset(&self.schema, 0, sizeof(self.schema))
+        memset(&self.batch, 0, sizeof(self.batch))
+
+    def __init__(self, table):
+        cdef ArrowArrayStream* given
+        cdef int code
+        export = getattr(table, "__arrow_c_stream__", None)
+        if export is None:
+            raise TypeError(
+                "a table has __arrow_c_stream__(): pyarrow's Table and RecordBatchReader, polars' and pandas' "
+                f"DataFrame, DuckDB's results; a {type(table).__name__} has not"
+            )
+        capsule = export()
+        if not PyCapsule_IsValid(capsule, STREAM_CAPSULE):
+            raise TypeError(f"{type(table).__name__}.__arrow_c_stream__() gave no arrow_array_stream")
+        given = <ArrowArrayStream*>PyCapsule_GetPointer(capsule, STREAM_CAPSULE)
+        if given.release == NULL:
+            raise ValueError("the table's stream was consumed before")
+        # Moved, as the interface has it: from here on this object releases it.
+        self.stream = given[0]
+        given.release = NULL
+        with nogil:
+            code = self.stream.get_schema(&self.stream, &self.schema)
+        if code:
+            self.failed(code, "telling its schema")
+        if self.schema.format == NULL or self.schema.format != b"+s":
+            raise ValueError("the stream is one of single columns: rows are read from record batches")
+
+    def __dealloc__(self):
+        if self.batch.release != NULL:
+            self.batch.release(&self.batch)
+        if self.schema.release != NULL:
+            self.schema.release(&self.schema)
+        if self.stream.release != NULL:
+            self.stream.release(&self.stream)
+
+    cdef int failed(self, int code, str doing) except -1:
+        cdef const char* text = self.stream.get_last_error(&self.stream)
+        reason = os.strerror(code) if text == NULL else (<bytes>text).decode("utf-8", "replace")
+        message = f"the table's stream failed {doing}: {reason}"
+        # A stream of Python's own, as pyarrow's of a generator, has only text for what was raised in it.
+        if ends_with_interrupt(reason):
+            raise KeyboardInterrupt
+        if code == EINVAL:
+            raise ValueError(message)
+        if code == ENOMEM:
+            raise MemoryError(message)
+        if code == ENOSYS:
+            raise NotImplementedError(message)
+        raise OSError(code, message)
+
+    cdef int release_batch(self) except -1:
+        if self.batch.release != NULL:
+            with nogil:
+                self.batch.release(&self.batch)
+            self.batch.release = NULL
+        return 0
+
+    cdef bint next_batch(self) except -1:
+        """Lets go of the batch and gets the next one; False at the end."""
+        cdef int code
+        self.release_batch()
+        with nogil:
+            code = self.stream.get_next(&self.stream, &self.batch)
+        if code:
+            self.batch.release = NULL
+            self.failed(code, "reading its next rows")
+        return self.batch.release != NULL

@@ -1,0 +1,23 @@
+# cython: language_level=3
+from libc.stdint cimport int64_t
+
+from redis_fastbatch._core.arrow.columns cimport Column
+from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
+
+
+cdef char* put_value(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_t room) except NULL nogil
+cdef char* put_plain(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_t room) except NULL nogil
+cdef bint is_plain(Column* c) noexcept nogil
+cdef bint is_text(Column* c) noexcept nogil
+cdef bint is_flat(Column* c) noexcept nogil
+cdef bint has_number(Column* c, int64_t at, int64_t* number) except -1
+cdef bint is_missing(Column* c, int64_t at) except -1 nogil
+
+
+cdef inline char* make_room(OutputBuffer out, char* p, Py_ssize_t size) except NULL nogil:
+    """Sees to `size` bytes at `p`, which is where `out` ends; returns where that is now."""
+    if out.capacity - (p - out.data) < size:
+        out.end = p - out.data
+        out.grow(size)
+        return out.data + out.end
+    return p

@@ -1,0 +1,417 @@
+# cython: language_level=3
+"""One value of an Arrow column to MessagePack, or as plain text; without Python and without the GIL.
+
+All functions write at `p`. What a value takes at most, its texts and list items not counted, is there when
+they are called (Column.room); whoever writes more than that sees to `room` bytes behind it, which are for what
+is still to come. So rows of numbers ask for memory once a row.
+"""
+
+from libc.stdint cimport (
+    int8_t,
+    int16_t,
+    int32_t,
+    int64_t,
+    uint8_t,
+    uint16_t,
+    uint32_t,
+    uint64_t,
+)
+from libc.string cimport memcpy
+
+from redis_fastbatch._core.arrow.columns cimport (
+    BINARY,
+    BINARY_VIEW,
+    BOOL,
+    DATE_DAYS,
+    DATE_MILLISECONDS,
+    DECIMAL,
+    DICTIONARY,
+    DURATION,
+    FIXED_BINARY,
+    FIXED_LIST,
+    FLOAT16,
+    FLOAT32,
+    FLOAT64,
+    INT8,
+    INT16,
+    INT32,
+    INT64,
+    LARGE_BINARY,
+    LARGE_LIST,
+    LARGE_TEXT,
+    LIST,
+    LOCAL_TIMESTAMP,
+    MAP,
+    NULLS,
+    STRUCT,
+    TEXT,
+    TEXT_VIEW,
+    TIME32,
+    TIME64,
+    TIMESTAMP,
+    UINT8,
+    UINT16,
+    UINT32,
+    UINT64,
+    Column,
+    is_null,
+    put_name,
+)
+from redis_fastbatch._core.arrow.floats cimport put_float
+from redis_fastbatch._core.arrow.text cimport (
+    GIGA,
+    floor_div,
+    floor_mod,
+    put_date,
+    put_decimal,
+    put_decimal_int,
+    put_duration,
+    put_local_timestamp,
+    put_time_of_day,
+)
+from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
+from redis_fastbatch._core.msgpack.format cimport (
+    put_array_header,
+    put_bin_header,
+    put_bool,
+    put_double,
+    put_int,
+    put_map_header,
+    put_nil,
+    put_str_header,
+    put_timestamp,
+    put_uint,
+)
+from redis_fastbatch._core.runtime.utf8 cimport copy_short
+
+from redis_fastbatch.errors import EncodeError
+
+cdef enum:
+    HEADER_ROOM = 5
+    LONGEST_TEXT = 128      # of what this module makes text of
+    DAY_MILLISECONDS = 86_400_000
+
+# What an aware datetime holds: years 1 to 9999.
+cdef int64_t FIRST_SECOND = -62135596800
+cdef int64_t LAST_SECOND = 253402300799
+cdef int64_t MAX_LENGTH = 0xFFFFFFFE
+
+cdef struct Span:
+    const char* data
+    int64_t size
+
+
+cdef int refuse(Column* c, str reason) except -1:
+    raise EncodeError(f"column {c.path.decode('utf-8', 'replace')!r}: {reason}")
+
+
+cdef int beyond_python(Column* c) except -1 nogil:
+    with gil:
+        return refuse(c, "a date or time beyond what datetime holds, years 1 to 9999 and 24 hours")
+
+
+cdef int broken(Column* c) except -1 nogil:
+    with gil:
+        return refuse(c, "an offset or index points outside its data")
+
+
+cdef int too_long(Column* c, int64_t size) except -1 nogil:
+    with gil:
+        return refuse(c, f"a length of {size}: MessagePack's have 32 bits")
+
+
+cdef inline int64_t read_int(const void* data, int kind, int64_t at) noexcept nogil:
+    """The integer at `at`; one of uint64 as the int64 of the same bits."""
+    if kind == INT64 or kind == UINT64:
+        return (<const int64_t*>data)[at]
+    if kind == INT32:
+        return (<const int32_t*>data)[at]
+    if kind == INT16:
+        return (<const int16_t*>data)[at]
+    if kind == INT8:
+        return (<const int8_t*>data)[at]
+    if kind == UINT32:
+        return (<const uint32_t*>data)[at]
+    if kind == UINT16:
+        return (<const uint16_t*>data)[at]
+    return (<const uint8_t*>data)[at]
+
+
+cdef inline double read_half(const void* data, int64_t at) noexcept nogil:
+    cdef uint16_t half = (<const uint16_t*>data)[at]
+    cdef uint64_t fraction = half & 0x3FF
+    cdef int exponent = (half >> 10) & 0x1F
+    cdef uint64_t bits = <uint64_t>(half >> 15) << 63
+    cdef double value
+    if exponent == 0:
+        # Zero or subnormal: the fraction counts 2**-24.
+        value = <double>fraction * 5.9604644775390625e-08
+        return -value if half >> 15 else value
+    bits |= fraction << 42
+    bits |= <uint64_t>(0x7FF if exponent == 0x1F else exponent + 1008) << 52
+    memcpy(&value, &bits, 8)
+    return value
+
+
+cdef inline int find_bytes(Column* c, int64_t at, Span* span) except -1 nogil:
+    """Where the bytes of a text or binary value are."""
+    cdef int64_t start, stop
+    if c.kind == TEXT or c.kind == BINARY:
+        start = (<const int32_t*>c.data)[at]
+        stop = (<const int32_t*>c.data)[at + 1]
+    elif c.kind == LARGE_TEXT or c.kind == LARGE_BINARY:
+        start = (<const int64_t*>c.data)[at]
+        stop = (<const int64_t*>c.data)[at + 1]
+    elif c.kind == FIXED_BINARY:
+        span.data = <const char*>c.data + at * c.width
+        span.size = c.width
+        return 0
+    else:
+        return find_view(c, at, span)
+    if start < 0 or stop < start or (c.text == NULL and stop > start):
+        broken(c)
+    span.data = c.text + start
+    span.size = stop - start
+    return 0
+
+
+cdef int find_view(Column* c, int64_t at, Span* span) except -1 nogil:
+    """A view is 16 bytes: the length, then up to 12 bytes in place, or a prefix, a buffer's number and an offset
+    into it."""
+    cdef const char* view = <const char*>c.data + at * 16
+    cdef int32_t size, piece, start
+    memcpy(&size, view, 4)
+    span.size = size
+    span.data = view + 4
+    if size < 0:
+        broken(c)
+    if size <= 12:
+        return 0
+    memcpy(&piece, view + 8, 4)
+    memcpy(&start, view + 12, 4)
+    if piece < 0 or piece >= c.n_pieces or start < 0 or <int64_t>start + size > c.piece_sizes[piece]:
+        broken(c)
+    span.data = <const char*>c.pieces[piece] + start
+    return 0
+
+
+cdef inline int64_t dictionary_place(Column* c, int64_t at) except -1 nogil:
+    """Where in the dictionary a value is."""
+    cdef int64_t index = read_int(c.data, c.index_kind, at)
+    if index < 0 or index >= c.dictionary.length:
+        broken(c)
+    return index + c.dictionary.offset
+
+
+cdef bint is_missing(Column* c, int64_t at) except -1 nogil:
+    """Whether there is no value at `at`: for a dictionary-encoded column, in the dictionary either."""
+    if c.kind == NULLS or is_null(c, at):
+        return True
+    if c.kind == DICTIONARY:
+        return is_missing(c.dictionary, dictionary_place(c, at))
+    return False
+
+
+cdef char* put_value(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_t room) except NULL nogil:
+    """The value at `at`, the column's offset included, as MessagePack."""
+    if is_null(c, at):
+        return put_nil(p)
+    if c.kind == INT64:
+        return put_int(p, (<const int64_t*>c.data)[at])
+    if c.kind == FLOAT64:
+        return put_double(p, (<const double*>c.data)[at])
+    if INT8 <= c.kind <= UINT32:
+        return put_int(p, read_int(c.data, c.kind, at))
+    if TEXT <= c.kind <= FIXED_BINARY:
+        return put_bytes(out, p, c, at, room)
+    if c.kind == BOOL:
+        return put_bool(p, ((<const uint8_t*>c.data)[at >> 3] >> (at & 7)) & 1)
+    if c.kind == UINT64:
+        return put_uint(p, (<const uint64_t*>c.data)[at])
+    if c.kind == FLOAT32:
+        return put_double(p, (<const float*>c.data)[at])
+    if c.kind == FLOAT16:
+        return put_double(p, read_half(c.data, at))
+    if c.kind == NULLS:
+        return put_nil(p)
+    if c.kind == TIMESTAMP:
+        return put_instant(p, c, (<const int64_t*>c.data)[at])
+    if DECIMAL <= c.kind <= DURATION:
+        return put_made_text(p, c, at)
+    if c.kind == DICTIONARY:
+        return put_value(out, p, c.dictionary, dictionary_place(c, at), room)
+    if c.kind == STRUCT:
+        return put_struct(out, p, c, at, room)
+    return put_list(out, p, c, at, room)
+
+
+cdef char* put_bytes(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_t room) except NULL nogil:
+    cdef Span span
+    find_bytes(c, at, &span)
+    if span.size > MAX_LENGTH:
+        too_long(c, span.size)
+    p = make_room(out, p, span.size + HEADER_ROOM + room)
+    if c.kind <= TEXT_VIEW:
+        p = put_str_header(p, <uint32_t>span.size)
+    else:
+        p = put_bin_header(p, <uint32_t>span.size)
+    copy_short(p, span.data, span.size)
+    return p + span.size
+
+
+cdef char* put_instant(char* p, Column* c, int64_t ticks) except NULL nogil:
+    cdef int64_t seconds = floor_div(ticks, c.unit)
+    if seconds < FIRST_SECOND or seconds > LAST_SECOND:
+        beyond_python(c)
+    return put_timestamp(p, seconds, <uint32_t>(floor_mod(ticks, c.unit) * (GIGA // c.unit)))
+
+
+cdef char* put_made_text(char* p, Column* c, int64_t at) except NULL nogil:
+    """A value for which MessagePack has no type, as text in a str."""
+    cdef char[LONGEST_TEXT] text
+    cdef Py_ssize_t size = make_text(text, c, at)
+    p = put_str_header(p, <uint32_t>size)
+    memcpy(p, text, size)
+    return p + size
+
+
+cdef Py_ssize_t make_text(char* text, Column* c, int64_t at) except -1 nogil:
+    cdef const void* data = c.data
+    cdef char* end
+    if c.kind == DECIMAL:
+        end = put_decimal(text, <const uint8_t*>data + at * c.width, <int>c.width, c.scale)
+    elif c.kind == DATE_DAYS:
+        end = put_date(text, (<const int32_t*>data)[at])
+    elif c.kind == DATE_MILLISECONDS:
+        end = put_date(text, floor_div((<const int64_t*>data)[at], DAY_MILLISECONDS))
+    elif c.kind == TIME32:
+        end = put_time_of_day(text, (<const int32_t*>data)[at], c.unit)
+    elif c.kind == TIME64:
+        end = put_time_of_day(text, (<const int64_t*>data)[at], c.unit)
+    elif c.kind == DURATION:
+        end = put_duration(text, (<const int64_t*>data)[at], c.unit)
+    else:
+        end = put_local_timestamp(text, (<const int64_t*>data)[at], c.unit)
+    if end == NULL:
+        beyond_python(c)
+    return end - text
+
+
+cdef bint has_number(Column* c, int64_t at, int64_t* number) except -1:
+    """Sets number to what Arrow has for a date, a time or a duration; False where the value is something else."""
+    if c.kind == DICTIONARY:
+        return has_number(c.dictionary, dictionary_place(c, at), number)
+    if not DECIMAL < c.kind <= DURATION:
+        return False
+    number[0] = read_int(c.data, INT32 if c.kind == DATE_DAYS or c.kind == TIME32 else INT64, at)
+    return True
+
+
+cdef char* put_struct(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_t room) except NULL nogil:
+    cdef Column* child
+    cdef int64_t i
+    p = make_room(out, p, c.room + room)
+    p = put_map_header(p, <uint32_t>c.n_children)
+    for i in range(c.n_children):
+        child = &c.children[i]
+        p = put_value(out, put_name(p, child), child, at + child.offset, c.room + room)
+    return p
+
+
+cdef char* put_list(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_t room) except NULL nogil:
+    """A list as an array, or a map's entries as a map."""
+    cdef Column* item = c.children
+    cdef int64_t start, stop, i
+    if c.kind == FIXED_LIST:
+        start = at * c.width
+        stop = start + c.width
+    elif c.kind == LARGE_LIST:
+        start = (<const int64_t*>c.data)[at]
+        stop = (<const int64_t*>c.data)[at + 1]
+    else:
+        start = (<const int32_t*>c.data)[at]
+        stop = (<const int32_t*>c.data)[at + 1]
+    if start < 0 or stop < start or stop > item.length:
+        broken(c)
+    if stop - start > MAX_LENGTH:
+        too_long(c, stop - start)
+    if c.kind == MAP:
+        p = put_map_header(p, <uint32_t>(stop - start))
+    else:
+        p = put_array_header(p, <uint32_t>(stop - start))
+    for i in range(start + item.offset, stop + item.offset):
+        p = make_room(out, p, item.room + room)
+        if c.kind == MAP:
+            p = put_entry(out, p, item, i, item.room + room)
+        else:
+            p = put_value(out, p, item, i, item.room + room)
+    return make_room(out, p, room)
+
+
+cdef char* put_entry(OutputBuffer out, char* p, Column* entries, int64_t at, Py_ssize_t room) except NULL nogil:
+    """A map's key and value."""
+    cdef Column* key = &entries.children[0]
+    cdef Column* value = &entries.children[1]
+    p = put_value(out, p, key, at + key.offset, room)
+    return put_value(out, p, value, at + value.offset, room)
+
+
+cdef bint is_flat(Column* c) noexcept nogil:
+    """Whether put_plain() writes such values, as far as they are not null."""
+    if c.kind == DICTIONARY:
+        return is_flat(c.dictionary)
+    return c.kind not in (LIST, LARGE_LIST, FIXED_LIST, STRUCT, MAP)
+
+
+cdef bint is_plain(Column* c) noexcept nogil:
+    """Whether such values are fit for a part of a key."""
+    if c.kind == DICTIONARY:
+        return is_plain(c.dictionary)
+    return c.kind == NULLS or INT8 <= c.kind <= UINT64 or TEXT <= c.kind <= FIXED_BINARY or (
+        DECIMAL <= c.kind <= LOCAL_TIMESTAMP and c.kind != TIMESTAMP
+    )
+
+
+cdef bint is_text(Column* c) noexcept nogil:
+    """Whether such values are UTF-8."""
+    if c.kind == DICTIONARY:
+        return is_text(c.dictionary)
+    return TEXT <= c.kind <= TEXT_VIEW
+
+
+cdef char* put_plain(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_t room) except NULL nogil:
+    """A value that is_flat() and not missing, as text: what redis-py makes of an int or a float, 1 and 0 for
+    bools, dates and times in ISO 8601."""
+    cdef Span span
+    cdef int64_t number
+    if TEXT <= c.kind <= FIXED_BINARY:
+        find_bytes(c, at, &span)
+        p = make_room(out, p, span.size + room)
+        copy_short(p, span.data, span.size)
+        return p + span.size
+    p = make_room(out, p, LONGEST_TEXT + room)
+    if c.kind == DICTIONARY:
+        return put_plain(out, p, c.dictionary, dictionary_place(c, at), room)
+    if c.kind == UINT64:
+        return put_decimal_int(p, (<const uint64_t*>c.data)[at], False)
+    if INT8 <= c.kind <= UINT32:
+        number = read_int(c.data, c.kind, at)
+        return put_decimal_int(p, <uint64_t>0 - <uint64_t>number if number < 0 else <uint64_t>number, number < 0)
+    if c.kind == BOOL:
+        p[0] = <char>(c'0' + (((<const uint8_t*>c.data)[at >> 3] >> (at & 7)) & 1))
+        return p + 1
+    if FLOAT16 <= c.kind <= FLOAT64:
+        return put_float(p, read_float(c, at))
+    p += make_text(p, c, at)
+    if c.kind == TIMESTAMP:
+        memcpy(p, b"+00:00", 6)
+        p += 6
+    return p
+
+
+cdef inline double read_float(Column* c, int64_t at) noexcept nogil:
+    if c.kind == FLOAT64:
+        return (<const double*>c.data)[at]
+    if c.kind == FLOAT32:
+        return (<const float*>c.data)[at]
+    return read_half(c.data, at)

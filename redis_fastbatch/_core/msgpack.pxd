@@ -1,9 +1,0 @@
-# cython: language_level=3
-from redis_fastbatch._core.codec cimport ValueCodec
-from redis_fastbatch._core.msgpack_pack cimport Packer
-from redis_fastbatch._core.msgpack_unpack cimport Unpacker
-
-
-cdef class MsgpackCodec(ValueCodec):
-    cdef Packer packer
-    cdef Unpacker unpacker

@@ -1,0 +1,1 @@
+"""MessagePack (https://github.com/msgpack/msgpack/blob/master/spec.md)."""

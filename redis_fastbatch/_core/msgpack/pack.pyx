@@ -1,0 +1,350 @@
+# cython: language_level=3
+"""Python values to MessagePack, byte for byte as `msgpack.packb(value, use_bin_type=True, datetime=True)`.
+
+A reference is held to whatever is being packed, and containers are checked for their size after every
+item: `default` and subclasses' methods may run any code, from any thread.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytearray cimport PyByteArray_Check
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.datetime cimport PyDateTime_CheckExact, import_datetime
+from cpython.dict cimport PyDict_Check, PyDict_CheckExact, PyDict_Next
+from cpython.float cimport PyFloat_Check
+from cpython.list cimport PyList_Check, PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.long cimport PyLong_Check
+from cpython.memoryview cimport PyMemoryView_Check
+from cpython.object cimport PyObject
+from cpython.tuple cimport PyTuple_Check, PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from cpython.unicode cimport PyUnicode_Check
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from redis_fastbatch._core.runtime.buffer cimport OutputBuffer, reserve
+from redis_fastbatch._core.msgpack.format cimport (
+    put_array_header,
+    put_bin_header,
+    put_bool,
+    put_double,
+    put_ext_header,
+    put_int,
+    put_map_header,
+    put_nil,
+    put_str_header,
+    put_timestamp,
+    put_uint,
+)
+from redis_fastbatch._core.runtime.nesting cimport outer_depth
+from redis_fastbatch._core.runtime.utf8 cimport copy_short, put_utf8, utf8_size
+
+import datetime
+
+from msgpack import ExtType, Timestamp
+
+from redis_fastbatch.errors import EncodeError, told
+
+cdef extern from "Python.h":
+    Py_ssize_t PyDict_GET_SIZE(dict mapping)
+    long long PyLong_AsLongLongAndOverflow(PyObject* number, int* overflow) except? -1
+    unsigned long long PyLong_AsUnsignedLongLong(PyObject* number) except? 0xFFFFFFFFFFFFFFFF
+    PyObject* Py_None
+    PyObject* Py_True
+    PyObject* Py_False
+    double PyFloat_AS_DOUBLE(PyObject* number)
+    bint PyUnicode_CheckExact(PyObject* value)
+    bint PyLong_CheckExact(PyObject* value)
+    bint PyFloat_CheckExact(PyObject* value)
+    bint PyUnicode_IS_COMPACT_ASCII(PyObject* text)
+    Py_ssize_t PyUnicode_GET_LENGTH(PyObject* text)
+    int PyUnicode_KIND(PyObject* text)
+    void* PyUnicode_DATA(PyObject* text)
+
+import_datetime()
+
+# What is read, and what msgpack-python allows; deeper values could overflow a small thread stack.
+cdef int MAX_DEPTH = 1024
+cdef object UINT64_MAX = 2**64 - 1
+cdef object EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+
+
+cdef inline uint32_t length32(Py_ssize_t size, str what) except? 0xFFFFFFFF:
+    if size > <Py_ssize_t>0xFFFFFFFE:
+        raise EncodeError(f"{what} of {size} is longer than MessagePack's 32-bit lengths hold")
+    return <uint32_t>size
+
+
+cdef int changed_size(str what) except -1:
+    raise EncodeError(f"{what} changed size while it was encoded")
+
+
+cdef str unknown(object value):
+    if PyLong_Check(value):
+        return f"an int of {value.bit_length()} bits: MessagePack's integers have 64"
+    if PyDateTime_CheckExact(value):
+        return "a datetime without a time zone: MessagePack's timestamp is a point in time"
+    return f"MessagePack has no type for {type(value).__name__}; the codec's default= can turn it into one"
+
+
+cdef int put_constant(PyObject* value, OutputBuffer out) except -1:
+    reserve(out, 1)
+    if value == Py_None:
+        put_nil(out.data + out.end)
+    else:
+        put_bool(out.data + out.end, value == Py_True)
+    out.end += 1
+    return 0
+
+
+cdef inline int put_float(PyObject* number, OutputBuffer out) except -1:
+    reserve(out, 9)
+    put_double(out.data + out.end, PyFloat_AS_DOUBLE(number))
+    out.end += 9
+    return 0
+
+
+cdef inline int put_text(PyObject* text, OutputBuffer out) except -1:
+    cdef Py_ssize_t length = PyUnicode_GET_LENGTH(text)
+    cdef char* p
+    if not PyUnicode_IS_COMPACT_ASCII(text):
+        return put_wide_text(text, out)
+    reserve(out, length + 5)
+    p = put_str_header(out.data + out.end, length32(length, "a str"))
+    copy_short(p, <const char*>PyUnicode_DATA(text), length)
+    out.end = p + length - out.data
+    return 0
+
+
+cdef int put_wide_text(PyObject* text, OutputBuffer out) except -1:
+    cdef Py_ssize_t length = PyUnicode_GET_LENGTH(text)
+    cdef int kind = PyUnicode_KIND(text)
+    cdef void* data = PyUnicode_DATA(text)
+    cdef Py_ssize_t size = utf8_size(kind, data, length)
+    cdef char* p
+    if size < 0:
+        raise EncodeError(
+            f"a str holds the surrogate {(<object>text)[-1 - size]!r} at index {-1 - size}: no UTF-8"
+        )
+    reserve(out, size + 5)
+    p = put_str_header(out.data + out.end, length32(size, "a str"))
+    out.end = put_utf8(p, kind, data, length) - out.data
+    return 0
+
+
+cdef inline bint put_integer(PyObject* number, OutputBuffer out) except -1:
+    """False when the int has more than 64 bits."""
+    cdef int overflow
+    cdef int64_t small = PyLong_AsLongLongAndOverflow(number, &overflow)
+    if overflow:
+        return put_large_integer(number, out)
+    reserve(out, 9)
+    out.end = put_int(out.data + out.end, small) - out.data
+    return True
+
+
+cdef bint put_large_integer(PyObject* number, OutputBuffer out) except -1:
+    if not 0 <= <object>number <= UINT64_MAX:
+        return False
+    reserve(out, 9)
+    out.end = put_uint(out.data + out.end, PyLong_AsUnsignedLongLong(number)) - out.data
+    return True
+
+
+cdef inline bint put_scalar(PyObject* value, OutputBuffer out) except -1:
+    """Packs str, int, float, None and bool; False when it is none of them, or an int that is too large.
+
+    No other code runs meanwhile, so a borrowed reference is good enough.
+    """
+    if PyUnicode_CheckExact(value):
+        put_text(value, out)
+        return True
+    if PyLong_CheckExact(value):
+        return put_integer(value, out)
+    if PyFloat_CheckExact(value):
+        put_float(value, out)
+        return True
+    if value == Py_None or value == Py_True or value == Py_False:
+        put_constant(value, out)
+        return True
+    return False
+
+
+cdef class Packer:
+    """Packs what MessagePack knows; hands the rest to `default`, whose result is packed in its place."""
+
+    cdef int pack_all(self, object value, OutputBuffer out) except -1:
+        """A whole value."""
+        return self.pack(value, out, outer_depth)
+
+    cdef int pack(self, object value, OutputBuffer out, int depth) except -1:
+        if put_scalar(<PyObject*>value, out):
+            return 0
+        if depth >= MAX_DEPTH:
+            raise EncodeError(f"nested more than {MAX_DEPTH} levels deep, or a container that holds itself")
+        if PyDict_CheckExact(value):
+            return self.pack_dict(<dict>value, out, depth + 1)
+        if PyList_CheckExact(value):
+            return self.pack_list(<list>value, out, depth + 1)
+        if PyBytes_CheckExact(value):
+            return self.pack_binary(value, out)
+        if PyTuple_CheckExact(value):
+            return self.pack_tuple(<tuple>value, out, depth + 1)
+        return self.pack_other(value, out, depth)
+
+    cdef int pack_binary(self, object value, OutputBuffer out) except -1:
+        cdef Py_buffer view
+        cdef char* p
+        if PyBytes_Check(value):
+            reserve(out, PyBytes_GET_SIZE(value) + 5)
+            p = put_bin_header(out.data + out.end, length32(PyBytes_GET_SIZE(value), "bytes"))
+            out.end = p - out.data
+            return out.append(PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+        try:
+            PyObject_GetBuffer(value, &view, PyBUF_SIMPLE)
+        except (BufferError, ValueError) as error:
+            raise EncodeError(f"a {type(value).__name__}: {error}") from error
+        try:
+            reserve(out, view.len + 5)
+            p = put_bin_header(out.data + out.end, length32(view.len, "a buffer"))
+            out.end = p - out.data
+            return out.append(<const char*>view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+
+    cdef int pack_dict(self, dict mapping, OutputBuffer out, int depth) except -1:
+        cdef Py_ssize_t count = PyDict_GET_SIZE(mapping)
+        cdef Py_ssize_t packed = 0
+        cdef Py_ssize_t position = 0
+        cdef PyObject* next_key
+        cdef PyObject* next_value
+        cdef object key
+        cdef object value
+        reserve(out, 5)
+        out.end = put_map_header(out.data + out.end, length32(count, "a dict")) - out.data
+        while PyDict_Next(mapping, &position, &next_key, &next_value):
+            packed += 1
+            if not put_scalar(next_key, out):
+                # Packing the key can run code that takes both out of the dict.
+                key = <object>next_key
+                value = <object>next_value
+                self.pack(key, out, depth)
+                self.pack(value, out, depth)
+            elif put_scalar(next_value, out):
+                continue
+            else:
+                value = <object>next_value
+                self.pack(value, out, depth)
+            if PyDict_GET_SIZE(mapping) != count:
+                break
+        if packed != count or PyDict_GET_SIZE(mapping) != count:
+            changed_size("a dict")
+        return 0
+
+    cdef int pack_pairs(self, object mapping, OutputBuffer out, int depth) except -1:
+        cdef Py_ssize_t count = len(mapping)
+        cdef Py_ssize_t packed = 0
+        reserve(out, 5)
+        out.end = put_map_header(out.data + out.end, length32(count, "a dict")) - out.data
+        for key, value in mapping.items():
+            self.pack(key, out, depth)
+            self.pack(value, out, depth)
+            packed += 1
+        if packed != count:
+            changed_size(f"a {type(mapping).__name__}")
+        return 0
+
+    cdef int pack_list(self, list items, OutputBuffer out, int depth) except -1:
+        cdef Py_ssize_t count = PyList_GET_SIZE(items)
+        cdef Py_ssize_t i
+        cdef object item
+        reserve(out, 5)
+        out.end = put_array_header(out.data + out.end, length32(count, "a list")) - out.data
+        for i in range(count):
+            if PyList_GET_SIZE(items) != count:
+                changed_size("a list")
+            if not put_scalar(PyList_GET_ITEM(items, i), out):
+                item = <object>PyList_GET_ITEM(items, i)
+                self.pack(item, out, depth)
+        if PyList_GET_SIZE(items) != count:
+            changed_size("a list")
+        return 0
+
+    cdef int pack_tuple(self, tuple items, OutputBuffer out, int depth) except -1:
+        cdef Py_ssize_t count = PyTuple_GET_SIZE(items)
+        cdef Py_ssize_t i
+        reserve(out, 5)
+        out.end = put_array_header(out.data + out.end, length32(count, "a tuple")) - out.data
+        for i in range(count):
+            self.pack(<object>PyTuple_GET_ITEM(items, i), out, depth)
+        return 0
+
+    cdef int pack_ext(self, object code, object data, OutputBuffer out) except -1:
+        cdef int number = code
+        cdef char* p
+        if not PyBytes_Check(data) or not -128 <= number <= 127:
+            raise EncodeError("an ExtType needs a code of -128..127 and bytes")
+        reserve(out, PyBytes_GET_SIZE(data) + 6)
+        p = put_ext_header(out.data + out.end, number, length32(PyBytes_GET_SIZE(data), "an ExtType"))
+        out.end = p - out.data
+        return out.append(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+
+    cdef int pack_datetime(self, object value, OutputBuffer out) except -1:
+        delta = value - EPOCH
+        reserve(out, 15)
+        out.end = put_timestamp(
+            out.data + out.end,
+            <int64_t>delta.days * 86400 + <int64_t>delta.seconds,
+            <uint32_t>delta.microseconds * 1000,
+        ) - out.data
+        return 0
+
+    cdef int pack_other(self, object value, OutputBuffer out, int depth) except -1:
+        if self.pack_known(value, out, depth):
+            return 0
+        if self.default is None:
+            raise EncodeError(unknown(value))
+        replacement = self.call_default(value, depth)
+        if not self.pack_known(replacement, out, depth):
+            raise EncodeError(f"{unknown(replacement)} (default() made it of a {type(value).__name__})")
+        return 0
+
+    cdef object call_default(self, object value, int depth):
+        global outer_depth
+        cdef int own = depth - outer_depth
+        outer_depth += own
+        try:
+            return self.default(value)
+        except EncodeError:
+            raise
+        except Exception as error:
+            raise EncodeError(f"default() failed on a {type(value).__name__}: {told(error)}") from error
+        finally:
+            outer_depth -= own
+
+    cdef bint pack_known(self, object value, OutputBuffer out, int depth) except -1:
+        """Packs any type, subclasses too; False when it is none of them. In msgpack-python's
+        order, which decides for a class that is several of them."""
+        if value is None or value is True or value is False:
+            put_constant(<PyObject*>value, out)
+        elif PyLong_Check(value):
+            return put_integer(<PyObject*>value, out)
+        elif PyFloat_Check(value):
+            put_float(<PyObject*>value, out)
+        elif PyBytes_Check(value) or PyByteArray_Check(value):
+            self.pack_binary(value, out)
+        elif PyUnicode_Check(value):
+            put_text(<PyObject*>value, out)
+        elif PyDict_Check(value):
+            self.pack_pairs(value, out, depth + 1)
+        elif isinstance(value, ExtType):
+            self.pack_ext(value.code, value.data, out)
+        elif type(value) is Timestamp:
+            reserve(out, 15)
+            out.end = put_timestamp(out.data + out.end, value.seconds, value.nanoseconds) - out.data
+        elif PyTuple_Check(value) or PyList_Check(value):
+            self.pack_tuple(tuple(value), out, depth + 1)
+        elif PyMemoryView_Check(value):
+            self.pack_binary(value, out)
+        elif PyDateTime_CheckExact(value) and value.tzinfo is not None:
+            self.pack_datetime(value, out)
+        else:
+            return False
+        return True

@@ -1,0 +1,47 @@
+# cython: language_level=3
+from cpython.object cimport PyObject
+
+from redis_fastbatch._core.runtime.interned cimport Floats, Keys, ShortTexts
+from redis_fastbatch._core.runtime.rows cimport RowShape
+
+cdef enum:
+    SHAPE_SLOTS = 64
+
+cdef struct Cursor:
+    const unsigned char* begin
+    const unsigned char* p
+    const unsigned char* end
+    Py_ssize_t owed     # items still to come in the lists around the cursor, a byte each at least
+    int depth
+    bint in_key         # what is read belongs to a map's key
+
+
+cdef class Unpacker:
+    """MessagePack to Python values. Keeps what repeats (keys, shapes of rows, short texts) between calls."""
+
+    cdef object ext_hook
+    cdef Keys keys
+    cdef ShortTexts texts
+    cdef Floats floats
+    cdef list shapes                        # RowShape or None, by shape_slot()
+    cdef unsigned short[SHAPE_SLOTS] seen   # maps built key by key since the slot's last try
+    cdef unsigned short[SHAPE_SLOTS] patience
+
+    cdef object unpack_all(self, const char* data, Py_ssize_t size)
+    cdef object unpack(self, Cursor* c)
+    cdef PyObject* unpack_plain(self, Cursor* c, unsigned int marker) except? NULL
+    cdef object unpack_marked(self, Cursor* c, unsigned int marker)
+    cdef object unpack_text(self, Cursor* c, Py_ssize_t size)
+    cdef object unpack_key(self, Cursor* c)
+    cdef object unpack_other_key(self, Cursor* c)
+    cdef object unpack_binary(self, Cursor* c, Py_ssize_t size)
+    cdef object unpack_list(self, Cursor* c, Py_ssize_t count)
+    cdef object unpack_map(self, Cursor* c, Py_ssize_t count)
+    cdef dict unpack_row(self, Cursor* c, RowShape shape)
+    cdef dict unpack_pairs(self, Cursor* c, dict row, Py_ssize_t count)
+    cdef dict unpack_other_row(self, Cursor* c, RowShape shape, dict started, Py_ssize_t done)
+    cdef dict unpack_learning(self, Cursor* c, Py_ssize_t count, Py_ssize_t slot)
+    cdef int forget(self, RowShape shape) except -1
+    cdef object unpack_ext(self, Cursor* c, Py_ssize_t size)
+    cdef object call_hook(self, Cursor* c, int code, bytes data)
+    cdef object unpack_timestamp(self, Cursor* c, const unsigned char* p, Py_ssize_t size)

@@ -1,0 +1,472 @@
+# cython: language_level=3
+"""MessagePack to Python values, as `msgpack.unpackb(data, raw=False, strict_map_key=False, timestamp=3)`, but for
+arrays in a map's keys, which become tuples: lists are no keys.
+
+No length is believed: what a header announces must fit into the bytes that follow before anything is
+allocated for it. The bytes belong to the caller and stay where they are during a call; `ext_hook` may run
+any code, this unpacker's own methods included, so all that belongs to one call is in its Cursor.
+"""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.dict cimport PyDict_SetItem
+from cpython.list cimport PyList_New, PyList_SET_ITEM
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from redis_fastbatch._core.runtime.interned cimport make_text, new_ascii, shared_float, short_str
+from redis_fastbatch._core.runtime.nesting cimport outer_depth
+from redis_fastbatch._core.runtime.rows cimport RowShape, fill_slot, make_shape
+from redis_fastbatch._core.runtime.utf8 cimport is_ascii, same_bytes
+
+import datetime
+
+from msgpack import ExtType
+
+from redis_fastbatch.errors import DecodeError, told
+
+cdef extern from "Python.h":
+    void PyObject_GC_Track(object container)
+    void PyObject_GC_UnTrack(object container)
+    bint PyObject_GC_IsTracked(object container)
+    PyObject* new_int "PyLong_FromLong"(long value) except NULL
+    PyObject* new_unsigned "PyLong_FromUnsignedLongLong"(unsigned long long value) except NULL
+    PyObject* Py_None
+    PyObject* Py_True
+    PyObject* Py_False
+
+cdef enum:
+    MAX_DEPTH = 1024    # what msgpack-python reads
+    WIDEST_ROW = 30     # CPython shares keys tables of up to 30 keys
+    FIRST_PATIENCE = 4  # rows of one shape before a template is made of it
+
+cdef object EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+
+
+cdef inline uint16_t big16(const unsigned char* p) noexcept nogil:
+    return (<uint16_t>p[0] << 8) | p[1]
+
+
+cdef inline uint32_t big32(const unsigned char* p) noexcept nogil:
+    return (<uint32_t>p[0] << 24) | (<uint32_t>p[1] << 16) | (<uint32_t>p[2] << 8) | p[3]
+
+
+cdef inline uint64_t big64(const unsigned char* p) noexcept nogil:
+    return (<uint64_t>big32(p) << 32) | big32(p + 4)
+
+
+cdef int fail(Cursor* c, str reason) except -1:
+    raise DecodeError(reason, c.p - c.begin)
+
+
+cdef inline int need(Cursor* c, Py_ssize_t size) except -1:
+    """Sees to it that `size` more bytes are there."""
+    if c.end - c.p < size:
+        fail(c, f"{size} more bytes announced, {c.end - c.p} are there")
+    return 0
+
+
+cdef inline Py_ssize_t take_length(Cursor* c, int width) except -1:
+    """A big-endian length of 1, 2 or 4 bytes."""
+    cdef Py_ssize_t length
+    need(c, width)
+    if width == 1:
+        length = c.p[0]
+    elif width == 2:
+        length = big16(c.p)
+    else:
+        length = big32(c.p)
+    c.p += width
+    return length
+
+
+cdef inline Py_ssize_t shape_slot(Cursor* c, Py_ssize_t count) noexcept:
+    """Where a map of `count` keys, the first of them at the cursor, would have its shape."""
+    cdef uint32_t word = 0
+    cdef unsigned int size
+    if c.end - c.p >= 4:
+        memcpy(&word, c.p, 4)
+        size = 1 + (c.p[0] & 0x1F)
+        if size < 4 and (c.p[0] & 0xE0) == 0xA0:
+            # What follows a short key is its value, which may be another in each map.
+            word &= (<uint32_t>1 << 8 * size) - 1
+    return ((word ^ <uint32_t>count * 0x01000193) * <uint32_t>0x9E3779B1) >> 26
+
+
+cdef bytes encoded_key(Cursor* c):
+    """The key at the cursor as it stands there, when it is a str of less than 256 bytes; else nothing is learnt of
+    it, and this is empty."""
+    cdef Py_ssize_t size = 0
+    if c.end - c.p >= 2:
+        if (c.p[0] & 0xE0) == 0xA0:
+            size = 1 + (c.p[0] & 0x1F)
+        elif c.p[0] == 0xD9:
+            size = 2 + c.p[1]
+    return PyBytes_FromStringAndSize(<const char*>c.p, min(size, c.end - c.p))
+
+
+cdef class Unpacker:
+    """`ext_hook(code, data)` turns an extension into a value; ExtType(code, data) by default. The timestamp
+    extension becomes an aware datetime in UTC."""
+
+    def __init__(self):
+        self.ext_hook = ExtType
+        self.keys = Keys()
+        self.texts = ShortTexts()
+        self.floats = Floats()
+        self.shapes = [None] * SHAPE_SLOTS
+        for slot in range(SHAPE_SLOTS):
+            self.patience[slot] = FIRST_PATIENCE
+
+    cdef object unpack_all(self, const char* data, Py_ssize_t size):
+        """The one value that the bytes hold."""
+        cdef Cursor c
+        c.begin = <const unsigned char*>data
+        c.p = c.begin
+        c.end = c.begin + size
+        c.owed = 0
+        c.depth = outer_depth
+        c.in_key = False
+        value = self.unpack(&c)
+        if c.p != c.end:
+            fail(&c, f"{c.end - c.p} bytes behind the value")
+        return value
+
+    cdef object unpack(self, Cursor* c):
+        cdef unsigned int marker
+        if c.p >= c.end:
+            fail(c, "a value expected, the data ends")
+        marker = c.p[0]
+        c.p += 1
+        if marker < 0x80:
+            return marker
+        if marker >= 0xE0:
+            return <int>marker - 0x100
+        if marker >= 0xC0:
+            return self.unpack_marked(c, marker)
+        if marker >= 0xA0:
+            return self.unpack_text(c, marker & 0x1F)
+        if marker >= 0x90:
+            return self.unpack_list(c, marker & 0x0F)
+        return self.unpack_map(c, marker & 0x0F)
+
+    cdef inline PyObject* unpack_plain(self, Cursor* c, unsigned int marker) except? NULL:
+        """A new reference to the value at the cursor when it is of a kind that rows mostly hold; NULL, and the
+        cursor where it was, for any other and for what is wrong: unpack() tells which."""
+        cdef const unsigned char* p = c.p + 1
+        cdef Py_ssize_t left = c.end - p
+        cdef Py_ssize_t size
+        cdef PyObject* value
+        if marker < 0x80:
+            c.p = p
+            return new_int(marker)
+        if 0xA0 <= marker < 0xC0 or marker == 0xD9:
+            if marker == 0xD9:
+                if left < 1:
+                    return NULL
+                size = p[0]
+                p += 1
+                left -= 1
+            else:
+                size = marker & 0x1F
+            if left < size:
+                return NULL
+            if size <= 16:
+                value = short_str(self.texts, <const char*>p, size, plain=True)
+            elif is_ascii(<const char*>p, size):
+                value = new_ascii(<const char*>p, size)
+            else:
+                return NULL
+            if value != NULL:
+                c.p = p + size
+            return value
+        if marker == 0xCB and left >= 8:
+            c.p = p + 8
+            return shared_float(self.floats, big64(p))
+        if marker == 0xCC and left >= 1:
+            c.p = p + 1
+            return new_int(p[0])
+        if marker == 0xCD and left >= 2:
+            c.p = p + 2
+            return new_int(big16(p))
+        if marker == 0xCE and left >= 4:
+            c.p = p + 4
+            return new_unsigned(big32(p))
+        if marker == 0xC0 or marker == 0xC2 or marker == 0xC3:
+            value = Py_None if marker == 0xC0 else (Py_True if marker == 0xC3 else Py_False)
+            Py_INCREF(<object>value)
+            c.p = p
+            return value
+        return NULL
+
+    cdef object unpack_marked(self, Cursor* c, unsigned int marker):
+        cdef const unsigned char* p = c.p
+        cdef float single
+        cdef uint32_t bits
+        if marker == 0xC0:
+            return None
+        if marker == 0xC2:
+            return False
+        if marker == 0xC3:
+            return True
+        if marker == 0xCB:
+            need(c, 8)
+            c.p += 8
+            return self.floats.get(big64(p))
+        if marker == 0xCA:
+            need(c, 4)
+            c.p += 4
+            bits = big32(p)
+            memcpy(&single, &bits, 4)
+            return <double>single
+        if 0xCC <= marker <= 0xD3:
+            need(c, 1 << (marker & 3))
+            c.p += 1 << (marker & 3)
+            if marker == 0xCC:
+                return p[0]
+            if marker == 0xCD:
+                return big16(p)
+            if marker == 0xCE:
+                return big32(p)
+            if marker == 0xCF:
+                return big64(p)
+            if marker == 0xD0:
+                return <int8_t>p[0]
+            if marker == 0xD1:
+                return <int16_t>big16(p)
+            if marker == 0xD2:
+                return <int32_t>big32(p)
+            return <int64_t>big64(p)
+        if 0xD9 <= marker <= 0xDB:
+            return self.unpack_text(c, take_length(c, 1 << (marker - 0xD9)))
+        if marker == 0xDC or marker == 0xDD:
+            return self.unpack_list(c, take_length(c, 2 << (marker - 0xDC)))
+        if marker == 0xDE or marker == 0xDF:
+            return self.unpack_map(c, take_length(c, 2 << (marker - 0xDE)))
+        if 0xC4 <= marker <= 0xC6:
+            return self.unpack_binary(c, take_length(c, 1 << (marker - 0xC4)))
+        if 0xC7 <= marker <= 0xC9:
+            return self.unpack_ext(c, take_length(c, 1 << (marker - 0xC7)))
+        if 0xD4 <= marker <= 0xD8:
+            return self.unpack_ext(c, 1 << (marker - 0xD4))
+        c.p -= 1
+        fail(c, "the byte 0xC1, which MessagePack never uses")
+
+    cdef object unpack_text(self, Cursor* c, Py_ssize_t size):
+        cdef const char* text = <const char*>c.p
+        need(c, size)
+        try:
+            if size <= 16:
+                value = self.texts.get(text, size)
+            else:
+                value = make_text(text, size)
+        except UnicodeDecodeError as error:
+            c.p += error.start
+            fail(c, f"a str that is no UTF-8: {error.reason}")
+        c.p += size
+        return value
+
+    cdef object unpack_key(self, Cursor* c):
+        cdef Py_ssize_t size
+        cdef const char* text
+        if c.p >= c.end or (c.p[0] & 0xE0) != 0xA0:
+            if c.p < c.end and c.p[0] < 0x80:
+                return self.unpack(c)
+            return self.unpack_other_key(c)
+        size = c.p[0] & 0x1F
+        c.p += 1
+        need(c, size)
+        text = <const char*>c.p
+        try:
+            key = self.keys.get(text, size)
+        except UnicodeDecodeError as error:
+            c.p += error.start
+            fail(c, f"a key that is no UTF-8: {error.reason}")
+        c.p += size
+        return key
+
+    cdef object unpack_other_key(self, Cursor* c):
+        cdef bint outer = c.in_key
+        c.in_key = True
+        key = self.unpack(c)
+        c.in_key = outer
+        return key
+
+    cdef object unpack_binary(self, Cursor* c, Py_ssize_t size):
+        need(c, size)
+        value = PyBytes_FromStringAndSize(<const char*>c.p, size)
+        c.p += size
+        return value
+
+    cdef object unpack_list(self, Cursor* c, Py_ssize_t count):
+        cdef list items
+        cdef Py_ssize_t i
+        cdef object item
+        # The same bytes can't hold the items of this list and those of the lists around it: without that, a
+        # small value of nested headers would have memory taken for each of them.
+        cdef Py_ssize_t owed = c.owed
+        if c.end - c.p - owed < count:
+            fail(c, f"{count} items announced, {c.end - c.p - owed} bytes are there")
+        if c.depth >= MAX_DEPTH:
+            fail(c, f"nested more than {MAX_DEPTH} levels deep")
+        c.depth += 1
+        items = PyList_New(count)
+        # Half-filled, it is nothing that gc.get_objects() should show to other code.
+        PyObject_GC_UnTrack(items)
+        for i in range(count):
+            c.owed = owed + count - i - 1
+            item = self.unpack(c)
+            Py_INCREF(item)
+            PyList_SET_ITEM(items, i, item)
+        c.owed = owed
+        PyObject_GC_Track(items)
+        c.depth -= 1
+        return tuple(items) if c.in_key else items
+
+    cdef object unpack_map(self, Cursor* c, Py_ssize_t count):
+        cdef Py_ssize_t slot
+        cdef dict row
+        if (c.end - c.p) >> 1 < count:
+            fail(c, f"{count} pairs announced, {c.end - c.p} bytes are there")
+        if c.depth >= MAX_DEPTH:
+            fail(c, f"nested more than {MAX_DEPTH} levels deep")
+        c.depth += 1
+        if 0 < count <= WIDEST_ROW:
+            slot = shape_slot(c, count)
+            shape = self.shapes[slot]
+            if shape is not None and (<RowShape>shape).count == count:
+                row = self.unpack_row(c, <RowShape>shape)
+            else:
+                self.seen[slot] += 1
+                if self.seen[slot] >= self.patience[slot]:
+                    row = self.unpack_learning(c, count, slot)
+                else:
+                    row = self.unpack_pairs(c, {}, count)
+        else:
+            row = self.unpack_pairs(c, {}, count)
+        c.depth -= 1
+        return row
+
+    cdef dict unpack_row(self, Cursor* c, RowShape shape):
+        """A map that is expected to have the keys of `shape`."""
+        cdef dict row = shape.blank()
+        cdef PyObject** slots = shape.slots(row)
+        cdef bint tracked = PyObject_GC_IsTracked(row)
+        cdef bint holds_containers = False
+        cdef Py_ssize_t i, size
+        cdef unsigned int marker
+        cdef PyObject* value
+        cdef object other
+        for i in range(shape.count):
+            size = shape.sizes[i]
+            if c.end - c.p <= size or not same_bytes(<const char*>c.p, shape.keys[i], size):
+                return self.unpack_other_row(c, shape, row, i)
+            c.p += size
+            marker = c.p[0]
+            value = self.unpack_plain(c, marker)
+            if value == NULL:
+                holds_containers |= 0x80 <= marker < 0xA0 or 0xC7 <= marker < 0xCA or 0xD4 <= marker < 0xE0
+                other = self.unpack(c)
+                Py_INCREF(other)
+                value = <PyObject*>other
+            fill_slot(shape, row, slots, i, value)
+        if holds_containers and slots != NULL and not tracked:
+            PyObject_GC_Track(row)
+        shape.misses = 0
+        return row
+
+    cdef dict unpack_other_row(self, Cursor* c, RowShape shape, dict started, Py_ssize_t done):
+        """Goes on where a map's keys left those of the shape."""
+        cdef dict row = {}
+        cdef Py_ssize_t i
+        for i in range(done):
+            row[shape.names[i]] = started[shape.names[i]]
+        shape.misses += 1
+        if shape.misses >= FIRST_PATIENCE:
+            self.forget(shape)
+        return self.unpack_pairs(c, row, shape.count - done)
+
+    cdef dict unpack_pairs(self, Cursor* c, dict row, Py_ssize_t count):
+        cdef const unsigned char* place
+        cdef Py_ssize_t i
+        for i in range(count):
+            place = c.p
+            key = self.unpack_key(c)
+            value = self.unpack(c)
+            try:
+                PyDict_SetItem(row, key, value)
+            except TypeError as error:
+                c.p = place
+                fail(c, f"a map's key is a {type(key).__name__}: {error}")
+        return row
+
+    cdef int forget(self, RowShape shape) except -1:
+        """Lets go of a shape that no longer comes, and is slower to learn the slot's next one."""
+        cdef Py_ssize_t slot
+        for slot in range(SHAPE_SLOTS):
+            if self.shapes[slot] is shape:
+                self.shapes[slot] = None
+                self.seen[slot] = 0
+                self.patience[slot] = min(self.patience[slot] * 4, 0x8000)
+        return 0
+
+    cdef dict unpack_learning(self, Cursor* c, Py_ssize_t count, Py_ssize_t slot):
+        """Reads a map pair by pair and makes a shape of its keys."""
+        cdef dict row = {}
+        cdef list encoded = []
+        cdef Py_ssize_t i
+        self.seen[slot] = 0
+        for i in range(count):
+            # Before the pair is read: a hook may change what the bytes are, where they are a bytearray's.
+            encoded.append(encoded_key(c))
+            self.unpack_pairs(c, row, 1)
+        if len(row) == count and set(map(type, row)) == {str} and all(encoded):
+            self.shapes[slot] = make_shape(tuple(row), encoded)
+        return row
+
+    cdef object unpack_ext(self, Cursor* c, Py_ssize_t size):
+        cdef int code
+        cdef const unsigned char* p
+        need(c, size + 1)
+        code = <int8_t>c.p[0]
+        p = c.p + 1
+        if code == -1:
+            value = self.unpack_timestamp(c, p, size)
+        else:
+            value = self.call_hook(c, code, PyBytes_FromStringAndSize(<const char*>p, size))
+        c.p = p + size
+        return value
+
+    cdef object call_hook(self, Cursor* c, int code, bytes data):
+        global outer_depth
+        cdef int own = c.depth - outer_depth
+        outer_depth += own
+        try:
+            return self.ext_hook(code, data)
+        except DecodeError:
+            raise
+        except Exception as error:
+            raise DecodeError(f"ext_hook() failed on type {code}: {told(error)}", c.p - c.begin) from error
+        finally:
+            outer_depth -= own
+
+    cdef object unpack_timestamp(self, Cursor* c, const unsigned char* p, Py_ssize_t size):
+        cdef int64_t seconds
+        cdef uint64_t nanoseconds = 0
+        if size == 4:
+            seconds = big32(p)
+        elif size == 8:
+            nanoseconds = big64(p) >> 34
+            seconds = <int64_t>(big64(p) & <uint64_t>0x3FFFFFFFF)
+        elif size == 12:
+            nanoseconds = big32(p)
+            seconds = <int64_t>big64(p + 4)
+        else:
+            fail(c, f"a timestamp of {size} bytes: it has 4, 8 or 12")
+        if nanoseconds > 999_999_999:
+            fail(c, f"a timestamp of {nanoseconds} nanoseconds: a second has 999,999,999 at most")
+        try:
+            return EPOCH + datetime.timedelta(seconds=seconds, microseconds=nanoseconds // 1000)
+        except OverflowError:
+            fail(c, f"a timestamp of {seconds} seconds, beyond what a datetime holds")

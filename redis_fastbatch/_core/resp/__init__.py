@@ -1,0 +1,1 @@
+"""RESP commands and replies (https://redis.io/docs/latest/develop/reference/protocol-spec/)."""

@@ -1,0 +1,76 @@
+# cython: language_level=3
+from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
+from redis_fastbatch._core.codec cimport ValueCodec
+
+
+cdef class Command:
+    """How the items of a batch are put into RESP commands."""
+
+    cdef readonly bytes name
+    cdef readonly bint many          # one command carries many items, and has one reply
+    cdef readonly bint counted       # the number of items is the first argument
+    cdef readonly bint with_values
+    cdef readonly tuple tail         # arguments after the item or items
+    cdef bytes prefix                # before each item, where an item is a command
+    cdef bytes suffix                # after each item, or after the last one of many
+    cdef Py_ssize_t suffix_arguments
+    cdef Py_ssize_t headroom
+
+
+cdef class Chunk(OutputBuffer):
+    """Whole commands, and the items that are in them."""
+
+    cdef readonly Command command
+    cdef list item_keys
+    cdef list item_values
+    cdef Py_ssize_t items
+    cdef readonly bint sealed
+    cdef Py_ssize_t value_width      # digits of the last value's length, a guess for the next one's
+
+    cdef int put_key(self, object key, str encoding, str errors) except -1
+    cdef int put_value(self, object value, ValueCodec codec) except -1
+    cdef int put_bulk(self, const char* data, Py_ssize_t size) except -1
+    cdef int put_item(self, object key, object value, ValueCodec codec, str encoding, str errors) except -1
+    cdef int take_back(self, Py_ssize_t mark) except -1
+    cdef Chunk blank(self, Command command)
+    cdef int adopt(self, Chunk other, Py_ssize_t i) except -1
+
+
+cdef bytes key_bytes(object key, str encoding, str errors)
+cdef const char* after_bulk(const char* p) noexcept
+
+
+cdef class ItemSource:
+    """Keys, or pairs of key and value, one after the other."""
+
+    cdef dict mapping
+    cdef Py_ssize_t position
+    cdef Py_ssize_t size
+    cdef object iterator
+    cdef bint pairs
+    cdef object key
+    cdef object value
+
+    cdef bint advance(self) except -1
+    cdef bint advance_mapping(self) except -1
+    cdef int unpack(self, object item) except -1
+
+
+cdef class BatchWriter:
+    """Encodes a stream of items, a chunk at a time."""
+
+    cdef ItemSource source
+    cdef readonly Command command
+    cdef readonly ValueCodec codec
+    cdef readonly list failures
+    cdef readonly bint exhausted
+    cdef readonly bint dry
+    cdef readonly object source_error
+    cdef str encoding
+    cdef str errors
+    cdef public Py_ssize_t max_items
+    cdef public Py_ssize_t max_bytes
+    cdef Py_ssize_t mark    # where the item being encoded begins
+    cdef bint in_item       # an item is being encoded: what is raised is about it
+
+    cdef bint run(self, Chunk chunk, Py_ssize_t stop) except -1

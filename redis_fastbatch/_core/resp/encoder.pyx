@@ -1,0 +1,470 @@
+# cython: language_level=3
+"""RESP encoding of a batch (https://redis.io/docs/latest/develop/reference/protocol-spec/).
+
+A value is serialized in place: room is left for its `$<length>` header, as wide as the last value's was, and
+only a value of another width is moved. A command's own header, whose count is known only at the end, is
+written right-aligned into headroom before the first item.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_CheckExact, PyDict_Next
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
+from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from cpython.unicode cimport PyUnicode_CheckExact
+from libc.string cimport memcpy, memmove
+
+from redis_fastbatch._core.runtime.buffer cimport OutputBuffer, reserve
+from redis_fastbatch._core.codec cimport ValueCodec
+from redis_fastbatch._core.runtime.utf8 cimport (
+    PyUnicode_DATA,
+    PyUnicode_GET_LENGTH,
+    PyUnicode_IS_COMPACT_ASCII,
+    copy_short,
+)
+
+from collections.abc import Mapping
+
+from redis_fastbatch.errors import EncodeError, FastBatchError
+
+# proto-max-bulk-len's default: a longer argument costs the connection.
+cdef Py_ssize_t MAX_BULK = 512 * 1024 * 1024
+cdef Py_ssize_t MAX_CAPACITY_KEPT = 1024 * 1024
+cdef bytes ASCII_BYTES = bytes(range(128))
+cdef str ASCII = ASCII_BYTES.decode("ascii")
+
+
+cdef extern from "Python.h":
+    Py_ssize_t PyDict_GET_SIZE(dict mapping)
+    PyObject* PyIter_Next(object iterator) except? NULL
+
+
+cdef inline Py_ssize_t digits(Py_ssize_t number) noexcept nogil:
+    cdef Py_ssize_t count = 1
+    while number >= 10:
+        number //= 10
+        count += 1
+    return count
+
+
+cdef inline char* put_header(char* p, char mark, Py_ssize_t number, Py_ssize_t width) noexcept nogil:
+    """Writes mark, number (of `width` digits) and CRLF; returns the place behind."""
+    cdef char* q = p + width
+    p[0] = mark
+    while q > p:
+        q[0] = <char>(c'0' + number % 10)
+        number //= 10
+        q -= 1
+    p[width + 1] = c'\r'
+    p[width + 2] = c'\n'
+    return p + width + 3
+
+
+cdef bytes bulk(bytes argument):
+    return b"$%d\r\n%b\r\n" % (len(argument), argument)
+
+
+cdef bytes key_bytes(object key, str encoding, str errors):
+    """What a key of any kind is on the wire."""
+    if isinstance(key, str):
+        try:
+            return key.encode(encoding, errors)
+        except UnicodeEncodeError as error:
+            raise EncodeError(f"the key cannot be encoded: {error}") from error
+    if isinstance(key, (bytes, bytearray, memoryview)):
+        return bytes(key)
+    # Of what it counts as, not of what its class shows it as: IntEnum's is "<Color.RED: 1>".
+    if isinstance(key, int) and not isinstance(key, bool):
+        try:
+            return int.__repr__(key).encode()
+        except ValueError as error:
+            raise EncodeError(f"a key that is an int of {int.bit_length(key)} bits: {error}") from error
+    if isinstance(key, float):
+        return float.__repr__(key).encode()
+    raise EncodeError(f"a key is str, bytes or int, not {type(key).__name__}")
+
+
+cdef class Command:
+    """The command that carries items.
+
+    Args:
+        name: the command, such as b"MSET".
+        many: one command takes many items; else an item is a command.
+        counted: the number of items goes before them, as MSETEX has it.
+        with_values: an item is a key and a value; else a key alone.
+        tail: arguments after the item or items, such as (b"EX", b"60").
+    """
+
+    def __init__(
+        self,
+        bytes name,
+        *,
+        bint many,
+        bint counted=False,
+        bint with_values=True,
+        tuple tail=(),
+    ):
+        self.name = name
+        self.many = many
+        self.counted = counted
+        self.with_values = with_values
+        self.tail = tail
+        self.suffix_arguments = len(tail)
+        self.suffix = b"".join([bulk(argument) for argument in tail])
+        if many:
+            self.prefix = b""
+        else:
+            self.prefix = b"*%d\r\n" % (2 + with_values + len(tail)) + bulk(name)
+        self.headroom = 96 + len(name)
+
+    def __repr__(self):
+        return f"<Command {self.name.decode()}{' many' if self.many else ''}>"
+
+
+cdef class Chunk(OutputBuffer):
+    """Some whole commands in one buffer, with the keys and values that they carry."""
+
+    def __init__(self, Command command):
+        self.restart(command)
+
+    def restart(self, Command command):
+        """Empties the chunk for new items, keeping its memory."""
+        self.command = command
+        self.item_keys = []
+        self.item_values = []
+        self.items = 0
+        self.sealed = False
+        self.reset(0)
+        self.shrink(MAX_CAPACITY_KEPT)
+        reserve(self, command.headroom)
+        self.reset(command.headroom)
+        if self.value_width == 0:
+            self.value_width = 2
+
+    @property
+    def count(self):
+        """Items in the chunk."""
+        return self.items
+
+    @property
+    def keys(self):
+        """The items' keys as the caller gave them."""
+        return self.item_keys
+
+    @property
+    def values(self):
+        """Their values; empty for a command without values."""
+        return self.item_values
+
+    @property
+    def replies(self):
+        """Replies the server sends for it."""
+        return 1 if self.command.many else self.items
+
+    cdef int put_bulk(self, const char* data, Py_ssize_t size) except -1:
+        cdef char* p
+        if size > MAX_BULK:
+            raise EncodeError(f"{size} bytes: Redis takes at most {MAX_BULK} for a key or value")
+        reserve(self, size + 32)
+        p = put_header(self.data + self.end, c'$', size, digits(size))
+        copy_short(p, data, size)
+        p[size] = c'\r'
+        p[size + 1] = c'\n'
+        self.end = p + size + 2 - self.data
+        return 0
+
+    cdef int put_key(self, object key, str encoding, str errors) except -1:
+        if PyUnicode_CheckExact(key) and PyUnicode_IS_COMPACT_ASCII(key):
+            return self.put_bulk(<const char*>PyUnicode_DATA(key), PyUnicode_GET_LENGTH(key))
+        if PyBytes_CheckExact(key):
+            return self.put_bulk(PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
+        cdef bytes encoded = key_bytes(key, encoding, errors)
+        return self.put_bulk(PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded))
+
+    cdef int put_value(self, object value, ValueCodec codec) except -1:
+        cdef Py_ssize_t header = self.end
+        cdef Py_ssize_t width = self.value_width
+        cdef Py_ssize_t body, size, actual
+        reserve(self, width + 3)
+        body = header + width + 3
+        self.end = body
+        codec.encode(value, self)
+        size = self.end - body
+        if size > MAX_BULK:
+            raise EncodeError(f"the value takes {size} bytes: Redis takes at most {MAX_BULK}")
+        actual = digits(size)
+        reserve(self, 32)
+        if actual != width:
+            memmove(self.data + header + actual + 3, self.data + body, size)
+            self.end += actual - width
+            self.value_width = actual
+        put_header(self.data + header, c'$', size, actual)
+        self.data[self.end] = c'\r'
+        self.data[self.end + 1] = c'\n'
+        self.end += 2
+        return 0
+
+    cdef int put_item(self, object key, object value, ValueCodec codec, str encoding, str errors) except -1:
+        cdef Command command = self.command
+        if not command.many:
+            self.append(PyBytes_AS_STRING(command.prefix), PyBytes_GET_SIZE(command.prefix))
+        self.put_key(key, encoding, errors)
+        if command.with_values:
+            self.put_value(value, codec)
+        if not command.many:
+            self.append(PyBytes_AS_STRING(command.suffix), PyBytes_GET_SIZE(command.suffix))
+        return 0
+
+    cdef int take_back(self, Py_ssize_t mark) except -1:
+        """Forgets the bytes of an item that could not be encoded, and the memory that it alone needed."""
+        self.end = mark
+        del self.item_keys[self.items:]
+        del self.item_values[self.items:]
+        return self.shrink(MAX_CAPACITY_KEPT)
+
+    def seal(self):
+        """Completes the commands: from here on the chunk can be sent."""
+        cdef Command command = self.command
+        cdef Py_ssize_t count = self.items
+        cdef bytes header = b""
+        if self.sealed:
+            return
+        # What could fail comes first, so that nothing is half done where it does.
+        reserve(self, PyBytes_GET_SIZE(command.suffix))
+        if command.many:
+            header += b"*%d\r\n" % (
+                1 + command.counted + count * (1 + command.with_values) + command.suffix_arguments
+            )
+            header += bulk(command.name)
+            if command.counted:
+                header += bulk(b"%d" % count)
+            self.append(PyBytes_AS_STRING(command.suffix), PyBytes_GET_SIZE(command.suffix))
+        self.start -= len(header)
+        memcpy(self.data + self.start, PyBytes_AS_STRING(header), len(header))
+        self.sealed = True
+
+    def extract(self, Command command, positions=None):
+        """The items at `positions` (all by default) as another command: a sealed chunk of its own.
+
+        What was serialized once is not serialized again: the bytes are taken over.
+        """
+        cdef Chunk other = self.blank(command)
+        cdef const char* p = self.data + self.command.headroom
+        cdef const char* item
+        cdef Py_ssize_t count = self.items
+        cdef Py_ssize_t i, prefix, suffix
+        wanted = None if positions is None else set(positions)
+        prefix = 0 if self.command.many else PyBytes_GET_SIZE(self.command.prefix)
+        suffix = 0 if self.command.many else PyBytes_GET_SIZE(self.command.suffix)
+        for i in range(count):
+            item = p + prefix
+            p = after_bulk(item)
+            if self.command.with_values:
+                p = after_bulk(p)
+            if wanted is None or i in wanted:
+                if not command.many:
+                    other.append(PyBytes_AS_STRING(command.prefix), PyBytes_GET_SIZE(command.prefix))
+                other.append(item, p - item)
+                if not command.many:
+                    other.append(PyBytes_AS_STRING(command.suffix), PyBytes_GET_SIZE(command.suffix))
+                other.adopt(self, i)
+            p += suffix
+        other.seal()
+        return other
+
+    cdef Chunk blank(self, Command command):
+        """An empty chunk of the same kind."""
+        return Chunk(command)
+
+    cdef int adopt(self, Chunk other, Py_ssize_t i) except -1:
+        """Counts item i of `other`, whose bytes were appended, among its own."""
+        self.item_keys.append(other.item_keys[i])
+        if other.item_values:
+            self.item_values.append(other.item_values[i])
+        self.items += 1
+        return 0
+
+
+cdef const char* after_bulk(const char* p) noexcept:
+    """Behind a bulk string that this module wrote."""
+    cdef Py_ssize_t size = 0
+    p += 1
+    while p[0] != c'\r':
+        size = size * 10 + (p[0] - c'0')
+        p += 1
+    return p + 2 + size + 2
+
+
+class SourceDry(Exception):
+    """Raised by an iterable of items that has none at hand, but may have some later."""
+
+
+cdef class ItemSource:
+    """Items from a mapping or an iterable of pairs, or keys from an iterable."""
+
+    def __init__(self, items, bint pairs=True):
+        self.pairs = pairs
+        if pairs and PyDict_CheckExact(items):
+            self.mapping = items
+            self.size = PyDict_GET_SIZE(items)
+        elif pairs and isinstance(items, Mapping):
+            self.iterator = iter(items.items())
+        elif isinstance(items, (str, bytes, bytearray)):
+            raise TypeError(f"a batch of keys or items is expected, not one {type(items).__name__}")
+        else:
+            self.iterator = iter(items)
+
+    cdef bint advance(self) except -1:
+        """Puts the next item into `key` and `value`; False at the end."""
+        cdef PyObject* next_item
+        if self.mapping is not None:
+            return self.advance_mapping()
+        if self.iterator is None:
+            return False
+        next_item = PyIter_Next(self.iterator)
+        if next_item == NULL:
+            self.iterator = None
+            return False
+        item = <object>next_item
+        Py_DECREF(item)
+        if self.pairs:
+            self.unpack(item)
+        else:
+            self.key = item
+        return True
+
+    cdef bint advance_mapping(self) except -1:
+        cdef PyObject* key
+        cdef PyObject* value
+        if PyDict_GET_SIZE(self.mapping) != self.size:
+            raise RuntimeError("the dict of items changed size while it was written")
+        if not PyDict_Next(self.mapping, &self.position, &key, &value):
+            self.mapping = None
+            return False
+        self.key = <object>key
+        self.value = <object>value
+        return True
+
+    cdef int unpack(self, object item) except -1:
+        if PyTuple_CheckExact(item) and PyTuple_GET_SIZE(item) == 2:
+            self.key = <object>PyTuple_GET_ITEM(item, 0)
+            self.value = <object>PyTuple_GET_ITEM(item, 1)
+            return 0
+        try:
+            self.key, self.value = item
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"an item is a pair of key and value, not {item!r:.100}") from error
+        return 0
+
+
+cdef class BatchWriter:
+    """Encodes items into chunks.
+
+    Args:
+        items: a mapping or an iterable of (key, value) pairs; of keys, where the command has no values.
+        command: what carries the items.
+        codec: how a value becomes bytes.
+        max_items: items a chunk holds at most.
+        max_bytes: a chunk is full once it holds as many bytes.
+        encoding, errors: how str keys become bytes, see redis_fastbatch._transports.key_encoding.
+
+    Attributes:
+        failures: a (key, value, exception) for each item that could not be encoded. The caller empties it.
+        exhausted: there are no more items.
+        source_error: what the iterable of items raised, which ended it; else None.
+        dry: the iterable has no item at hand, which it said by raising SourceDry.
+    """
+
+    def __init__(
+        self,
+        items,
+        Command command,
+        ValueCodec codec,
+        *,
+        Py_ssize_t max_items,
+        Py_ssize_t max_bytes,
+        str encoding="utf-8",
+        str errors="strict",
+    ):
+        self.source = ItemSource(items, command.with_values)
+        self.command = command
+        self.codec = codec
+        self.max_items = max_items
+        self.max_bytes = max_bytes
+        if ASCII.encode(encoding, errors) != ASCII_BYTES:
+            raise ValueError(f"keys in {encoding}: only encodings that leave ASCII as it is are supported")
+        self.encoding = encoding
+        self.errors = errors
+        self.failures = []
+
+    def blank(self):
+        """An empty chunk for fill()."""
+        return Chunk(self.command)
+
+    def use(self, Command command):
+        """Takes another command for the chunks that follow."""
+        self.command = command
+
+    def fill(self, Chunk chunk):
+        """Puts items into `chunk` until it is full or there are no more, and seals it."""
+        chunk.restart(self.command)
+        self.fill_some(chunk, self.max_items)
+        if not self.dry:
+            chunk.seal()
+
+    def fill_some(self, Chunk chunk, Py_ssize_t most):
+        """Goes on filling `chunk` with up to `most` items; seals it when it is full or there are no more."""
+        cdef Py_ssize_t stop = chunk.items + most
+        self.dry = False
+        while True:
+            try:
+                self.exhausted = self.run(chunk, stop)
+                break
+            except SourceDry:
+                self.dry = True
+                return
+            except BaseException as error:
+                in_item = self.in_item
+                self.in_item = False
+                if in_item:
+                    chunk.take_back(self.mark)
+                if not isinstance(error, Exception):
+                    raise
+                if not in_item:
+                    self.source_error = error
+                    self.exhausted = True
+                    break
+                self.failures.append((self.source.key, self.source.value, self.explained(error)))
+                stop -= 1
+        if self.exhausted or chunk.items >= self.max_items or chunk.end >= chunk.start + self.max_bytes:
+            chunk.seal()
+
+    cdef bint run(self, Chunk chunk, Py_ssize_t stop) except -1:
+        """True when the items are at their end; False when the chunk is full, or holds `stop` items."""
+        cdef ItemSource source = self.source
+        cdef Py_ssize_t limit = chunk.start + self.max_bytes
+        if stop > self.max_items:
+            stop = self.max_items
+        while chunk.items < stop and chunk.end < limit:
+            if not source.advance():
+                return True
+            self.mark = chunk.end
+            self.in_item = True
+            chunk.put_item(source.key, source.value, self.codec, self.encoding, self.errors)
+            chunk.item_keys.append(source.key)
+            if chunk.command.with_values:
+                chunk.item_values.append(source.value)
+            chunk.items += 1
+            self.in_item = False
+        return False
+
+    def explained(self, error):
+        """The exception as an EncodeError that names the key."""
+        if not isinstance(error, FastBatchError):
+            reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            explained = EncodeError(reason)
+            explained.__cause__ = error
+            error = explained
+        if getattr(error, "key", None) is None:
+            error.key = self.source.key
+        return error

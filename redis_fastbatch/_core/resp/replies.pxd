@@ -1,0 +1,46 @@
+# cython: language_level=3
+from cpython.object cimport PyObject
+
+from redis_fastbatch._core.runtime.buffer cimport ReceiveBuffer
+from redis_fastbatch._core.codec cimport ValueCodec
+
+cdef enum:
+    MOST_HELD = 64
+
+
+cdef class ValueRun:
+    """How far the values of some keys are read."""
+
+    cdef list keys
+    cdef list pairs
+    cdef dict mapping
+    cdef list refused
+    cdef object default
+    cdef Py_ssize_t count
+    cdef Py_ssize_t done
+    cdef Py_ssize_t undecodable   # behind the value that is being decoded
+    cdef PyObject* held[MOST_HELD]   # references to the last values that were read
+    cdef Py_ssize_t holding
+
+    cdef int put(self, object value) except -1
+    cdef int hand_over(self) except -1
+    cdef void let_go(self) noexcept
+
+
+cdef class ReplyReader(ReceiveBuffer):
+    """Reads the replies of a batch from received bytes."""
+
+    cdef readonly list pushes
+    cdef readonly Py_ssize_t elements     # of the array being read that are still to come
+    cdef Py_ssize_t max_value_size
+    cdef object parser
+
+    cdef Py_ssize_t line_end(self, Py_ssize_t start) noexcept
+    cdef Py_ssize_t integer(self, Py_ssize_t start, Py_ssize_t stop) except? -2
+    cdef object parse(self, Py_ssize_t stop)
+    cdef object verbatim(self, Py_ssize_t stop)
+    cdef bint is_quiet(self, Py_ssize_t stop, bint queued) noexcept
+    cdef bint skip_pushes(self) except -1
+    cdef int run_values(self, ValueRun run, ValueCodec codec) except -1
+    cdef bint other_value(self, ValueRun run) except -1
+    cdef Py_ssize_t bulk_start(self, Py_ssize_t* size) except -2

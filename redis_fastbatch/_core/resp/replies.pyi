@@ -1,0 +1,27 @@
+from typing import Any
+
+from redis_fastbatch._core.codec import ValueCodec
+from redis_fastbatch._core.runtime.buffer import ReceiveBuffer
+
+class ErrorReply(Exception): ...
+
+def new_dict(size: int) -> dict[Any, Any]: ...
+
+class ReplyReader(ReceiveBuffer):
+    pushes: list[Any]
+    elements: int
+    def __init__(self, max_value_size: int = 0) -> None: ...
+    def finished(self) -> bool: ...
+    def reply(self) -> tuple[Any] | None: ...
+    def statuses(self, limit: int, first: int, others: list[tuple[int, Any]], queued: bool = True) -> int: ...
+    def array(self, expected: int) -> bool | ErrorReply: ...
+    def values(
+        self,
+        keys: list[Any],
+        done: int,
+        codec: ValueCodec,
+        default: Any,
+        out: dict[Any, Any] | list[tuple[Any, Any]],
+        failures: list[tuple[Any, bytes | None, Exception]],
+        most: int = ...,
+    ) -> int: ...

@@ -1,0 +1,427 @@
+# cython: language_level=3
+"""Reads the replies of a batch, RESP2 and RESP3 (https://redis.io/docs/latest/develop/reference/protocol-spec/).
+
+The hot replies are read here: +OK without an object each, and bulk strings straight into values. hiredis
+parses whatever else comes, once all of it has arrived. Reading stops, and goes on later, wherever the
+received bytes end.
+"""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.dict cimport PyDict_SetItem
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.string cimport memchr, memcmp
+
+from redis_fastbatch._core.runtime.buffer cimport ReceiveBuffer
+from redis_fastbatch._core.codec cimport ValueCodec
+
+import hiredis
+
+from redis.exceptions import InvalidResponse
+
+from redis_fastbatch.errors import DecodeError
+
+cdef enum:
+    INCOMPLETE = 0
+    LONGEST_NUMBER = 19
+    MAX_NESTING = 128
+
+
+cdef Py_ssize_t ALL = 1 << 62
+cdef object NOT_ENOUGH = object()
+
+
+class ErrorReply(Exception):
+    """An error the server replied with, such as "OOM command not allowed"; its text is args[0]."""
+
+
+cdef extern from *:
+    """
+    #if !defined(PYPY_VERSION) && PY_VERSION_HEX < 0x030E0000 \\
+        && !(defined(_WIN32) && PY_VERSION_HEX >= 0x030D0000)
+    PyAPI_FUNC(PyObject *) _PyDict_NewPresized(Py_ssize_t);
+    #define FASTBATCH_NEW_DICT(size) _PyDict_NewPresized(size)
+    #else
+    #define FASTBATCH_NEW_DICT(size) ((void)(size), PyDict_New())
+    #endif
+    """
+    dict FASTBATCH_NEW_DICT(Py_ssize_t size)
+
+
+def new_dict(Py_ssize_t size):
+    """An empty dict with room for `size` keys, where this Python can make one: filling it then never means
+    building its table anew (48 to 27 ns a key)."""
+    return FASTBATCH_NEW_DICT(size)
+
+
+cdef Py_ssize_t broken(str reason) except -2:
+    raise InvalidResponse(f"Protocol Error: {reason}")
+
+
+cdef class ValueRun:
+    def __init__(self, list keys, Py_ssize_t done, default, out):
+        self.keys = keys
+        self.count = len(keys)
+        self.done = done
+        self.default = default
+        self.refused = []
+        if isinstance(out, dict):
+            self.mapping = out
+        else:
+            self.pairs = out
+
+    def __dealloc__(self):
+        self.let_go()
+
+    cdef int put(self, object value) except -1:
+        """The value of the next key."""
+        Py_INCREF(value)
+        self.held[self.holding] = <PyObject*>value
+        self.holding += 1
+        self.done += 1
+        return self.hand_over() if self.holding == MOST_HELD else 0
+
+    cdef int hand_over(self) except -1:
+        """Puts the values that are held under their keys. Many at a time: in a large dict each place is one that
+        no cache has, and the processor fetches several at once where nothing stands between them."""
+        cdef Py_ssize_t first = self.done - self.holding
+        cdef Py_ssize_t i
+        cdef object key
+        for i in range(self.holding):
+            key = self.keys[first + i]
+            if self.mapping is not None:
+                PyDict_SetItem(self.mapping, key, <object>self.held[i])
+            else:
+                self.pairs.append((key, <object>self.held[i]))
+        self.let_go()
+        return 0
+
+    cdef void let_go(self) noexcept:
+        while self.holding:
+            self.holding -= 1
+            Py_DECREF(<object>self.held[self.holding])
+
+
+cdef class ReplyReader(ReceiveBuffer):
+    """Received bytes and where reading stands in them.
+
+    Args:
+        max_value_size: a longer bulk string is refused, in bytes; 0 for no limit.
+
+    Attributes:
+        pushes: RESP3 push messages that came between replies, as hiredis parses them. The caller empties it.
+        elements: how many of an array, begun by array(), are still to be read.
+    """
+
+    def __init__(self, Py_ssize_t max_value_size=0):
+        self.pushes = []
+        self.max_value_size = max_value_size
+
+    cdef Py_ssize_t line_end(self, Py_ssize_t start) noexcept:
+        """Where the line's CRLF is; INCOMPLETE when it has not arrived."""
+        cdef const char* found
+        cdef Py_ssize_t at = start
+        while at + 1 < self.end:
+            found = <const char*>memchr(self.data + at, c'\r', self.end - 1 - at)
+            if found == NULL:
+                return INCOMPLETE
+            if found[1] == c'\n':
+                return found - self.data
+            at = found - self.data + 1
+        return INCOMPLETE
+
+    cdef Py_ssize_t integer(self, Py_ssize_t start, Py_ssize_t stop) except? -2:
+        cdef Py_ssize_t number = 0
+        cdef bint negative = start < stop and self.data[start] == c'-'
+        cdef Py_ssize_t i
+        if negative:
+            start += 1
+        if not 0 < stop - start < LONGEST_NUMBER:
+            return broken(f"a number of {stop - start} digits")
+        for i in range(start, stop):
+            if not c'0' <= self.data[i] <= c'9':
+                return broken(f"byte {self.data[i] & 0xFF:#04x} in a number")
+            number = number * 10 + (self.data[i] - c'0')
+        return -number if negative else number
+
+    cdef object parse(self, Py_ssize_t stop):
+        """One reply, complete up to `stop`, through hiredis."""
+        if self.data[self.position] == c'=':
+            return self.verbatim(stop)
+        if self.parser is None:
+            self.parser = hiredis.Reader(
+                protocolError=InvalidResponse, replyError=ErrorReply, notEnoughData=NOT_ENOUGH
+            )
+        self.parser.feed(PyBytes_FromStringAndSize(self.data + self.position, stop - self.position))
+        try:
+            reply = self.parser.gets()
+        except TypeError as error:
+            # A map or set of what cannot be hashed.
+            broken(str(error))
+        if reply is NOT_ENOUGH or self.parser.has_data():
+            broken("a reply whose end is in doubt")
+        self.position = stop
+        return reply
+
+    cdef object verbatim(self, Py_ssize_t stop):
+        """The text of a verbatim string. Not through hiredis, which (3.5) reads four bytes behind it."""
+        cdef Py_ssize_t start = self.line_end(self.position) + 2
+        if stop - start < 6 or self.data[start + 3] != c':':
+            broken("a verbatim string without its format")
+        if self.data[stop - 2] != c'\r' or self.data[stop - 1] != c'\n':
+            broken("a verbatim string that does not end where its length says")
+        self.position = stop
+        return PyBytes_FromStringAndSize(self.data + start + 4, stop - start - 6)
+
+    cdef bint skip_pushes(self) except -1:
+        """Takes push messages aside, and attributes away, of which nothing is made. False when no reply has
+        begun to arrive behind them."""
+        cdef Py_ssize_t stop
+        while self.position < self.end and self.data[self.position] in b">|":
+            stop = reply_end(self, self.position, 0)
+            if stop == INCOMPLETE:
+                return False
+            if self.data[self.position] == c'>':
+                self.pushes.append(self.parse(stop))
+            else:
+                self.position = stop
+        return self.position < self.end
+
+    def finished(self):
+        """To be called when no reply is outstanding: False while a push message has arrived in part.
+
+        Raises:
+            redis.exceptions.InvalidResponse: there is a reply that nobody asked for. Which of those before
+                it were the right ones cannot be known.
+        """
+        if self.skip_pushes():
+            broken(f"a reply that was not asked for begins with byte {self.data[self.position] & 0xFF:#04x}")
+        return self.position == self.end
+
+    def reply(self):
+        """One whole reply of any kind, in a tuple; None when it has not all arrived.
+
+        An error is an ErrorReply, returned and not raised.
+
+        Raises:
+            redis.exceptions.InvalidResponse: the bytes are no RESP.
+        """
+        cdef Py_ssize_t stop
+        if not self.skip_pushes():
+            return None
+        stop = reply_end(self, self.position, 0)
+        return None if stop == INCOMPLETE else (self.parse(stop),)
+
+    cdef bint is_quiet(self, Py_ssize_t stop, bint queued) noexcept:
+        cdef Py_ssize_t size = stop - self.position
+        if size == 9 and queued:
+            return memcmp(self.data + self.position, b"+QUEUED\r\n", 9) == 0
+        return size == 5 and memcmp(self.data + self.position, b"+OK\r\n", 5) == 0
+
+    def statuses(self, Py_ssize_t limit, Py_ssize_t first, list others, bint queued=True):
+        """Reads up to `limit` replies and returns how many had arrived.
+
+        +OK and, if `queued`, +QUEUED are only counted; any other reply is appended to `others` as (first + its
+        index, reply).
+        """
+        cdef Py_ssize_t done = 0
+        cdef Py_ssize_t stop
+        while done < limit:
+            if self.end - self.position >= 5 and memcmp(self.data + self.position, b"+OK\r\n", 5) == 0:
+                self.position += 5
+                done += 1
+                continue
+            if not self.skip_pushes():
+                break
+            stop = reply_end(self, self.position, 0)
+            if stop == INCOMPLETE:
+                break
+            if self.is_quiet(stop, queued):
+                self.position = stop
+            else:
+                others.append((first + done, self.parse(stop)))
+            done += 1
+        return done
+
+    def array(self, Py_ssize_t expected):
+        """Begins to read an array of `expected` elements; its elements() are read by values().
+
+        Returns:
+            True when it has begun, False when its header has not arrived, an ErrorReply when the server
+            refused the command.
+
+        Raises:
+            redis.exceptions.InvalidResponse: another kind of reply, or an array of another length.
+        """
+        cdef Py_ssize_t stop
+        cdef Py_ssize_t count
+        if not self.skip_pushes():
+            return False
+        if self.data[self.position] != c'*':
+            whole = self.reply()
+            if whole is None:
+                return False
+            if isinstance(whole[0], ErrorReply):
+                return whole[0]
+            broken(f"an array expected, found {whole[0]!r:.80}")
+        stop = self.line_end(self.position)
+        if stop == INCOMPLETE:
+            return False
+        count = self.integer(self.position + 1, stop)
+        if count != expected:
+            broken(f"an array of {expected} expected, one of {count} found")
+        self.position = stop + 2
+        self.elements = count
+        return True
+
+    def values(
+        self, list keys, Py_ssize_t done, ValueCodec codec, object default, out, list failures, Py_ssize_t most=ALL
+    ):
+        """Reads bulk strings as the values of `keys`, from key number `done` on.
+
+        Each value goes into `out`: under its key into a dict, as a pair (key, value) behind the others of a
+        list. A null, an error reply to a single key of the wrong type, and bytes that cannot be decoded
+        make it `default`.
+
+        Args:
+            failures: gets a (key, bytes or None, exception) for each value that cannot be had.
+            most: values to read at most.
+
+        Returns:
+            How many of `keys` are done now.
+
+        Raises:
+            DecodeError: a value is longer than max_value_size. The rest of it cannot be skipped: the
+                connection is of no further use.
+            redis.exceptions.InvalidResponse: the bytes are no RESP.
+        """
+        cdef ValueRun run = ValueRun(keys, done, default, out)
+        if run.count - done > most:
+            run.count = done + most
+        while True:
+            try:
+                try:
+                    self.run_values(run, codec)
+                finally:
+                    run.hand_over()
+                for key, error in run.refused:
+                    failures.append((key, None, error))
+                return run.done
+            except DecodeError as error:
+                if not run.undecodable:
+                    raise
+                error.key = run.keys[run.done]
+                data = PyBytes_FromStringAndSize(self.data + self.position, run.undecodable - 2 - self.position)
+                failures.append((error.key, data[data.index(b"\n") + 1:], error))
+                self.position = run.undecodable
+                run.undecodable = 0
+                run.put(default)
+                self.elements -= self.elements > 0
+
+    cdef int run_values(self, ValueRun run, ValueCodec codec) except -1:
+        """Reads values until they or the received bytes end."""
+        cdef Py_ssize_t start, size
+        while run.done < run.count and self.position < self.end:
+            if self.data[self.position] == c'$':
+                start = self.bulk_start(&size)
+                if start == INCOMPLETE:
+                    return 0
+                if size < 0:
+                    if size != -1:
+                        broken(f"a bulk string of {size} bytes")
+                    run.put(run.default)
+                    self.position = start
+                else:
+                    if self.max_value_size and size > self.max_value_size:
+                        raise DecodeError(f"a value of {size} bytes: max_value_size is {self.max_value_size}",
+                                          0, run.keys[run.done])
+                    if self.end - start - 2 < size:
+                        return 0
+                    if self.data[start + size] != c'\r' or self.data[start + size + 1] != c'\n':
+                        broken("a bulk string that does not end where its length says")
+                    run.undecodable = start + size + 2
+                    value = codec.decode(self.data + start, size)
+                    run.undecodable = 0
+                    run.put(value)
+                    self.position = start + size + 2
+            elif self.end - self.position >= 3 and memcmp(self.data + self.position, b"_\r\n", 3) == 0:
+                run.put(run.default)
+                self.position += 3
+            elif self.data[self.position] in b">|" and not self.elements:
+                if not self.skip_pushes():
+                    return 0
+                continue
+            elif not self.other_value(run):
+                return 0
+            if self.elements:
+                self.elements -= 1
+        return 0
+
+    cdef bint other_value(self, ValueRun run) except -1:
+        """A reply in a value's place that is neither a bulk string nor null; False when it is not complete."""
+        cdef bint is_array
+        if not self.skip_pushes():
+            return False
+        is_array = self.data[self.position] == c'*'
+        whole = self.reply()
+        if whole is None:
+            return False
+        if isinstance(whole[0], ErrorReply):
+            if not str(whole[0]).startswith("WRONGTYPE"):
+                run.refused.append((run.keys[run.done], whole[0]))
+        elif whole[0] is not None or is_array:
+            broken(f"a bulk string expected, found {whole[0]!r:.80}")
+        run.put(run.default)
+        return True
+
+    cdef Py_ssize_t bulk_start(self, Py_ssize_t* size) except -2:
+        """Where the bytes of the bulk string at `position` begin; INCOMPLETE when not even its header is there."""
+        cdef Py_ssize_t at = self.position + 1
+        cdef Py_ssize_t number = 0
+        while at < self.end and c'0' <= self.data[at] <= c'9' and at - self.position < LONGEST_NUMBER:
+            number = number * 10 + (self.data[at] - c'0')
+            at += 1
+        if self.end - at >= 2 and self.data[at] == c'\r' and self.data[at + 1] == c'\n' and at > self.position + 1:
+            size[0] = number
+            return at + 2
+        at = self.line_end(self.position)
+        if at == INCOMPLETE:
+            if self.end - self.position > LONGEST_NUMBER + 3:
+                broken("a bulk string's header without an end")
+            return INCOMPLETE
+        size[0] = self.integer(self.position + 1, at)
+        return at + 2
+
+
+cdef Py_ssize_t reply_end(ReplyReader reader, Py_ssize_t start, int depth) except -2:
+    """Behind the reply that begins at `start`; INCOMPLETE when it has not all arrived."""
+    cdef char kind
+    cdef Py_ssize_t stop, count, i
+    if depth > MAX_NESTING:
+        return broken(f"replies nested more than {MAX_NESTING} levels deep")
+    if start >= reader.end:
+        return INCOMPLETE
+    kind = reader.data[start]
+    if kind not in b"+-:_,#($=!*~>%|":
+        return broken(f"byte {kind & 0xFF:#04x} begins no reply")
+    if depth and kind in b">|=":
+        return broken(f"{chr(kind)} inside a reply")
+    stop = reader.line_end(start)
+    if stop == INCOMPLETE:
+        return INCOMPLETE
+    if kind in b"+-:_,#(":
+        return stop + 2
+    if kind in b"$=!":
+        count = reader.integer(start + 1, stop)
+        if count < 0:
+            return stop + 2
+        return stop + 4 + count if reader.end - stop - 4 >= count else INCOMPLETE
+    count = reader.integer(start + 1, stop)
+    if kind == c'%' or kind == c'|':
+        count *= 2
+    stop += 2
+    for i in range(count):
+        stop = reply_end(reader, stop, depth + 1)
+        if stop == INCOMPLETE:
+            return INCOMPLETE
+    return stop

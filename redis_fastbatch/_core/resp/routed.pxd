@@ -1,0 +1,33 @@
+# cython: language_level=3
+from redis_fastbatch._core.resp.encoder cimport BatchWriter, Chunk, Command
+from redis_fastbatch._core.resp.slots cimport SLOTS
+
+
+cdef class AskingCommand(Command):
+    """A command an item, each after an ASKING of its own."""
+
+
+cdef class Router:
+    """Which node has which slot."""
+
+    cdef short[SLOTS] owners
+
+    cdef int node_of(self, const char* key, Py_ssize_t size) noexcept
+
+
+cdef class RoutedWriter(BatchWriter):
+    """Encodes items straight into the chunk of the node that has their slot."""
+
+    cdef Router router
+    cdef list filling        # by node: a Chunk, or None
+    cdef list positions      # by node: where in the input the chunk's first item is
+    cdef list spare
+    cdef Py_ssize_t chunks   # made so far
+    cdef Chunk target        # of the item being encoded
+    cdef dict found
+    cdef object default
+    cdef list order
+    cdef readonly Py_ssize_t taken
+
+    cdef Py_ssize_t spread(self, Py_ssize_t stop) except -2
+    cdef Chunk chunk_for(self, Py_ssize_t node)

@@ -1,0 +1,276 @@
+# cython: language_level=3
+"""Items encoded into commands for the nodes of a cluster.
+
+An item is a command of its own here: the keys of one MSET would have to share a slot. So every item has its own
+reply, and a slot that has moved concerns its own items only.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_SetDefault
+from cpython.unicode cimport PyUnicode_CheckExact
+
+from redis_fastbatch._core.runtime.buffer cimport reserve
+from redis_fastbatch._core.codec cimport ValueCodec
+from redis_fastbatch._core.resp.encoder cimport BatchWriter, Chunk, Command, after_bulk, key_bytes
+from redis_fastbatch._core.resp.slots cimport SLOTS, slot_of
+from redis_fastbatch._core.runtime.utf8 cimport PyUnicode_DATA, PyUnicode_GET_LENGTH, PyUnicode_IS_COMPACT_ASCII
+
+from redis_fastbatch._core.resp.encoder import SourceDry
+
+cdef bytes ASKING = b"*1\r\n$6\r\nASKING\r\n"
+cdef Py_ssize_t SPARE_CHUNKS = 64
+cdef Py_ssize_t SPARE_BYTES = 128 * 1024
+
+
+cdef class AskingCommand(Command):
+    """Another command, for a node that is taking over the items' slot: each item has two replies.
+
+    Args:
+        command: of one item.
+    """
+
+    def __init__(self, Command command):
+        Command.__init__(self, command.name, many=False, with_values=command.with_values, tail=command.tail)
+        self.prefix = ASKING + self.prefix
+
+
+def slot_of_key(key, str encoding, str errors):
+    """The slot of a key of any kind.
+
+    Raises:
+        EncodeError: it is of a kind that no key is of.
+    """
+    cdef bytes wire_key = key_bytes(key, encoding, errors)
+    return slot_of(PyBytes_AS_STRING(wire_key), PyBytes_GET_SIZE(wire_key))
+
+
+cdef class Router:
+    """A table of the nodes, by number, that have the slots.
+
+    Args:
+        owners: for each of the 16384 slots the number of its node.
+    """
+
+    def __init__(self, owners):
+        self.load(owners)
+
+    def load(self, owners):
+        """Takes another table."""
+        cdef Py_ssize_t slot
+        if len(owners) != SLOTS:
+            raise ValueError(f"{SLOTS} slots, not {len(owners)}")
+        for slot in range(SLOTS):
+            self.owners[slot] = owners[slot]
+
+    cdef int node_of(self, const char* key, Py_ssize_t size) noexcept:
+        return self.owners[slot_of(key, size)]
+
+    def owner(self, Py_ssize_t slot):
+        """The number of the node that has a slot."""
+        if not 0 <= slot < SLOTS:
+            raise ValueError(f"no slot {slot}")
+        return self.owners[slot]
+
+    def move(self, Py_ssize_t slot, short node):
+        """A slot has another node now."""
+        if not 0 <= slot < SLOTS:
+            raise ValueError(f"no slot {slot}")
+        self.owners[slot] = node
+
+    def split(self, Chunk chunk, Command command, positions=None):
+        """Some of a chunk's items (all by default), as chunks for their nodes, sealed.
+
+        What was serialized once is not serialized again. Items of one key keep their order.
+
+        Returns:
+            A dict from node to chunk.
+        """
+        cdef const char* p = chunk.data + chunk.command.headroom
+        cdef const char* key
+        cdef const char* item
+        cdef Py_ssize_t prefix = 0 if chunk.command.many else PyBytes_GET_SIZE(chunk.command.prefix)
+        cdef Py_ssize_t suffix = 0 if chunk.command.many else PyBytes_GET_SIZE(chunk.command.suffix)
+        cdef Py_ssize_t i
+        cdef Chunk part
+        cdef dict parts = {}
+        wanted = None if positions is None else set(positions)
+        for i in range(chunk.items):
+            item = p + prefix
+            p = after_bulk(item)
+            key = item
+            while key[0] != c'\n':
+                key += 1
+            key += 1
+            node = self.node_of(key, p - 2 - key)
+            if chunk.command.with_values:
+                p = after_bulk(p)
+            if wanted is None or i in wanted:
+                part = parts.get(node)
+                if part is None:
+                    part = parts[node] = chunk.blank(command)
+                part.append(PyBytes_AS_STRING(command.prefix), PyBytes_GET_SIZE(command.prefix))
+                part.append(item, p - item)
+                part.append(PyBytes_AS_STRING(command.suffix), PyBytes_GET_SIZE(command.suffix))
+                part.adopt(chunk, i)
+            p += suffix
+        for part in parts.values():
+            part.seal()
+        return parts
+
+
+cdef class RoutedWriter(BatchWriter):
+    """Encodes items into a chunk for each node.
+
+    Args:
+        items, codec, max_items, max_bytes, encoding, errors: as BatchWriter takes them.
+        command: of one item.
+        router: says which node has which slot.
+        found: where given, each key that is taken gets `default` in it, unless it has a value: so that its
+            order is that of the input.
+        order: where given, each key that is taken is appended to it.
+
+    Attributes:
+        taken: items taken from the input, those included that could not be encoded.
+    """
+
+    def __init__(
+        self,
+        items,
+        Command command,
+        ValueCodec codec,
+        Router router,
+        *,
+        Py_ssize_t max_items,
+        Py_ssize_t max_bytes,
+        str encoding="utf-8",
+        str errors="strict",
+        dict found=None,
+        default=None,
+        list order=None,
+    ):
+        BatchWriter.__init__(
+            self, items, command, codec, max_items=max_items, max_bytes=max_bytes, encoding=encoding, errors=errors
+        )
+        self.router = router
+        self.found = found
+        self.default = default
+        self.order = order
+        self.filling = []
+        self.positions = []
+        self.spare = []
+
+    def advance(self, Py_ssize_t most):
+        """Takes up to `most` items, and stops early when a chunk is full.
+
+        Returns:
+            The number of the node whose chunk is full: pass it to sealed(). -1 when there is none: `most` items
+            were taken, or the source is dry, or there are no more.
+        """
+        cdef Py_ssize_t stop = self.taken + most
+        self.dry = False
+        while True:
+            self.mark = -1
+            try:
+                return self.spread(stop)
+            except SourceDry:
+                self.dry = True
+                return -1
+            except BaseException as error:
+                if not self.in_item:
+                    if not isinstance(error, Exception):
+                        raise
+                    self.source_error = error
+                    self.exhausted = True
+                    return -1
+                self.in_item = False
+                if self.mark >= 0:
+                    self.target.take_back(self.mark)
+                if not isinstance(error, Exception):
+                    self.taken -= 1
+                    raise
+                self.failures.append((self.source.key, self.source.value, self.explained(error)))
+
+    cdef Py_ssize_t spread(self, Py_ssize_t stop) except -2:
+        cdef Chunk chunk
+        cdef object key
+        cdef object wire_key
+        cdef Py_ssize_t node
+        while self.taken < stop:
+            if not self.source.advance():
+                self.exhausted = True
+                return -1
+            self.taken += 1
+            self.mark = -1
+            self.in_item = True
+            key = wire_key = self.source.key
+            if PyUnicode_CheckExact(key) and PyUnicode_IS_COMPACT_ASCII(key):
+                node = self.router.node_of(<const char*>PyUnicode_DATA(key), PyUnicode_GET_LENGTH(key))
+            else:
+                if not PyBytes_CheckExact(key):
+                    wire_key = key_bytes(key, self.encoding, self.errors)
+                node = self.router.node_of(PyBytes_AS_STRING(wire_key), PyBytes_GET_SIZE(wire_key))
+            chunk = self.chunk_for(node)
+            self.target = chunk
+            self.mark = chunk.end
+            chunk.put_item(wire_key, self.source.value, self.codec, self.encoding, self.errors)
+            chunk.item_keys.append(key)
+            if self.command.with_values:
+                chunk.item_values.append(self.source.value)
+            chunk.items += 1
+            self.in_item = False
+            if self.found is not None:
+                PyDict_SetDefault(self.found, key, self.default)
+            if self.order is not None:
+                self.order.append(key)
+            if chunk.items >= self.max_items or chunk.end - chunk.start >= self.max_bytes:
+                return node
+        return -1
+
+    cdef Chunk chunk_for(self, Py_ssize_t node):
+        cdef Chunk chunk
+        while len(self.filling) <= node:
+            self.filling.append(None)
+            self.positions.append(0)
+        chunk = self.filling[node]
+        if chunk is None:
+            if self.spare:
+                chunk = self.spare.pop()
+                chunk.restart(self.command)
+            else:
+                chunk = Chunk(self.command)
+                if self.chunks >= len(self.filling):
+                    # A long batch: growing bit by bit would copy everything once more.
+                    reserve(chunk, min(self.max_bytes * 9 // 8, SPARE_BYTES))
+                self.chunks += 1
+            self.filling[node] = chunk
+            self.positions[node] = self.taken - 1
+        return chunk
+
+    def sealed(self, Py_ssize_t node):
+        """The chunk that is being filled for a node, sealed, and the position of its first item; None if none is.
+
+        It stays here until leave(): so there is no moment at which it is nowhere.
+        """
+        cdef Chunk chunk = self.filling[node] if node < len(self.filling) else None
+        if chunk is None:
+            return None
+        if chunk.items == 0:
+            self.filling[node] = None
+            return None
+        chunk.seal()
+        return chunk, self.positions[node]
+
+    def leave(self, Py_ssize_t node):
+        """The node's chunk is somebody else's now."""
+        self.filling[node] = None
+
+    def begun(self):
+        """(node, position of the first item) of the chunks that are being filled."""
+        return [(node, self.positions[node]) for node, chunk in enumerate(self.filling) if chunk is not None]
+
+    def recycle(self, Chunk chunk):
+        """Takes a chunk back that is done with."""
+        if len(self.spare) < SPARE_CHUNKS and chunk.capacity <= SPARE_BYTES and type(chunk) is Chunk:
+            # Emptied now: its items need not live until it is used again.
+            chunk.restart(self.command)
+            self.spare.append(chunk)

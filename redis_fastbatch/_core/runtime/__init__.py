@@ -1,0 +1,1 @@
+"""Buffers, text, and the garbage collector: what every part of the core uses."""

@@ -1,0 +1,1 @@
+"""The value format of redis-toolkit 0.4.0."""

@@ -1,0 +1,415 @@
+# cython: language_level=3
+"""redis-toolkit's JSON to Python values: exactly the spelling that the toolkit itself writes.
+
+Whatever is spelt differently, is malformed, is nested very deep or may mean something special raises Unusual, and
+the whole value is read the plain way (toolkit_json_plain), which decides. Nothing but allocation happens
+between taking a pointer and using it: no Python code runs here.
+"""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.dict cimport PyDict_SetItem
+from cpython.object cimport PyObject
+from libc.math cimport INFINITY
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy
+
+from redis_fastbatch._core.runtime.interned cimport Floats, Keys, ShortTexts, make_text
+from redis_fastbatch._core.runtime.rows cimport RowShape, make_shape, put_value
+from redis_fastbatch._core.toolkit.base64 cimport take_base64
+from redis_fastbatch._core.toolkit.text cimport plain_end
+from redis_fastbatch._core.toolkit.unescape cimport unescaped
+from redis_fastbatch._core.runtime.utf8 cimport same_bytes
+
+import json.decoder
+
+from redis_fastbatch._core.toolkit.plain import Unusual
+
+cdef extern from "Python.h":
+    void PyObject_GC_Track(object container)
+    bint PyObject_GC_IsTracked(object container)
+    double PyOS_string_to_double(const char* text, char** end, PyObject* overflow) except? -1.0
+
+cdef enum:
+    MAX_DEPTH = 200
+    WIDEST_ROW = 30       # CPython shares keys tables of up to 30 keys
+    FIRST_PATIENCE = 4    # rows of one shape before a template is made of it
+    SAFE_DIGITS = 18      # decimal digits that fit into 64 bits
+    EXACT_DIGITS = 15     # and into a double's 53
+    LONGEST_NUMBER = 64
+
+# json's own object: in a list, NaN is equal to itself only by identity.
+cdef object NAN = json.decoder.NaN
+cdef double* POWERS = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15
+]
+
+
+cdef inline bint starts(Place* at, const char* text, Py_ssize_t size) noexcept:
+    """Passes over `text` if it comes next."""
+    if at.end - at.p < size or memcmp(at.p, text, size) != 0:
+        return False
+    at.p += size
+    return True
+
+
+cdef inline bint is_digit(const char* p, const char* end) noexcept:
+    return p < end and c'0' <= p[0] <= c'9'
+
+
+cdef inline bint is_marker(const char* key, Py_ssize_t size) noexcept:
+    return size == 8 and memcmp(key, b"__type__", 8) == 0
+
+
+cdef inline Py_ssize_t shape_slot(const char* key, Py_ssize_t size) noexcept:
+    """Where an object that begins with this key would have its shape."""
+    cdef uint32_t head = 0
+    if size >= 4:
+        memcpy(&head, key, 4)
+    elif size:
+        head = <unsigned char>key[0] | (<uint32_t><unsigned char>key[size - 1] << 8)
+    return ((head ^ <uint32_t>size * 0x01000193) * <uint32_t>0x9E3779B1) >> 26
+
+
+cdef class JsonReader:
+    """Raises Unusual for bytes that the plain way has to read."""
+
+    def __init__(self):
+        self.keys = Keys()
+        self.texts = ShortTexts()
+        self.floats = Floats()
+        self.shapes = [None] * SHAPE_SLOTS
+        for slot in range(SHAPE_SLOTS):
+            self.patience[slot] = FIRST_PATIENCE
+
+    cdef object read_wrapper(self, const char* data, Py_ssize_t size, bint preserve_int):
+        """The value of {"__type__": ..., "__data__": ...}."""
+        cdef Place at
+        at.p = data
+        at.end = data + size
+        at.depth = 0
+        if not starts(&at, b'{"__type__": "', 14):
+            raise Unusual
+        value = self.read_data(&at, data, size)
+        if at.end - at.p != 1 or at.p[0] != c'}':
+            raise Unusual
+        if type(value) is int and not preserve_int and (value == 0 or value == 1):
+            return value == 1
+        return value
+
+    cdef object read_data(self, Place* at, const char* data, Py_ssize_t size):
+        """What stands behind "__data__", when it is of the type that "__type__" says."""
+        if starts(at, b'dict", "__data__": ', 19):
+            if at.p < at.end and at.p[0] == c'{':
+                return self.read(at)
+        elif starts(at, b'str", "__data__": "', 19):
+            return self.read_text(at)
+        elif starts(at, b'list", "__data__": ', 19):
+            if at.p < at.end and at.p[0] == c'[':
+                return self.read(at)
+        elif starts(at, b'tuple", "__data__": ', 20):
+            if at.p < at.end and at.p[0] == c'[':
+                return tuple(self.read(at))
+        elif starts(at, b'int", "__data__": ', 18):
+            value = self.read(at)
+            if type(value) is int:
+                return value
+        elif starts(at, b'float", "__data__": ', 20):
+            value = self.read(at)
+            if type(value) is float:
+                return value
+        elif starts(at, b'bool", "__data__": ', 19):
+            value = self.read(at)
+            if type(value) is bool:
+                return value
+        elif starts(at, b'bytes", "__data__": "', 21):
+            return self.read_bytes(at)
+        raise Unusual
+
+    cdef object read(self, Place* at):
+        """The value that comes next."""
+        cdef char c
+        if at.p >= at.end:
+            raise Unusual
+        c = at.p[0]
+        if c == c'"':
+            at.p += 1
+            return self.read_text(at)
+        if c'0' <= c <= c'9':
+            return self.read_number(at)
+        if c == c'{':
+            at.p += 1
+            return self.read_object(at)
+        if c == c'[':
+            at.p += 1
+            return self.read_list(at)
+        return self.read_word(at)
+
+    cdef object read_word(self, Place* at):
+        """One of JSON's words, json's words for floats that JSON has none for, or a negative number."""
+        if starts(at, b"true", 4):
+            return True
+        if starts(at, b"false", 5):
+            return False
+        if starts(at, b"null", 4):
+            return None
+        if starts(at, b"NaN", 3):
+            return NAN
+        if starts(at, b"Infinity", 8):
+            return INFINITY
+        if starts(at, b"-Infinity", 9):
+            return -INFINITY
+        if at.p[0] == c'-':
+            return self.read_number(at)
+        raise Unusual
+
+    cdef object read_number(self, Place* at):
+        cdef const char* start = at.p
+        cdef const char* p = at.p
+        cdef const char* first
+        cdef bint negative = p[0] == c'-'
+        cdef bint exponent = False
+        cdef uint64_t digits = 0
+        cdef Py_ssize_t whole
+        cdef Py_ssize_t decimals = 0
+        cdef double number
+        cdef uint64_t bits
+        p += negative
+        first = p
+        while is_digit(p, at.end):
+            digits = digits * 10 + <uint64_t>(p[0] - c'0')
+            p += 1
+        whole = p - first
+        if whole == 0 or (first[0] == c'0' and whole > 1):
+            raise Unusual
+        if p < at.end and p[0] == c'.':
+            p += 1
+            first = p
+            while is_digit(p, at.end):
+                digits = digits * 10 + <uint64_t>(p[0] - c'0')
+                p += 1
+            decimals = p - first
+            if decimals == 0:
+                raise Unusual
+        if p < at.end and (p[0] == c'e' or p[0] == c'E'):
+            exponent = True
+            p += 1
+            if p < at.end and (p[0] == c'+' or p[0] == c'-'):
+                p += 1
+            first = p
+            while is_digit(p, at.end):
+                p += 1
+            if p == first:
+                raise Unusual
+        at.p = p
+        if decimals == 0 and not exponent:
+            if whole > SAFE_DIGITS:
+                return large_int(start, p)
+            return -<long long>digits if negative else <long long>digits
+        if exponent or whole + decimals > EXACT_DIGITS:
+            number = any_float(start, p)
+        else:
+            # Both are exact, so the one rounding of the division makes it right.
+            number = <double>digits / POWERS[decimals]
+            if negative:
+                number = -number
+        memcpy(&bits, &number, 8)
+        return self.floats.get(bits)
+
+    cdef object read_text(self, Place* at):
+        """A str whose opening quote is passed."""
+        cdef const char* text = at.p
+        cdef const char* stop = plain_end(text, at.end)
+        if stop >= at.end:
+            raise Unusual
+        if stop[0] != c'"':
+            if stop[0] == c'\\':
+                return unescaped(&at.p, at.end)
+            raise Unusual
+        at.p = stop + 1
+        if stop - text <= 16:
+            return self.texts.get(text, stop - text)
+        return make_text(text, stop - text)
+
+    cdef object read_key(self, Place* at):
+        """An object's key, with quotes and colon."""
+        cdef const char* text
+        cdef const char* stop
+        if not starts(at, b'"', 1):
+            raise Unusual
+        text = at.p
+        stop = plain_end(text, at.end)
+        if at.end - stop >= 3 and stop[0] == c'"':
+            if is_marker(text, stop - text):
+                raise Unusual
+            key = self.keys.get(text, stop - text)
+            at.p = stop + 1
+        else:
+            key = self.read_text(at)
+            if key == "__type__":
+                raise Unusual
+        if not starts(at, b": ", 2):
+            raise Unusual
+        return key
+
+    cdef list read_list(self, Place* at):
+        """A list whose bracket is passed."""
+        cdef list items = []
+        if starts(at, b"]", 1):
+            return items
+        if at.depth >= MAX_DEPTH:
+            raise Unusual
+        at.depth += 1
+        while True:
+            items.append(self.read(at))
+            if starts(at, b", ", 2):
+                continue
+            if starts(at, b"]", 1):
+                break
+            raise Unusual
+        at.depth -= 1
+        return items
+
+    cdef object read_object(self, Place* at):
+        """A dict, or bytes in their wrapper; the brace is passed."""
+        cdef const char* key = at.p + 1
+        cdef const char* stop
+        cdef Py_ssize_t slot
+        if at.end - at.p < 2 or at.depth >= MAX_DEPTH:
+            raise Unusual
+        if at.p[0] == c'}':
+            at.p += 1
+            return {}
+        stop = plain_end(key, at.end)
+        if is_marker(key, stop - key):
+            return self.read_bytes_wrapper(at)
+        at.depth += 1
+        slot = shape_slot(key, stop - key)
+        shape = self.shapes[slot]
+        if shape is not None:
+            row = self.read_row(at, <RowShape>shape)
+        else:
+            self.seen[slot] += 1
+            if self.seen[slot] >= self.patience[slot]:
+                row = self.read_learning(at, slot)
+            else:
+                row = self.read_pairs(at, {})
+        at.depth -= 1
+        return row
+
+    cdef object read_bytes_wrapper(self, Place* at):
+        """Bytes inside a container."""
+        cdef bint mutable = False
+        if not starts(at, b'"__type__": "bytes", "__data__": "', 34):
+            if not starts(at, b'"__type__": "bytearray", "__data__": "', 38):
+                raise Unusual
+            mutable = True
+        value = self.read_bytes(at)
+        if not starts(at, b"}", 1):
+            raise Unusual
+        return bytearray(value) if mutable else value
+
+    cdef object read_bytes(self, Place* at):
+        """Base64 whose opening quote is passed."""
+        cdef const char* text = at.p
+        cdef const char* stop = plain_end(text, at.end)
+        if stop >= at.end or stop[0] != c'"':
+            raise Unusual
+        value = take_base64(text, stop - text)
+        if value is None:
+            raise Unusual
+        at.p = stop + 1
+        return value
+
+    cdef dict read_row(self, Place* at, RowShape shape):
+        """An object that is expected to have the keys of `shape`."""
+        cdef dict row = shape.blank()
+        cdef PyObject** slots = shape.slots(row)
+        cdef bint tracked = PyObject_GC_IsTracked(row)
+        cdef bint holds_containers = False
+        cdef Py_ssize_t i, size
+        for i in range(shape.count):
+            size = shape.sizes[i]
+            if at.end - at.p <= size or not same_bytes(at.p, shape.keys[i], size):
+                return self.read_other_row(at, shape, row, i)
+            at.p += size
+            holds_containers |= at.p[0] == c'{' or at.p[0] == c'['
+            put_value(shape, row, slots, i, self.read(at))
+        if not starts(at, b"}", 1):
+            return self.read_other_row(at, shape, row, shape.count)
+        if holds_containers and slots != NULL and not tracked:
+            PyObject_GC_Track(row)
+        shape.misses = 0
+        return row
+
+    cdef dict read_other_row(self, Place* at, RowShape shape, dict started, Py_ssize_t done):
+        """Goes on where an object's keys left those of the shape."""
+        cdef dict row = {}
+        cdef Py_ssize_t i
+        for i in range(done):
+            row[shape.names[i]] = started[shape.names[i]]
+        shape.misses += 1
+        if shape.misses >= FIRST_PATIENCE:
+            self.forget(shape)
+        if done and starts(at, b"}", 1):
+            return row
+        if done and not starts(at, b", ", 2):
+            raise Unusual
+        return self.read_pairs(at, row)
+
+    cdef dict read_pairs(self, Place* at, dict row):
+        """Pairs up to the closing brace; at least one."""
+        while True:
+            key = self.read_key(at)
+            PyDict_SetItem(row, key, self.read(at))
+            if starts(at, b", ", 2):
+                continue
+            if starts(at, b"}", 1):
+                return row
+            raise Unusual
+
+    cdef dict read_learning(self, Place* at, Py_ssize_t slot):
+        """Reads an object pair by pair and makes a shape of its keys, each with the comma before it."""
+        cdef dict row = {}
+        cdef list encoded = []
+        cdef const char* place
+        self.seen[slot] = 0
+        while True:
+            place = at.p
+            if encoded and not starts(at, b", ", 2):
+                break
+            key = self.read_key(at)
+            encoded.append(PyBytes_FromStringAndSize(place, at.p - place))
+            PyDict_SetItem(row, key, self.read(at))
+        if not starts(at, b"}", 1):
+            raise Unusual
+        if len(row) == len(encoded) <= WIDEST_ROW:
+            self.shapes[slot] = make_shape(tuple(row), encoded)
+        return row
+
+    cdef int forget(self, RowShape shape) except -1:
+        """Lets go of a shape that no longer comes, and is slower to learn the slot's next one."""
+        cdef Py_ssize_t slot
+        for slot in range(SHAPE_SLOTS):
+            if self.shapes[slot] is shape:
+                self.shapes[slot] = None
+                self.seen[slot] = 0
+                self.patience[slot] = min(self.patience[slot] * 4, 0x8000)
+        return 0
+
+
+cdef object large_int(const char* start, const char* stop):
+    try:
+        return int(PyBytes_FromStringAndSize(start, stop - start))
+    except ValueError:
+        # More digits than Python reads: see sys.set_int_max_str_digits().
+        raise Unusual from None
+
+
+cdef double any_float(const char* start, const char* stop) except? -1.0:
+    cdef char[LONGEST_NUMBER] text
+    cdef Py_ssize_t size = stop - start
+    if size >= LONGEST_NUMBER:
+        return float(PyBytes_FromStringAndSize(start, size))
+    memcpy(text, start, size)
+    text[size] = 0
+    return PyOS_string_to_double(text, NULL, NULL)

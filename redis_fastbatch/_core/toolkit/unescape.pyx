@@ -1,0 +1,127 @@
+# cython: language_level=3
+"""JSON strings that hold escapes."""
+
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.stdint cimport uint32_t
+from libc.string cimport memcpy
+
+from redis_fastbatch._core.toolkit.text cimport plain_end
+
+from redis_fastbatch._core.toolkit.plain import Unusual
+
+
+cdef inline int hex_digit(unsigned char c) noexcept:
+    if c'0' <= c <= c'9':
+        return c - c'0'
+    c |= 0x20
+    if c'a' <= c <= c'f':
+        return c - c'a' + 10
+    return -1
+
+
+cdef const char* string_end(const char* p, const char* end) noexcept:
+    """The closing quote; NULL when there is none before the end or a control character stands in the text."""
+    while True:
+        p = plain_end(p, end)
+        if p >= end or <unsigned char>p[0] < 0x20:
+            return NULL
+        if p[0] == c'"':
+            return p
+        if end - p < 2:
+            return NULL
+        p += 2
+
+
+cdef char* put_unicode_escape(char* target, const char* digits, const char* end) noexcept:
+    """UTF-8 of the four hexadecimal digits; NULL for other characters and for surrogates."""
+    cdef uint32_t c = 0
+    cdef int digit, i
+    if end - digits < 4:
+        return NULL
+    for i in range(4):
+        digit = hex_digit(<unsigned char>digits[i])
+        if digit < 0:
+            return NULL
+        c = (c << 4) | <uint32_t>digit
+    if 0xD800 <= c <= 0xDFFF:
+        return NULL
+    if c < 0x80:
+        target[0] = <char>c
+        return target + 1
+    if c < 0x800:
+        target[0] = <char>(0xC0 | (c >> 6))
+        target[1] = <char>(0x80 | (c & 0x3F))
+        return target + 2
+    target[0] = <char>(0xE0 | (c >> 12))
+    target[1] = <char>(0x80 | ((c >> 6) & 0x3F))
+    target[2] = <char>(0x80 | (c & 0x3F))
+    return target + 3
+
+
+cdef char simple_escape(char c) noexcept:
+    """What the letter behind a backslash stands for; NUL for one that stands for nothing."""
+    if c == c'n':
+        return 0x0A
+    if c == c't':
+        return 0x09
+    if c == c'r':
+        return 0x0D
+    if c == c'b':
+        return 0x08
+    if c == c'f':
+        return 0x0C
+    if c == c'"' or c == c'\\' or c == c'/':
+        return c
+    return 0
+
+
+cdef char* put_unescaped(char* target, const char* p, const char* stop) noexcept:
+    """Writes what stands before `stop` as UTF-8, which is never longer; NULL when the plain way has to."""
+    cdef const char* run
+    while True:
+        run = plain_end(p, stop)
+        memcpy(target, p, run - p)
+        target += run - p
+        p = run
+        if p >= stop:
+            return target
+        # string_end() saw to it that a character follows.
+        if p[1] == c'u':
+            target = put_unicode_escape(target, p + 2, stop)
+            if target == NULL:
+                return NULL
+            p += 6
+            continue
+        target[0] = simple_escape(p[1])
+        if target[0] == 0:
+            return NULL
+        target += 1
+        p += 2
+
+
+cdef object unescaped(const char** place, const char* end):
+    """The str that begins at `place` and ends with a quote, behind which `place` is moved.
+
+    Raises:
+        Unusual: it is malformed or holds surrogates.
+        UnicodeDecodeError: it is no UTF-8.
+    """
+    cdef const char* start = place[0]
+    cdef const char* stop = string_end(start, end)
+    cdef char* text
+    cdef char* behind
+    if stop == NULL:
+        raise Unusual
+    text = <char*>PyMem_Malloc(stop - start)
+    if text == NULL:
+        raise MemoryError()
+    try:
+        behind = put_unescaped(text, start, stop)
+        if behind == NULL:
+            raise Unusual
+        value = PyUnicode_DecodeUTF8(text, behind - text, "strict")
+    finally:
+        PyMem_Free(text)
+    place[0] = stop + 1
+    return value

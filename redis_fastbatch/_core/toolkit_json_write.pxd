@@ -1,5 +1,0 @@
-# cython: language_level=3
-from redis_fastbatch._core.buffer cimport OutputBuffer
-
-
-cdef int write_wrapper(object value, OutputBuffer out) except -1

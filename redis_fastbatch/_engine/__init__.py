@@ -1,0 +1,1 @@
+"""Batches as state machines, without input or output."""

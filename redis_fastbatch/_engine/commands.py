@@ -1,0 +1,156 @@
+"""Which commands carry a batch, given what is asked for and what the server has.
+
+Without expiry or condition a batch goes as MSET; with an expiry as MSETEX (Redis 8.4, Valkey 9.1) where the
+server has it, else as pipelined SETs; under `nx` or `xx` always as SETs, whose conditions are per key.
+"""
+
+from __future__ import annotations
+
+import datetime
+import weakref
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from redis_fastbatch._core.resp.encoder import Command
+
+Seconds: TypeAlias = "int | datetime.timedelta"
+PointInTime: TypeAlias = "int | datetime.datetime"
+
+_SECOND = datetime.timedelta(seconds=1)
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+
+MSET = Command(b"MSET", many=True)
+MGET = Command(b"MGET", many=True, with_values=False)
+UNLINK = Command(b"UNLINK", many=True, with_values=False)
+
+
+@dataclass(frozen=True)
+class SetOptions:
+    """What SET's options ask of a whole batch.
+
+    Attributes:
+        ex: expiry in seconds from now.
+        px: expiry in milliseconds from now.
+        exat: expiry as a Unix time in seconds.
+        pxat: expiry as a Unix time in milliseconds.
+        keepttl: a key that exists keeps its time to live.
+        nx: write only keys that do not exist.
+        xx: write only keys that exist.
+        atomic: all or nothing.
+
+    Raises:
+        ValueError: options that exclude each other, or an expiry that is not positive.
+        TypeError: an expiry of another type.
+    """
+
+    ex: Seconds | None = None
+    px: Seconds | None = None
+    exat: PointInTime | None = None
+    pxat: PointInTime | None = None
+    keepttl: bool = False
+    nx: bool = False
+    xx: bool = False
+    atomic: bool = False
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("ex", "px", "exat", "pxat") if getattr(self, name) is not None]
+        if self.keepttl:
+            given.append("keepttl")
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other")
+        if self.nx and self.xx:
+            raise ValueError("nx and xx exclude each other")
+        self.expiry()
+
+    def expiry(self) -> tuple[bytes, ...]:
+        """SET's arguments for the expiry."""
+        if self.keepttl:
+            return (b"KEEPTTL",)
+        for name, unit in (("ex", 1), ("px", 1000)):
+            length = getattr(self, name)
+            if length is not None:
+                return (name.upper().encode(), b"%d" % _positive(name, _duration(name, length, unit)))
+        for name, unit in (("exat", 1), ("pxat", 1000)):
+            moment = getattr(self, name)
+            if moment is not None:
+                return (name.upper().encode(), b"%d" % _positive(name, _moment(name, moment, unit)))
+        return ()
+
+    @property
+    def conditional(self) -> bool:
+        """Whether a key may be skipped."""
+        return self.nx or self.xx
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether commands whose outcome is unknown may be sent again."""
+        return not (self.conditional or self.atomic)
+
+    def command(self, *, msetex: bool) -> Command:
+        """The command that carries this batch; `msetex` says whether the server has MSETEX."""
+        if not self.conditional:
+            if not self.expiry():
+                return MSET
+            if msetex:
+                return Command(b"MSETEX", many=True, counted=True, tail=self.expiry())
+        return self.single()
+
+    def single(self) -> Command:
+        """SET with these options, a command an item."""
+        condition = ((b"NX",) if self.nx else ()) + ((b"XX",) if self.xx else ())
+        return Command(b"SET", many=False, tail=self.expiry() + condition)
+
+
+def _duration(name: str, length: Any, unit: int) -> int:
+    if isinstance(length, datetime.timedelta):
+        return length // (_SECOND // unit)
+    return _integer(name, length, "datetime.timedelta")
+
+
+def _moment(name: str, moment: Any, unit: int) -> int:
+    if isinstance(moment, datetime.datetime):
+        # A naive one is local time. Not through timestamp(): milliseconds would suffer from being a float.
+        try:
+            return (moment.astimezone(datetime.timezone.utc) - _EPOCH) // (_SECOND // unit)
+        except OverflowError:
+            raise ValueError(f"{name} is beyond what a datetime holds in UTC: {moment}") from None
+    return _integer(name, moment, "datetime.datetime")
+
+
+def _integer(name: str, value: Any, other: str) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} is an int or a {other}, not {type(value).__name__}")
+    return int(value.__index__())
+
+
+def _positive(name: str, value: int) -> int:
+    if not 0 < value < 2**63:
+        raise ValueError(f"{name} must be positive and fit into 64 bits, not {value}")
+    return value
+
+
+def is_cluster_node(info: bytes) -> bool:
+    """Whether a server is a node of a cluster, by its section `cluster` of INFO.
+
+    There MSETEX is not for a client that knows nothing of slots: Valkey 9.1 takes it for keys of other nodes'
+    slots, where it answers SET and MSET with MOVED.
+    """
+    return b"cluster_enabled:1" in info
+
+
+class Capabilities:
+    """Which servers have MSETEX: asked once for a connection pool, then remembered."""
+
+    def __init__(self) -> None:
+        self._msetex: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
+
+    def msetex(self, pool: Any) -> bool | None:
+        """True or False as the pool's server answered; None while it has not been asked."""
+        return self._msetex.get(pool)
+
+    def remember_msetex(self, pool: Any, has_it: bool) -> None:
+        """Keeps what the server answered, or what a failover made of it."""
+        self._msetex[pool] = has_it
+
+
+capabilities = Capabilities()

@@ -1,0 +1,232 @@
+"""Values read back into an Arrow table: what `FastBatch.batch_get_table()` does.
+
+Each value, a map, goes from the received bytes into the columns' buffers; Python sees a key and a row's number.
+Needs pyarrow (the extra `arrow`), which takes the finished columns over without copying them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from redis_fastbatch._base_client import Key, Plans, read_ended
+from redis_fastbatch._core.arrow.builder import ColumnBuilder, RowsBuilder
+from redis_fastbatch._core.arrow.export import ExportedRows
+from redis_fastbatch._core.runtime import gc_pause
+from redis_fastbatch._engine import commands
+from redis_fastbatch._engine.flight import COMMAND_BYTES, COMMAND_ITEMS
+from redis_fastbatch._engine.read import ReadFlight
+from redis_fastbatch._tables.write import TAG
+from redis_fastbatch._transports.key_encoding import key_encoding
+from redis_fastbatch._transports.sync import is_cluster, lease
+from redis_fastbatch.codecs import MsgpackCodec
+from redis_fastbatch.errors import DecodeError, EncodeError
+
+try:
+    import pyarrow as pa
+
+    from redis_fastbatch._tables.fit import cast, column_builder, distinct, fitted, shape_of
+except ImportError as error:
+    raise ImportError("reading tables needs pyarrow: pip install 'redis-fastbatch[arrow]'") from error
+
+if TYPE_CHECKING:
+    from redis_fastbatch.client import FastBatch
+
+Row: TypeAlias = "int | None"
+Encoding: TypeAlias = "tuple[str, str]"
+
+
+def get_table(
+    batch: FastBatch,
+    keys: Iterable[Key],
+    *,
+    schema: pa.Schema | None = None,
+    key: str | None = None,
+) -> pa.Table:
+    """Reads values that are maps as the rows of a table. This is FastBatch.batch_get_table().
+
+    Without a schema a column has the type of its values: int64 (uint64 where that does not do), float64 (ints
+    among floats become floats), bool, string, binary, timestamp[us, UTC] (ns where one needs it), list, struct, or
+    null; a field that a row has not is null there. With a schema there are its columns and no others; text is read
+    as the dates, times, durations and decimals that batch_set_table() writes so.
+
+    Args:
+        batch: the client.
+        keys: str, bytes or int. A key that is missing gives a row of nulls.
+        schema: the columns that are wanted.
+        key: the name of a column for the keys; it comes first, or where the schema has it. By default it is of
+            strings; of ints where all keys are ints that int64 or uint64 holds; of binaries where one key is
+            bytes.
+
+    Returns:
+        A row a key, in the order of the keys.
+
+    Raises:
+        DecodeError: a value is no map, is of another type than its column's other values, or does not fit
+            the schema, be it a null, or a missing key's, where that is not nullable; or the key does not fit
+            its column. It names the key.
+        TypeError: a type in the schema that nothing is read as.
+        ValueError: the data has a field of the key column's name; the schema has a name twice.
+        redis.exceptions.RedisError: as from batch_get().
+    """
+    reading = TableReading(batch, schema, key)
+    return reading.table(_read(batch, keys, reading.builder))
+
+
+class TableReading:
+    """How values are to be read into a table, and the columns that they go into.
+
+    Args:
+        batch: the client.
+        schema, key: as get_table() takes them.
+    """
+
+    def __init__(self, batch: Plans, schema: pa.Schema | None, key: str | None) -> None:
+        self._encoding = key_encoding(batch._client)
+        self._schema = schema
+        self._key = key
+        self._fields = None if schema is None else [field for field in distinct(schema) if field.name != key]
+        columns = None if self._fields is None else [column_builder(f.name, f.type) for f in self._fields]
+        self.builder = _builder(batch, columns)
+
+    def table(self, found: list[tuple[Key, Row]]) -> pa.Table:
+        """The table of what was read: every key with the number of its row, None where it is missing."""
+        try:
+            return self._table(found)
+        except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+            raise DecodeError(f"the values or their keys do not fit the schema: {error}") from error
+        except pa.ArrowNotImplementedError as error:
+            raise TypeError(f"nothing is read as a type of the schema: {error}") from error
+
+    def _table(self, found: list[tuple[Key, Row]]) -> pa.Table:
+        table = _placed(self.builder, [row for _, row in found])
+        names = [name for name, _ in found]
+        if self._schema is not None and self._fields:
+            table = fitted(table, pa.schema(self._fields, self._schema.metadata), names)
+        if self._key is not None:
+            table = _with_keys(table, self._key, names, self._schema, self._encoding)
+        return table
+
+
+def get_present(batch: FastBatch, keys: Iterable[Key], *, key: str | None = None) -> pa.Table:
+    """Reads as get_table() does, but leaves out the keys that are missing."""
+    builder = _builder(batch, None)
+    found = [(name, row) for name, row in _read(batch, keys, builder) if row is not None]
+    table = _placed(builder, [row for _, row in found])
+    if key is None:
+        return table
+    return _with_keys(table, key, [name for name, _ in found], None, key_encoding(batch.client))
+
+
+def _builder(batch: Plans, fields: list[ColumnBuilder] | None) -> RowsBuilder:
+    """The builder for the client's codec."""
+    from redis_fastbatch._core.toolkit.codec import ToolkitMsgpackCodec
+
+    codec = batch._codec
+    if isinstance(codec, MsgpackCodec):
+        return RowsBuilder(fields)
+    packer = MsgpackCodec()
+
+    def as_msgpack(data: bytes) -> bytes:
+        try:
+            packed: bytes = packer.dumps(codec.loads(data))
+        except EncodeError as error:
+            raise DecodeError(f"no column holds it: {error.reason}") from error
+        return packed
+
+    return RowsBuilder(fields, TAG if isinstance(codec, ToolkitMsgpackCodec) else b"", as_msgpack)
+
+
+def _read(batch: FastBatch, keys: Iterable[Key], builder: RowsBuilder) -> list[tuple[Key, Row]]:
+    """Every key with the number of its row, None where it is missing."""
+    found: list[tuple[Key, Row]] = []
+    with gc_pause.Pause(batch._pause_gc) as pause:
+        flight = rows_flight(batch, keys, builder, found, pause)
+        with lease(batch.client, batch._max_value_size) as borrowed:
+            borrowed.run(flight)
+    read_ended(flight, "raise")
+    return found
+
+
+def rows_flight(
+    batch: Plans, keys: Any, builder: RowsBuilder, found: list[tuple[Key, Row]], pause: gc_pause.Pause
+) -> ReadFlight:
+    """What reads the values of keys into columns, and puts the numbers of their rows into `found`."""
+    ways: dict[str, Any] = {"limit": COMMAND_ITEMS, "pause": pause}
+    if is_cluster(batch._client):
+        flight: ReadFlight = batch._cluster.read_flight(keys, found, {**ways, "default": None}, builder)
+        return flight
+    return ReadFlight(batch._writer(keys, commands.MGET, COMMAND_ITEMS, COMMAND_BYTES), builder, found, **ways)
+
+
+def _placed(builder: RowsBuilder, rows: list[Row]) -> pa.Table:
+    """The built rows in the order of the keys: some are missing, some were read twice after a lost connection."""
+    built = builder.rows
+    table = pa.Table.from_batches([pa.record_batch(ExportedRows(builder))])
+    if not table.num_columns:
+        # take() would lose the rows: there is no column to count them by.
+        return pa.Table.from_struct_array(pa.array([{}] * len(rows), pa.struct([])))
+    if len(rows) == built and (not rows or (rows[-1] == built - 1 and rows == list(range(built)))):
+        return table
+    return table.take(pa.array(rows, pa.int64()))
+
+
+def _with_keys(
+    table: pa.Table, key: str, names: list[Key], schema: pa.Schema | None, encoding: Encoding
+) -> pa.Table:
+    if key in table.column_names:
+        raise ValueError(f"the values have a field {key!r} of their own: the column of keys needs another name")
+    if schema is None or key not in schema.names:
+        return table.add_column(0, key, _key_column(key, names, _kind_of_keys(names), encoding))
+    field = schema.field(key)
+    return table.add_column(schema.names.index(key), field, _key_column(key, names, field.type, encoding))
+
+
+def _kind_of_keys(names: list[Key]) -> pa.DataType:
+    if any(isinstance(name, (bytes, bytearray, memoryview)) for name in names):
+        return pa.binary()
+    if not names or not all(isinstance(name, int) for name in names):
+        return pa.string()
+    least, largest = min(names), max(names)
+    if least >= -(2**63) and largest < 2**63:
+        return pa.int64()
+    return pa.uint64() if least >= 0 and largest < 2**64 else pa.string()
+
+
+def _key_column(key: str, names: list[Key], kind: pa.DataType, encoding: Encoding) -> pa.Array | pa.ChunkedArray:
+    """The keys as a column: those given as str as they were given, bytes in the encoding of the client's keys."""
+    try:
+        return _keys_as(names, kind, encoding)
+    except (pa.ArrowInvalid, UnicodeError) as misfit:
+        for name in names:
+            try:
+                _keys_as([name], kind, encoding)
+            except (pa.ArrowInvalid, UnicodeError) as error:
+                raise DecodeError(f"field {key!r}: the key does not fit {kind} ({error})", 0, name) from error
+        raise DecodeError(f"field {key!r}: the keys do not fit {kind} ({misfit})") from misfit
+
+
+def _keys_as(names: list[Key], kind: pa.DataType, encoding: Encoding) -> pa.Array | pa.ChunkedArray:
+    if shape_of(kind) == "binary":
+        return pa.array([_key_bytes(name, encoding) for name in names], kind)
+    texts = pa.array([_key_text(name, encoding) for name in names], pa.string())
+    return cast(pa.chunked_array([texts]), kind)
+
+
+def _plain_key(name: Key) -> str | bytes:
+    """A key of any kind as str or bytes: numbers as they are written, of which an IntEnum's repr() is none."""
+    if isinstance(name, (str, bytes)):
+        return name
+    if isinstance(name, int):
+        return int.__repr__(name)
+    return float.__repr__(name) if isinstance(name, float) else bytes(name)
+
+
+def _key_text(name: Key, encoding: Encoding) -> str:
+    plain = _plain_key(name)
+    return plain if isinstance(plain, str) else plain.decode(*encoding)
+
+
+def _key_bytes(name: Key, encoding: Encoding) -> bytes:
+    plain = _plain_key(name)
+    return plain if isinstance(plain, bytes) else plain.encode(*encoding)

@@ -1,0 +1,1 @@
+"""Move a flight's bytes over connections of redis-py."""

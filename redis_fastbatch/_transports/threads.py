@@ -1,0 +1,379 @@
+"""One batch carried by several threads, each with a connection of its own.
+
+The threads take slices of the items from one source, under a lock; encoding holds the GIL, sending and
+receiving do not. A thread that fails hands back what it took and had not begun, so that the others finish it.
+"""
+
+from __future__ import annotations
+
+import _thread
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeAlias
+
+from redis.exceptions import RedisError
+
+from redis_fastbatch._base_client import counted
+from redis_fastbatch._engine.flight import WriteFlight
+from redis_fastbatch._engine.pacing import Slices
+from redis_fastbatch._transports.sync import Lease, is_cluster, lease
+from redis_fastbatch.report import BatchReport, Progress
+
+logger = logging.getLogger("redis_fastbatch")
+
+MakeFlight: TypeAlias = Callable[[Lease, Any, BatchReport, "Progress | None"], WriteFlight]
+ReadShare: TypeAlias = Callable[[Iterable[Any]], None]
+
+SLICE = 500
+"""Items that a thread takes at a time."""
+
+# Waiting in short steps lets a KeyboardInterrupt through on every platform.
+WAIT_SECONDS = 0.1
+
+
+class Source:
+    """Items that several threads share, in slices. Keeps count of what is where."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self._items = Slices(items)
+        self._lock = threading.Lock()
+        self._returned: deque[tuple[int, list[Any]]] = deque()
+        self._taken = 0
+        self._stopped = False
+        self._ended = False
+
+    @property
+    def error(self) -> BaseException | None:
+        """What the items' iterable raised, which ended it."""
+        return self._items.error
+
+    def take(self) -> tuple[int, list[Any]] | None:
+        """The next slice and the position of its first item; None when there is no more."""
+        with self._lock:
+            if self._stopped:
+                return None
+            if self._returned:
+                return self._returned.popleft()
+            items = self._items.take(SLICE)
+            position = self._taken
+            self._taken += len(items)
+            self._ended = not items
+            return (position, items) if items else None
+
+    def give_back(self, position: int, items: list[Any]) -> None:
+        """Items that a thread took and did not begin."""
+        with self._lock:
+            self._returned.append((position, items))
+
+    def stop(self) -> None:
+        """No further slice is given out."""
+        self._stopped = True
+
+    @property
+    def unbegun(self) -> int:
+        """The position of the first item that no thread has begun."""
+        return min((position for position, _ in self._returned), default=self._taken)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether no further slice is given out."""
+        return self._stopped
+
+    @property
+    def left_over(self) -> bool:
+        """Whether there are, or may be, items that nobody took, or that were handed back."""
+        return bool(self._returned) or not self._ended
+
+
+class Share:
+    """One thread's part of a source: an iterable of items that remembers where those come from that it must.
+
+    Attributes:
+        settled: says how many of this share's items, from its first on, are settled. Where they come from is
+            forgotten.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.settled: Callable[[], int] = lambda: 0
+        self._source = source
+        self._slices: deque[tuple[int, int]] = deque()
+        self._forgotten = 0
+        self._rest: list[Any] = []
+        self._next = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        while (taken := self._source.take()) is not None:
+            self._forget()
+            position, self._rest = taken
+            self._slices.append((position, len(self._rest)))
+            self._next = 0
+            for item in self._rest:
+                self._next += 1
+                yield item
+
+    def _forget(self) -> None:
+        settled = self.settled()
+        while self._slices and self._forgotten + self._slices[0][1] <= settled:
+            self._forgotten += self._slices.popleft()[1]
+
+    def give_back(self) -> None:
+        """Returns what was taken and not yet handed to the encoder."""
+        rest = self._rest[self._next :]
+        if rest:
+            position, _ = self._slices[-1]
+            self._slices[-1] = (position, self._next)
+            self._source.give_back(position + self._next, rest)
+
+    def position(self, local: int) -> int | None:
+        """Where this share's item number `local` stands in the source; None behind its last."""
+        local -= self._forgotten
+        for start, size in tuple(self._slices):
+            if local < size:
+                return start + local
+            local -= size
+        return None
+
+
+class SharedProgress:
+    """Adds up the progress of several threads."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._done: dict[Progress, int] = {}
+
+    def part(self) -> Progress | None:
+        """What one more thread tells its progress to; None where nobody listens."""
+        return None if self._progress is None else _Part(self)
+
+    def update(self, part: Progress, done: int) -> None:
+        """One thread's number of items done."""
+        with self._lock:
+            self._done[part] = done
+            if self._progress is not None:
+                self._progress.update(sum(self._done.values()))
+
+
+class _Part:
+    def __init__(self, whole: SharedProgress) -> None:
+        self._whole = whole
+
+    def update(self, done: int) -> None:
+        self._whole.update(self, done)
+
+    def close(self) -> None:
+        """The whole is closed when all threads have ended."""
+
+
+class _Writer:
+    """One thread that writes."""
+
+    def __init__(self, client: Any, source: Source, make_flight: MakeFlight, whole: SharedProgress) -> None:
+        self.report = BatchReport()
+        self.error: BaseException | None = None
+        self.fatal: BaseException | None = None
+        self._ended = False
+        self._client = client
+        self._source = source
+        self._share = Share(source)
+        self._make_flight = make_flight
+        self._progress = whole.part()
+
+    def run(self) -> None:
+        """The thread's whole life."""
+        flight: WriteFlight | None = None
+        try:
+            with lease(self._client) as borrowed:
+                flight = self._make_flight(borrowed, self._share, self.report, self._progress)
+                self._share.settled = flight.confirmed_prefix
+                with flight:
+                    borrowed.run(flight)
+            if flight.source_error is not None:
+                # Not of the source, which keeps its own: a codec was ended by what is no Exception.
+                raise flight.source_error
+        except BaseException as error:
+            self.error = error
+            if not isinstance(error, RedisError) or (flight is not None and flight.hook_raised):
+                # The caller's hooks, for one: what they raise ends the batch, as it does without threads.
+                self.fatal = error
+                self._source.stop()
+            # Else it is this connection's trouble: the other threads go on.
+            self._share.give_back()
+        self._ended = True
+
+    @property
+    def open_position(self) -> int | None:
+        """Where in the whole input this thread's first item stands that is not settled; None if all are."""
+        if not self._ended:
+            # A second Ctrl-C has come while the threads were waited for.
+            return self._share.position(self._share.settled())
+        return None if self.error is None else self._share.position(self.report.confirmed_prefix)
+
+
+def one_at_a_time(hook: Any) -> Any:
+    """A caller's hook, if it is one, made safe to be called by several threads; anything else as it is."""
+    if not callable(hook):
+        return hook
+    lock = threading.Lock()
+
+    def locked(*arguments: Any) -> Any:
+        with lock:
+            return hook(*arguments)
+
+    return locked
+
+
+def check_workers(workers: int, atomic: bool = False) -> None:
+    """Refuses a number of workers that makes no sense."""
+    counted("workers", workers)
+    if atomic and workers > 1:
+        raise ValueError("an atomic batch is one command: it cannot have several workers")
+
+
+def affordable(client: Any, workers: int) -> int:
+    """As many workers as there are connections for in a client's pool, or in each of a cluster's."""
+    if workers == 1 or getattr(client, "connection", None) is not None:
+        return 1
+    clients = map(client.get_redis_connection, client.get_primaries()) if is_cluster(client) else [client]
+    # A pool of the caller's own class may not say how many it gives.
+    most = (getattr(each.connection_pool, "max_connections", None) for each in clients)
+    return max(1, min([workers, *(number for number in most if isinstance(number, int))]))
+
+
+def write(
+    client: Any,
+    items: Iterable[Any],
+    threads: int,
+    make_flight: MakeFlight,
+    report: BatchReport,
+    progress: Progress | None,
+) -> None:
+    """Writes items by several threads and adds up their reports.
+
+    Args:
+        client: each thread borrows a connection from its pool.
+        items: pairs; their order between threads is not kept.
+        threads: how many.
+        make_flight: called as (lease, items, report, progress) in each thread.
+        report: gets the sum.
+        progress: hears of the sum.
+
+    Raises:
+        KeyboardInterrupt: the calling thread was interrupted; what the threads had begun is settled.
+        Exception: what `items` or a hook of the caller's raised; or, where no thread was left to go on, what
+            ended the last of them.
+    """
+    source = Source(items)
+    sum_of_all = SharedProgress(progress)
+    writers: list[_Writer] = []
+    try:
+        running = [_Writer(client, source, make_flight, sum_of_all) for _ in range(threads)]
+        while running:
+            writers += running
+            run_threads([writer.run for writer in running], source.stop)
+            # Items handed back by a thread that failed when the others had already ended.
+            alive = any(writer.error is None for writer in running)
+            more = alive and source.left_over and not source.stopped
+            running = [_Writer(client, source, make_flight, sum_of_all)] if more else []
+        _add_up(writers, source, report)
+    except BaseException:
+        # Ctrl-C: from the beginning, if it came while they were added up.
+        _add_up(writers, source, report)
+        raise
+    if source.error is not None:
+        raise source.error
+    for writer in writers:
+        if writer.fatal is not None:
+            raise writer.fatal
+    failed = [writer.error for writer in writers if writer.error is not None]
+    if failed and source.left_over:
+        raise failed[-1]
+    for error in failed:
+        logger.warning("a thread of batch_set ended early, the others did its work: %s", error)
+
+
+def _add_up(writers: list[_Writer], source: Source, report: BatchReport) -> None:
+    """Makes a report the sum of the threads'."""
+    whole = BatchReport()
+    for writer in writers:
+        whole.merge(writer.report)
+    opened = [position for writer in writers if (position := writer.open_position) is not None]
+    whole.confirmed_prefix = min([*opened, source.unbegun])
+    # In one go, as in books.py.
+    vars(report).update(vars(whole))
+
+
+class _Thread:
+    """A thread whose end can be waited for however often Ctrl-C comes between.
+
+    Not a threading.Thread: an interrupt within start() or join(), or within Event.wait(), may leave a lock of
+    theirs taken for good. What is called here of `_thread` is interrupted before or after, not within.
+    """
+
+    def __init__(self, job: Callable[[], None]) -> None:
+        self._job = job
+        self._begun = False
+        self._over = False
+        self._ended = _thread.allocate_lock()
+        self._ended.acquire()
+
+    def start(self) -> None:
+        _thread.start_new_thread(self._run, ())
+        self._begun = True
+
+    def _run(self) -> None:
+        # Here too: the interrupt may come between the two lines of start().
+        self._begun = True
+        try:
+            self._job()
+        finally:
+            self._over = True
+            self._ended.release()
+
+    def wait(self) -> None:
+        """Returns once the thread has ended; at once if it has not begun, and will find nothing to do."""
+        while self._begun and not self._over:
+            self._ended.acquire(timeout=WAIT_SECONDS)
+
+
+def run_threads(jobs: list[Callable[[], None]], stop: Callable[[], None]) -> None:
+    """Runs each job in a thread of its own until all have ended; `stop` is to end them after Ctrl-C."""
+    threads = [_Thread(job) for job in jobs]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.wait()
+    except BaseException:
+        stop()
+        for thread in threads:
+            thread.wait()
+        raise
+
+
+def read(keys: Iterable[Any], threads: int, read_share: ReadShare) -> None:
+    """Reads keys by several threads.
+
+    Args:
+        keys: what to read.
+        threads: how many.
+        read_share: called with some of the keys in each thread; reads them all.
+
+    Raises:
+        Exception: the first that a thread raised, after all have ended.
+    """
+    source = Source(keys)
+    errors: list[BaseException] = []
+
+    def job() -> None:
+        try:
+            read_share(Share(source))
+        except BaseException as error:
+            source.stop()
+            errors.append(error)
+
+    run_threads([job] * threads, source.stop)
+    if errors or source.error is not None:
+        raise errors[0] if errors else source.error  # type: ignore[misc]

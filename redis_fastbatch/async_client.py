@@ -1,0 +1,468 @@
+"""AsyncFastBatch, the asyncio twin of FastBatch.
+
+Encoding and decoding are cut into slices of about a millisecond, between which the event loop has its turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Literal, TypeAlias
+
+import redis
+import redis.asyncio
+
+from redis_fastbatch._base_client import (
+    ITER_ROUND,
+    Found,
+    Key,
+    Plans,
+    check_hook,
+    checked_chunk_size,
+    checked_on_error,
+    empty_result,
+    logger,
+    parts_of,
+    progress_of,
+    raise_failures,
+    read_ended,
+    source_of,
+    wants_msetex,
+)
+from redis_fastbatch._core.runtime import gc_pause
+from redis_fastbatch._engine import commands
+from redis_fastbatch._engine.commands import PointInTime, Seconds, SetOptions
+from redis_fastbatch._engine.flight import COMMAND_ITEMS, OnError, WriteFlight
+from redis_fastbatch._engine.pacing import HOLD, LINGER, Slices, ValueSizes
+from redis_fastbatch._transports.async_source import Feed, acting_task
+from redis_fastbatch._transports.asyncio import AsyncLease, Turns, lease
+from redis_fastbatch._transports.sync import check_free, is_cluster
+from redis_fastbatch.codecs import AnyCodec
+from redis_fastbatch.report import BatchReport, OnChunk, ProgressCallback, attach
+
+AsyncItems: TypeAlias = "Mapping[Any, Any] | Iterable[tuple[Any, Any]] | AsyncIterable[tuple[Any, Any]]"
+AsyncKeys: TypeAlias = "Iterable[Key] | AsyncIterable[Key]"
+
+
+PAIRS = 100
+"""Pairs that batch_get_iter() hands out before it looks at the clock."""
+
+
+class LoopPause(gc_pause.Pause):
+    """A pause of the garbage collector across the turns of an event loop, whose other tasks make garbage too.
+
+    The collector has its turns in small portions, and every tenth of a second however few items there were.
+    """
+
+    ITEMS = 20_000
+    SECONDS = 0.1
+
+    def __init__(self, enabled: bool = True) -> None:
+        super().__init__(enabled, self.ITEMS)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> LoopPause:
+        super().__enter__()
+        self._wind_up()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        super().__exit__(kind, error, trace)
+
+    def _wind_up(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self.SECONDS, self._ring)
+
+    def _ring(self) -> None:
+        self.turn()
+        self._wind_up()
+
+
+class AsyncFastBatch(Plans):
+    """Reads and writes batches of values through a redis.asyncio client.
+
+    Calls may run at the same time: each borrows a connection of its own from the client's pool. Picklable when
+    made by from_url().
+
+    Args:
+        client: a redis.asyncio.Redis or redis.asyncio.RedisCluster.
+        codec, max_value_size, pause_gc: as FastBatch takes them.
+    """
+
+    _takes_asyncio = True
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis | redis.asyncio.RedisCluster,
+        codec: AnyCodec = "msgpack",
+        *,
+        max_value_size: int = 0,
+        pause_gc: bool = True,
+    ) -> None:
+        super().__init__(client, codec, max_value_size=max_value_size, pause_gc=pause_gc)
+
+    @classmethod
+    def from_url(
+        cls,
+        url: str,
+        codec: AnyCodec = "msgpack",
+        *,
+        max_value_size: int = 0,
+        pause_gc: bool = True,
+        cluster: bool = False,
+        **connection: Any,
+    ) -> AsyncFastBatch:
+        """Connects by URL, as redis.asyncio.Redis.from_url() does.
+
+        Args:
+            url: redis://, rediss:// or unix://; of any node of a cluster.
+            codec, max_value_size, pause_gc: as the constructor's.
+            cluster: connect as a redis.asyncio.RedisCluster.
+            connection: further arguments for from_url() of redis.asyncio.Redis or redis.asyncio.RedisCluster.
+        """
+        settings: dict[str, Any] = {"codec": codec, "max_value_size": max_value_size, "pause_gc": pause_gc}
+        kind: Any = redis.asyncio.RedisCluster if cluster else redis.asyncio.Redis
+        batch = cls(kind.from_url(url, **connection), **settings)
+        batch._made_from(url, {**settings, "cluster": cluster, **connection})
+        return batch
+
+    async def __aenter__(self) -> AsyncFastBatch:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Closes the client underneath."""
+        # redis-py 5.0.1 renamed close() to aclose().
+        close = getattr(self._client, "aclose", None) or self._client.close
+        await close()
+
+    close = aclose
+
+    @property
+    def client(self) -> redis.asyncio.Redis:
+        """The redis.asyncio client underneath."""
+        return self._client  # type: ignore[no-any-return]
+
+    async def batch_set(
+        self,
+        items: AsyncItems,
+        *,
+        ex: Seconds | None = None,
+        px: Seconds | None = None,
+        exat: PointInTime | None = None,
+        pxat: PointInTime | None = None,
+        keepttl: bool = False,
+        nx: bool = False,
+        xx: bool = False,
+        atomic: bool = False,
+        chunk_size: int | None = None,
+        progress: bool | ProgressCallback | None = None,
+        on_error: OnError = "raise",
+        on_chunk: OnChunk | None = None,
+    ) -> BatchReport:
+        """Writes items, as FastBatch.batch_set() does.
+
+        Args:
+            items: as FastBatch takes them, or an async iterable of (key, value) pairs.
+            ex, px, exat, pxat, keepttl, nx, xx, atomic, chunk_size: as FastBatch's.
+            progress, on_error, on_chunk: as FastBatch's; what is called must be a function, not a coroutine.
+
+        Returns:
+            What was written, skipped and failed.
+
+        Raises:
+            asyncio.CancelledError: the task was cancelled. Like the errors that end a batch early it carries
+                a `report` of what was confirmed until then. On Python 3.10 whoever awaits the cancelled task
+                finds it in the error's `__context__`.
+            BatchError, ValueError, TypeError, redis.exceptions.RedisError: as FastBatch.batch_set() does.
+        """
+        options = SetOptions(ex, px, exat, pxat, keepttl, nx, xx, atomic)
+        size = checked_chunk_size(chunk_size)
+        checked_on_error(on_error)
+        report = BatchReport()
+        heard = progress_of(items, progress)
+        check_hook("on_chunk", on_chunk)
+        started = time.perf_counter()
+        try:
+            try:
+                if atomic and is_cluster(self._client) and isinstance(items, AsyncIterable):
+                    # All the keys are looked at before anything is sent.
+                    items = [pair async for pair in items]
+                feed = _feed(items)
+                async with lease(self._client) as borrowed:
+                    flight = self._write_flight(
+                        feed or items,
+                        options,
+                        report,
+                        msetex=wants_msetex(options, self._client) and await has_msetex(borrowed),
+                        chunk_size=size,
+                        progress=heard,
+                        on_error=on_error,
+                        on_chunk=on_chunk,
+                    )
+                    await _write(borrowed, flight, feed)
+                # Out here: the context manager of the lease fails with exceptions that let nothing be set.
+                if flight.source_error is not None:
+                    raise flight.source_error
+            finally:
+                report.seconds = time.perf_counter() - started
+                if heard is not None:
+                    heard.close()
+            raise_failures(report, on_error)
+            return report
+        except BaseException as error:
+            attach(error, report)
+            raise
+
+    async def batch_get(
+        self, keys: AsyncKeys, *, default: Any = None, on_error: OnError = "raise"
+    ) -> dict[Key, Any]:
+        """Reads the values of keys, as FastBatch.batch_get() does.
+
+        Args:
+            keys: an iterable or an async iterable of str, bytes or int.
+            default, on_error: as FastBatch's.
+
+        Returns:
+            A dict of every key, in the order given, to its value or `default`.
+
+        Raises:
+            As FastBatch.batch_get() does.
+        """
+        found = empty_result(keys)
+        await self._read(keys, found, default, on_error, COMMAND_ITEMS)
+        return found
+
+    async def batch_get_iter(
+        self,
+        keys: AsyncKeys,
+        *,
+        default: Any = None,
+        chunk_size: int | None = None,
+        on_error: OnError = "raise",
+    ) -> AsyncIterator[tuple[Key, Any]]:
+        """Reads the values of any number of keys in bounded memory; holds no connection between items.
+
+        Args:
+            keys, default, on_error: as for batch_get().
+            chunk_size: the most keys read at a time; fewer are where their values are large.
+
+        Yields:
+            (key, value or `default`) in the order of the keys.
+
+        Raises:
+            As batch_get() does.
+        """
+        size = checked_chunk_size(chunk_size, ITER_ROUND)
+        sizes = ValueSizes()
+        async with contextlib.aclosing(_rounds(keys, size)) as rounds:
+            async for some in rounds:
+                for part in parts_of(some):
+                    found: list[tuple[Key, Any]] = []
+                    await self._read(part, found, default, on_error, min(size, COMMAND_ITEMS), sizes)
+                    turns = Turns()
+                    for index, pair in enumerate(found):
+                        if index % PAIRS == 0:
+                            await turns.give()
+                        yield pair
+
+    async def _read(
+        self,
+        keys: AsyncKeys,
+        out: Found,
+        default: Any,
+        on_error: OnError,
+        limit: int,
+        sizes: ValueSizes | None = None,
+    ) -> None:
+        feed = _feed(keys)
+        with LoopPause(self._pause_gc) as pause:
+            async with lease(self._client, self._max_value_size) as borrowed:
+                flight = self._read_flight(feed or keys, out, pause, default, on_error, limit, sizes)
+                await _carry_out(borrowed, flight, feed)
+        read_ended(flight, on_error)
+
+    async def batch_set_table(
+        self,
+        table: Any,
+        *,
+        key: str,
+        prefix: str | bytes = "",
+        columns: Iterable[str] | None = None,
+        codec: AnyCodec | None = None,
+        as_: Literal["value", "hash"] = "value",
+        chunk_size: int | None = None,
+        progress: bool | ProgressCallback | None = None,
+        on_error: OnError = "raise",
+        **options: Any,
+    ) -> BatchReport:
+        """Writes the rows of anything with `__arrow_c_stream__()`, as FastBatch.batch_set_table() does.
+
+        Args:
+            table: the table. Where it is a reader, waiting for its rows holds the event loop.
+            key, prefix, columns, codec, as_, chunk_size, progress, on_error: as FastBatch's.
+            options: ex, px, exat, pxat, keepttl, nx, xx.
+
+        Returns:
+            What was written, skipped and failed.
+
+        Raises:
+            As FastBatch.batch_set_table() does.
+        """
+        from redis_fastbatch._tables.write import plan_table
+
+        plan = plan_table(
+            self, table, SetOptions(**options), key, prefix, columns, codec, as_, chunk_size, progress, on_error
+        )
+        try:
+            async with lease(self._client) as borrowed:
+                flight = plan.flight(msetex=plan.wants_msetex and await has_msetex(borrowed))
+                with flight:
+                    await borrowed.run(flight)
+            return plan.outcome(flight)
+        except BaseException as error:
+            plan.attach_report(error)
+            raise
+
+    async def batch_get_table(self, keys: AsyncKeys, *, schema: Any = None, key: str | None = None) -> Any:
+        """Reads maps as the rows of a pyarrow.Table, as FastBatch.batch_get_table() does.
+
+        Args:
+            keys: an iterable or an async iterable of str, bytes or int.
+            schema, key: as FastBatch's.
+
+        Returns:
+            A row a key, in the order of the keys.
+
+        Raises:
+            As FastBatch.batch_get_table() does.
+        """
+        from redis_fastbatch._tables.read import TableReading, rows_flight
+
+        reading = TableReading(self, schema, key)
+        found: list[Any] = []
+        feed = _feed(keys)
+        with LoopPause(self._pause_gc) as pause:
+            async with lease(self._client, self._max_value_size) as borrowed:
+                flight = rows_flight(self, feed or keys, reading.builder, found, pause)
+                await _carry_out(borrowed, flight, feed)
+        read_ended(flight, "raise")
+        return reading.table(found)
+
+    async def batch_delete(self, keys: AsyncKeys) -> int:
+        """Deletes keys by UNLINK, as FastBatch.batch_delete() does.
+
+        Args:
+            keys: an iterable or an async iterable of str, bytes or int.
+
+        Returns:
+            How many of them existed.
+
+        Raises:
+            As FastBatch.batch_delete() does.
+        """
+        feed = _feed(keys)
+        async with lease(self._client) as borrowed:
+            flight = self._count_flight(feed or keys)
+            await _carry_out(borrowed, flight, feed)
+        if flight.error is not None:
+            raise flight.error
+        total: int = flight.total
+        return total
+
+    def scan(self, match: str | bytes | None = None, count: int = 1000) -> AsyncIterator[Key]:
+        """Iterates over the server's keys, as redis.asyncio.Redis.scan_iter() does.
+
+        Args:
+            match: a glob-style pattern, such as "user:*".
+            count: about how many keys the server looks at a time.
+        """
+        keys: AsyncIterator[Key] = self._client.scan_iter(match=match, count=count)
+        return self._scanned(keys) if getattr(self._client, "single_connection_client", False) else keys
+
+    async def _scanned(self, keys: AsyncIterator[Key]) -> AsyncIterator[Key]:
+        """The keys that come over the only connection of a client."""
+        check_free(self._client.connection, acting_task())
+        async for key in keys:
+            yield key
+            check_free(self._client.connection, acting_task())
+
+
+async def _carry_out(borrowed: AsyncLease, flight: Any, feed: Feed | None) -> None:
+    try:
+        await borrowed.run(flight, feed)
+    finally:
+        if feed is not None:
+            await feed.aclose()
+
+
+async def _write(borrowed: AsyncLease, flight: WriteFlight, feed: Feed | None) -> None:
+    """Carries out a batch of writes. What was taken ahead of where it ended early counts as not sent."""
+    with flight:
+        ended: BaseException | None = None
+        try:
+            await _carry_out(borrowed, flight, feed)
+            ended = flight.source_error
+        except BaseException as error:
+            ended = error
+            raise
+        finally:
+            if feed is not None and ended is not None:
+                flight.ended_before(feed.ahead, ended)
+
+
+async def has_msetex(borrowed: AsyncLease) -> bool:
+    """Whether the server behind a connection has MSETEX, and may be asked for it; it is asked once for a pool."""
+    pool = borrowed.client.connection_pool
+    known = commands.capabilities.msetex(pool)
+    if known is None:
+        try:
+            known = any(await borrowed.ask("COMMAND", "INFO", "MSETEX"))
+            known = known and not commands.is_cluster_node(await borrowed.ask("INFO", "cluster"))
+        except redis.ResponseError as error:
+            logger.debug("the server does not tell whether it has MSETEX: %s", error)
+            known = False
+        commands.capabilities.remember_msetex(pool, known)
+    return known
+
+
+def _feed(source: Any) -> Feed | None:
+    """A Feed of an async iterable; None for what is not one."""
+    return Feed(source) if hasattr(source, "__aiter__") else None
+
+
+async def _rounds(keys: AsyncKeys, size: int) -> AsyncGenerator[list[Key], None]:
+    """Lists of up to `size` keys, shorter ones where they come slowly; what raises comes behind the last."""
+    if not isinstance(keys, AsyncIterable):
+        async for some in _rounds_of(Slices(source_of(keys), HOLD), size):
+            yield some
+        return
+    async with contextlib.aclosing(Feed(keys)) as feed:
+        while some := await feed.take(size):
+            yield some
+
+
+async def _rounds_of(slices: Slices, size: int) -> AsyncIterator[list[Key]]:
+    turns = Turns()
+    some: list[Key] = []
+    began = time.monotonic()
+    while taken := slices.take(size - len(some)):
+        some += taken
+        if len(some) == size or time.monotonic() - began > LINGER:
+            yield some
+            some, began = [], time.monotonic()
+        await turns.give()
+    if some:
+        yield some
+    if slices.error is not None:
+        raise slices.error
