@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmarks import (
     aio,
+    calls,
     cluster,
     codec,
     engine,
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         (scaling, "what an item costs in batches of any size"),
         (latency, "what a load does to the server's other clients"),
         (workers, "what several workers gain"),
+        (calls, "small batches, call by call"),
         (cluster, "batches over a cluster"),
         (aio, "batches on an event loop"),
     ):
