@@ -1,4 +1,4 @@
-"""Builds the Cython core; everything else about the package stands in pyproject.toml."""
+"""Build the Cython core. Everything else about the package is in pyproject.toml."""
 
 import multiprocessing
 import os
@@ -11,8 +11,8 @@ from setuptools.command.build_ext import build_ext
 
 CORE = Path("redis_fastbatch", "_core")
 
-# Line tracing (for coverage of the .pyx files), sanitizers and symbols (for profilers) are asked for by whoever
-# builds: see CONTRIBUTING.md. Cython's coverage plugin finds the C files beside their sources only.
+# Environment variables switch on line tracing (for coverage of the .pyx files), sanitizers and symbols (for
+# profilers): see CONTRIBUTING.md. Cython's coverage plugin finds C files only beside their sources.
 TRACE = bool(os.environ.get("REDIS_FASTBATCH_TRACE"))
 SANITIZE = os.environ.get("REDIS_FASTBATCH_SANITIZE", "")
 SYMBOLS = bool(os.environ.get("REDIS_FASTBATCH_SYMBOLS"))
@@ -34,7 +34,7 @@ def link_args() -> list[str]:
 
 
 def cython_processes() -> int:
-    # A process that is not forked would run this file again; the wrong way to build on Windows and macOS.
+    # A spawned process, as on Windows and macOS, would run this file again.
     return (os.cpu_count() or 1) if multiprocessing.get_start_method() == "fork" else 0
 
 
@@ -52,8 +52,10 @@ def extensions() -> list[Extension]:
 
 
 class BuildAndLeave(build_ext):
-    """Leaves the extensions in the tree too, also when a wheel is built: what runs from a checkout, such as
-    `python -m redis_fastbatch` behind `pip install .`, finds them."""
+    """Leaves the extensions in the tree too, so that programs run from a checkout find them.
+
+    An example is `python -m redis_fastbatch` after `pip install .`.
+    """
 
     def finalize_options(self) -> None:
         super().finalize_options()

@@ -31,7 +31,7 @@ FEW = 10_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one of the commands."""
+    """Run one of the commands."""
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
     return command(options)
@@ -59,9 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     for module, shown in (
         (memory, "peak memory of long streams"),
         (load, "peak memory of loading large files"),
-        (scaling, "what an item costs in batches of any size"),
-        (latency, "what a load does to the server's other clients"),
-        (workers, "what several workers gain"),
+        (scaling, "cost of an item in batches of different sizes"),
+        (latency, "effect of a load on the server's other clients"),
+        (workers, "gain of several workers"),
         (calls, "small batches, call by call"),
         (cluster, "batches over a cluster"),
         (aio, "batches on an event loop"),
@@ -86,7 +86,7 @@ def _add_scope(parser: argparse.ArgumentParser) -> None:
         "--repeats",
         type=int,
         default=10,
-        help="how many of a batch's rounds may be measured again because other programs were busy",
+        help="how many rounds of a batch may be measured again because other programs were busy",
     )
     parser.add_argument("--targets", action="store_true", help="print the target figures too")
     parser.add_argument("--name", help="write results/<name>.json and .md; `all` does so by default")
@@ -95,7 +95,7 @@ def _add_scope(parser: argparse.ArgumentParser) -> None:
 def _add_servers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--servers", type=_words(BINARIES), default=["valkey", "redis7"])
     parser.add_argument(
-        "--only", type=_strings, default=[], help="of the peers, those whose names have one of these parts"
+        "--only", type=_strings, default=[], help="only peers whose names contain one of these parts"
     )
     parser.add_argument("--fresh", action="store_true", help="empty the server before each write")
 
@@ -166,7 +166,7 @@ def _measure(options: argparse.Namespace, servers: Sequence[str], cells: Iterabl
     for cell in cells:
         measured.cells.append(cell)
         print(f"\n{tables.cell(cell)}", flush=True)
-        # After each, so that what was measured stays when the rest is interrupted.
+        # Saved after each cell, so that an interruption loses only the rest.
         if options.name:
             _save(measured, options.name)
     if options.targets:

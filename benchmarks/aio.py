@@ -25,11 +25,11 @@ from benchmarks.tables import table
 from redis_fastbatch import AsyncFastBatch, FastBatch
 
 OURS = "AsyncFastBatch"
-HEADERS = ("", "values", "items", "contender", "ns/item", "AsyncFastBatch is so many times as fast")
+HEADERS = ("", "values", "items", "contender", "ns/item", "AsyncFastBatch is this many times as fast")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options."""
+    """Add the command's options."""
     parser.add_argument("--items", type=lambda text: [int(n) for n in text.split(",")], default=[10_000, 100_000])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--shapes", default="dict5,flight", type=lambda text: text.split(","))
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measures and prints the tables."""
+    """Measure and print the tables."""
     rows: list[tuple[Any, ...]] = []
     with ExitStack() as stack:
         endpoint = stack.enter_context(running(options.server))

@@ -1,4 +1,4 @@
-"""Draws ours, the peers and the floor from a results file: `python -m benchmarks.chart results.json chart.png`."""
+"""Draw ours, the peers and the floor from a results file: `python -m benchmarks.chart results.json chart.png`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 COLOURS = {"ours": "#c0392b", "peer": "#8395a7", "floor": "#d5dbe1"}
 FLOOR = "the floor: a bare socket"
-# From this ratio on, the longest bar would leave nothing to see of the shortest.
+# Beyond this ratio the shortest bar would be too small to see.
 LINEAR_UP_TO = 25
 INCHES_A_BAR = 0.27
 INCHES_A_PANEL = 1.0
@@ -30,7 +30,7 @@ INCHES_ACROSS = 9.0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Draws the operations of one server, shape and size."""
+    """Draw the operations of one server, shape and size."""
     options = _parser().parse_args(arguments)
     measured = results.load(options.results)
     cells = _cells(measured, options.server, options.shape, options.size)
@@ -40,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def draw(measured: Results, cells: Sequence[Cell], picture: Path) -> None:
-    """Draws a panel for each cell, one above the other."""
-    # Without a window, and before pyplot is imported.
+    """Draw a panel for each cell, one above the other."""
+    # Before pyplot is imported: there may be no window.
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
@@ -74,7 +74,7 @@ def _cells(measured: Results, server: str, shape: str, size: int) -> list[Cell]:
 
 
 def _bars(cell: Cell) -> list[Timing]:
-    """The contenders, the fastest first, with one way of the floor's and one codec of ours."""
+    """Return the contenders, the fastest first, with one way of sending for the floor and one codec for ours."""
     floor = cell.floor
     shown = [each for each in cell.timings if each.role == "peer" or each.name == OURS or each is floor]
     return sorted(shown, key=lambda timing: timing.median)
@@ -91,7 +91,7 @@ def _panel(axis: Axes, cell: Cell, bars: Sequence[Timing]) -> None:
         axis.set_xscale("log")
     axis.margins(x=0.2)
     if logarithmic:
-        # Where such a scale begins is arbitrary; a power of ten hides it least.
+        # A logarithmic axis has no natural start. A power of ten is the clearest choice.
         axis.set_xlim(left=10 ** math.floor(math.log10(min(nanoseconds))))
     axis.xaxis.set_major_formatter("{x:,.0f}")
     for place, timing, value in zip(places, bars, nanoseconds, strict=True):

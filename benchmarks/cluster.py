@@ -1,9 +1,10 @@
 """Batches over a cluster: `python -m benchmarks cluster`.
 
-Three masters and three replicas on this machine, on a processor of their own where there is more than one. Ours
-is compared with what redis-py has for batches over a RedisCluster, and with the floor: bytes that were encoded and
-sorted by node beforehand, sent to all masters at the same time by non-blocking sockets. The floor is measured in
-two ways: SETs or GETs, and an MSET or MGET for each slot, whose keys would have to be gathered first.
+Three masters and three replicas run on this machine, on their own processor where there is more than one. Ours is
+compared with redis-py's own ways to send a batch over a RedisCluster, and with the floor: bytes that were encoded
+and sorted by node beforehand, and are sent to all masters at the same time over non-blocking sockets. The floor is
+measured in two ways: SETs or GETs, and an MSET or MGET for each slot, whose keys a client would have to collect
+first.
 """
 
 from __future__ import annotations
@@ -33,21 +34,21 @@ from redis_fastbatch._core.resp.slots import key_slot
 
 OURS = "redis_fastbatch"
 SLOTS = 16384
-HEADERS = ("", "values", "items", "contender", "ns/item", "ours is so many times as fast")
+HEADERS = ("", "values", "items", "contender", "ns/item", "ours is this many times as fast")
 
-# Bytes by node, and how many bytes of replies each owes.
+# The bytes to send to each node, and how many bytes of replies each node owes.
 Script = tuple[list[bytes], list[int]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options."""
+    """Add the command's options."""
     parser.add_argument("--items", type=lambda text: [int(n) for n in text.split(",")], default=[10_000, 100_000])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--shapes", default="dict5,flight", type=lambda text: text.split(","))
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measures and prints the tables."""
+    """Measure and print the tables."""
     rows: list[tuple[Any, ...]] = []
     costs: list[tuple[Any, ...]] = []
     with ExitStack() as stack:
@@ -86,7 +87,7 @@ def _rows(operation: str, shape: str, count: int, timings: list[Timing]) -> Iter
 
 @contextmanager
 def _deployment() -> Iterator[Any]:
-    """The tests' cluster of three masters and three replicas."""
+    """Return the tests' cluster of three masters and three replicas."""
     tests = str(Path(__file__).resolve().parent.parent / "tests")
     if tests not in sys.path:
         sys.path.append(tests)
@@ -98,7 +99,7 @@ def _deployment() -> Iterator[Any]:
 
 @contextmanager
 def _apart(pids: Sequence[int]) -> Iterator[None]:
-    """Gives the servers a processor of their own."""
+    """Give the servers a processor of their own."""
     processors = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     if len(processors) < 2:
         yield
@@ -222,7 +223,7 @@ def _by_slot(pairs: list[tuple[bytes, bytes]], name: bytes) -> Script:
 
 
 def _floor(cluster: Any, script: Script) -> Callable[[], None]:
-    """Sends a script to the masters and receives as many bytes as they owe."""
+    """Send a script to the masters and receive as many bytes as they owe."""
     socks = [socket.create_connection((node.host, node.port)) for node in cluster.masters]
     for sock in socks:
         sock.setblocking(False)
@@ -251,7 +252,7 @@ def _floor(cluster: Any, script: Script) -> Callable[[], None]:
 def _costs(
     shape: str, items: dict[str, Any], fast: FastBatch, alone: FastBatch, rounds: int
 ) -> Iterator[tuple[Any, ...]]:
-    """The client's own processor time, over the cluster and over one server, in turns."""
+    """Return the client's own processor time, over the cluster and over one server, in turns."""
     keys = list(items)
     for operation, over in (
         ("set", lambda batch: batch.batch_set(items)),

@@ -1,8 +1,8 @@
 """Serialization by itself, without a server: ours, msgspec, ormsgpack and msgpack.
 
-Everybody runs in the same comprehension, a call for each value, and keeps the results: so all pay the same
-for the loop, and all leave the garbage collector as much to do. What FastBatch does without a call for each
-value is measured where its codec has a method for a whole list, `dumps_many` and `loads_many`.
+Every contender runs in the same comprehension, one call for each value, and keeps its results. So all pay the same
+for the loop and give the garbage collector the same work. Our methods for a whole list, `dumps_many` and
+`loads_many`, which need no call for each value, are measured as contenders of their own.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Convert = Callable[[Sequence[Any]], list[Any]]
 def run(
     shape_names: Sequence[str], sizes: Sequence[int], rounds: Callable[[int], int], repeats: int
 ) -> Iterator[Cell]:
-    """Yields a cell for encoding and one for decoding, for each shape and size."""
+    """Yield a cell for encoding and one for decoding, for each shape and size."""
     for shape in shape_names:
         for size in sizes:
             if size > shapes.SHAPES[shape].largest:

@@ -1,4 +1,4 @@
-"""Whether the machine was busy with other things meanwhile: such rounds are measured again."""
+"""Detect when other programs keep the machine busy, so that such rounds are measured again."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-# Of the first line of /proc/stat, whose fields are user, nice, system, idle, iowait and more, all of them time.
+# Fields of the first line of /proc/stat, all of them times: user, nice, system, idle, iowait and more.
 IDLE = slice(3, 5)
 FIELDS = 8
-# Of /proc/<pid>/stat behind the name: user and system time of the process.
+# Fields of /proc/<pid>/stat after the name: user and system time of the process.
 PROCESS_TIMES = slice(11, 13)
 
 # The share of the machine's processor time that others may take in a round.
 TOLERATED = 0.10
-# After a disturbed round, how long to wait at most for the others to come to an end.
+# Longest wait, after a disturbed round, for the other programs to finish.
 PATIENCE_SECONDS = 15
 
 
 class Watch:
-    """Watches a measurement, round by round, for what is neither this process nor a server's. Linux only.
+    """Watches, round by round, for processor time that neither this process nor a server used. Linux only.
 
     Attributes:
-        repeats: how many more rounds may be measured again; the others are kept, come what may.
+        repeats: how many more rounds may be measured again; the rest are kept even if disturbed.
         shares: for each round that was kept, the share of the processor time that others took.
     """
 
@@ -36,15 +36,15 @@ class Watch:
 
     @property
     def share(self) -> float | None:
-        """The share that others took on the whole, None where that cannot be known."""
+        """The mean share that other programs took; None where it is not known."""
         return statistics.fmean(self.shares) if self.shares else None
 
     def begin(self) -> None:
-        """A round begins."""
+        """Begin a round."""
         self._start = self._ticks()
 
     def keep(self) -> bool:
-        """The round has ended; returns whether it counts."""
+        """End a round; return whether it counts."""
         share = self._share_since_start()
         if share is None:
             return True
@@ -81,6 +81,6 @@ class Watch:
 
 
 def _process_ticks(pid: int) -> int:
-    # The name, in parentheses, may have spaces in it.
+    # The name, in parentheses, may contain spaces.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return sum(map(int, fields[PROCESS_TIMES]))

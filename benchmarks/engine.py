@@ -25,9 +25,9 @@ class Plan:
     Attributes:
         rounds: how many, by the number of items.
         repeats: how many rounds of a cell may be measured again because other programs were busy.
-        only: parts of names; contenders other than ours and the floor are measured if theirs has one of them.
-        fresh: empty the server before each write. Otherwise the keys are there with the very bytes that
-            are about to be written, as in a cache that is refreshed.
+        only: parts of names; a peer is measured if its name contains one of them.
+        fresh: empty the server before each write. Otherwise the keys exist and hold the same bytes
+            already, as in a cache that is refreshed.
     """
 
     servers: Sequence[str]
@@ -41,7 +41,7 @@ class Plan:
 
 
 def run(plan: Plan) -> Iterator[Cell]:
-    """Yields a cell for each combination of the plan, as soon as it is measured."""
+    """Yield a cell for each combination of the plan, as soon as it is measured."""
     for server in plan.servers:
         with (
             servers.running(server) as endpoint,
@@ -75,7 +75,7 @@ class _Batch:
         self._pairs = wire.encoded(self._items)
 
     def cells(self) -> Iterator[Cell]:
-        """Measures the operations one after the other."""
+        """Measure the operations one after the other."""
         for operation in self._plan.operations:
             servers.empty(self._endpoint)
             with frozen_heap(), closing(floor.BareSocket(self._endpoint)) as bare:
@@ -141,7 +141,7 @@ class _Batch:
         seconds: int | None,
     ) -> Contender:
         def check() -> None:
-            # Into an empty server: what is found afterwards was written by this contender.
+            # The server is empty before, so that everything found afterwards was written by this contender.
             servers.empty(self._endpoint)
             write_watched()
             verify.check_stored(self._endpoint, wire_format, self._items, seconds)

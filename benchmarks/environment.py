@@ -1,4 +1,4 @@
-"""Under which circumstances the figures came about."""
+"""The machine and the versions that figures were measured with."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PACKAGES = (
 
 
 def describe(servers: Sequence[str]) -> dict[str, Any]:
-    """Returns what somebody has to know who compares these figures with others."""
+    """Return what a reader needs to compare these figures with others."""
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": commit(),
@@ -43,7 +43,7 @@ def describe(servers: Sequence[str]) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Returns the short hash of the commit, with -modified where the code is not that of the commit."""
+    """Return the short hash of the commit, with -modified where the code is not that of the commit."""
     try:
         return _git("rev-parse", "--short", "HEAD") + _modified()
     except (OSError, subprocess.CalledProcessError):

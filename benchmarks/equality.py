@@ -1,4 +1,4 @@
-"""Whether what was read is what was written: stricter than ==, and NaN equals NaN."""
+"""Compare what was read with what was written: stricter than ==, and NaN equals NaN."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 
 def same(expected: Any, found: Any) -> bool:
-    """Compares two values by type and content, at any depth.
+    """Compare two values by type and content, at any depth.
 
-    == would take True for 1 and 1.0 for 1, which a codec must not do, and would find NaN wrong, which
-    the flights have where a figure is missing.
+    == treats True, 1 and 1.0 as equal, which a codec must not. It also treats NaN as unequal to itself, and the
+    flights have NaN where a figure is missing.
     """
     if type(expected) is not type(found):
         return False

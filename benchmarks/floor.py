@@ -1,8 +1,8 @@
-"""The floor: what the wire and the server take by themselves, with nothing to encode or decode.
+"""The floor: the time of the network and the server alone, with nothing to encode or decode.
 
-A bare blocking socket sends commands that were encoded beforehand, and throws the replies away as it
-receives them. How the bytes are cut into sends makes a difference, because the server works on the first ones
-while the next are under way: so each batch is sent in several ways, and the fastest is the floor.
+A bare blocking socket sends commands that were encoded beforehand, and drops the replies as it receives them. How
+the bytes are split into sends matters, because the server works on the first ones while the next are on their way.
+So each batch is sent in several ways, and the fastest is the floor.
 """
 
 from __future__ import annotations
@@ -20,21 +20,20 @@ from benchmarks.wire import Command, Pair
 
 SLICE = 32 * 1024
 KEYS_PER_MGET = 1_000
-# While no more replies than this are unread, they fit into the buffers of the two sockets: the server never
-# has to wait for us before it reads on, and a blocking send cannot deadlock. A piece may owe more by itself
-# (a buffer of a hundred thousand SETs does): the server keeps what the sockets do not hold, and still reads
-# on.
+# Up to this many bytes of unread replies fit into the buffers of the two sockets. So the server never waits for us
+# before it reads on, and a blocking send cannot deadlock. A single piece may owe more, such as a buffer of 100,000
+# SETs: the server then keeps the rest of the replies in memory, and still reads on.
 UNREAD = 64 * 1024
 TIMEOUT_SECONDS = 120
 
 
 class FloorError(Exception):
-    """The server answered something else than the batch must bring."""
+    """The server sent other replies than the batch must have."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """What one send takes, and how many bytes of replies the server owes for the commands that end in it."""
+    """The bytes of one send, and how many bytes of replies the commands that end in it must have."""
 
     data: memoryview
     owed: int
@@ -45,8 +44,8 @@ class Script:
     """A batch, cut into sends.
 
     Attributes:
-        unread: replies are read, before the next send, until no more than these bytes of them are missing.
-        reply: all that the server must answer.
+        unread: before the next send, replies are read until at most this many bytes of them are missing.
+        reply: all bytes of the replies that the server must send.
     """
 
     name: str
@@ -56,7 +55,7 @@ class Script:
 
 
 def write_scripts(pairs: Sequence[Pair], seconds: int | None, msetex: bool) -> list[Script]:
-    """Returns the ways of storing the pairs, to expire or not.
+    """Return the ways of storing the pairs, to expire or not.
 
     With expiry and without MSETEX, these are a SET for each pair.
     """
@@ -73,11 +72,11 @@ def write_scripts(pairs: Sequence[Pair], seconds: int | None, msetex: bool) -> l
 
 
 def read_scripts(pairs: Sequence[Pair]) -> list[Script]:
-    """Returns the ways of reading the pairs back, once they are stored."""
+    """Return the ways of reading the pairs back, once they are stored."""
     whole = wire.mget(pairs)
     parts = [wire.mget(pairs[start : start + KEYS_PER_MGET]) for start in range(0, len(pairs), KEYS_PER_MGET)]
     reply = _replies(parts)
-    # The second in flight: the server works on one command while we receive the other's reply.
+    # With a second command in flight the server works on one while we receive the other's reply.
     two = max(len(part.reply) for part in parts)
     return [
         Script("floor, one MGET", [Piece(memoryview(whole.data), len(whole.reply))], 0, whole.reply),
@@ -92,18 +91,18 @@ class BareSocket:
     def __init__(self, endpoint: Endpoint) -> None:
         self._socket = socket.create_connection((endpoint.host, endpoint.port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # The kernel's timeout: Python's own would poll before every send and receive.
+        # The kernel's timeout, because Python's own polls before every send and receive.
         patience = struct.pack("ll", TIMEOUT_SECONDS, 0)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
         self._scrap = memoryview(bytearray(256 * 1024))
 
     def close(self) -> None:
-        """Ends the connection."""
+        """End the connection."""
         self._socket.close()
 
     def run(self, script: Script) -> None:
-        """Sends a script and receives all of its replies, which are counted by the byte and dropped.
+        """Send a script and receive all of its replies, count their bytes and drop them.
 
         Raises:
             FloorError: the replies are longer than they should be.
@@ -111,7 +110,7 @@ class BareSocket:
         self._exchange(script, self._drop)
 
     def check(self, script: Script) -> None:
-        """Does the same and compares every byte of the replies.
+        """Do the same and compare every byte of the replies.
 
         Raises:
             FloorError: there is a difference.
@@ -170,7 +169,7 @@ def _ends(commands: Sequence[Command]) -> list[int]:
 
 
 def _sliced(whole: Command, ends: Sequence[int]) -> list[Piece]:
-    """Cuts at every 32 KiB, whatever is there; `ends` is where the buffer's commands end."""
+    """Cut at every 32 KiB, at any byte; `ends` has the positions where commands end."""
     view = memoryview(whole.data)
     reply_length = len(whole.reply) // len(ends)
     pieces = []

@@ -1,8 +1,8 @@
 """What a load does to the server's other clients: `python -m benchmarks latency`.
 
-One process loads, again and again. Meanwhile this one sends a GET every millisecond or so over a connection of its
-own and times the answers. The server itself says how long the load's commands took: half of them, 99 of a hundred,
-and the longest, which on a busy machine was perhaps kept waiting by other programs.
+One process loads, again and again. Meanwhile this process sends a GET about every millisecond over its own
+connection and times the replies. The server reports how long the load's commands took: p50, p99 and the longest,
+which on a busy machine may include a wait for other programs.
 """
 
 from __future__ import annotations
@@ -82,15 +82,15 @@ LOADS: dict[str, Load | None] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options."""
+    """Add the command's options."""
     parser.add_argument("--items", type=int, default=200_000, help="of each load")
-    parser.add_argument("--seconds", type=float, default=4.0, help="for which each load is watched")
+    parser.add_argument("--seconds", type=float, default=4.0, help="seconds to watch each load")
     parser.add_argument("--server", choices=sorted(BINARIES), default="valkey")
     parser.add_argument("--child", nargs=2, metavar=("NAME", "PORT"), help=argparse.SUPPRESS)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measures and prints a table; as a child, loads until it is killed."""
+    """Measure and print a table; as a child, load until it is killed."""
     if options.child:
         _load(options.child[0], int(options.child[1]), options.items)
     rows = []
@@ -139,7 +139,7 @@ def _watched(endpoint: Endpoint, name: str | None, options: argparse.Namespace) 
 
 
 def _waits(endpoint: Endpoint, seconds: float) -> list[float]:
-    """How long each GET took, in seconds."""
+    """Return how long each GET took, in seconds."""
     waits = []
     with endpoint.client() as client:
         until = time.perf_counter() + seconds
@@ -151,7 +151,7 @@ def _waits(endpoint: Endpoint, seconds: float) -> list[float]:
 
 
 def _commands(endpoint: Endpoint) -> tuple[str, str, str, str]:
-    """What the server did most of, GETs of the probe apart, and how long it took: p50, p99, the longest."""
+    """Return the command that the server ran most, except the probe's GETs, with p50, p99 and the longest time."""
     with endpoint.client() as client:
         stats, latencies = client.info("commandstats"), client.info("latencystats")
         longest: dict[str, int] = {}

@@ -1,9 +1,9 @@
-"""How much memory a load takes: `python -m benchmarks load`.
+"""Measure how much memory a load takes: `python -m benchmarks load`.
 
-Makes CSV and Parquet files of several sizes, loads each with the real command line, `redis-fastbatch load` in a
-process of its own, and watches that process's resident memory. Memory is bounded where a file of ten times the
-size has the same peak. Keys come round again after so many rows, so that the server's memory stays bounded too;
-each row is written all the same, and what is found under a key afterwards must be the last of its rows.
+It makes CSV and Parquet files of several sizes, loads each with the real command line in its own process, and
+watches the resident memory of that process. Memory is bounded if a file of ten times the size has the same peak.
+Keys repeat after a given number of rows, so that the server's memory stays bounded too. Each row is still written,
+and a key's value must be its last row.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PREFIX = "row:"
 CHECKED = 10_000
 SAMPLE_SECONDS = 0.02
 
-# What pyarrow's write_table() makes row groups of, unless it is told otherwise.
+# The default size of a row group in pyarrow's write_table().
 ROW_GROUP = 1 << 20
 
 
@@ -43,7 +43,7 @@ class Loaded:
 
     Attributes:
         size: of the file, in bytes.
-        keys: that the server had afterwards.
+        keys: how many the server had afterwards.
         seconds: from the start of the process to its end.
         peak: the largest resident memory of the process, in bytes.
         early, late: its resident memory, the median of the second and of the last quarter of the time, in bytes.
@@ -62,13 +62,13 @@ class Loaded:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options."""
+    """Add the command's options."""
     parser.add_argument(
-        "--sizes", type=_numbers, default=[0.01, 0.5, 5.0], metavar="GB,GB", help="of the files, in 10^9 bytes"
+        "--sizes", type=_numbers, default=[0.01, 0.5, 5.0], metavar="GB,GB", help="file sizes, in 10^9 bytes"
     )
     parser.add_argument("--formats", type=lambda text: text.split(","), default=list(WRITERS))
-    parser.add_argument("--keys", type=int, default=1_000_000, help="the rows' keys come round after so many")
-    parser.add_argument("--directory", type=Path, help="where the files are made (default: a temporary directory)")
+    parser.add_argument("--keys", type=int, default=1_000_000, help="rows after which the keys repeat")
+    parser.add_argument("--directory", type=Path, help="directory for the files (default: a temporary one)")
     parser.add_argument("--server", choices=sorted(BINARIES), default="valkey")
     parser.add_argument("--name", help="write results/<name>.json and .md")
 
@@ -78,7 +78,7 @@ def _numbers(text: str) -> list[float]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Makes the files, one at a time, loads them, and prints a table."""
+    """Make the files, one at a time, load them, and print a table."""
     done = []
     with tempfile.TemporaryDirectory(prefix="redis-fastbatch-load-", dir=options.directory) as folder:
         for kind in options.formats:
@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
                 done.append(load(file, rows, options.keys, options.server))
                 file.unlink()
                 print(f"{kind}, {size:g} GB: {done[-1].peak / MB:,.0f} MB", file=sys.stderr, flush=True)
-                # After each, so that what was measured stays when the rest is interrupted.
+                # Saved after each file, so that an interruption loses only the rest.
                 if options.name:
                     _save(done, options)
     print(document(done, options.keys))
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def columns(first: int, count: int, keys: int) -> pa.Table:
-    """Rows by their numbers, without anything drawn at random: the check makes some of them again."""
+    """Rows that follow from their numbers alone, so that the check can make some of them again."""
     row = np.arange(first, first + count, dtype=np.int64)
     mixed = row.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     words, others = ((mixed >> np.uint64(shift)) % np.uint64(len(WORDS)) for shift in (48, 24))
@@ -137,7 +137,7 @@ WRITERS = {"csv": _csv, "parquet": _parquet}
 
 
 def make_file(file: Path, size: int, keys: int) -> int:
-    """Writes rows until the file has that many bytes; returns how many rows it has."""
+    """Write rows until the file has that many bytes; return how many rows it has."""
     rows, step = 0, min(ROW_GROUP, max(1, size // 150))
     with WRITERS[file.suffix[1:]](file, columns(0, 0, keys).schema) as write:
         while not rows or file.stat().st_size < size:
@@ -147,7 +147,7 @@ def make_file(file: Path, size: int, keys: int) -> int:
 
 
 def load(file: Path, rows: int, keys: int, server: str) -> Loaded:
-    """Loads a file into an empty server and looks at what is there then."""
+    """Load a file into an empty server and look at what is there then."""
     with running(server) as endpoint:
         empty(endpoint)
         seconds, peak, samples = _watched(file, endpoint.port)
@@ -164,14 +164,14 @@ def _quarter(samples: Sequence[int], number: int) -> int:
 
 
 def _watched(file: Path, port: int) -> tuple[float, int, list[int]]:
-    """Runs the command: its seconds, its peak memory, and its memory from time to time."""
+    """Run the command: return its seconds, its peak memory, and samples of its memory."""
     command = [sys.executable, "-m", "redis_fastbatch", "load", str(file), "--key", "id", "--prefix", PREFIX]
     said = file.with_suffix(".txt")
     samples: list[int] = []
     peak = 0
     with said.open("wb") as errors:
         started = time.perf_counter()
-        # Not resource's ru_maxrss: it begins with what the parent, this process, had when it forked.
+        # Not resource's ru_maxrss: that starts at the memory of this process when it forked.
         with subprocess.Popen([*command, "--url", f"redis://localhost:{port}"], stderr=errors) as process:
             while process.poll() is None:
                 status = _status(process.pid)
@@ -186,7 +186,7 @@ def _watched(file: Path, port: int) -> tuple[float, int, list[int]]:
 
 
 def _status(pid: int) -> dict[str, int]:
-    """The sizes, in bytes, that the kernel tells of a process; none of one that has just ended."""
+    """Return the memory sizes that the kernel reports for a process, in bytes; empty when it has just ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     except ProcessLookupError:
@@ -196,10 +196,10 @@ def _status(pid: int) -> dict[str, int]:
 
 
 def check(endpoint: Endpoint, rows: int, keys: int) -> int:
-    """Returns how many keys there are.
+    """Return how many keys there are.
 
     Raises:
-        AssertionError: there are others than there should be, or one's value is not its last row.
+        AssertionError: a key is missing or unexpected, or its value is not its last row.
     """
     with endpoint.client() as client:
         there = int(client.dbsize())
@@ -218,7 +218,7 @@ def check(endpoint: Endpoint, rows: int, keys: int) -> int:
 
 
 def document(done: Sequence[Loaded], keys: int) -> str:
-    """The table, and what it says of the largest file next to smaller ones."""
+    """Return the table, and a sentence that compares the largest file with the smaller ones."""
     heads = (
         "format", "GB", "rows", "keys", "s", "rows/s", "MB/s", "peak RSS, MB",
         "RSS, 2nd quarter", "RSS, last quarter", "server, MB",
@@ -237,9 +237,9 @@ def document(done: Sequence[Loaded], keys: int) -> str:
         for each in done
     ]
     lines = [
-        "GB and MB are 10^9 and 10^6 bytes of the file: of text for CSV, of what snappy has made of the columns "
-        f"for Parquet, whose row groups have {ROW_GROUP:,} rows. Keys come round after {keys:,} rows, so that the "
-        "server's memory is bounded; each row is written. Seconds are those of the whole process.",
+        "GB and MB are 10^9 and 10^6 bytes of the file: of text for CSV, snappy-compressed columns "
+        f"for Parquet, whose row groups have {ROW_GROUP:,} rows. Keys repeat after {keys:,} rows, so that the "
+        "server's memory is bounded; each row is written. Seconds are of the whole process.",
         tables.table(heads, rows, numbers=set(range(1, len(heads)))),
         *_comparisons(done),
     ]
@@ -267,7 +267,7 @@ def _save(done: Sequence[Loaded], options: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the benchmark by itself."""
+    """Run the benchmark by itself."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
     add_arguments(parser)
     return run(parser.parse_args(arguments))

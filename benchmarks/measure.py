@@ -1,7 +1,7 @@
-"""Times contenders against each other: in turns, in one process, against one server.
+"""Time contenders against each other: in turns, in one process, against one server.
 
-In turns, because a machine is not as fast now as it was a minute ago: each round times every contender
-once, in an order drawn anew, so that what disturbs one disturbs all, and ratios hold where times do not.
+They take turns because the speed of a machine changes from minute to minute. Each round times every contender
+once, in a new random order, so that a disturbance affects all of them: ratios hold where times do not.
 """
 
 from __future__ import annotations
@@ -19,23 +19,22 @@ from benchmarks.disturbance import Watch
 
 Role = Literal["ours", "peer", "floor"]
 
-# A run that is not longer than this is done again, and only the second one counts: the first is slowed down by
-# what the contender before it has left in the processors' caches and in the server's buffers. That is a
-# millisecond or two, which longer runs do not notice.
+# A shorter run is repeated, and only the second one counts. The first is slower by a millisecond or two, because
+# of what the contender before it left in the processor's caches and in the server's buffers.
 LONG_NS = 200_000_000
 
 
 class WrongResult(Exception):
-    """A contender did not do the work that it is to be timed for."""
+    """A contender did not do the work that is timed."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """Something to be timed.
+    """A way to do the work that is timed.
 
     Attributes:
-        run: what is timed; its result is dropped after the clock has stopped.
-        check: does the same once, and raises when the outcome is not what it must be.
+        run: the timed call; its result is dropped after the clock has stopped.
+        check: does the same once, and raises when the outcome is wrong.
         before: called before each run, outside the timing.
     """
 
@@ -48,7 +47,7 @@ class Contender:
 
 @dataclass
 class Timing:
-    """What was measured of a contender.
+    """The measured times of a contender.
 
     Attributes:
         samples: nanoseconds of each round, in the rounds' order.
@@ -70,18 +69,18 @@ class Timing:
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """Between these lies the middle half of the samples."""
+        """The lower and the upper quartile of the samples."""
         return _quartiles(self.samples)
 
     def times_faster_than(self, other: Timing) -> Ratio:
-        """How many times as long the other takes."""
+        """Return how many times as long the other takes."""
         pairs = zip(self.samples, other.samples, strict=True)
         return Ratio(other.median / self.median, *_quartiles([theirs / own for own, theirs in pairs]))
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """How two contenders compare.
+    """The ratio of two contenders.
 
     Attributes:
         value: the ratio of their medians.
@@ -95,10 +94,10 @@ class Ratio:
 
 
 def interleaved(contenders: Sequence[Contender], rounds: int, watch: Watch | None = None) -> list[Timing]:
-    """Checks every contender, then times them all in each round.
+    """Check every contender, then time them all in each round.
 
     The order of a round is random, but the same in every run of the benchmark. With a watch, rounds that other
-    programs have disturbed are measured again.
+    programs disturbed are measured again.
     """
     for contender in contenders:
         _checked(contender)
@@ -113,9 +112,9 @@ def interleaved(contenders: Sequence[Contender], rounds: int, watch: Watch | Non
 
 @contextmanager
 def frozen_heap() -> Iterator[None]:
-    """Keeps the benchmark's own objects out of the garbage collections that happen while contenders run.
+    """Keep the benchmark's own objects out of the garbage collections that happen while contenders run.
 
-    They would otherwise pay for traversing them, and more often those who let the collector work.
+    Otherwise the contenders would pay for traversing them, and those that leave the collector on would pay more.
     """
     gc.collect()
     gc.freeze()
@@ -148,7 +147,7 @@ def _checked(contender: Contender) -> None:
 
 def _timed(contender: Contender) -> int:
     contender.before()
-    # Nobody is to clear up after the one before.
+    # So that no contender collects the garbage of the one before.
     gc.collect()
     start = perf_counter_ns()
     result = contender.run()

@@ -1,7 +1,7 @@
-"""How much memory a long stream takes: `python -m benchmarks memory`.
+"""Measure how much memory a long batch takes: `python -m benchmarks memory`.
 
-Each contender runs in a process of its own, which first does the same with a few items, so that what is loaded
-once is there. The figure is the peak of its resident memory over what it was then.
+Each contender runs in its own process, which first handles a few items, so that everything that is loaded once is
+loaded. The figure is the peak of its resident memory above the memory at that point.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ Run = Callable[[redis.Redis, int], int]
 
 
 def pairs(count: int) -> Iterator[tuple[str, dict[str, int]]]:
-    """Yields items that nobody keeps."""
+    """Yield items without keeping them."""
     return ((f"key:{number}", {"n": number}) for number in range(count))
 
 
 def keys(count: int) -> Iterator[str]:
-    """Yields their keys."""
+    """Yield their keys."""
     return (f"key:{number}" for number in range(count))
 
 
@@ -84,7 +84,7 @@ def pipeline_read_whole(client: redis.Redis, count: int) -> int:
     return sum(msgpack.unpackb(value) is not None for value in pipeline.execute())
 
 
-# By name: what to run, and whether it is given all the items or only as many as its memory or time allow.
+# Each contender's function, and whether it gets all items or only as many as its memory or time allows.
 CONTENDERS: dict[str, tuple[Run, bool]] = {
     "write: redis_fastbatch": (ours_write, True),
     f"write: redis-py pipeline of {PIPELINE:,}": (pipeline_write, False),
@@ -96,7 +96,7 @@ CONTENDERS: dict[str, tuple[Run, bool]] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options."""
+    """Add the command's options."""
     parser.add_argument("--items", type=int, default=10_000_000)
     parser.add_argument("--peer-items", type=int, default=1_000_000, help="items of redis-py's pipeline")
     parser.add_argument("--server", choices=sorted(BINARIES), default="valkey")
@@ -104,7 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measures and prints a table; as a child, measures one and prints JSON."""
+    """Measure and print a table; as a child, measure one and print JSON."""
     if options.child:
         print(json.dumps(_measured(options.child[0], int(options.child[1]), options.items)))
         return 0
@@ -136,7 +136,7 @@ def _measured(name: str, port: int, count: int) -> tuple[int, float]:
     with redis.Redis(port=port, socket_timeout=600) as client:
         run(client, min(count, WARM_UP))
         gc.collect()
-        # 5 sets the peak back to what is now: see proc_pid_clear_refs(5).
+        # 5 resets the peak to the present size: see proc_pid_clear_refs(5).
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         before = _status("VmRSS")
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What was measured, and the file that it is kept in."""
+"""Measured results, and the file that keeps them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ DIRECTORY = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Cell:
-    """One combination, and how everyone did.
+    """One combination of server, operation, shape and size, with the times of all contenders.
 
     Attributes:
         server: a server's short name; "none" where no server takes part.
         operation: `set`, `set_ex`, `get`, `encode` or `decode`.
-        value_bytes: the values of the whole batch, as MessagePack.
-        disturbance: the share of the machine's processor time that other programs took meanwhile.
+        value_bytes: size of all values of the batch as MessagePack, in bytes.
+        disturbance: the share of the machine's processor time that other programs took during the measurement.
     """
 
     server: str
@@ -35,20 +35,20 @@ class Cell:
 
     @property
     def ours(self) -> Timing | None:
-        """FastBatch with its default codec."""
+        """The timing of FastBatch with its default codec."""
         return self.named(OURS)
 
     @property
     def floor(self) -> Timing | None:
-        """The way of sending that has the smallest median."""
+        """The way of sending with the smallest median."""
         return _fastest(timing for timing in self.timings if timing.role == "floor")
 
     def named(self, name: str) -> Timing | None:
-        """The contender of that name."""
+        """Return the contender of that name."""
         return next((timing for timing in self.timings if timing.name == name), None)
 
     def fastest_peer(self, prefix: str = "") -> Timing | None:
-        """The peer with the smallest median among those whose name begins so."""
+        """Return the peer with the smallest median among those whose name begins with `prefix`."""
         return _fastest(
             timing for timing in self.timings if timing.role == "peer" and timing.name.startswith(prefix)
         )
@@ -56,7 +56,7 @@ class Cell:
 
 @dataclass
 class Results:
-    """Cells, and under which circumstances they were measured.
+    """Cells, with the environment that they were measured in.
 
     Attributes:
         environment: machine, versions, commit and servers, as `environment.describe` has them.
@@ -66,7 +66,7 @@ class Results:
     cells: list[Cell] = field(default_factory=list)
 
     def find(self, server: str, operation: str, shape: str, size: int) -> Cell | None:
-        """The cell of that combination, if it was measured."""
+        """Return the cell of that combination, if it was measured."""
         wanted = (server, operation, shape, size)
         return next(
             (cell for cell in self.cells if (cell.server, cell.operation, cell.shape, cell.size) == wanted),
@@ -74,14 +74,14 @@ class Results:
         )
 
     def save(self, path: Path) -> None:
-        """Writes a JSON file."""
+        """Write a JSON file."""
         path.parent.mkdir(parents=True, exist_ok=True)
         content = {"environment": self.environment, "cells": [_cell_to_json(cell) for cell in self.cells]}
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def load(path: Path) -> Results:
-    """Reads a file that `save` wrote."""
+    """Read a file that `save` wrote."""
     content = json.loads(path.read_text(encoding="utf-8"))
     return Results(content["environment"], [_cell_from_json(cell) for cell in content["cells"]])
 
@@ -107,7 +107,7 @@ def _timing_to_json(timing: Timing, size: int) -> dict[str, Any]:
     return {
         "name": timing.name,
         "role": timing.role,
-        # For whoever reads the file without this package; `load` takes the samples.
+        # For readers of the file without this package; `load` uses the samples.
         "ns_per_item": {
             "median": round(timing.median / size, 1),
             "min": round(timing.best / size, 1),

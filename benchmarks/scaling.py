@@ -1,8 +1,7 @@
-"""What an item costs in batches of any size: `python -m benchmarks scaling`.
+"""Measure the cost of an item in batches of different sizes: `python -m benchmarks scaling`.
 
-The server's own work for a key grows with its keyspace, whoever the client is. So each size is measured twice:
-over and over the same hundred thousand keys, and with as many keys as items. The client's own processor time is
-there too.
+The server's work for a key grows with its keyspace, with any client. So each size is measured twice: with the same
+hundred thousand keys again and again, and with as many keys as items. The tables also have the client's CPU time.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ Operation = Callable[[FastBatch, int, int], None]
 
 
 def pairs(count: int, among: int) -> Iterator[tuple[str, dict[str, int]]]:
-    """Yields items whose keys are `among` so many different ones."""
+    """Yield items with `among` different keys."""
     return ((f"key:{number % among}", {"n": number}) for number in range(count))
 
 
 def keys(count: int, among: int) -> Iterator[str]:
-    """Yields their keys."""
+    """Yield their keys."""
     return (f"key:{number % among}" for number in range(count))
 
 
@@ -47,14 +46,14 @@ OPERATIONS = {"batch_set of a generator": write, "batch_get_iter": read}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options."""
+    """Add the command's options."""
     parser.add_argument("--items", type=int, default=10_000_000, help="of the largest batch")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--server", choices=sorted(BINARIES), default="valkey")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measures and prints a table an operation."""
+    """Measure and print a table an operation."""
     sizes = [size for size in (10_000, KEYS, 1_000_000, 10_000_000) if size <= max(options.items, KEYS)]
     for title, operation in OPERATIONS.items():
         rows = []
@@ -84,7 +83,7 @@ def _costs(
     sizes: list[int],
     distinct: bool,
 ) -> dict[int, Timed]:
-    """Wall and CPU time of an item, by size: medians over rounds that go through all sizes."""
+    """Return wall and CPU time of an item by size: medians over rounds that go through all sizes."""
     samples: dict[int, list[Timed]] = {size: [] for size in sizes}
     with running(options.server) as endpoint, apart(endpoint), endpoint.client() as client:
         fast = FastBatch(client)
@@ -103,7 +102,7 @@ def _costs(
 
 
 def _timed(operation: Operation, fast: FastBatch, size: int, among: int) -> Timed:
-    """Small batches are repeated, so that what is measured is long enough."""
+    """Return how often to repeat a small batch, so that the measured time is long enough."""
     times = max(1, LEAST_ITEMS // size)
     wall, cpu = time.perf_counter(), time.process_time()
     for _ in range(times):

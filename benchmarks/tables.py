@@ -20,7 +20,7 @@ OPERATION_TITLES = {
 
 
 def document(results: Results, outcomes: Sequence[Outcome]) -> str:
-    """Returns everything: circumstances, an overview, targets, and a table for each cell."""
+    """Return everything: circumstances, an overview, targets, and a table for each cell."""
     parts = [
         "# Results",
         circumstances(results.environment),
@@ -35,7 +35,7 @@ def document(results: Results, outcomes: Sequence[Outcome]) -> str:
 
 
 def circumstances(environment: dict[str, Any]) -> str:
-    """Returns machine and versions as a list."""
+    """Return machine and versions as a list."""
     lines = []
     for name, value in environment.items():
         if not value:
@@ -46,7 +46,7 @@ def circumstances(environment: dict[str, Any]) -> str:
 
 
 def overview(results: Results) -> str:
-    """Returns one line a cell: ours, and how the fastest peer and the floor compare."""
+    """Return one line a cell: ours, and how the fastest peer and the floor compare."""
     rows = []
     for each in results.cells:
         ours, peer, floor = each.ours, each.fastest_peer(), each.floor
@@ -78,13 +78,13 @@ def overview(results: Results) -> str:
 
 
 def targets(outcomes: Sequence[Outcome]) -> str:
-    """Returns goal and measurement of each target figure."""
+    """Return goal and measurement of each target figure."""
     rows = [(each.title, each.goal, each.measured, each.verdict) for each in outcomes]
     return table(("target", "goal", "measured", "met"), rows, numbers={1, 2})
 
 
 def cell(cell: Cell) -> str:
-    """Returns everyone in one cell, the fastest first."""
+    """Return all contenders of one cell, the fastest first."""
     ours, floor = cell.ours, cell.floor
     rows: list[tuple[str, ...]] = []
     for timing in sorted(cell.timings, key=lambda timing: timing.median):

@@ -1,4 +1,4 @@
-"""The figures that the project has set itself, and whether they are met."""
+"""The project's target figures, and whether they are met."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ REDIS_PY_PIPELINE = "redis-py pipeline"
 MSGSPEC = "redis-py mset/mget + msgspec"
 MSGSPEC_CHUNKED = "redis-py mset/mget + msgspec, chunked"
 
-# The contender that ours is compared with in a cell.
+# Choose the contender of a cell that ours is compared with.
 Rival = Callable[[Cell], Timing | None]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A target, as it came out."""
+    """A target with its measured figure."""
 
     title: str
     goal: str
@@ -30,13 +30,13 @@ class Outcome:
 
     @property
     def verdict(self) -> str:
-        """Whether it is met, in a word."""
+        """Whether the target is met, in a word."""
         return {True: "yes", False: "**no**", None: "not measured"}[self.met]
 
 
 @dataclass(frozen=True)
 class Faster:
-    """Ours is to be at least `goal` times as fast as a rival, in one cell."""
+    """A target: ours is at least `goal` times as fast as a peer, in one cell."""
 
     server: str
     operation: str
@@ -48,7 +48,7 @@ class Faster:
     ours: str = OURS
 
     def outcome(self, results: Results) -> Outcome:
-        """Compares the medians."""
+        """Compare the medians."""
         title = f"{_what(self.ours, self.operation)}, {self.shape} x {self.size:,}, {self.server}: {self.against}"
         goal = f">= {self.goal:g}x"
         ratio = self._ratio(results)
@@ -66,7 +66,7 @@ class Faster:
 
 @dataclass(frozen=True)
 class NearFloor:
-    """Ours is to take at most `goal` times as long as the floor, in one cell."""
+    """A target: ours takes at most `goal` times as long as the floor, in one cell."""
 
     server: str
     operation: str
@@ -75,7 +75,7 @@ class NearFloor:
     goal: float
 
     def outcome(self, results: Results) -> Outcome:
-        """Compares the medians."""
+        """Compare the medians."""
         title = f"{_what(OURS, self.operation)}, {self.shape} x {self.size:,}, {self.server}: the floor"
         goal = f"<= {self.goal:g}x"
         cell = results.find(self.server, self.operation, self.shape, self.size)
@@ -87,7 +87,7 @@ class NearFloor:
 
 
 def outcomes(results: Results) -> list[Outcome]:
-    """Returns how each target came out."""
+    """Return each target with its measured figure."""
     batches = [cell for cell in results.cells if cell.server != "none"]
     codec = [cell for cell in results.cells if cell.server == "none"]
     return [
@@ -144,7 +144,7 @@ def _drop_in_targets() -> Iterator[Faster]:
 
 
 def _nowhere_slower(title: str, cells: Sequence[Cell]) -> Outcome:
-    """The cell in which we come off worst against whichever peer is the fastest there."""
+    """Return the cell with our smallest lead over its fastest peer."""
     title, goal = f"{title}: the fastest peer", ">= 1x"
     ratios = [
         (cell.ours.times_faster_than(peer).value, f"{cell.operation} {cell.shape} x {cell.size:,}, {cell.server}")

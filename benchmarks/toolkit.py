@@ -1,7 +1,7 @@
 """The drop-in against redis-toolkit itself: `python -m benchmarks.toolkit`.
 
-Batches, single values, the serializers alone, the time an import takes, and the size on disk with all that is
-installed along. Ratios say how many times as long redis-toolkit takes.
+It measures batches, single values, the serializers alone, the import time, and the size on disk with all
+dependencies. Ratios say how many times as long redis-toolkit takes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ OPTIONS = RedisOptions(is_logger_info=False, max_value_size=LARGEST_VALUE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures and prints everything."""
+    """Measure and print everything."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.toolkit", description=__doc__)
     parser.add_argument("--server", choices=sorted(BINARIES), default="valkey")
     parser.add_argument("--items", type=int, default=10_000)
@@ -58,14 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             watch = Watch([endpoint.pid], options.repeats)
             show(title, interleaved(contenders, options.rounds, watch), count)
             if watch.share is not None:
-                print(f"  (other programs took {watch.share:.0%} of the machine meanwhile)\n")
+                print(f"  (other programs took {watch.share:.0%} of the machine)\n")
     show_import_times()
     show_sizes()
     return 0
 
 
 def toolkits(endpoint: Endpoint) -> Iterator[tuple[str, Any]]:
-    """Yields redis-toolkit's class and ours with each codec, each with a database of its own."""
+    """Yield redis-toolkit's class and ours with each codec, each with a database of its own."""
     theirs = Toolkit(endpoint)
     yield theirs.name, theirs._toolkit
     for database, codec in enumerate(CODECS, start=5):
@@ -73,7 +73,7 @@ def toolkits(endpoint: Endpoint) -> Iterator[tuple[str, Any]]:
 
 
 def batch_set(endpoint: Endpoint, items: shapes.Items) -> list[Contender]:
-    """One batch of all items."""
+    """Return the ways to write one batch of all items."""
     return [
         contender(name, lambda toolkit=toolkit: toolkit.batch_set(items), reads(toolkit, items))
         for name, toolkit in toolkits(endpoint)
@@ -81,7 +81,7 @@ def batch_set(endpoint: Endpoint, items: shapes.Items) -> list[Contender]:
 
 
 def batch_get(endpoint: Endpoint, items: shapes.Items) -> list[Contender]:
-    """One batch of all keys."""
+    """Return the ways to read one batch of all keys."""
     keys = list(items)
     made = []
     for name, toolkit in toolkits(endpoint):
@@ -91,7 +91,7 @@ def batch_get(endpoint: Endpoint, items: shapes.Items) -> list[Contender]:
 
 
 def setter(endpoint: Endpoint, items: shapes.Items) -> list[Contender]:
-    """A call for each item."""
+    """Return the ways to write with a call for each item."""
 
     def run(toolkit: Any) -> None:
         for key, value in items.items():
@@ -104,7 +104,7 @@ def setter(endpoint: Endpoint, items: shapes.Items) -> list[Contender]:
 
 
 def getter(endpoint: Endpoint, items: shapes.Items) -> list[Contender]:
-    """A call for each key."""
+    """Return the ways to read with a call for each key."""
     made = []
     for name, toolkit in toolkits(endpoint):
         toolkit.batch_set(items)
@@ -114,11 +114,11 @@ def getter(endpoint: Endpoint, items: shapes.Items) -> list[Contender]:
 
 
 def reads(toolkit: Any, items: shapes.Items) -> Callable[[], None]:
-    """Returns a check that the values come back as they were."""
+    """Return a check that the values come back as they were."""
 
     def check() -> None:
         found = toolkit.batch_get(list(items))
-        # redis-toolkit reads the ints 0 and 1 as bools; they are equal to them.
+        # redis-toolkit reads the ints 0 and 1 as bools, which compare equal.
         if found != items and not same(found, items):
             raise AssertionError("other values came back")
 
@@ -126,7 +126,7 @@ def reads(toolkit: Any, items: shapes.Items) -> Callable[[], None]:
 
 
 def serialize(items: shapes.Items) -> list[Contender]:
-    """Values to bytes, without a server."""
+    """Return the ways to serialize the values."""
     theirs = serializers()
     expected = [theirs.serialize_value(value) for value in items.values()]
     ways = {"redis-toolkit": theirs.serialize_value, **{codec: resolve(codec).dumps for codec in CODECS}}
@@ -147,7 +147,7 @@ def serialize(items: shapes.Items) -> list[Contender]:
 
 
 def deserialize(items: shapes.Items) -> list[Contender]:
-    """Bytes to values, without a server."""
+    """Return the ways to deserialize the values."""
     theirs = serializers()
     stored = [theirs.serialize_value(value) for value in items.values()]
     made = [contender("redis-toolkit", lambda: [theirs.deserialize_value(data) for data in stored])]
@@ -161,12 +161,12 @@ def deserialize(items: shapes.Items) -> list[Contender]:
 
 
 def serializers() -> Any:
-    """redis-toolkit's module, which benchmarks.peers.toolkit has imported without its messages."""
+    """Return redis-toolkit's module, which benchmarks.peers.toolkit imported with its messages silenced."""
     return sys.modules["redis_toolkit.utils.serializers"]
 
 
 def contender(name: str, run: Callable[[], Any], check: Callable[[], None] = lambda: None) -> Contender:
-    """A contender that is run once before it is checked."""
+    """Return a contender that runs once before its check."""
 
     def run_and_check() -> None:
         run()
@@ -176,7 +176,7 @@ def contender(name: str, run: Callable[[], Any], check: Callable[[], None] = lam
 
 
 def show(title: str, timings: Sequence[Timing], count: int) -> None:
-    """Prints a table of times and ratios."""
+    """Print a table of times and ratios."""
     theirs = timings[0]
     print(f"{title:24}{'ns':>9}{'best':>9}{'ratio':>8}  quartiles")
     for timing in timings:
@@ -188,7 +188,7 @@ def show(title: str, timings: Sequence[Timing], count: int) -> None:
 
 
 def show_import_times() -> None:
-    """Prints how long a fresh interpreter takes to import each, beyond its own start."""
+    """Print how long a fresh interpreter takes to import each, beyond its own start."""
     modules = ("", "redis", "redis_fastbatch", "redis_fastbatch.toolkit", "redis_toolkit")
     samples: dict[str, list[float]] = {module: [] for module in modules}
     for _ in range(IMPORTS):
@@ -204,7 +204,7 @@ def show_import_times() -> None:
 
 
 def show_sizes() -> None:
-    """Prints the installed sizes, the dependencies of each included."""
+    """Print the installed sizes, the dependencies of each included."""
     print("installed, MB with all dependencies (and by itself)")
     own_files = [path for path in Path(redis_fastbatch.__file__).parent.rglob("*") if _is_installed(path)]
     own = sum(path.stat().st_size for path in own_files)
@@ -221,7 +221,7 @@ def _is_installed(path: Path) -> bool:
 
 
 def dependencies(names: Sequence[str]) -> dict[str, int]:
-    """Bytes on disk of distributions and all that they require, by name."""
+    """Return the bytes on disk of distributions and all their dependencies, by name."""
     sizes: dict[str, int] = {}
     rest = list(names)
     while rest:

@@ -1,4 +1,4 @@
-"""Looks into the server by other means than the contender's, to see that it wrote what it should have."""
+"""Check with independent code that a contender wrote the right bytes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from benchmarks.serializers import MSGPACK
 from benchmarks.servers import Endpoint
 from benchmarks.shapes import Items
 
-# How many keys are asked for their expiry.
+# The number of keys whose expiry is checked.
 EXPIRIES = 50
 
 
 def check_stored(endpoint: Endpoint, wire: str, items: Items, seconds: int | None) -> None:
-    """Compares what the server holds in a format's database with the items.
+    """Compare what the server holds in a format's database with the items.
 
     Raises:
-        WrongResult: an item is missing, different, has an expiry and should not, or the other way round.
+        WrongResult: an item is missing or different, or its expiry is.
     """
     with endpoint.client(DATABASES[wire]) as client:
         loads = reader(wire)
@@ -36,7 +36,7 @@ def check_stored(endpoint: Endpoint, wire: str, items: Items, seconds: int | Non
 
 
 def check_equal(items: Items, found: Items) -> None:
-    """Compares what was read with what was stored.
+    """Compare what was read with what was stored.
 
     Raises:
         WrongResult: an item is missing or different.
@@ -49,9 +49,9 @@ def check_equal(items: Items, found: Items) -> None:
 
 
 def reader(wire: str) -> Callable[[bytes], Any]:
-    """Returns a function that decodes a format, and is not ours."""
+    """Return a function of another library that decodes a format."""
     if wire == "toolkit":
-        # Here, where the toolkit's peer has imported it without its chatter.
+        # Imported here, after the toolkit's peer has imported it with its messages silenced.
         from redis_toolkit.utils.serializers import deserialize_value
 
         loads: Callable[[bytes], Any] = deserialize_value

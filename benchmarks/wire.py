@@ -1,4 +1,4 @@
-"""Batches as the bytes of RESP, encoded beforehand: the commands, and the replies that they must bring."""
+"""Batches encoded as RESP beforehand: the commands, and the replies that they must have."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ Pair = tuple[bytes, bytes]
 
 @dataclass(frozen=True)
 class Command:
-    """A command, and the whole of its reply."""
+    """A command and its whole reply."""
 
     data: bytes
     reply: bytes
 
 
 def encoded(items: Mapping[str, Any]) -> list[Pair]:
-    """Returns keys and values as the bytes that go over the wire."""
+    """Return keys and values as bytes."""
     return [(key.encode(), MSGPACK.dumps(value)) for key, value in items.items()]
 
 
 def mset(pairs: Sequence[Pair]) -> Command:
-    """One MSET of all pairs."""
+    """Return one MSET of all pairs."""
     return Command(_command([b"MSET", *_flat(pairs)]), b"+OK\r\n")
 
 
 def msetex(pairs: Sequence[Pair], seconds: int) -> Command:
-    """One MSETEX of all pairs."""
+    """Return one MSETEX of all pairs."""
     words = [b"MSETEX", b"%d" % len(pairs), *_flat(pairs), b"EX", b"%d" % seconds]
     return Command(_command(words), b":1\r\n")
 
 
 def set_ex(pairs: Sequence[Pair], seconds: int) -> Command:
-    """A SET with EX for every pair."""
+    """Return a SET with EX for every pair."""
     expiry = b"%d" % seconds
     commands = (_command([b"SET", key, value, b"EX", expiry]) for key, value in pairs)
     return Command(b"".join(commands), b"+OK\r\n" * len(pairs))
 
 
 def mget(pairs: Sequence[Pair]) -> Command:
-    """One MGET of all keys; the reply is what it brings once the pairs are stored."""
+    """Return one MGET of all keys, with its reply when the pairs are stored."""
     values = b"".join(b"$%d\r\n%b\r\n" % (len(value), value) for _, value in pairs)
     return Command(_command([b"MGET", *(key for key, _ in pairs)]), b"*%d\r\n" % len(pairs) + values)
 
 
 def by_bytes(pairs: Sequence[Pair], limit: int) -> Iterator[Sequence[Pair]]:
-    """Yields runs of pairs, each of which is about `limit` bytes as part of a command."""
+    """Yield runs of pairs, each of which is about `limit` bytes as part of a command."""
     start = size = 0
     for index, (key, value) in enumerate(pairs):
         size += len(key) + len(value) + FRAMING
@@ -60,7 +60,7 @@ def by_bytes(pairs: Sequence[Pair], limit: int) -> Iterator[Sequence[Pair]]:
         yield pairs[start:]
 
 
-# The length lines and line ends of a key and a value.
+# Bytes of the length lines and line ends of a key and a value.
 FRAMING = len(b"$11\r\n\r\n$100\r\n\r\n")
 
 

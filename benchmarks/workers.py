@@ -1,7 +1,7 @@
-"""What several workers gain: `python -m benchmarks workers`.
+"""Measure the gain of several workers: `python -m benchmarks workers`.
 
-One server, with `workers=1`, 2 and 4. And two servers: one batch to each, one after the other or both at a time in
-two threads, as a program would that shards by itself.
+It writes to one server with `workers=1`, 2 and 4. It also writes one batch to each of two servers, one after the
+other, or at the same time in two threads, as a program does that shards its keys by itself.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WORKERS = (1, 2, 4)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options."""
+    """Add the command's options."""
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--shapes", default="dict5,flight,bytes1k", type=lambda text: text.split(","))
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measures and prints a table."""
+    """Measure and print a table."""
     rows = []
     with running(options.server) as one, running(options.server) as other:
         for shape in options.shapes:

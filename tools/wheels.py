@@ -1,8 +1,8 @@
-"""Builds the sdist and the wheels, and proves that they work: `python tools/wheels.py`.
+"""Build the sdist and the wheels, and prove that they work: `python tools/wheels.py`.
 
-For each CPython that is installed here: a wheel is built from the sdist in an isolated environment, repaired to
-manylinux, checked for its size and contents, installed into an empty environment where no compiler can be
-found, imported against the clock, and put through the test suite, which is the sdist's.
+For each installed CPython, a wheel is built from the sdist in an isolated environment, repaired to manylinux, and
+checked for its size and contents. It is then installed into an empty environment without a compiler, its import is
+timed, and the sdist's test suite runs against it.
 Linux only; for other systems .github/workflows/wheels.yml uses cibuildwheel.
 """
 
@@ -57,12 +57,12 @@ print((time.perf_counter() - wall) * 1000, (time.process_time() - cpu) * 1000)
 
 
 class CheckFailed(Exception):
-    """Something that was built is not fit to be published."""
+    """A built file is not fit for publication."""
 
 
 @dataclass
 class Outcome:
-    """What was found out about one wheel."""
+    """The findings about one wheel."""
 
     python: str
     wheel: str
@@ -80,7 +80,7 @@ class Outcome:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Does all, and returns the exit status."""
+    """Do all, and return the exit status."""
     options = _parser().parse_args(arguments)
     interpreters = {version: _interpreter(version) for version in options.python}
     for version in [version for version, path in interpreters.items() if path is None]:
@@ -99,14 +99,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python tools/wheels.py", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="run a part of the test suite only")
+    parser.add_argument("--quick", action="store_true", help="run only a part of the test suite")
     parser.add_argument("--python", nargs="+", default=list(VERSIONS), metavar="X.Y", help="the versions wanted")
-    parser.add_argument("--out", type=Path, default=ROOT / "dist", help="where sdist and wheels go (dist/)")
+    parser.add_argument("--out", type=Path, default=ROOT / "dist", help="directory for sdist and wheels (dist/)")
     return parser
 
 
 def _interpreter(version: str) -> Path | None:
-    """A CPython of that version: pyenv's newest, else the one on PATH."""
+    """Return a CPython of that version: pyenv's newest, else the one on PATH."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
     installed = sorted(
         (path for path in pyenv.glob(f"{version}.*/bin/python") if re.fullmatch(r"[\d.]+", path.parts[-3])),
@@ -119,11 +119,11 @@ def _interpreter(version: str) -> Path | None:
 
 
 class Workshop:
-    """A scratch directory with what the steps share: the build tools, a PATH without compilers, a server.
+    """A scratch directory with the shared tools of the steps: build tools, a PATH without compilers, a server.
 
     Args:
         scratch: a directory of its own.
-        out: where what was built is kept.
+        out: the directory for built files.
         quick: whether to run a part of the tests only.
     """
 
@@ -137,7 +137,7 @@ class Workshop:
         self._no_compiler = _path_without_compilers(scratch / "path")
 
     def build_sdist(self) -> Path:
-        """The sdist, made of the working tree in an isolated environment."""
+        """Return the sdist, made of the working tree in an isolated environment."""
         _say("sdist")
         made = self._scratch / "sdist"
         _run([self._tools / "python", "-m", "build", "--sdist", "--outdir", made, ROOT])
@@ -151,7 +151,7 @@ class Workshop:
         return Path(shutil.copy2(sdist, self._out))
 
     def check(self, version: str, interpreter: Path, sdist: Path) -> Outcome:
-        """Builds the wheel of one interpreter and checks it."""
+        """Build the wheel of one interpreter and check it."""
         _say(f"CPython {version}: wheel")
         wheel = self._build_wheel(version, interpreter, sdist)
         _check_contents(wheel)
@@ -169,14 +169,14 @@ class Workshop:
     def _build_wheel(self, version: str, interpreter: Path, sdist: Path) -> Path:
         raw, repaired = self._scratch / f"raw-{version}", self._scratch / f"repaired-{version}"
         builder = _environment(interpreter, self._scratch / f"builder-{version}")
-        # pip builds it in an environment of its own, with what pyproject.toml asks for and nothing else.
+        # pip builds it in an isolated environment with only the build requirements of pyproject.toml.
         _run([builder / "python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", raw, sdist])
         [wheel] = raw.glob("*.whl")
         search = {"PATH": f"{self._tools}{os.pathsep}{os.environ['PATH']}"}
         _run([self._tools / "python", "-m", "auditwheel", "repair", "-w", repaired, wheel], search)
         [fit] = repaired.glob("*.whl")
         if "manylinux" not in fit.name:
-            raise CheckFailed(f"{fit.name} is no manylinux wheel")
+            raise CheckFailed(f"{fit.name} is not a manylinux wheel")
         return Path(shutil.copy2(fit, self._out))
 
     def _install(self, version: str, interpreter: Path, wheel: Path) -> Path:
@@ -187,7 +187,7 @@ class Workshop:
         return python
 
     def _test(self, version: str, python: Path, sdist: Path) -> str:
-        """Runs the sdist's tests without the sdist's package, so that only the wheel's can be imported."""
+        """Run the sdist's tests without the sdist's package, so that only the wheel's can be imported."""
         tree = self._scratch / f"tests-{version}"
         _unpack(sdist, tree)
         shutil.rmtree(tree / "redis_fastbatch")
@@ -210,7 +210,7 @@ class Workshop:
         return last
 
     def _server(self, python: Path) -> dict[str, str]:
-        """Names a server where the Python is too old for the package that brings it."""
+        """Return the path of a server where this Python is too old for the package that brings it."""
         has = f"import {SERVER_PACKAGE}"
         if subprocess.run([python, "-c", has], stderr=subprocess.DEVNULL).returncode == 0:
             return {}
@@ -222,7 +222,7 @@ class Workshop:
         return {SERVER_VARIABLE: str(found[0])} if found else {}
 
     def _bare(self, binaries: Path) -> dict[str, str]:
-        """An environment in which no compiler can be found."""
+        """Return an environment in which no compiler can be found."""
         path = f"{binaries}{os.pathsep}{self._no_compiler}"
         for name in ("cc", "gcc", "clang", "c++"):
             if shutil.which(name, path=path):
@@ -231,7 +231,7 @@ class Workshop:
 
 
 def _environment(python: Path, directory: Path) -> Path:
-    """A new virtual environment; returns the directory of its programs."""
+    """Make a virtual environment; return the directory of its programs."""
     _run([python, "-m", "venv", directory])
     binaries = directory / "bin"
     _run([binaries / "python", "-m", "pip", "install", "-q", "--upgrade", "pip"])
@@ -239,7 +239,7 @@ def _environment(python: Path, directory: Path) -> Path:
 
 
 def _path_without_compilers(directory: Path) -> Path:
-    """A directory of links to all programs on PATH but compilers."""
+    """Make a directory of links to all programs on PATH except compilers; return it."""
     directory.mkdir()
     for folder in os.environ["PATH"].split(os.pathsep):
         if not Path(folder).is_dir() or "pyenv" in folder:
@@ -259,7 +259,7 @@ def _core_sources() -> list[str]:
 
 
 def _check_contents(wheel: Path) -> None:
-    """No sources, every extension and stub, and not too much of it."""
+    """Check that a wheel has every extension and stub, no sources, and is not too large."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     sources = [name for name in names if name.endswith(SOURCE_SUFFIXES)]
@@ -276,7 +276,7 @@ def _check_contents(wheel: Path) -> None:
 
 
 def _import_times(python: Path) -> tuple[float, float]:
-    """What importing the package takes once redis is imported, in milliseconds: wall clock and CPU, medians."""
+    """Return the import time of the package after redis, in milliseconds: medians of wall clock and CPU."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     pairs = []
     for _ in range(IMPORT_RUNS + 1):
@@ -289,13 +289,13 @@ def _import_times(python: Path) -> tuple[float, float]:
             cwd=tempfile.gettempdir(),
         )
         pairs.append([float(word) for word in done.stdout.split()])
-    # The first run compiles what pip did not.
+    # The first run compiles the files that pip did not.
     wall, cpu = (statistics.median(column) for column in zip(*pairs[1:], strict=True))
     return wall, cpu
 
 
 def _unpack(sdist: Path, directory: Path) -> None:
-    """The contents of the sdist's one folder, as that directory."""
+    """Return the contents of the sdist's one folder, as that directory."""
     with tarfile.open(sdist) as archive:
         archive.extractall(directory.parent / "unpacked", filter="data")
     [folder] = (directory.parent / "unpacked").iterdir()

@@ -1,4 +1,4 @@
-"""The contenders: ours, and every other way of moving a batch that is worth knowing."""
+"""The contenders: ours, and the other clients that can move a batch."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _asynchronous(module: ModuleType, endpoint: Endpoint) -> list[Peer]:
     ]
 
 
-# A module a family, so that one whose library is not installed is left out and the others are measured.
+# One module for each library, so that a missing library leaves out only its own contenders.
 FAMILIES: dict[str, Factory] = {
     "fastbatch": _ours,
     "toolkit": _toolkit,
@@ -55,7 +55,7 @@ FAMILIES: dict[str, Factory] = {
 
 @contextmanager
 def connected(endpoint: Endpoint) -> Iterator[list[Peer]]:
-    """Connects all the peers that can be imported, ours first, and closes them at the end."""
+    """Connect all the peers that can be imported, ours first, and close them at the end."""
     with ExitStack() as stack:
         peers: list[Peer] = []
         for family, make in FAMILIES.items():

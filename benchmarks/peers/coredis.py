@@ -14,7 +14,7 @@ from benchmarks.servers import Endpoint
 
 
 class Coredis(Peer):
-    """What the coredis peers share: a client and a serializer."""
+    """The common base of the coredis peers: a client and a serializer."""
 
     def __init__(self, endpoint: Endpoint, serializer: Serializer) -> None:
         self._dumps = serializer.dumps
@@ -24,7 +24,7 @@ class Coredis(Peer):
                 endpoint.host,
                 endpoint.port,
                 db=DATABASES[self.wire],
-                # Valkey calls itself Redis 7.2, which coredis takes for a server without MSETEX.
+                # Valkey reports itself as Redis 7.2, and coredis assumes that such a server has no MSETEX.
                 verify_version=False,
             )
         )

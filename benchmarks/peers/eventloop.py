@@ -1,4 +1,4 @@
-"""Runs asyncio clients from a benchmark that is not asynchronous, all on one event loop."""
+"""Run asyncio clients from synchronous benchmarks, all on one event loop."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Result = TypeVar("Result")
 
 @functools.cache
 def _loop() -> asyncio.AbstractEventLoop:
-    # One for all: valkey-glide hands its answers to the loop of the process's first client, and a second
-    # client on another loop would wait for ever.
+    # One loop for all: valkey-glide delivers its replies to the loop of the process's first client, and a second
+    # client on another loop would wait forever.
     return asyncio.new_event_loop()
 
 
@@ -38,11 +38,11 @@ class OpenClient(Generic[Client]):
         self.client = opened.result()
 
     def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
-        """Runs a coroutine to its end."""
+        """Run a coroutine to its end."""
         return self._loop.run_until_complete(coroutine)
 
     def close(self) -> None:
-        """Closes the client."""
+        """Close the client."""
         self._closing.set()
         self._loop.run_until_complete(self._owner)
 
@@ -51,8 +51,8 @@ class OpenClient(Generic[Client]):
         open_client: Callable[[], AbstractAsyncContextManager[Client]],
         opened: asyncio.Future[Client],
     ) -> None:
-        # One task enters and leaves the client: coredis keeps a task group open in between, which anyio lets
-        # nobody leave but the task that entered it.
+        # One task enters and leaves the client: coredis keeps a task group open in between, and anyio lets only
+        # the task that entered a group leave it.
         async with open_client() as client:
             opened.set_result(client)
             await self._closing.wait()

@@ -1,4 +1,4 @@
-"""Ours: FastBatch with each of the codecs that stand against a peer, and the drop-in for redis-toolkit."""
+"""Ours: FastBatch with each codec that a peer has too, and the drop-in for redis-toolkit."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Ours(Peer):
 
 
 class DropIn(Peer):
-    """RedisToolkit as redis_fastbatch has it: a batch is one transaction, as redis-toolkit's is."""
+    """redis_fastbatch's RedisToolkit: a batch is one transaction, as in redis-toolkit."""
 
     def __init__(self, endpoint: Endpoint, codec: str) -> None:
         self.name = DROP_IN if codec == "toolkit" else f"{DROP_IN} codec={codec}"

@@ -1,7 +1,7 @@
 """valkey-glide, whose core is Rust, with msgspec.
 
-Its asyncio client, the one that `pip install valkey-glide` brings. The synchronous one is a package of its
-own around the same core; tried once, it wrote a sixth slower and read a tenth faster than this one.
+This is the asyncio client of `pip install valkey-glide`. The synchronous client is a separate package around the
+same core; in one trial it wrote a sixth slower and read a tenth faster than this one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TIMEOUT_MS = 120_000
 
 
 class Glide(Peer):
-    """What the glide peers share: a client and a serializer."""
+    """The common base of the glide peers: a client and a serializer."""
 
     def __init__(self, endpoint: Endpoint, serializer: Serializer) -> None:
         self._dumps = serializer.dumps

@@ -1,8 +1,8 @@
 """Hand-written redis-py code: pipelines, and MSET / MGET in one command or a thousand items at a time.
 
-It is what somebody writes who knows redis-py: hiredis is on, encoders and decoders are made once, MSETEX is
-used where the server has it, and values are decoded in a comprehension. Values that Redis could hold as they
-are (str, bytes, int) go through the serializer too: without it they would not come back as what they were.
+It is the code of an experienced user of redis-py: hiredis is on, encoders and decoders are made once, MSETEX is
+used where the server has it, and values are decoded in a comprehension. Values that Redis could store directly
+(str, bytes, int) go through the serializer too, because otherwise their types would be lost.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks.servers import Endpoint
 
 
 class RedisPy(Peer):
-    """What the redis-py peers share: a client and a serializer."""
+    """The common base of the redis-py peers: a client and a serializer."""
 
     def __init__(self, endpoint: Endpoint, serializer: Serializer) -> None:
         self._client = endpoint.client(DATABASES[self.wire])
@@ -79,7 +79,7 @@ class OneCommand(RedisPy):
 
 
 class Chunked(OneCommand):
-    """The same, a thousand items a command: how batches are written whose size is not known beforehand."""
+    """MSET or MGET of a thousand items each, as for batches whose size is not known beforehand."""
 
     def __init__(self, endpoint: Endpoint, serializer: Serializer) -> None:
         super().__init__(endpoint, serializer)
@@ -103,10 +103,10 @@ class Chunked(OneCommand):
 
 
 class CollectorOff(OneCommand):
-    """MGET with Python's garbage collector switched off meanwhile.
+    """MGET with Python's garbage collector switched off during the call.
 
-    FastBatch suspends the collector while it builds its result. This peer shows how much of the difference
-    anybody can have with three lines.
+    FastBatch suspends the collector while it builds its result. This peer shows how much of the difference three
+    lines of code can bring.
     """
 
     operations = frozenset({"get"})

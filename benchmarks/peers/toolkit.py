@@ -11,8 +11,8 @@ from typing import Any
 from benchmarks.peers.base import DATABASES, LARGEST_VALUE, Peer
 from benchmarks.servers import Endpoint
 
-# What it says of its loggers while it is imported does not belong into the tables. The loggers keep the
-# stream they find here; errors reach us as exceptions.
+# Its import prints messages about its loggers, which do not belong in the tables. The loggers keep these streams;
+# errors reach us as exceptions.
 with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
     from redis_toolkit import RedisOptions, RedisToolkit
 
@@ -26,7 +26,7 @@ class Toolkit(Peer):
 
     def __init__(self, endpoint: Endpoint) -> None:
         options = RedisOptions(
-            # Without the line it would otherwise log for every batch.
+            # Otherwise it logs a line for every batch.
             is_logger_info=False,
             log_level="ERROR",
             # Its validation stays on, as it is by default.
