@@ -8,7 +8,7 @@ codec `msgpack`, where `arrow_default()` stands for the types that MessagePack h
 | null of any type | nil |
 | integers, bool | int, bool |
 | float16, float32, float64 | float64 |
-| string, large_string, string_view | str (the UTF-8 is taken as it is: Arrow guarantees it) |
+| string, large_string, string_view | str; bytes that are not UTF-8 let the row fail |
 | binary, large_binary, binary_view, fixed_size_binary | bin |
 | timestamp with a zone | MessagePack's timestamp: a point in time, the zone's name is not kept |
 | timestamp without one | str, "2024-05-01T12:30:00.250000" |
@@ -17,7 +17,7 @@ codec `msgpack`, where `arrow_default()` stands for the types that MessagePack h
 | duration | str in ISO 8601 of days and seconds, "P1DT2.5S", as msgspec writes a timedelta |
 | decimal32 to decimal256 | str, as str() of the decimal.Decimal |
 | list, large_list, fixed_size_list | array |
-| struct, map | map; a map's equal keys are kept as they are |
+| struct, map | map; a map column that has a key twice lets the row fail |
 | dictionary | as its values |
 | an extension type | as its storage type |
 
@@ -107,12 +107,14 @@ def set_table(
             was carried out, a round trip later; a row whose EXPIRE fails counts as failed, for its reason, though
             its hash is there. nx, xx and codec have no meaning for hashes.
         on_error: "raise", "report", or a callable that gets (row number, row as a dict, exception) of each
-            failed row. There, of a date or time that cannot be written the row has Arrow's number, and of another
-            value None; a row that is null as a whole is None.
+            failed row. Where a date or time cannot be written, the row has Arrow's number; where a text is not
+            UTF-8, it has the bytes; another value that cannot be written is None. A row that is null as a whole
+            is None.
 
     Returns:
-        What was written, skipped and failed. It calls rows by their number, which begins at 0. A row whose
-        key is null, or which has a date that Python has not, fails alone.
+        What was written, skipped and failed. It calls rows by their number, which begins at 0. A row fails alone
+        when a column of its key is null or empty, a text is not UTF-8, a map has a key twice, or a date is not
+        one that Python has.
 
     Raises:
         EncodeError: before anything is sent: there is no such column, or it is of a type that is not carried; a

@@ -1,5 +1,5 @@
 # cython: language_level=3
-from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
 
 from redis_fastbatch._core.arrow.abi cimport ArrowArray, ArrowSchema
@@ -45,6 +45,14 @@ cdef enum Kind:
     DICTIONARY
 
 
+cdef struct MapKey:
+    uint64_t word           # differs where keys differ, but for bytes behind the first 8
+    bint compared           # whether the bytes count too, or the word says it all
+    Py_ssize_t begin        # in the buffer that is written
+    Py_ssize_t size
+    const char* data        # there, once it no longer moves
+
+
 cdef struct Column:
     # What the schema says.
     int kind
@@ -59,6 +67,8 @@ cdef struct Column:
     int64_t n_children
     Column* children
     Column* dictionary
+    MapKey* keys            # of the map that is being written
+    int64_t keys_capacity
     # What the current batch says.
     int64_t offset
     int64_t length

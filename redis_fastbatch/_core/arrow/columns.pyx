@@ -11,6 +11,7 @@ from libc.string cimport memcpy, strchr, strlen
 
 from redis_fastbatch._core.arrow.abi cimport ArrowArray, ArrowSchema
 from redis_fastbatch._core.msgpack.format cimport put_str_header
+from redis_fastbatch._core.runtime.utf8 cimport is_utf8
 
 from redis_fastbatch.errors import EncodeError
 
@@ -71,6 +72,7 @@ cdef void free_column(Column* c) noexcept:
     cdef int64_t i
     PyMem_RawFree(c.name)
     PyMem_RawFree(c.path)
+    PyMem_RawFree(c.keys)
     for i in range(c.n_children):
         free_column(&c.children[i])
     PyMem_RawFree(c.children)
@@ -89,7 +91,7 @@ cdef int read_schema(Column* c, ArrowSchema* schema, str path, int depth) except
     if depth > MAX_DEPTH:
         refuse(path, f"a type nested more than {MAX_DEPTH} levels deep")
     c.path = copied(path.encode("utf-8", "replace"))
-    read_name(c, field)
+    read_name(c, field, path)
     if schema.dictionary != NULL:
         read_format(c, schema, path)
         if not INT8 <= c.kind <= UINT64:
@@ -106,9 +108,11 @@ cdef int read_schema(Column* c, ArrowSchema* schema, str path, int depth) except
     return 0
 
 
-cdef int read_name(Column* c, bytes field) except -1:
+cdef int read_name(Column* c, bytes field, str path) except -1:
     cdef Py_ssize_t size = len(field)
     cdef char* p
+    if not is_utf8(field, size):
+        raise EncodeError(f"column {path!r}: its name must be UTF-8, found {field!r}; rename the column")
     c.name = <char*>PyMem_RawCalloc(1, size + HEADER_ROOM + SHORT_NAME)
     if c.name == NULL:
         raise MemoryError()

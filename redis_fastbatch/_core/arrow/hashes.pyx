@@ -240,8 +240,8 @@ cdef class HashWriter(TableWriter):
                 if not is_missing(&self.columns[i], self.at() + self.columns[i].offset):
                     row[name] = self.text_of(&self.columns[i])
             except (FastBatchError, MemoryError):
-                number = self.odd_number(i)
-                row[name] = None if number is None else b"%d" % number
+                found = self.unwritten(i)
+                row[name] = b"%d" % found if isinstance(found, int) else found
         return row
 
     cdef bytes text_of(self, Column* column):

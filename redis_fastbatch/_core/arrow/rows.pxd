@@ -94,4 +94,4 @@ cdef class TableWriter:
     cdef object decoded(self, OutputBuffer out, char* p)
     cdef dict row_by_fields(self)
     cdef dict one_field(self, Py_ssize_t i)
-    cdef object odd_number(self, Py_ssize_t i)
+    cdef object unwritten(self, Py_ssize_t i)

@@ -10,13 +10,13 @@ from redis_fastbatch._core.arrow.abi cimport ArrowArray, ArrowSchema
 from redis_fastbatch._core.arrow.columns cimport Column, bind, free_column, is_null, put_name, read_schema
 from redis_fastbatch._core.arrow.stream cimport ArrowStream
 from redis_fastbatch._core.arrow.values cimport (
-    has_number,
     is_missing,
     is_plain,
     is_text,
     make_room,
     put_plain,
     put_value,
+    raw_value,
 )
 from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
 from redis_fastbatch._core.msgpack.format cimport put_map_header
@@ -52,6 +52,13 @@ cdef int refuse_size(Py_ssize_t size) except -1 nogil:
 cdef int refuse_null_key(Column* c) except -1 nogil:
     with gil:
         raise EncodeError(f"the key column {c.path.decode('utf-8', 'replace')!r} is null")
+
+
+cdef int refuse_empty_key(Column* c) except -1 nogil:
+    with gil:
+        raise EncodeError(
+            f"the key column {c.path.decode('utf-8', 'replace')!r} is empty: rows without an id would share a key"
+        )
 
 
 cdef int refuse_null_row() except -1 nogil:
@@ -427,6 +434,8 @@ cdef class TableWriter:
                     refuse_null_key(part.column)
                 start = p - out.data
                 p = put_plain(out, p, part.column, at + part.column.offset, HEADER_ROOM)
+                if p - out.data == start:
+                    refuse_empty_key(part.column)
                 if part.recoded and not is_ascii(out.data + start, p - out.data - start):
                     with gil:
                         p = self.recode(out, out.data + start, p)
@@ -456,7 +465,7 @@ cdef class TableWriter:
     cdef object row_value(self):
         """The current row as a dict, for a report that it failed; None where the row is null as a whole.
 
-        Of a field that cannot be written there is odd_number(), or None.
+        A field that cannot be written is as Arrow has it, or None: see unwritten().
         """
         if is_null_row(self.stream, self.at()):
             return None
@@ -487,7 +496,7 @@ cdef class TableWriter:
             try:
                 row.update(self.one_field(i))
             except (FastBatchError, MemoryError):
-                row[(<bytes>self.columns[i].path).decode("utf-8", "replace")] = self.odd_number(i)
+                row[(<bytes>self.columns[i].path).decode("utf-8", "replace")] = self.unwritten(i)
         return row
 
     cdef dict one_field(self, Py_ssize_t i):
@@ -499,14 +508,13 @@ cdef class TableWriter:
         p = put_name(put_map_header(out.data, 1), column)
         return self.decoded(out, put_value(out, p, column, self.at() + column.offset, self.row_room))
 
-    cdef object odd_number(self, Py_ssize_t i):
-        """What Arrow has for a date or a time of the current row that cannot be written; None for other values."""
+    cdef object unwritten(self, Py_ssize_t i):
+        """What raw_value() has for a field of the current row that cannot be written."""
         cdef Column* column = &self.columns[i]
-        cdef int64_t number = 0
         try:
-            return number if has_number(column, self.at() + column.offset, &number) else None
+            return raw_value(column, self.at() + column.offset)
         except EncodeError:
-            # An index that points outside its dictionary.
+            # An index that points outside its dictionary, or an offset outside its text.
             return None
 
 

@@ -6,6 +6,8 @@ they are called (Column.room); whoever writes more than that sees to `room` byte
 is still to come. So rows of numbers ask for memory once a row.
 """
 
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_RawRealloc
 from libc.stdint cimport (
     int8_t,
     int16_t,
@@ -16,7 +18,8 @@ from libc.stdint cimport (
     uint32_t,
     uint64_t,
 )
-from libc.string cimport memcpy
+from libc.stdlib cimport qsort
+from libc.string cimport memcmp, memcpy
 
 from redis_fastbatch._core.arrow.columns cimport (
     BINARY,
@@ -54,6 +57,7 @@ from redis_fastbatch._core.arrow.columns cimport (
     UINT32,
     UINT64,
     Column,
+    MapKey,
     is_null,
     put_name,
 )
@@ -82,14 +86,17 @@ from redis_fastbatch._core.msgpack.format cimport (
     put_timestamp,
     put_uint,
 )
-from redis_fastbatch._core.runtime.utf8 cimport copy_short
+from redis_fastbatch._core.runtime.utf8 cimport copy_ascii, copy_short, is_utf8
 
-from redis_fastbatch.errors import EncodeError
+import msgpack
+
+from redis_fastbatch.errors import EncodeError, shown
 
 cdef enum:
     HEADER_ROOM = 5
     LONGEST_TEXT = 128      # of what this module makes text of
     DAY_MILLISECONDS = 86_400_000
+    FEW_KEYS = 16           # of a map: each is compared with each
 
 # What an aware datetime holds: years 1 to 9999.
 cdef int64_t FIRST_SECOND = -62135596800
@@ -118,6 +125,26 @@ cdef int broken(Column* c) except -1 nogil:
 cdef int too_long(Column* c, int64_t size) except -1 nogil:
     with gil:
         return refuse(c, f"a length of {size}: MessagePack's have 32 bits")
+
+
+cdef int not_utf8(Column* c, const char* text, int64_t size) except -1 nogil:
+    with gil:
+        found = bytearray(text[:size])
+        try:
+            found.decode("utf-8")
+        except UnicodeDecodeError as error:
+            return refuse(
+                c,
+                f"its text must be UTF-8, found the byte 0x{found[error.start]:02x} at byte {error.start} "
+                f"({error.reason}); cast the column to binary to write such bytes",
+            )
+        return refuse(c, "its text changed while it was written")
+
+
+cdef int twice_in_map(Column* c, const char* key, Py_ssize_t size) except -1 nogil:
+    with gil:
+        value = msgpack.unpackb(PyBytes_FromStringAndSize(key, size), timestamp=3)
+        return refuse(c, f"a map must have each key once, found the key {shown(value)} twice")
 
 
 cdef inline int64_t read_int(const void* data, int kind, int64_t at) noexcept nogil:
@@ -242,6 +269,8 @@ cdef char* put_value(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_
         return put_value(out, p, c.dictionary, dictionary_place(c, at), room)
     if c.kind == STRUCT:
         return put_struct(out, p, c, at, room)
+    if c.kind == MAP:
+        return put_map(out, p, c, at, room)
     return put_list(out, p, c, at, room)
 
 
@@ -253,9 +282,18 @@ cdef char* put_bytes(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_
     p = make_room(out, p, span.size + HEADER_ROOM + room)
     if c.kind <= TEXT_VIEW:
         p = put_str_header(p, <uint32_t>span.size)
-    else:
-        p = put_bin_header(p, <uint32_t>span.size)
+        return put_text(p, c, &span)
+    p = put_bin_header(p, <uint32_t>span.size)
     copy_short(p, span.data, span.size)
+    return p + span.size
+
+
+cdef inline char* put_text(char* p, Column* c, Span* span) except NULL nogil:
+    """The bytes of a text. Arrow promises that they are UTF-8, but not all that makes columns looks: pyarrow's
+    reader of Parquet does not, and nobody could read the row."""
+    # Those that were written are looked at: the column's may change meanwhile.
+    if not copy_ascii(p, span.data, span.size) and not is_utf8(p, span.size):
+        not_utf8(c, p, span.size)
     return p + span.size
 
 
@@ -297,14 +335,20 @@ cdef Py_ssize_t make_text(char* text, Column* c, int64_t at) except -1 nogil:
     return end - text
 
 
-cdef bint has_number(Column* c, int64_t at, int64_t* number) except -1:
-    """Sets number to what Arrow has for a date, a time or a duration; False where the value is something else."""
+cdef object raw_value(Column* c, int64_t at):
+    """What Arrow has for a value that cannot be written: the number of a date, a time or a duration, the bytes of a
+    text; None for values of other types."""
+    cdef Span span
+    if is_null(c, at):
+        return None
     if c.kind == DICTIONARY:
-        return has_number(c.dictionary, dictionary_place(c, at), number)
-    if not DECIMAL < c.kind <= DURATION:
-        return False
-    number[0] = read_int(c.data, INT32 if c.kind == DATE_DAYS or c.kind == TIME32 else INT64, at)
-    return True
+        return raw_value(c.dictionary, dictionary_place(c, at))
+    if TEXT <= c.kind <= TEXT_VIEW:
+        find_bytes(c, at, &span)
+        return PyBytes_FromStringAndSize(span.data, span.size)
+    if DECIMAL < c.kind <= DURATION:
+        return read_int(c.data, INT32 if c.kind == DATE_DAYS or c.kind == TIME32 else INT64, at)
+    return None
 
 
 cdef char* put_struct(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_t room) except NULL nogil:
@@ -318,42 +362,134 @@ cdef char* put_struct(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize
     return p
 
 
-cdef char* put_list(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_t room) except NULL nogil:
-    """A list as an array, or a map's entries as a map."""
-    cdef Column* item = c.children
-    cdef int64_t start, stop, i
+cdef inline int find_items(Column* c, int64_t at, int64_t* start, int64_t* stop) except -1 nogil:
+    """Where the items of a list or the entries of a map are; the child's offset is not counted."""
     if c.kind == FIXED_LIST:
-        start = at * c.width
-        stop = start + c.width
+        start[0] = at * c.width
+        stop[0] = start[0] + c.width
     elif c.kind == LARGE_LIST:
-        start = (<const int64_t*>c.data)[at]
-        stop = (<const int64_t*>c.data)[at + 1]
+        start[0] = (<const int64_t*>c.data)[at]
+        stop[0] = (<const int64_t*>c.data)[at + 1]
     else:
-        start = (<const int32_t*>c.data)[at]
-        stop = (<const int32_t*>c.data)[at + 1]
-    if start < 0 or stop < start or stop > item.length:
+        start[0] = (<const int32_t*>c.data)[at]
+        stop[0] = (<const int32_t*>c.data)[at + 1]
+    if start[0] < 0 or stop[0] < start[0] or stop[0] > c.children[0].length:
         broken(c)
-    if stop - start > MAX_LENGTH:
-        too_long(c, stop - start)
-    if c.kind == MAP:
-        p = put_map_header(p, <uint32_t>(stop - start))
-    else:
-        p = put_array_header(p, <uint32_t>(stop - start))
+    if stop[0] - start[0] > MAX_LENGTH:
+        too_long(c, stop[0] - start[0])
+    return 0
+
+
+cdef char* put_list(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_t room) except NULL nogil:
+    cdef Column* item = c.children
+    cdef int64_t start = 0
+    cdef int64_t stop = 0
+    cdef int64_t i
+    find_items(c, at, &start, &stop)
+    p = put_array_header(p, <uint32_t>(stop - start))
     for i in range(start + item.offset, stop + item.offset):
         p = make_room(out, p, item.room + room)
-        if c.kind == MAP:
-            p = put_entry(out, p, item, i, item.room + room)
-        else:
-            p = put_value(out, p, item, i, item.room + room)
+        p = put_value(out, p, item, i, item.room + room)
     return make_room(out, p, room)
 
 
-cdef char* put_entry(OutputBuffer out, char* p, Column* entries, int64_t at, Py_ssize_t room) except NULL nogil:
-    """A map's key and value."""
-    cdef Column* key = &entries.children[0]
-    cdef Column* value = &entries.children[1]
-    p = put_value(out, p, key, at + key.offset, room)
-    return put_value(out, p, value, at + value.offset, room)
+cdef char* put_map(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_t room) except NULL nogil:
+    """A map whose keys are all different: of two that are equal a dict would have one."""
+    cdef Column* item = c.children
+    cdef Column* key = &item.children[0]
+    cdef Column* value = &item.children[1]
+    cdef int64_t start = 0
+    cdef int64_t stop = 0
+    cdef int64_t count, i
+    cdef Py_ssize_t begin
+    find_items(c, at, &start, &stop)
+    count = stop - start
+    if count > c.keys_capacity:
+        more_keys(c, count)
+    p = put_map_header(p, <uint32_t>count)
+    start += item.offset
+    for i in range(count):
+        p = make_room(out, p, item.room + room)
+        begin = p - out.data
+        p = put_value(out, p, key, start + i + key.offset, item.room + room)
+        c.keys[i].begin = begin
+        c.keys[i].size = p - out.data - begin
+        fill_word(&c.keys[i], key, start + i + key.offset, out.data + begin)
+        p = put_value(out, p, value, start + i + value.offset, item.room + room)
+    p = make_room(out, p, room)
+    if count > 1:
+        check_keys(c, out.data, count)
+    return p
+
+
+cdef int more_keys(Column* c, int64_t count) except -1 nogil:
+    cdef int64_t capacity = count if count > 2 * c.keys_capacity else 2 * c.keys_capacity
+    cdef MapKey* moved = <MapKey*>PyMem_RawRealloc(c.keys, capacity * sizeof(MapKey))
+    if moved == NULL:
+        with gil:
+            raise MemoryError()
+    c.keys = moved
+    c.keys_capacity = capacity
+    return 0
+
+
+cdef int fill_word(MapKey* found, Column* c, int64_t at, const char* written) except -1 nogil:
+    """What tells keys apart: numbers of which Python takes several for the same, and the bytes of others."""
+    cdef double number
+    while c.kind == DICTIONARY and not is_null(c, at):
+        at = dictionary_place(c, at)
+        c = c.dictionary
+    found.word = 0
+    found.compared = True
+    if FLOAT16 <= c.kind <= FLOAT64 and not is_null(c, at):
+        # 0.0 for both zeros. A NaN is equal to none, not to itself either.
+        number = read_float(c, at) + 0.0
+        memcpy(&found.word, &number, 8)
+        found.compared = number != number
+        if found.compared:
+            found.word = <uint64_t>at
+    elif c.kind == TIMESTAMP and not is_null(c, at):
+        # A datetime has microseconds.
+        found.word = <uint64_t>(<const int64_t*>c.data)[at]
+        if c.unit == GIGA:
+            found.word = <uint64_t>floor_div(<int64_t>found.word, 1000)
+        found.compared = False
+    else:
+        memcpy(&found.word, written, found.size if found.size < 8 else 8)
+    return 0
+
+
+cdef int compare_keys(const void* a, const void* b) noexcept nogil:
+    """How qsort() orders two keys; 0 for equal ones."""
+    cdef const MapKey* one = <const MapKey*>a
+    cdef const MapKey* other = <const MapKey*>b
+    if one.word != other.word:
+        return -1 if one.word < other.word else 1
+    if one.compared != other.compared:
+        return -1 if one.compared else 1
+    if not one.compared:
+        return 0
+    if one.size != other.size:
+        return -1 if one.size < other.size else 1
+    return memcmp(one.data, other.data, one.size)
+
+
+cdef int check_keys(Column* c, const char* data, int64_t count) except -1 nogil:
+    cdef MapKey* keys = c.keys
+    cdef int64_t i, j
+    for i in range(count):
+        keys[i].data = data + keys[i].begin
+    if count > FEW_KEYS:
+        qsort(keys, count, sizeof(MapKey), compare_keys)
+        for i in range(1, count):
+            if compare_keys(&keys[i - 1], &keys[i]) == 0:
+                twice_in_map(c, keys[i].data, keys[i].size)
+        return 0
+    for i in range(1, count):
+        for j in range(i):
+            if keys[i].word == keys[j].word and compare_keys(&keys[i], &keys[j]) == 0:
+                twice_in_map(c, keys[i].data, keys[i].size)
+    return 0
 
 
 cdef bint is_flat(Column* c) noexcept nogil:
@@ -387,6 +523,8 @@ cdef char* put_plain(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_
     if TEXT <= c.kind <= FIXED_BINARY:
         find_bytes(c, at, &span)
         p = make_room(out, p, span.size + room)
+        if c.kind <= TEXT_VIEW:
+            return put_text(p, c, &span)
         copy_short(p, span.data, span.size)
         return p + span.size
     p = make_room(out, p, LONGEST_TEXT + room)

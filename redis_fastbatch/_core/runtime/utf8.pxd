@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""UTF-8 straight from a str's own storage, so that no copy stays cached in the str."""
+"""UTF-8: straight from a str's own storage, so that no copy stays cached in the str; and whether bytes are any."""
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -162,6 +162,36 @@ cdef inline void copy_short(char* target, const char* source, Py_ssize_t size) n
         while size > 0:
             size -= 1
             target[size] = source[size]
+
+
+cdef inline bint copy_ascii(char* target, const char* source, Py_ssize_t size) noexcept nogil:
+    """As copy_short(); returns whether all of the bytes are ASCII, which the moves find out on their way."""
+    cdef uint64_t head, tail
+    cdef uint32_t head4, tail4
+    cdef char seen = 0
+    if 8 <= size <= 16:
+        memcpy(&head, source, 8)
+        memcpy(&tail, source + size - 8, 8)
+        memcpy(target, &head, 8)
+        memcpy(target + size - 8, &tail, 8)
+        return not (head | tail) & NOT_ASCII
+    if 4 <= size < 8:
+        memcpy(&head4, source, 4)
+        memcpy(&tail4, source + size - 4, 4)
+        memcpy(target, &head4, 4)
+        memcpy(target + size - 4, &tail4, 4)
+        return not (head4 | tail4) & <uint32_t>0x80808080
+    if size > 16:
+        copy_short(target, source, size)
+        return is_ascii(target, size)
+    while size > 0:
+        size -= 1
+        seen |= source[size]
+        target[size] = source[size]
+    return not seen & 0x80
+
+
+cdef bint is_utf8(const char* text, Py_ssize_t size) noexcept nogil
 
 
 cdef inline void copy_blocks(char* target, const char* source, Py_ssize_t size) noexcept nogil:
