@@ -1,4 +1,4 @@
-"""The codecs by name, and the protocol of a codec of one's own."""
+"""The codecs by name, and the protocol of a user's codec."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ __all__ = ["AnyCodec", "Codec", "MsgpackCodec", "RawCodec", "ValueCodec", "commo
 
 @runtime_checkable
 class Codec(Protocol):
-    """A codec of one's own: any object with these two methods.
+    """A user's codec: any object with these two methods.
 
-    What they raise becomes the item's EncodeError or DecodeError, and is its `__cause__`.
+    An exception that they raise becomes the `__cause__` of the item's EncodeError or DecodeError.
     """
 
     def dumps(self, value: Any, /) -> bytes:
-        """Returns the bytes of a value."""
+        """Return the bytes of a value."""
 
     def loads(self, data: bytes, /) -> Any:
-        """Returns the value of bytes."""
+        """Return the value that the bytes hold."""
 
 
 AnyCodec: TypeAlias = "str | ValueCodec | Codec"
 
 
 def common_types(value: Any) -> Any:
-    """A `default=` for MsgpackCodec that writes common types as the nearest that MessagePack has.
+    """Return a value of a common type as the nearest type of MessagePack: a `default=` for MsgpackCodec.
 
-    Decimal, UUID, date, time and naive datetime become str, and so do aware datetimes of a subclass, such as
-    pandas.Timestamp. numpy arrays become lists and numpy scalars numbers, but datetime64 a str as exact as its
-    unit; NaT becomes None. Dataclasses become dicts, sets lists, and members of an Enum their value. They are
-    read back as what they became.
+    Decimal, UUID, date, time and naive datetime become str. So do aware datetimes of a subclass, such as
+    pandas.Timestamp. numpy arrays become lists, and numpy scalars numbers, except that datetime64 becomes a str as
+    exact as its unit. NaT becomes None, dataclasses become dicts, sets become lists, and members of an Enum become
+    their value. Reading gives the type that was written.
 
     Raises:
-        TypeError: a value of any other type.
+        TypeError: the value is of another type.
     """
     if isinstance(value, (Decimal, UUID)):
         return str(value)
     if isinstance(value, (datetime.date, datetime.time)):
-        # pandas.NaT is a datetime, and no moment.
+        # pandas.NaT is a datetime that does not equal itself.
         return value.isoformat() if value == value else None
     if isinstance(value, (set, frozenset)):
         return list(value)
@@ -62,20 +62,20 @@ def common_types(value: Any) -> Any:
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)) and value.dtype.kind != "m":
         plain = _moments(numpy, value) if value.dtype.kind == "M" else value.tolist()
-        # A long double stays one: Python has no number for it.
+        # Python has no type for a long double.
         return plain if isinstance(plain, numpy.generic) else _nearest(plain)
     raise TypeError(f"no common type: {type(value).__name__}")
 
 
 def _moments(numpy: Any, value: Any) -> Any:
-    """The text of each datetime64: tolist() has ints for some units, which do not say of which."""
+    """Return the text of each datetime64: tolist() gives ints for some units, and loses the unit."""
     texts = numpy.asarray(numpy.datetime_as_string(value)).astype(object)
     texts[numpy.isnat(value)] = None
     return texts.tolist()
 
 
 def _nearest(value: Any) -> Any:
-    """What stands for a value may be of a common type in its turn: a member's Decimal, numpy's date."""
+    """Return a replacement of MessagePack's types; the first one may be of a common type too, such as Decimal."""
     if type(value) is datetime.datetime and value.tzinfo is not None:
         return value
     try:
@@ -85,7 +85,7 @@ def _nearest(value: Any) -> Any:
 
 
 def json_codec() -> PythonCodec:
-    """Compact JSON by the standard library: UTF-8, no spaces, NaN and Infinity refused as JSON has none."""
+    """Return the codec `json`: the standard library's compact JSON in UTF-8, without NaN and Infinity."""
     encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     decoder = json.JSONDecoder()
     return PythonCodec(
@@ -94,15 +94,15 @@ def json_codec() -> PythonCodec:
 
 
 def toolkit_codec() -> ValueCodec:
-    """redis-toolkit's format, see ToolkitCodec."""
-    # Imported late, here and below: most programs never use it.
+    """Return the codec `toolkit`, see ToolkitCodec."""
+    # Imported late, here and below, because most programs never use it.
     from redis_fastbatch._core.toolkit.codec import ToolkitCodec
 
     return ToolkitCodec()
 
 
 def toolkit_msgpack_codec() -> ValueCodec:
-    """Tagged MessagePack that also reads redis-toolkit's format, see ToolkitMsgpackCodec."""
+    """Return the codec `toolkit-msgpack`, see ToolkitMsgpackCodec."""
     from redis_fastbatch._core.toolkit.codec import ToolkitMsgpackCodec
 
     return ToolkitMsgpackCodec()
@@ -118,11 +118,11 @@ _registry: dict[str, Callable[[], ValueCodec]] = {
 
 
 def resolve(codec: AnyCodec) -> ValueCodec:
-    """Returns the codec of that name, or wraps a codec of the user's.
+    """Return the codec with a name, or a wrapper of a user's codec.
 
     Raises:
-        ValueError: no codec has that name.
-        TypeError: it has no dumps() and loads(), or they are a class's that wants to be called, or coroutines'.
+        ValueError: no codec has this name.
+        TypeError: `codec` has no dumps() and loads(), is a class, or these methods are coroutines.
     """
     if isinstance(codec, ValueCodec) and not _is_overridden(codec):
         return codec
@@ -130,26 +130,26 @@ def resolve(codec: AnyCodec) -> ValueCodec:
         try:
             return _registry[codec]()
         except KeyError:
-            raise ValueError(f"no codec {codec!r}: there are {', '.join(sorted(_registry))}") from None
+            raise ValueError(f"codec must be one of {', '.join(sorted(_registry))}, got {codec!r}") from None
     if isinstance(codec, Codec):
         _check_methods(codec)
         return PythonCodec(codec.dumps, codec.loads)
-    raise TypeError(f"a codec is a name or has dumps() and loads(); a {type(codec).__name__} is neither")
+    raise TypeError(f"codec must be a name or have dumps() and loads(), got {type(codec).__name__}")
 
 
 def _check_methods(codec: Codec) -> None:
-    """Refuses methods that every value would fail at."""
+    """Refuse a codec whose methods cannot work for any value."""
     for name in ("dumps", "loads"):
         if inspect.iscoroutinefunction(getattr(codec, name)):
-            raise TypeError(f"a codec's {name}() is called and not awaited: a plain method, not a coroutine's")
+            raise TypeError(f"a codec's {name}() must be a plain method, got a coroutine function")
         if isinstance(codec, type) and not isinstance(
             inspect.getattr_static(codec, name), (staticmethod, classmethod)
         ):
-            raise TypeError(f"a codec is an object, such as {codec.__name__}(), not its class")
+            raise TypeError(f"codec must be an object such as {codec.__name__}(), got the class {codec.__name__}")
 
 
 def _is_overridden(codec: ValueCodec) -> bool:
-    """Whether a subclass has methods of its own. Batches encode and decode past them, in C."""
+    """Return whether a subclass overrides the methods, which batches would not call: they encode in C."""
     return type(codec).dumps is not ValueCodec.dumps or type(codec).loads is not ValueCodec.loads
 
 

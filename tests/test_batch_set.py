@@ -285,7 +285,7 @@ class Awaited:
     [
         (MsgpackCodec, r"such as MsgpackCodec\(\)"),
         (Sealed, r"such as Sealed\(\)"),
-        (Awaited(), r"dumps\(\) is called and not awaited"),
+        (Awaited(), r"dumps\(\) must be a plain method"),
     ],
 )
 def test_a_codec_that_would_fail_at_every_value(valkey_client: redis.Redis, codec: Any, words: str) -> None:

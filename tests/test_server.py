@@ -273,7 +273,7 @@ class TestErrors:
 
     def test_version_of_something_else(self, tmp_path: Path) -> None:
         other = script(tmp_path / "other", "echo other 1.0")
-        with pytest.raises(ServerError, match="no Redis or Valkey"):
+        with pytest.raises(ServerError, match="not a version of Redis or Valkey"):
             _ = EmbeddedServer(other).version
 
 

@@ -1,6 +1,6 @@
 """A drop-in for redis-toolkit 0.4.0: replace `redis_toolkit` by `redis_fastbatch.toolkit` in the imports.
 
-What is the same, what is better and what is left out: see docs/drop-in.md.
+See docs/drop-in.md for what is the same, what is better and what is left out.
 """
 
 from redis_fastbatch._version import __version__

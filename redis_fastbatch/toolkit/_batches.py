@@ -1,4 +1,4 @@
-"""FastBatch, reading a batch by one command as redis-toolkit does."""
+"""A FastBatch that reads a batch with one command, as redis-toolkit does."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ NO_LIMIT = 2**62
 
 
 class _AnySize(ValueSizes):
-    """Takes values for so small that all of them fit into one reply."""
+    """Value sizes so small that all values fit into one reply."""
 
     def keys_for(self, size: int, first: int) -> int:
         return NO_LIMIT
 
 
 class SnapshotBatch(FastBatch):
-    """Reads all keys of a batch by one MGET: the values are those of one moment.
+    """A FastBatch that reads all keys of a batch with one MGET, so that all values are from the same moment.
 
-    So a batch that was written at once is read whole or not at all. Over a cluster there is no such moment.
+    A batch that was written atomically is then read whole or not at all. A cluster cannot do this.
     """
 
     def _read_flight(

@@ -1,4 +1,4 @@
-"""How long RedisOptions lets keys and values be."""
+"""The size limits of RedisOptions for keys and values."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from redis_fastbatch.toolkit.exceptions import ValidationError
 from redis_fastbatch.toolkit.options import RedisOptions
 
 BATCH_OF_VALUES = 10
-"""A batch may be as large as so many values of the largest size allowed."""
+"""The largest batch, as a multiple of the largest value."""
 
 
 def check_key(key: Any, options: RedisOptions) -> None:
-    """Raises ValidationError for a key that is too long."""
+    """Raise ValidationError for a key that is too long."""
     if options.enable_validation and len(key) > options.max_key_length:
         raise _key_too_long(key, options)
 
 
 def check_keys(mapping: Mapping[Any, Any], options: RedisOptions) -> None:
-    """Raises ValidationError for the first key that is too long."""
+    """Raise ValidationError for the first key that is too long."""
     if options.enable_validation:
         longer = first_longer_key(mapping, _whole(options.max_key_length))
         if longer is not None:
@@ -32,7 +32,7 @@ def check_keys(mapping: Mapping[Any, Any], options: RedisOptions) -> None:
 
 
 def check_size(key: Any, data: bytes, options: RedisOptions) -> None:
-    """Raises ValidationError for a value that is too large."""
+    """Raise ValidationError for a value that is too large."""
     if options.enable_validation and len(data) > options.max_value_size:
         raise ValidationError(
             f"key {shown(key)}: the value takes {len(data)} bytes; max_value_size is {options.max_value_size}"
@@ -40,7 +40,7 @@ def check_size(key: Any, data: bytes, options: RedisOptions) -> None:
 
 
 def limited(codec: ValueCodec, options: RedisOptions) -> ValueCodec:
-    """The codec for one batch: it raises ValidationError when the values are too large, each or together."""
+    """Return a codec for one batch that raises ValidationError when a value or their sum is too large."""
     if not options.enable_validation:
         return codec
     limit = options.max_value_size
@@ -52,5 +52,5 @@ def _key_too_long(key: Any, options: RedisOptions) -> ValidationError:
 
 
 def _whole(limit: float) -> int:
-    """A limit as the compiled code counts. To redis-toolkit any number is one, and none too large."""
+    """Return a limit as a whole number for the compiled code; redis-toolkit accepts any number."""
     return math.floor(max(-1, min(limit, NO_LIMIT)))

@@ -1,4 +1,4 @@
-"""What the drop-in logs, and where."""
+"""The drop-in's logging."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 logger = logging.getLogger("redis_fastbatch")
 
-# Names that the toolkit's logging knows and the standard library does not, at the level they have there.
+# Level names of redis-toolkit's logging that the standard library does not have.
 _OTHER_LEVELS = {"TRACE": 5, "SUCCESS": 25}
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _DAYS_KEPT = 7
@@ -19,9 +19,9 @@ _files_lock = threading.Lock()
 
 
 def level_number(name: str | int) -> int:
-    """The number of a level's name; a number as it is, though validate() wants a name.
+    """Return the number of a log level; a number is returned as it is.
 
-    Where there is no such level it is INFO's, and the log says so.
+    An unknown name gives INFO, with a warning in the log.
     """
     if isinstance(name, int):
         return name
@@ -34,7 +34,7 @@ def level_number(name: str | int) -> int:
 
 
 def log_to_file(path: str, level: int) -> None:
-    """Sends the package's log to a file as well, once for each path; a new one every day, seven are kept."""
+    """Write the package's log to a file too, once for each path; the file rotates daily and seven are kept."""
     from logging.handlers import TimedRotatingFileHandler
 
     path = os.path.abspath(path)
@@ -46,20 +46,20 @@ def log_to_file(path: str, level: int) -> None:
             handler.setFormatter(logging.Formatter(_FORMAT))
             logger.addHandler(handler)
             _files.add(path)
-        # A logger without a level of its own drops INFO before any handler sees it.
+        # Without its own level the logger drops INFO before any handler sees it.
         if logger.getEffectiveLevel() > level:
             logger.setLevel(level)
 
 
 def shortened(value: Any, limit: int) -> str:
-    """A value as a log line shows it, of about `limit` characters at most."""
+    """Return a value as text for a log line, shortened to about `limit` characters."""
     if isinstance(value, (bytes, bytearray)):
         try:
             value = value.decode()
         except UnicodeDecodeError:
             return f"<{len(value)} bytes>"
     elif isinstance(value, (dict, list, tuple)) and len(value) > limit:
-        # Not worth spelling out only to cut it off.
+        # Formatting it only to cut it off would waste time.
         return f"<{type(value).__name__} of {len(value)} items>"
     text = value if isinstance(value, str) else _described(value)
     return text if len(text) <= limit else f"{text[:limit]}... <{len(text)} characters>"

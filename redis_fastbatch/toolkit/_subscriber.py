@@ -15,20 +15,20 @@ from redis_fastbatch.toolkit.options import RedisOptions
 logger = logging.getLogger("redis_fastbatch")
 
 POLL_SECONDS = 0.1
-"""How soon a channel that was added or taken away is subscribed to or not any more, at the latest."""
+"""Longest delay, in seconds, until an added or removed channel is subscribed or unsubscribed."""
 
 CONFIRM_SECONDS = 1.0
-"""How long to wait for the server to confirm a subscription."""
+"""Longest wait, in seconds, for the server to confirm a subscription."""
 
 
 class Subscriber:
-    """Listens to the channels of a list that may change at any time.
+    """A thread that listens to a list of channels, which may change at any time.
 
     Args:
-        client: returns the client to listen through.
-        channels: the channels; the caller's own list, looked at again and again.
+        client: returns the client to use.
+        channels: the channels; the caller's own list, which is read again and again.
         handle: called with each message, in the subscriber's thread.
-        options: say how long to wait for what.
+        options: the delays and timeouts.
         name: the thread's name.
     """
 
@@ -54,16 +54,16 @@ class Subscriber:
 
     @property
     def alive(self) -> bool:
-        """The thread runs."""
+        """Whether the thread runs."""
         return self.thread is not None and self.thread.is_alive()
 
     def start(self) -> None:
-        """Starts the thread, if it does not run."""
+        """Start the thread unless it already runs."""
         with self._lock:
             if self.alive and not self._stop.is_set():
                 return
             self.wanted = True
-            # Each thread has a stop sign of its own: one that is slow to end does not come to life again.
+            # Each thread has its own stop event, so that a thread that is slow to end cannot resume.
             self._stop = threading.Event()
             with self._confirmation:
                 self._confirmed.clear()
@@ -71,7 +71,7 @@ class Subscriber:
             self.thread.start()
 
     def stop(self) -> None:
-        """Ends the thread, and waits for that as long as the options say."""
+        """Stop the thread; wait for it up to `subscriber_stop_timeout` seconds."""
         self.wanted = False
         self._stop.set()
         thread = self.thread
@@ -82,7 +82,7 @@ class Subscriber:
             logger.warning("the subscriber has not ended within subscriber_stop_timeout")
 
     def wait_for(self, channel: str) -> bool:
-        """Waits a moment for the server to confirm a subscription; False when it has not, or not yet."""
+        """Wait briefly for the server to confirm a subscription; return whether it has."""
         if self.thread is threading.current_thread():
             return False
         with self._confirmation:
@@ -105,7 +105,7 @@ class Subscriber:
                         self._confirmed.clear()
 
     def _goes_on(self, stop: threading.Event) -> bool:
-        """False when the thread is to end; a start() from then on makes another."""
+        """Return whether the thread is to continue; after False, start() makes a new thread."""
         with self._lock:
             if not self.wanted or not self._channels:
                 stop.set()
@@ -114,7 +114,7 @@ class Subscriber:
     def _listen(self, pubsub: Any, stop: threading.Event) -> None:
         subscribed: set[str] = set()
         while not stop.is_set() and self.wanted:
-            # Under the lock, so that whoever takes a channel up again right now waits for a new confirmation.
+            # Under the lock, so that a caller that adds a channel again right now waits for a new confirmation.
             with self._confirmation:
                 wanted = set(self._channels)
                 self._confirmed &= wanted
@@ -154,6 +154,6 @@ class Subscriber:
 
 
 def channel_name(message: dict[str, Any]) -> str:
-    """The channel of a message, whether or not the client decodes replies."""
+    """Return the channel of a message as str, whether or not the client decodes replies."""
     channel = message["channel"]
     return channel.decode() if isinstance(channel, bytes) else str(channel)

@@ -1,4 +1,4 @@
-"""RedisToolkit: redis-toolkit's class, over FastBatch."""
+"""RedisToolkit: redis-toolkit's class on top of FastBatch."""
 
 from __future__ import annotations
 
@@ -53,18 +53,18 @@ class RedisToolkit:
 
     Args:
         redis: the client to use. cleanup() closes it.
-        config: how to reach a server, where no client is given; localhost by default.
+        config: the server to connect to when no client is given; localhost by default.
         channels: channels to listen to.
-        message_handler: called as `message_handler(channel, value)` for what comes on them. Listening begins
-            at once when both are given.
+        message_handler: called as `message_handler(channel, value)` for each message. The subscriber starts at
+            once when both are given.
         options: settings; DEFAULT_OPTIONS by default.
-        codec: what is written: "toolkit" (redis-toolkit's bytes), "toolkit-msgpack" (shorter and faster;
+        codec: the format to write: "toolkit" (redis-toolkit's bytes), "toolkit-msgpack" (shorter and faster, and
             reads both), or any other codec of FastBatch.
-        preserve_int: the ints 0 and 1 come back as ints; redis-toolkit makes bools of them.
+        preserve_int: read the ints 0 and 1 as ints; redis-toolkit reads them as bools.
 
     Attributes:
-        options: the settings. They may be changed at any time, but for those of the log and of listening, which
-            are taken once.
+        options: the settings. They may be changed at any time, except those of logging and subscribing, which
+            are read once.
 
     Raises:
         ValueError: both a client and a configuration are given.
@@ -108,7 +108,7 @@ class RedisToolkit:
         if self.options.use_connection_pool:
             return pool_manager.create_client(config, self.options.max_connections)
         kwargs = config.to_redis_kwargs()
-        # False is the default, and redis-py warns of the argument since version 6.
+        # False is the default, and redis-py 6 and later warn about the argument.
         if not kwargs["retry_on_timeout"]:
             del kwargs["retry_on_timeout"]
         return Redis(**kwargs)
@@ -139,7 +139,7 @@ class RedisToolkit:
 
     @wrap_redis_exceptions
     def health_check(self) -> bool:
-        """Whether the server answers."""
+        """Return whether the server answers."""
         try:
             self._redis_client.ping()
         except Exception as error:
@@ -156,18 +156,18 @@ class RedisToolkit:
         ex: Seconds | None = None,
         expire: Seconds | None = None,
     ) -> None:
-        """Writes a value.
+        """Write a value.
 
         Args:
             name: the key.
-            value: of a type that the codec writes.
+            value: a value of a type that the codec writes.
             options: settings for this call.
-            ex, expire: the time to live in seconds, under either name.
+            ex, expire: the time to live in seconds; two names of one argument.
 
         Raises:
-            ValueError: an expiry that is not positive, or given twice.
+            ValueError: the expiry is not positive, or is given twice.
             ValidationError: the key or the value is too long.
-            SerializationError: the codec does not write such a value.
+            SerializationError: the codec cannot write the value.
             RedisToolkitError: redis-py failed; its exception is the `__cause__`.
         """
         opts = options or self.options
@@ -186,15 +186,15 @@ class RedisToolkit:
             raise RedisToolkitError(f"key {shown(name)} could not be written: {error}") from error
 
     def getter(self, name: str, options: RedisOptions | None = None, *, default: Any = None) -> Any:
-        """Reads a value.
+        """Read a value.
 
         Args:
             name: the key.
             options: settings for this call.
-            default: what comes back when there is no such key.
+            default: returned when the key does not exist.
 
         Raises:
-            SerializationError: reading failed, for whatever reason; see its `original_exception`.
+            SerializationError: reading failed, for any reason; see its `original_exception`.
         """
         opts = options or self.options
         try:
@@ -211,7 +211,7 @@ class RedisToolkit:
         return value
 
     def deleter(self, name: str) -> bool:
-        """Deletes a key; whether there was one."""
+        """Delete a key; return whether it existed."""
         deleted = self._retrying("delete", lambda: self._redis_client.delete(name))
         if self._tells_of(self.options):
             logger.info("delete %s", name)
@@ -226,19 +226,19 @@ class RedisToolkit:
         expire: Seconds | None = None,
         atomic: bool = True,
     ) -> None:
-        """Writes many values.
+        """Write many values.
 
         Args:
             mapping: values by key.
             options: settings for this call.
-            ex, expire: the time to live of every key in seconds, under either name.
-            atomic: all or nothing. Without it a large batch is sent while it is encoded; of a batch that
-                fails, values may then have been written.
+            ex, expire: the time to live of every key in seconds; two names of one argument.
+            atomic: write all values or none. False sends a large batch while it is encoded; when such a batch
+                fails, some values may have been written.
 
         Raises:
-            ValueError: an expiry that is not positive, or given twice.
+            ValueError: the expiry is not positive, or is given twice.
             ValidationError: a key, a value or the whole batch is too large.
-            SerializationError: the codec does not write such a value.
+            SerializationError: the codec cannot write the value.
             RedisToolkitError: redis-py failed; its exception is the `__cause__`.
         """
         opts = options or self.options
@@ -262,7 +262,7 @@ class RedisToolkit:
 
     def _batch(self, kind: type[FastBatch], codec: ValueCodec) -> FastBatch:
         if self._redis_client is None:
-            # As it is of the methods that call a client's.
+            # The same exception as from the methods that call the client directly.
             raise AttributeError("there is no client after cleanup()")
         return kind(self._redis_client, codec)
 
@@ -274,20 +274,20 @@ class RedisToolkit:
         default: Any = None,
         atomic: bool = True,
     ) -> dict[str, Any]:
-        """Reads many values.
+        """Read many values.
 
         Args:
             names: the keys.
             options: settings for this call.
-            default: stands for a key that does not exist.
-            atomic: read all values at one moment, by one command. Without it a large batch is decoded while
-                the server looks up the rest of it, and does not hold up its other clients.
+            default: the value of a key that does not exist.
+            atomic: read all values at the same moment, with one command. False decodes a large batch while the
+                server still looks up the rest, and does not block its other clients.
 
         Returns:
             A dict of every name to its value or `default`.
 
         Raises:
-            SerializationError: reading failed, for whatever reason; see its `original_exception`.
+            SerializationError: reading failed, for any reason; see its `original_exception`.
         """
         opts = options or self.options
         keys = names if isinstance(names, (list, tuple, str, bytes)) else list(names)
@@ -304,16 +304,16 @@ class RedisToolkit:
         return found
 
     def batch_delete(self, names: Iterable[str]) -> dict[str, bool]:
-        """Deletes many keys.
+        """Delete many keys.
 
         Args:
             names: the keys.
 
         Returns:
-            A dict of every name to whether there was such a key.
+            A dict of every name to whether the key existed.
 
         Raises:
-            TypeError: one name is given in the place of many.
+            TypeError: `names` is one string, not an iterable of names.
             RedisToolkitError: redis-py failed; its exception is the `__cause__`.
         """
         deleted: dict[str, bool] = {}
@@ -336,10 +336,10 @@ class RedisToolkit:
             return pipe.execute()  # type: ignore[no-any-return]
 
     def publisher(self, channel: str, data: Any, options: RedisOptions | None = None) -> None:
-        """Publishes a value.
+        """Publish a value.
 
         Raises:
-            SerializationError: it failed, for whatever reason; see its `original_exception`.
+            SerializationError: publishing failed, for any reason; see its `original_exception`.
         """
         opts = options or self.options
         try:
@@ -355,17 +355,17 @@ class RedisToolkit:
 
     @property
     def subscription_manager(self) -> SubscriptionManager | None:
-        """What keeps the dynamic subscriptions; None when they are off."""
+        """The manager of the dynamic subscriptions; None when they are off."""
         return self._subscription_manager
 
     def set_subscription_manager(self, manager: SubscriptionManager | None) -> None:
-        """Puts another manager in the place of the present one, which is stopped; None turns them off."""
+        """Stop the present manager and use another one; None turns dynamic subscriptions off."""
         if self._subscription_manager is not None:
             self._subscription_manager.stop()
         self._subscription_manager = manager
 
     def subscribe_dynamic(self, channel: str, callback: Callback) -> bool:
-        """Listens to a channel from now on.
+        """Listen to a channel from now on.
 
         Args:
             channel: the channel.
@@ -383,7 +383,7 @@ class RedisToolkit:
         return True
 
     def resubscribe_channel(self, channel: str) -> bool:
-        """Takes up a subscription that has ended; False when there is none, or they are off."""
+        """Resume a subscription that has ended; return False if there is none or they are off."""
         manager = self._subscription_manager
         if manager is None:
             self._tell(logging.ERROR, "dynamic subscriptions are off")
@@ -401,7 +401,7 @@ class RedisToolkit:
             self._tell(logging.DEBUG, "the subscription to %r is not confirmed yet", channel)
 
     def unsubscribe_dynamic(self, channel: str) -> bool:
-        """Ends a dynamic subscription; False when there is none, or they are off."""
+        """End a dynamic subscription; return False if there is none or they are off."""
         manager = self._subscription_manager
         if manager is None:
             self._tell(logging.ERROR, "dynamic subscriptions are off")
@@ -415,25 +415,25 @@ class RedisToolkit:
         return True
 
     def get_subscription_stats(self) -> dict[str, Any]:
-        """The manager's statistics, `enabled`, and `static_channels`: how many channels are listened to."""
+        """Return the manager's statistics, with `enabled` and the number of channels as `static_channels`."""
         if self._subscription_manager is None:
             return {"enabled": False, "message": "dynamic subscriptions are off"}
         statistics = self._subscription_manager.get_statistics()
         return {**statistics, "enabled": True, "static_channels": len(self._channels)}
 
     def get_expired_channels(self) -> dict[str, dict[str, Any]]:
-        """What is known of the dynamic subscriptions that ended."""
+        """Return information about the dynamic subscriptions that ended."""
         manager = self._subscription_manager
         return {} if manager is None else manager.get_expired_channels()
 
     @property
     def sub_thread(self) -> threading.Thread | None:
-        """The subscriber's thread; None when there was none yet."""
+        """The subscriber's thread; None before the first start."""
         return self._subscriber.thread
 
     @property
     def run_subscriber(self) -> bool:
-        """False ends the subscriber's thread soon."""
+        """Whether the subscriber's thread is to run; setting False ends it soon."""
         return self._subscriber.wanted
 
     @run_subscriber.setter
@@ -441,7 +441,7 @@ class RedisToolkit:
         self._subscriber.wanted = wanted
 
     def stop_subscriber(self) -> None:
-        """Ends the subscriber's thread, and waits for that as long as the options say."""
+        """Stop the subscriber's thread; wait for it up to `subscriber_stop_timeout` seconds."""
         self._subscriber.stop()
 
     def _process_message(self, message: dict[str, Any]) -> None:
@@ -458,11 +458,11 @@ class RedisToolkit:
             if handler is not None:
                 handler(channel, value)
         except Exception as error:
-            # One message that cannot be handled does not end the listening.
+            # One message that cannot be handled must not stop the subscriber.
             logger.error("a message on %s was not handled: %s: %s", channel, type(error).__name__, error)
 
     def cleanup(self) -> None:
-        """Stops listening and lets go of the connections; closes the client, unless its pool is shared."""
+        """Stop the subscriber; disconnect and close the client unless its pool is shared."""
         self.stop_subscriber()
         if self._subscription_manager is not None:
             self._subscription_manager.stop()
@@ -477,7 +477,7 @@ class RedisToolkit:
             self._tell(logging.WARNING, "the client did not close: %s", error)
 
     def _raw(self, name: str) -> Any:
-        """What a key holds, as bytes though the client decodes replies: not all that is stored is text."""
+        """Return the bytes of a key, even if the client decodes replies: stored values may not be text."""
         client = self._redis_client
         if getattr(client.get_encoder(), "decode_responses", False):
             return client.execute_command("GET", name, NEVER_DECODE=True)
@@ -485,7 +485,7 @@ class RedisToolkit:
 
     def _loads(self, raw: Any) -> Any:
         if isinstance(raw, str):
-            # The client decodes replies: what the codec wrote as text comes as text.
+            # The client decodes replies, so that text arrives as str.
             raw = raw.encode()
         return self._codec.loads(raw) if isinstance(raw, bytes) else deserialize_value(raw)
 
@@ -526,7 +526,7 @@ def _expiry(ex: Seconds | None, expire: Seconds | None) -> Seconds | None:
 
 
 def _original(error: Exception) -> BaseException:
-    """What was wrong with a value, under the codec's own words for it."""
+    """Return the exception that made the codec raise its error."""
     return error.__cause__ or error if isinstance(error, DecodeError) else error
 
 
@@ -536,7 +536,7 @@ def _not_serialized(error: Exception, key: Any, value: Any) -> SerializationErro
 
 
 def _batch_failure(report: BatchReport, mapping: Mapping[str, Any]) -> RedisToolkitError:
-    """The exception for a batch of which items failed: for the first of them, which made the others fail."""
+    """Return the exception for a batch with failed items: that of the first, which made the others fail."""
     key, error = next(iter(report.failures.items()))
     made: RedisToolkitError
     if isinstance(error, ValidationError):

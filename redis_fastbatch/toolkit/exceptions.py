@@ -1,4 +1,4 @@
-"""The drop-in's exceptions, by redis-toolkit's names."""
+"""The drop-in's exceptions, with redis-toolkit's names."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ R = TypeVar("R")
 
 
 class RedisToolkitError(FastBatchError):
-    """Base of the drop-in's errors; also what an error of redis-py becomes, which is then its `__cause__`."""
+    """Base of the drop-in's errors. An error of redis-py becomes its `__cause__`."""
 
 
 class SerializationError(RedisToolkitError):
     """A value cannot be written, or reading failed.
 
     Attributes:
-        original_data: the value, where there is one.
-        original_exception: what went wrong underneath, if anything was raised.
+        original_data: the value, if there is one.
+        original_exception: the exception that caused the failure, if any.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class ValidationError(RedisToolkitError):
 
 
 def wrap_redis_exceptions(func: Callable[P, R]) -> Callable[P, R]:
-    """Decorates a function so that redis-py's errors come out of it as RedisToolkitError."""
+    """Decorate a function so that it raises redis-py's errors as RedisToolkitError."""
 
     @functools.wraps(func)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:

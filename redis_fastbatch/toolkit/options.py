@@ -12,28 +12,28 @@ CERTIFICATE_CHECKS = ("none", "optional", "required")
 
 @dataclass
 class RedisOptions:
-    """How a RedisToolkit behaves.
+    """The settings of a RedisToolkit.
 
     Attributes:
         is_logger_info: log each operation at INFO.
         max_log_size: characters of a value that a log line shows.
-        log_level: the least level that is logged: DEBUG, INFO, WARNING or ERROR.
-        log_path: a file that gets the log too; a new one every day, seven are kept.
+        log_level: the lowest level that is logged: DEBUG, INFO, WARNING or ERROR.
+        log_path: a file to log to as well; it rotates daily and seven are kept.
         subscriber_retry_delay: seconds between attempts to reach a lost server.
         subscriber_stop_timeout: seconds to wait for the subscriber's thread to end.
-        max_value_size: bytes a serialized value may have; a batch may have ten times as many.
-        max_key_length: characters a key may have.
+        max_value_size: the largest serialized value, in bytes; a batch may have ten times as many.
+        max_key_length: the longest key, in characters.
         enable_validation: whether these two limits apply.
         use_connection_pool: share one pool with all toolkits of the same configuration.
-        max_connections: of a pool that is made for this toolkit; None for no limit.
-        retry_attempts: how often an operation is tried when the connection fails.
+        max_connections: limit of a pool that is made for this toolkit; None for no limit.
+        retry_attempts: calls of an operation, at most, when the connection fails.
         retry_delay: seconds before the second attempt.
-        retry_backoff: what the delay is multiplied with after each attempt.
+        retry_backoff: factor of the delay after each attempt.
         enable_dynamic_subscription: whether subscribe_dynamic() works.
         subscription_expire_minutes: a dynamic subscription without messages ends after this time.
-        subscription_check_interval: seconds between looks for such subscriptions.
+        subscription_check_interval: seconds between checks for such subscriptions.
         subscription_auto_cleanup: forget the oldest ended subscriptions.
-        subscription_max_expired: how many ended subscriptions are remembered then.
+        subscription_max_expired: how many ended subscriptions are kept.
     """
 
     is_logger_info: bool = True
@@ -57,11 +57,11 @@ class RedisOptions:
     subscription_max_expired: int = 100
 
     def validate(self) -> None:
-        """Checks the settings; nobody calls it unasked.
+        """Check the settings. It is not called automatically.
 
         Raises:
-            ValueError: a setting makes no sense.
-            TypeError: a setting is no number that has to be one.
+            ValueError: a setting is out of range.
+            TypeError: a setting that must be a number is not one.
         """
         if self.log_level not in LOG_LEVELS:
             raise ValueError(f"log_level must be one of {', '.join(LOG_LEVELS)}, not {self.log_level!r}")
@@ -86,7 +86,7 @@ class RedisOptions:
 
 @dataclass
 class RedisConnectionConfig:
-    """How to reach a server; the fields are redis.Redis's arguments, except where said.
+    """How to connect to a server; fields without a description are arguments of redis.Redis.
 
     Attributes:
         connection_timeout: redis.Redis's socket_connect_timeout.
@@ -112,13 +112,13 @@ class RedisConnectionConfig:
     ssl_cert_reqs: str = "required"
 
     def to_redis_kwargs(self) -> dict[str, Any]:
-        """The arguments for redis.Redis(); what is not set is left out."""
+        """Return the arguments for redis.Redis(), without settings that are not set."""
         kwargs: dict[str, Any] = {
             "host": self.host,
             "port": self.port,
             "db": self.db,
             "encoding": self.encoding,
-            # Values are bytes until the codec has read them.
+            # The codec decodes values from bytes.
             "decode_responses": False,
             "socket_keepalive": self.socket_keepalive,
             "retry_on_timeout": self.retry_on_timeout,
@@ -143,11 +143,11 @@ class RedisConnectionConfig:
         return kwargs
 
     def validate(self) -> None:
-        """Checks the settings; nobody calls it unasked.
+        """Check the settings. It is not called automatically.
 
         Raises:
-            ValueError: a setting makes no sense.
-            TypeError: a setting is no number that has to be one.
+            ValueError: a setting is out of range.
+            TypeError: a setting that must be a number is not one.
         """
         if not 1 <= self.port <= 65535:
             raise ValueError(f"port must be in 1..65535, not {self.port}")

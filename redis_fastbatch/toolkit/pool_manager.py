@@ -1,4 +1,4 @@
-"""Connection pools that all toolkits of one configuration share."""
+"""Connection pools, shared by all toolkits of the same configuration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger("redis_fastbatch")
 
 
 class ConnectionPoolManager:
-    """The process's shared pools. There is one manager: every call of the class returns it."""
+    """The shared pools of the process. Every call of the class returns the same manager."""
 
     _instance: ConnectionPoolManager | None = None
     _creation = threading.Lock()
@@ -32,11 +32,11 @@ class ConnectionPoolManager:
         return cls._instance
 
     def get_pool(self, config: RedisConnectionConfig, max_connections: int | None = None) -> ConnectionPool:
-        """The pool of a configuration, made at the first call.
+        """Return the pool of a configuration; the first call makes it.
 
         Args:
             config: toolkits whose configurations are equal share a pool.
-            max_connections: of a pool that is made now; one that exists stays as it is.
+            max_connections: limit of a new pool; an existing pool does not change.
         """
         key = _key(config)
         with self._lock:
@@ -47,11 +47,11 @@ class ConnectionPoolManager:
             return pool
 
     def create_client(self, config: RedisConnectionConfig, max_connections: int | None = None) -> Redis:
-        """A client over get_pool()."""
+        """Return a client that uses get_pool()."""
         return Redis(connection_pool=self.get_pool(config, max_connections))
 
     def close_pool(self, config: RedisConnectionConfig) -> bool:
-        """Disconnects and forgets the pool of a configuration; False when there is none, or that fails."""
+        """Disconnect and forget the pool of a configuration; return False if there is none or that fails."""
         with self._lock:
             pool = self._pools.get(_key(config))
             if pool is None or not _disconnect(pool):
@@ -60,27 +60,27 @@ class ConnectionPoolManager:
             return True
 
     def close_all_pools(self) -> None:
-        """Disconnects and forgets all pools."""
+        """Disconnect and forget all pools."""
         with self._lock:
             for pool in self._pools.values():
                 _disconnect(pool)
             self._pools.clear()
 
     def get_pool_stats(self) -> dict[str, dict[str, int]]:
-        """Connections made, free and in use (and max_connections, where there is one), by a pool's short name."""
+        """Return the numbers of connections (made, free, in use, and their limit if set) by short pool name."""
         with self._lock:
             return {f"{key[:8]}...": _stats(pool) for key, pool in self._pools.items()}
 
 
 def _key(config: RedisConnectionConfig) -> str:
-    # Hashed, because the settings hold the password and the start of the key is shown.
+    # Hashed, because the settings contain the password and statistics show the start of the key.
     settings = sorted((name, repr(value)) for name, value in config.to_redis_kwargs().items())
     return hashlib.sha256(repr(settings).encode()).hexdigest()
 
 
 def _make_pool(config: RedisConnectionConfig, max_connections: int | None) -> ConnectionPool:
     kwargs = config.to_redis_kwargs()
-    # A pool asks for TLS by the class of its connections, where a client has an argument for it.
+    # A pool takes a connection class for TLS, where a client takes an argument.
     if kwargs.pop("ssl", False):
         kwargs["connection_class"] = SSLConnection
     if max_connections is not None:

@@ -1,4 +1,4 @@
-"""Dynamic subscriptions: who listens to which channel, and since when nothing came."""
+"""Dynamic subscriptions: their callbacks, and when they expire."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class ChannelInfo:
     Attributes:
         name: the channel.
         callback: gets (channel, value) of each message.
-        last_activity: when the last message came, as a Unix time.
-        subscribe_time: when it was subscribed to first.
+        last_activity: Unix time of the last message.
+        subscribe_time: Unix time of the first subscription.
         message_count: messages since then.
-        is_active: False once it has expired or was unsubscribed from.
+        is_active: False after it expired or was unsubscribed.
     """
 
     name: str
@@ -37,7 +37,7 @@ class ChannelInfo:
     is_active: bool = True
 
     def described(self) -> dict[str, Any]:
-        """What a report says of it."""
+        """Return the channel's times and message count for a report."""
         return {
             "last_activity": _moment(self.last_activity),
             "subscribe_time": _moment(self.subscribe_time),
@@ -46,13 +46,13 @@ class ChannelInfo:
 
 
 class SubscriptionManager:
-    """Keeps channels with their callbacks, and lets those expire that nothing comes on. Thread-safe.
+    """Channels with their callbacks; a channel without messages expires. Thread-safe.
 
     Args:
-        expire_minutes: a channel without a message for so long expires.
-        check_interval: seconds between looks for such channels.
-        auto_cleanup: remember only the latest of the channels that ended.
-        max_expired: how many of them.
+        expire_minutes: a channel expires after this time without a message.
+        check_interval: seconds between checks for such channels.
+        auto_cleanup: keep only the latest `max_expired` of the ended channels.
+        max_expired: how many ended channels are kept.
     """
 
     def __init__(
@@ -75,14 +75,14 @@ class SubscriptionManager:
         self._total_expired = 0
 
     def start(self) -> None:
-        """Begins to look for expired channels."""
+        """Start to check for expired channels."""
         with self._lock:
             if not self._running:
                 self._running = True
                 self._schedule()
 
     def stop(self) -> None:
-        """Ends that; the channels stay."""
+        """Stop to check for expired channels; the channels stay."""
         with self._lock:
             self._running = False
             if self._timer is not None:
@@ -90,7 +90,7 @@ class SubscriptionManager:
                 self._timer = None
 
     def subscribe_dynamic(self, channel: str, callback: Callback) -> bool:
-        """Sets the callback of a channel, a new one, a known one or one that had ended. Returns True."""
+        """Set the callback of a channel, whether it is new, active or ended; return True."""
         with self._lock:
             info = self._channels.get(channel) or self._expired_channels.pop(channel, None)
             if info is None:
@@ -102,7 +102,7 @@ class SubscriptionManager:
             return True
 
     def unsubscribe_dynamic(self, channel: str) -> bool:
-        """Ends a channel; False when it is not an active one."""
+        """End a channel; return False if it is not active."""
         with self._lock:
             if channel not in self._channels:
                 logger.warning("unsubscribing from %r: there is no such subscription", channel)
@@ -112,7 +112,7 @@ class SubscriptionManager:
             return True
 
     def resubscribe(self, channel: str) -> bool:
-        """Takes up a channel that has ended, with its callback; False when there is none."""
+        """Resume an ended channel with its callback; return False if there is none."""
         with self._lock:
             info = self._expired_channels.pop(channel, None)
             if info is None:
@@ -122,7 +122,7 @@ class SubscriptionManager:
             return True
 
     def update_activity(self, channel: str) -> None:
-        """Says that a message came."""
+        """Record that a message came."""
         with self._lock:
             info = self._channels.get(channel)
             if info is not None:
@@ -130,20 +130,20 @@ class SubscriptionManager:
                 info.message_count += 1
 
     def get_channel_callback(self, channel: str) -> Callback | None:
-        """The callback of an active channel."""
+        """Return the callback of an active channel."""
         with self._lock:
             info = self._channels.get(channel)
             return None if info is None else info.callback
 
     def get_active_channels(self) -> dict[str, dict[str, Any]]:
-        """What is known of the active channels, times as ISO 8601 in local time."""
+        """Return information about the active channels; times are ISO 8601 in local time."""
         with self._lock:
             return {
                 name: {**info.described(), "is_active": info.is_active} for name, info in self._channels.items()
             }
 
     def get_expired_channels(self) -> dict[str, dict[str, Any]]:
-        """What is known of the channels that ended; `expired_time` is the moment of this call."""
+        """Return information about the ended channels; `expired_time` is the time of this call."""
         with self._lock:
             now = _moment(time.time())
             return {
@@ -151,14 +151,14 @@ class SubscriptionManager:
             }
 
     def clear_expired(self) -> int:
-        """Forgets the channels that ended; returns how many there were."""
+        """Forget the ended channels; return how many there were."""
         with self._lock:
             count = len(self._expired_channels)
             self._expired_channels.clear()
             return count
 
     def get_statistics(self) -> dict[str, Any]:
-        """Names and numbers of the channels, and the settings."""
+        """Return the names and numbers of the channels, and the settings."""
         with self._lock:
             return {
                 "active_channels": list(self._channels),
@@ -185,7 +185,7 @@ class SubscriptionManager:
         self._expired_channels[channel] = info
 
     def _check_expired_channels(self) -> None:
-        """Runs in the timer's thread, once for each time it is set."""
+        """Check for expired channels; runs in the timer's thread."""
         with self._lock:
             if not self._running:
                 return
@@ -198,7 +198,7 @@ class SubscriptionManager:
             if self._channels:
                 self._schedule()
             else:
-                # The next subscription starts it again.
+                # The next subscription starts the timer again.
                 self._running = False
 
     def _forget_oldest(self) -> None:

@@ -1,4 +1,4 @@
-"""Retrying and serializing, as the drop-in does them."""
+"""The drop-in's retries and serializers."""
 
 from redis_fastbatch.toolkit.utils.retry import simple_retry
 from redis_fastbatch.toolkit.utils.serializers import deserialize_value, serialize_value

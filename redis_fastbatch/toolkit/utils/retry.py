@@ -1,4 +1,4 @@
-"""Calling a function again when it fails, with growing pauses."""
+"""Retry a function that fails, with growing pauses."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def call_with_retry(
     exceptions: Exceptions,
     on_retry: Callable[[Exception, int], object] | None = None,
 ) -> T:
-    """Calls a function until it succeeds or has failed often enough.
+    """Call a function until it succeeds or has failed `attempts` times.
 
     Args:
         function: what to call.
-        name: what log lines call it.
-        attempts: how often it is called at most; it is called once in any case.
-        pause: the seconds to wait after attempt number 1, 2, ...
-        exceptions: what to try again after; anything else comes out at once.
-        on_retry: told of each failure that is followed by another attempt.
+        name: its name in log lines.
+        attempts: calls at most; it is always called once.
+        pause: returns the seconds to wait after attempt number 1, 2, ...
+        exceptions: retry after these; others are raised at once.
+        on_retry: called after each failure that is followed by another attempt.
     """
     attempt = 1
     while True:
@@ -88,14 +88,14 @@ def simple_retry(
     max_delay: float = 60.0,
     exceptions: tuple[type[Exception], ...] = CONNECTION_ERRORS,
 ) -> Any:
-    """Decorates a function so that it is called again when it fails; with or without parentheses.
+    """Decorate a function so that it is retried when it fails; works with or without parentheses.
 
     Args:
-        func: the function, where the decorator stands without parentheses.
+        func: the function, when the decorator is used without parentheses.
         max_retries: calls after the first one.
         base_delay: seconds before the second call; the pause doubles each time.
         max_delay: the longest pause, in seconds.
-        exceptions: what to try again after.
+        exceptions: retry after these.
     """
 
     def pause(attempt: int) -> float:
@@ -114,13 +114,13 @@ def with_retry(
     exceptions: Exceptions = (redis.RedisError,),
     on_retry: Callable[[Exception, int], object] | None = None,
 ) -> Callable[[F], F]:
-    """Makes a decorator: the function is called again when it fails.
+    """Return a decorator that retries a function when it fails.
 
     Args:
-        max_attempts: calls at most, the first one included.
+        max_attempts: calls at most, including the first one.
         delay: seconds before the second call.
-        backoff_factor: what the pause is multiplied with each time.
-        exceptions: what to try again after.
+        backoff_factor: factor of the pause after each attempt.
+        exceptions: retry after these.
         on_retry: called as `on_retry(exception, attempt)` before each pause.
     """
 

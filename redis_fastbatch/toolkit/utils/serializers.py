@@ -1,4 +1,4 @@
-"""redis-toolkit's wire format for single values; the codec `toolkit` is where it is made."""
+"""redis-toolkit's format for single values, as the codec `toolkit` writes it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class BytesAwareJSONEncoder(json.JSONEncoder):
     """A JSONEncoder that writes bytes and bytearray as base64 in a wrapper."""
 
     def default(self, o: Any) -> Any:
-        """What is written in the place of `o`."""
+        """Return the replacement that is written for `o`."""
         return toolkit_json_plain.json_default(o)
 
 
 def serialize_value(value: Any) -> bytes:
-    """The bytes that redis-toolkit stores for a value.
+    """Return the bytes that redis-toolkit stores for a value.
 
     Raises:
-        SerializationError: the value is of a type that the format does not hold.
+        SerializationError: the format has no form for the value.
     """
     try:
         return _codec.dumps(value)
@@ -34,13 +34,13 @@ def serialize_value(value: Any) -> bytes:
 
 
 def deserialize_value(data: Any) -> Any:
-    """The value of stored bytes; what is no JSON is text, what is no UTF-8 stays bytes.
+    """Return the value of stored bytes: JSON is decoded, other UTF-8 becomes str, and other bytes stay bytes.
 
-    What is not bytes comes back as it is, but for the ints 0 and 1, which come back as bools.
+    Anything that is not bytes is returned as it is, except that the ints 0 and 1 become bools.
 
     Raises:
-        SerializationError: a NumPy array's wrapper whose parts do not fit together.
-        Exception: another wrapper whose parts do not: whatever its data raised.
+        SerializationError: the parts of a NumPy array's wrapper are inconsistent.
+        Exception: those of another wrapper are; the exception that its data raised.
     """
     if isinstance(data, (bytes, bytearray)):
         try:
@@ -55,27 +55,27 @@ def deserialize_value(data: Any) -> Any:
 
 
 def _is_numpy(data: bytes | bytearray) -> bool:
-    """Whether JSON is the wrapper of a NumPy array."""
+    """Return whether JSON bytes are the wrapper of a NumPy array."""
     wrapper = json.loads(data)
     return isinstance(wrapper, dict) and wrapper.get("__type__") == "numpy"
 
 
 def serialize_numpy_array(value: Any) -> bytes:
-    """The bytes of a NumPy array.
+    """Return the bytes of a NumPy array.
 
     Raises:
-        SerializationError: it is none, or holds what JSON has no type for.
+        SerializationError: `value` is not an array, or JSON has no form for its elements.
     """
     if not toolkit_json_plain.is_array(value):
-        raise SerializationError(f"a {type(value).__name__} is no NumPy array", value)
+        raise SerializationError(f"value must be a NumPy array, got {type(value).__name__}", value)
     return serialize_value(value)
 
 
 def deserialize_numpy_array(obj: dict[str, Any]) -> Any:
-    """The NumPy array of a wrapper with __dtype__, __shape__ and __data__.
+    """Return the NumPy array of a wrapper with __dtype__, __shape__ and __data__.
 
     Raises:
-        SerializationError: they do not fit together, or NumPy is not installed.
+        SerializationError: these are inconsistent, or NumPy is not installed.
     """
     try:
         return toolkit_json_plain.array(obj)
