@@ -125,7 +125,7 @@ def test_a_file_that_breaks_off_says_what_was_written(shell: Shell, tmp_path: Pa
     code, said = shell("load", path, "--key", "k", *quiet)
     assert code == 1
     failed, summary, reason = said.splitlines()
-    assert failed == "row 0: the key column 'k' is null or missing"
+    assert failed == "line 1: the key column 'k' is null or missing"
     assert summary.startswith(f"ended early: {shell.client.dbsize():,} written, 1 failed; ")
     assert reason == f"redis-fastbatch: {path}: Truncated compressed stream"
 
@@ -256,7 +256,8 @@ def test_stop_at_the_first_failure(shell: Shell, tmp_path: Path, workers: int, f
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     code, said = shell("load", path, "--key", "k", "--on-error", "stop", "--workers", workers)
     assert code == 1
-    assert said.startswith("stopped at row 20000: the key column 'k' is null")
+    place = "row 20000" if form == "parquet" else "line 20001"
+    assert said.startswith(f"stopped at {place}: the key column 'k' is null")
     assert "1 failed" in said
     # What was under way is settled; not much comes behind it.
     assert 19_000 < shell.client.dbsize() < 30_000

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import math
+import random
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cli_shell import Shell
-from redis_fastbatch.cli import load
+from redis_fastbatch.cli import json_values, load
 
 pytest.importorskip("pyarrow")
 
@@ -35,14 +39,16 @@ def test_lines_that_are_no_rows(shell: Shell, tmp_path: Path) -> None:
     path.write_bytes(b'{"k": 1}\nnonsense\n[1]\n{"x": 1}\n{"k": null}\n{"k": 1.5}\n{"k": true}\n{"k": 2}\n\xff\n')
     code, said = shell("load", path, "--key", "k")
     assert code == 1
-    assert "row 1: no JSON" in said
-    assert "row 2: a line of NDJSON is an object, not [1]" in said
-    assert "row 3: the key column 'k' is null or missing" in said
-    assert "row 5: the key column 'k' holds float" in said
+    assert "line 2: not JSON: Expecting value (column 1)" in said
+    assert "line 3: expected an object, found [1]" in said
+    assert "line 4: the key column 'k' is null or missing" in said
+    assert "line 6: the key column 'k' holds float" in said
+    assert "line 9: expected UTF-8, found the byte 0xff at byte 1" in said
     assert "2 written, 7 failed" in said
     code, said = shell("load", path, "--key", "k", "--on-error", tmp_path / "bad.ndjson")
     failed = [json.loads(line) for line in (tmp_path / "bad.ndjson").read_text().splitlines()]
-    assert [entry["row"] for entry in failed] == [1, 2, 3, 4, 5, 6, 8]
+    assert [entry["line"] for entry in failed] == [2, 3, 4, 5, 6, 7, 9]
+    assert failed[0]["item"] == "nonsense"
     assert failed[2]["item"] == {"x": 1}
 
 
@@ -60,20 +66,32 @@ def test_ndjson_is_read_alike_with_msgspec_and_without(
         '{"k": 2, "n": -Infinity}',
         '{"k": 3, "n": 1e999}',
         f'{{"k": 4, "n": {2**64}}}',
+        '{"k": 5, "a": 1, "b": 2, "a": 3}',
+        '{"k": 6, "deep": [{"a" : 1, "a"\t: ":"}]}',
+        '{"k": 7, "n": -0, "f": -0.0, "t": "\\":", "u": "x\\" y"}',
+        '{"k": 8}\x00',
+        '{"k": 9, "\\u006b": 10}',
         "{",
     ]
     path.write_text("\n".join(lines), encoding="utf-8")
     code, said = shell("load", path, "--key", "k")
     assert code == 1
-    assert said.startswith("key '4': an int of 65 bits")
-    assert "row 4: no JSON: Expecting property name" in said
-    assert "3 written, 2 failed" in said
-    inf = float("inf")
-    assert shell.batch.batch_get(["1", "2", "3"]) == {
+    assert "key '4': an int of 65 bits" in said
+    assert "line 3: the number 1e999 is beyond those of 64 bits" in said
+    assert "line 5: an object has the name 'a' twice" in said
+    assert "line 6: an object has the name 'a' twice" in said
+    assert "line 8: not JSON: Extra data (column 9)" in said
+    assert "line 9: an object has the name 'k' twice" in said
+    assert "line 10: not JSON: Expecting property name" in said
+    assert "3 written, 7 failed" in said
+    found = shell.batch.batch_get(["1", "2", "7"])
+    assert found == {
         "1": {"k": 1},
-        "2": {"k": 2, "n": -inf},
-        "3": {"k": 3, "n": inf},
+        "2": {"k": 2, "n": -float("inf")},
+        "7": {"k": 7, "n": 0, "f": 0.0, "t": '":', "u": 'x" y'},
     }
+    assert isinstance(found["7"]["n"], int)
+    assert math.copysign(1, found["7"]["f"]) == -1
 
 
 @pytest.mark.parametrize("as_", ["value", "hash"])
@@ -82,7 +100,7 @@ def test_a_line_nested_too_deeply_fails_alone(shell: Shell, tmp_path: Path, as_:
     path.write_text('{"k": 1}\n{"k": 2, "v": ' + "[" * 200_000 + "]" * 200_000 + '}\n{"k": 3}\n')
     code, said = shell("load", path, "--key", "k", "--as", as_)
     assert code == 1
-    assert "row 1: no JSON: " in said
+    assert "line 2: not JSON that can be read: " in said
     assert "2 written, 1 failed" in said
 
 
@@ -118,7 +136,7 @@ def test_hashes_that_fail_are_told_by_their_keys(shell: Shell, tmp_path: Path) -
     code, said = shell("load", tmp_path / "a.ndjson", "--key", "id", "--columns", "k", "--as", "hash")
     assert code == 1
     assert "key 'empty': every field is null" in said
-    assert "row 1: no JSON" in said
+    assert "line 2: not JSON" in said
 
 
 @pytest.mark.parametrize("more", [(), ("--as", "hash")])
@@ -175,3 +193,161 @@ def test_ndjson_as_hashes_of_any_fields(shell: Shell, tmp_path: Path) -> None:
     assert shell("load", path, "--key", "id", "--as", "hash")[0] == 0
     found = {name.decode(): value.decode() for name, value in shell.client.hgetall("1").items()}
     assert found == {**row, "id": "1", "n": '{"x": [null, "ä"]}'}
+
+
+ROWS: list[dict[str, Any]] = [
+    {"k": "a", "t": '[{,"\\}]\n', "n": 1.5},
+    {"k": "b", "deep": {"k": "z", "rows": [{"k": "y"}, []]}},
+    {"k": "é€😀", "n": None},
+]
+
+
+@pytest.mark.parametrize("piece", [1, 2, 7, 1 << 20])
+@pytest.mark.parametrize("indent", [None, 0, 2])
+@pytest.mark.parametrize("ascii_only", [True, False])
+@pytest.mark.parametrize("around", ["[", "\ufeff \n\r\n\t[", "objects"])
+def test_json_over_several_lines(
+    shell: Shell,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    piece: int,
+    indent: int | None,
+    ascii_only: bool,
+    around: str,
+) -> None:
+    """Of an array over several lines the last object was written alone."""
+    monkeypatch.setattr(json_values, "PIECE", piece)
+    texts = [json.dumps(row, indent=indent, ensure_ascii=ascii_only) for row in ROWS]
+    text = "\n".join(texts) if around == "objects" else f"{around}{' , '.join(texts)}\n ] \n"
+    (tmp_path / "a.json").write_text(text, encoding="utf-8")
+    code, said = shell("load", tmp_path / "a.json", "--key", "k")
+    assert (code, said.split(";")[0]) == (0, "3 written")
+    assert shell.batch.batch_get([row["k"] for row in ROWS]) == {row["k"]: row for row in ROWS}
+    assert shell.client.dbsize() == 3
+
+
+def test_elements_that_are_no_rows(shell: Shell, tmp_path: Path) -> None:
+    path, bad = tmp_path / "a.json", tmp_path / "bad.ndjson"
+    path.write_text('[\n{"k": 1},\n{"x":\n2}, 7,\n{"k": 3,\n"k": 4}, {"k": 5, "n": -1e400},\n{"k": 2}]\n')
+    code, said = shell("load", path, "--key", "k", "--on-error", bad)
+    assert (code, said.split(";")[0]) == (1, "2 written, 4 failed")
+    failed = [json.loads(line) for line in bad.read_text().splitlines()]
+    assert [(entry["line"], entry["error"][:45], entry["item"]) for entry in failed] == [
+        (3, "line 3: the key column 'k' is null or missing", {"x": 2}),
+        (4, "line 4: expected an object, found 7", 7),
+        (5, "line 5: an object has the name 'k' twice: onl", '{"k": 3,\n"k": 4}'),
+        (6, "line 6: the number -1e400 is beyond those of ", '{"k": 5, "n": -1e400}'),
+    ]
+    assert sorted(shell.client.keys()) == [b"1", b"2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b'[\n{"k": 1},\n{"k": 2}\n', "the file ends within the array that begins in line 1"),
+        (b'[\n{"k": 1},\n{"k": 2', "line 3: not JSON: Expecting ',' delimiter"),
+        (b'[\n{"k": 1}\n{"k": 2}]', "line 3: expected a comma or the array's end, found '{'"),
+        (b'[\n{"k": 1},\n]', "line 3: expected an element after the comma"),
+        (b'[\n{"k": 1}]\n{"k": 2}', "line 3: expected nothing after the array's end"),
+        (b'[\n{"k": 1}, {"k": "x\n"}]', "line 2: not JSON: Invalid control character at"),
+        (b'[{"k": 1},\n\n{"k": "x}, {]"', "line 3: not JSON: Expecting ',' delimiter"),
+        (b'[\n{"k": 1},\n{"k": "\xff"}]', "line 3: expected UTF-8, found the byte 0xff"),
+        (b'[\n{"k": 1},\n{"k": "\xe2\x82', "line 3: expected UTF-8, found the byte 0xe2"),
+        (b'[\n{"k": 1}, ' + b"[" * 200_000, "line 2: not JSON that can be read: "),
+        (b'{\n"rows": [\n{"k": 1},\n{"k": 2}\n],\n"n": oops\n}\n', "line 6: not JSON: Expecting value"),
+        (b"{", "line 1: not JSON: Expecting property name"),
+    ],
+)
+def test_json_over_several_lines_that_breaks_off(shell: Shell, tmp_path: Path, text: bytes, reason: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(text)
+    code, said = shell("load", path, "--key", "k")
+    assert code == 1
+    assert f"redis-fastbatch: {path}: {reason}" in said
+    assert set(shell.client.keys()) <= {b"1", b"2"}
+
+
+@pytest.mark.parametrize("text", [b"[]", b" [ \n] ", b"", b"\n\r\n", b"\xef\xbb\xbf\n"])
+def test_files_of_json_without_values(shell: Shell, tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(text)
+    code, said = shell("load", tmp_path / "a.json", "--key", "k")
+    assert (code, said.split(";")[0]) == (0, "0 written")
+
+
+@pytest.mark.parametrize("text", [ROWS[0], ROWS, {}])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+def test_other_encodings_are_refused_by_name(shell: Shell, tmp_path: Path, encoding: str, text: Any) -> None:
+    path = tmp_path / "a.json.gz"
+    path.write_bytes(gzip.compress(json.dumps(text, indent=1).encode(encoding)))
+    code, said = shell("load", path, "--key", "k")
+    assert code == 1
+    name = encoding.upper().replace("-LE", "LE").replace("-BE", "BE")
+    assert said.startswith(f"redis-fastbatch: {path}: expected UTF-8, found {name}: convert it first")
+
+
+def test_lines_in_every_form(shell: Shell, tmp_path: Path) -> None:
+    """Line ends of Windows, blank lines, none at the end, and a byte order mark from each file of several."""
+    path = tmp_path / "a.ndjson"
+    path.write_bytes(b'\xef\xbb\xbf{"k": 1}\r\n \t\r\n\xef\xbb\xbf{"k": 2}\n\n\0\0{"k": 9}\n{"k": 3}')
+    code, said = shell("load", path, "--key", "k")
+    assert code == 1
+    assert "line 5: not JSON: Expecting value (column 1)" in said
+    assert sorted(shell.client.keys()) == [b"1", b"2", b"3"]
+
+
+def test_lines_and_elements_that_are_too_long(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_values, "LONGEST_VALUE", 100)
+    monkeypatch.setattr(json_values, "PIECE", 16)
+    path = tmp_path / "a.ndjson"
+    rows = [{"k": 1}, {"k": 2, "t": "x" * 1000}, {"k": 3, "t": "y" * 83}, {"k": 4, "t": "z" * 84}, {"k": 5}]
+    lines = [json.dumps(row) for row in rows]
+    assert list(map(len, lines)) == [8, 1017, 100, 101, 8]
+    path.write_text("\n".join(lines) + "\n")
+    code, said = shell("load", path, "--key", "k")
+    assert (code, "3 written, 2 failed" in said) == (1, True)
+    assert "line 2: the line is longer than 100 bytes" in said
+    assert sorted(shell.client.keys()) == [b"1", b"3", b"5"]
+    path.write_text("[" + ",\n".join(lines) + "]")
+    code, said = shell("load", path, "--key", "k")
+    assert (code, f"{path}: line 2: the value is longer than 100 bytes" in said) == (1, True)
+
+
+def test_names_that_are_there_twice_are_found_as_json_finds_them() -> None:
+    """msgspec, which does not tell, and the standard library read any object alike."""
+    pytest.importorskip("msgspec")
+    chance = random.Random(14)
+    texts = ['"', ":", '":', '": ', '" :', "a", "\\", "\t", " ", "é"]
+
+    def value(depth: int) -> str:
+        kind = chance.randrange(7 if depth else 4)
+        if kind < 2:
+            return json.dumps("".join(chance.choices(texts, k=chance.randrange(4))))
+        if kind < 4:
+            return str(chance.choice([0, 1.5, -7, "null", "true"]))
+        items = [value(depth - 1) for _ in range(chance.randrange(4))]
+        if kind == 4:
+            return f"[{','.join(items)}]"
+        colon = chance.choice([":", ": ", " :", "\t: ", "\r:"])
+        return "{" + ", ".join(f'"{chance.choice("abcdef:")}"{colon}{item}' for item in items) + "}"
+
+    loads = json_values.line_reader()
+    twice = 0
+
+    def plain(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal twice
+        twice += len(dict(pairs)) < len(pairs)
+        return dict(pairs)
+
+    found = 0
+    for _ in range(20_000):
+        text, twice = value(3), 0
+        expected = json.loads(text, object_pairs_hook=plain)
+        try:
+            assert loads(text.encode()) == expected
+            assert not twice, text
+        except json_values.EncodeError:
+            assert twice, text
+            found += 1
+    assert 1000 < found < 19_000

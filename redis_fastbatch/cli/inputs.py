@@ -20,6 +20,8 @@ from typing import Any
 
 from redis_fastbatch.cli.common import CliError, file_reason
 from redis_fastbatch.cli.csv_input import csv_reason, open_csv
+from redis_fastbatch.cli.json_values import JsonValue, json_values
+from redis_fastbatch.cli.parquet_input import open_parquet
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 FORMATS = {
@@ -27,8 +29,10 @@ FORMATS = {
     ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
 
-PARQUET_ROWS = 16 * 1024
-"""Rows of Parquet decoded at a time."""
+FORMAT_NAMES = {"csv": "CSV", "ndjson": "NDJSON", "parquet": "Parquet"}
+
+CSV_ONLY = {"delimiter": "--delimiter", "types": "--type", "nulls": "--null"}
+"""Options that say how CSV is read."""
 
 
 @dataclass
@@ -36,14 +40,14 @@ class Input:
     """An open file.
 
     Attributes:
-        reader: an Arrow reader of its rows; None where there are `lines`.
-        lines: lines of JSON.
+        reader: an Arrow reader of its rows; None where there are `values`.
+        values: the values of a file of JSON.
         rows: how many rows there are, where that is known.
         broken: what the reader raised: those who read it through Arrow get it as a text, traceback and all.
     """
 
     reader: Any = None
-    lines: Iterable[bytes] | None = None
+    values: Iterable[JsonValue] | None = None
     rows: int | None = None
     broken: CliError | None = None
 
@@ -99,6 +103,17 @@ def kind_of(name: str) -> tuple[str, str | None, bool]:
     return known, compression, suffixes[-1] == ".tsv"
 
 
+def _refuse_options_of_csv(kind: str, options: argparse.Namespace) -> None:
+    """Raise CliError where an option would have no effect on files of this kind."""
+    given = [option for name, option in CSV_ONLY.items() if getattr(options, name)]
+    if given and kind != "csv":
+        by = f"--format {options.format}" if options.format else "the file's name"
+        raise CliError(
+            f"{given[0]} is for CSV, and by {by} this is {FORMAT_NAMES[kind]}, whose values have types of their "
+            f"own: leave {given[0]} out, or give --format csv if it is CSV"
+        )
+
+
 @contextlib.contextmanager
 def open_input(options: argparse.Namespace) -> Iterator[Input]:
     """Opens the file that `load` was given.
@@ -115,6 +130,7 @@ def open_input(options: argparse.Namespace) -> Iterator[Input]:
     if options.file == "-" and sys.stdin is None:
         raise CliError("standard input is closed")
     kind, compression, tabs = kind_of(options.format or options.file)
+    _refuse_options_of_csv(kind, options)
     with contextlib.ExitStack() as stack:
         try:
             pipe = _pipe(options.file)
@@ -123,12 +139,15 @@ def open_input(options: argparse.Namespace) -> Iterator[Input]:
                 opened = Input()
                 opened.read(*open_csv(stream, pipe, options, stack, tabs=tabs), partial(csv_reason, options.file))
             elif kind == "ndjson":
-                opened = Input(lines=_lines(options.file, stack.enter_context(io.BufferedReader(stream, 1 << 20))))
+                buffered = stack.enter_context(io.BufferedReader(stream, 1 << 20))
+                opened = Input(values=_values(options.file, buffered))
             else:
                 # Parquet is read from its end.
                 if compression is not None or not _can_seek(options.file):
                     stream = _copied(stream, stack)
-                opened = _open_parquet(stream, options)
+                schema, batches, rows = open_parquet(stream, options)
+                opened = Input(rows=rows)
+                opened.read(schema, batches, partial(file_reason, options.file))
         except (OSError, pa.ArrowException) as error:
             raise CliError(file_reason(options.file, error)) from error
         yield opened
@@ -201,11 +220,11 @@ def _stream(file: str, pipe: Pipe | None, compression: str | None, stack: contex
     return stream
 
 
-def _lines(file: str, stream: Iterable[bytes]) -> Iterator[bytes]:
+def _values(file: str, stream: io.BufferedReader) -> Iterator[JsonValue]:
     import pyarrow as pa
 
     try:
-        yield from stream
+        yield from json_values(file, stream)
     except (OSError, pa.ArrowException) as error:
         raise CliError(file_reason(file, error)) from error
 
@@ -222,35 +241,3 @@ def _copied(stream: Any, stack: contextlib.ExitStack) -> Any:
         copy.write(block)
     copy.seek(0)
     return copy
-
-
-def _open_parquet(stream: Any, options: argparse.Namespace) -> Input:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    # Without pre_buffer a row group is read as it is decoded, not as a whole beforehand.
-    file = parquet.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20)
-    schema = file.schema_arrow
-    wanted = _needed(schema.names, options)
-    batches = file.iter_batches(batch_size=PARQUET_ROWS, columns=wanted)
-    if wanted is not None:
-        schema = pa.schema([field for field in schema if field.name in wanted])
-        batches = (_only(batch, wanted) for batch in batches)
-    opened = Input(rows=file.metadata.num_rows)
-    opened.read(schema, batches, partial(file_reason, options.file))
-    return opened
-
-
-def _only(batch: Any, wanted: list[str]) -> Any:
-    """The columns of those names. The reader takes a dot for a step into a struct, and a name for all that begins
-    with it and a dot."""
-    return batch.select([i for i, name in enumerate(batch.schema.names) if name in wanted])
-
-
-def _needed(names: list[str], options: argparse.Namespace) -> list[str] | None:
-    """The columns to decode: those asked for and those of the key; None for all."""
-    if not options.columns:
-        return None
-    return [
-        name for name in names if name in options.columns or name == options.key or f"{{{name}}}" in options.key
-    ]

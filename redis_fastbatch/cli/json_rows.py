@@ -1,14 +1,15 @@
-"""The lines of an NDJSON file as pairs of key and row, for batch_set()."""
+"""The values of a JSON file as pairs of key and row, for batch_set()."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any, Protocol
 
 from redis_fastbatch._tables.write import split_key
 from redis_fastbatch.cli.common import CliError
+from redis_fastbatch.cli.json_lines import json_text
+from redis_fastbatch.cli.json_values import JsonValue, shown
 from redis_fastbatch.errors import EncodeError
 from redis_fastbatch.report import BatchReport
 
@@ -26,27 +27,27 @@ class Failures(Protocol):
     stopped: bool
 
     def __call__(self, key: Any, value: Any, error: Exception) -> None:
-        """Takes a failed row: its number, what its line holds, and why."""
+        """Takes a failed row: its line's number, what the line holds, and why."""
 
 
 class JsonRows:
-    """Keys and rows of NDJSON; lines that are no rows or have no key are failures.
+    """Keys and rows of JSON; values that are not rows or have no key are failures.
 
     Args:
-        lines: of the file.
+        values: of the file.
         key, prefix: of what keys are made, as batch_set_table() takes them.
         columns: the fields of a row; None for all that it has.
-        failures: hears of lines that are failures.
+        failures: hears of values that are failures.
 
     Attributes:
-        report: counts those lines.
+        report: counts those values. It calls them by the numbers of their lines.
     """
 
     def __init__(
-        self, lines: Iterable[bytes], key: str, prefix: str, columns: list[str] | None, failures: Failures
+        self, values: Iterable[JsonValue], key: str, prefix: str, columns: list[str] | None, failures: Failures
     ) -> None:
         self.report = BatchReport()
-        self._lines = lines
+        self._values = values
         self._key = _key_maker(key, prefix)
         self._columns = columns
         self._failures = failures
@@ -82,52 +83,27 @@ class JsonRows:
             raise CliError(f"column {name!r}: no row has it")
 
     def _rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        loads = _json_loads()
-        for number, line in enumerate(self._lines):
+        for line, value, error in self._values:
             if self._failures.stopped:
                 return
-            if not line.strip():
-                continue
-            row: Any = None
-            try:
-                row = loads(line)
-                if not isinstance(row, dict):
-                    raise EncodeError(f"a line of NDJSON is an object, not {plain_json(line)}")
-                key = self._key(row)
-            except (ValueError, RecursionError) as error:
-                self._fail(number, plain_json(line), EncodeError(f"row {number}: no JSON: {error}"))
-                continue
-            except EncodeError as error:
-                self._fail(number, row, EncodeError(f"row {number}: {error}"))
-                continue
-            yield key, row
+            if error is None:
+                try:
+                    key = self._key_of(value)
+                except EncodeError as no_row:
+                    error = no_row
+                else:
+                    yield key, value
+                    continue
+            self._fail(line, value, EncodeError(f"line {line}: {error.reason}"))
 
-    def _fail(self, number: int, value: Any, error: Exception) -> None:
-        self.report.add_failure(number, error)
-        self._failures(number, value, error)
+    def _key_of(self, row: Any) -> str:
+        if not isinstance(row, dict):
+            raise EncodeError(f"expected an object, found {shown(json_text(row))}")
+        return self._key(row)
 
-
-def plain_json(line: bytes) -> str:
-    """A line for a message."""
-    text = line.decode("utf-8", "backslashreplace").strip()
-    return text if len(text) <= 100 else f"{text[:100]}..."
-
-
-def _json_loads() -> Callable[[bytes], Any]:
-    """json.loads, behind msgspec where that is installed, which is faster. What is read does not depend on it."""
-    try:
-        import msgspec
-    except ImportError:
-        return json.loads
-
-    def loads(line: bytes) -> Any:
-        try:
-            return msgspec.json.decode(line)
-        except (ValueError, RecursionError):
-            # It takes no NaN, no infinity and no byte order mark.
-            return json.loads(line)
-
-    return loads
+    def _fail(self, line: int, value: Any, error: Exception) -> None:
+        self.report.add_failure(line, error)
+        self._failures(line, value, error)
 
 
 def _key_maker(key: str, prefix: str) -> Callable[[dict[str, Any]], str]:

@@ -33,6 +33,7 @@ from redis_fastbatch.cli.common import (
 from redis_fastbatch.cli.inputs import Input, add_format, open_input
 from redis_fastbatch.cli.json_lines import json_line, json_text
 from redis_fastbatch.cli.json_rows import JsonRows
+from redis_fastbatch.cli.json_values import JsonValue
 from redis_fastbatch.client import FastBatch
 from redis_fastbatch.errors import EncodeError
 from redis_fastbatch.report import BatchReport, Progress, make_progress
@@ -111,7 +112,8 @@ def run(options: argparse.Namespace) -> int:
     broken: Exception | None = None
     started = time.perf_counter()
     with open_input(options) as source, connect(options.url, options.codec, cluster=options.cluster) as batch:
-        failures = Failures(options.on_error, Path(options.file))
+        place = "row" if source.values is None else "line"
+        failures = Failures(options.on_error, Path(options.file), place)
         progress = None if options.quiet else make_progress(True, source.rows)
         try:
             Load(options, source, batch, failures, Tally(progress, report)).run()
@@ -158,7 +160,7 @@ def _in_order(failures: dict[Any, Exception]) -> list[tuple[Any, Exception]]:
 
 def _reason(key: Any, error: Exception) -> str:
     reason = plain(error)
-    if reason.startswith("row ") or (isinstance(error, EncodeError) and error.key is not None):
+    if reason.startswith(("row ", "line ")) or (isinstance(error, EncodeError) and error.key is not None):
         return reason
     return f"row {key}: {reason}" if isinstance(key, int) else f"key {key!r}: {reason}"
 
@@ -166,12 +168,18 @@ def _reason(key: Any, error: Exception) -> str:
 class Failures:
     """What becomes of rows that cannot be written.
 
+    Args:
+        mode: what --on-error says.
+        source: the file that is loaded.
+        place: what the number of a failed row is: "line", of the file and from 1, or "row", from 0.
+
     Attributes:
         stopped: a row failed, and --on-error is stop: no more rows are taken, and those under way are settled.
     """
 
-    def __init__(self, mode: str, source: Path | None = None) -> None:
+    def __init__(self, mode: str, source: Path | None = None, place: str = "row") -> None:
         self.stopped = False
+        self._place = place
         self.may_stop = mode == "stop"
         self._lock = threading.Lock()
         self._file: IO[str] | None = None
@@ -191,7 +199,7 @@ class Failures:
             raise CliError(f"{_reason(key, error)}: {A_NODE}")
         self.stopped = self.may_stop
         if self._file is not None:
-            place = {"row": key} if isinstance(key, int) else {"key": _text(key)}
+            place = {self._place: key} if isinstance(key, int) else {"key": _text(key)}
             failed = {**place, "error": plain(error)}
             try:
                 line = json_line({**failed, "item": value})
@@ -262,8 +270,8 @@ class Load:
             raise
 
     def _run(self) -> None:
-        if self._source.lines is not None:
-            self._load_lines(self._source.lines)
+        if self._source.values is not None:
+            self._load_values(self._source.values)
         elif self._workers == 1:
             table = stoppable(self._source.reader, self._failures)
             self._load_table(table, self._failures, self._tally.listener())
@@ -320,9 +328,9 @@ class Load:
         if errors:
             raise errors[0]
 
-    def _load_lines(self, lines: Iterable[bytes]) -> None:
+    def _load_values(self, values: Iterable[JsonValue]) -> None:
         """NDJSON, through batch_set()."""
-        rows = JsonRows(lines, self._options.key, self._options.prefix, self._options.columns, self._failures)
+        rows = JsonRows(values, self._options.key, self._options.prefix, self._options.columns, self._failures)
         write = partial(
             self._batch.batch_set,
             rows,

@@ -1,0 +1,322 @@
+"""The values in a file of JSON, in bounded memory: a line each, elements of an array, or over several lines."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+from redis_fastbatch.cli.common import CliError
+from redis_fastbatch.cli.encoding import refuse_other_encodings
+from redis_fastbatch.errors import EncodeError
+
+LONGEST_VALUE = 512 * 1024 * 1024
+"""Bytes of JSON that one value may have; Redis takes no longer ones."""
+
+PIECE = 1024 * 1024
+"""Bytes read at a time where values are not lines."""
+
+_BLANKS = re.compile(r"[ \t\r\n]*")
+
+
+class Source(Protocol):
+    """The bytes of a file."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to `size` bytes; none at the end."""
+
+    def readline(self, size: int, /) -> bytes:
+        """Return a line with its end, or the first `size` bytes of it; none at the end."""
+
+
+class JsonValue(NamedTuple):
+    """A value and its place.
+
+    Attributes:
+        line: the line on which it begins, the first being 1.
+        value: the value; where there is an error, the text of its line as far as it is known.
+        error: why the value cannot be used; None where it can.
+    """
+
+    line: int
+    value: Any
+    error: EncodeError | None = None
+
+
+def json_values(file: str, source: Source) -> Iterator[JsonValue]:
+    """Yield the values of a file.
+
+    A file that begins with "[" is one array: its elements are the values. In a file whose first line is the
+    beginning of an object, values may go over several lines. In every other file each line that is not blank is a
+    value, and a line that cannot be read is yielded with its error.
+
+    Args:
+        file: the file's name, for messages.
+        source: its bytes.
+
+    Raises:
+        CliError: the file is not UTF-8, or a value that may go over several lines cannot be read: where it would
+            end, and the next one begin, is not known.
+    """
+    loads = line_reader()
+    number, line = 0, source.readline(max(PIECE, 4))
+    refuse_other_encodings(line[:4], file, "ndjson")
+    line = line.removeprefix(codecs.BOM_UTF8)
+    while line and not line.strip():
+        # A piece that has no line's end is the beginning of a line of blanks.
+        number += line.endswith(b"\n")
+        line = source.readline(PIECE)
+    number += 1
+    if line.lstrip().startswith(b"["):
+        yield from _Document(file, source, line, number).elements()
+        return
+    if not line.endswith(b"\n"):
+        line += source.readline(LONGEST_VALUE)
+    if _is_beginning_of_object(line):
+        yield from _Document(file, source, line, number).values()
+        return
+    while line:
+        if len(line) > LONGEST_VALUE and not line.endswith(b"\n"):
+            yield JsonValue(number, shown(line), EncodeError(f"the line is longer than {LONGEST_VALUE:,} bytes"))
+            while line and not line.endswith(b"\n"):
+                line = source.readline(PIECE)
+        elif line.strip():
+            yield _line_value(loads, number, line)
+        number += 1
+        line = source.readline(LONGEST_VALUE + 1)
+
+
+def _line_value(loads: Callable[[bytes], Any], number: int, line: bytes) -> JsonValue:
+    try:
+        return JsonValue(number, loads(line))
+    except json.JSONDecodeError as error:
+        reason = f"not JSON: {error.msg} (column {error.pos + 1})"
+    except EncodeError as error:
+        reason = error.reason
+    except (ValueError, RecursionError) as error:
+        reason = f"not JSON that can be read: {error}"
+    return JsonValue(number, _text(line), EncodeError(reason))
+
+
+def _is_beginning_of_object(line: bytes) -> bool:
+    """Whether a line is JSON up to its end, and the end of the object is missing."""
+    text = line.decode("utf-8", "replace").strip()
+    if not text.startswith("{"):
+        return False
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        # In a string that is not closed the line's end is an error of its own.
+        return error.pos >= len(text) and not error.msg.startswith("Unterminated string")
+    except (ValueError, RecursionError):
+        pass
+    return False
+
+
+class _Decoder:
+    """Python's decoder of JSON, which notes what it would change without a word.
+
+    Attributes:
+        changed: why the value read last is not what the text says; None where it is.
+    """
+
+    def __init__(self) -> None:
+        self.changed: str | None = None
+        self._decoder = json.JSONDecoder(object_pairs_hook=self._object, parse_float=self._float)
+
+    def decode(self, text: str) -> Any:
+        """Return the one value of a text."""
+        self.changed = None
+        return self._decoder.decode(text)
+
+    def decode_at(self, text: str, start: int) -> tuple[Any, int]:
+        """Return the value that begins at `start`, and the place after it."""
+        self.changed = None
+        return self._decoder.raw_decode(text, start)
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) != len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            self.changed = f"an object has the name {twice!r:.100} twice: only one of the values can be kept"
+        return made
+
+    def _float(self, text: str) -> float:
+        number = float(text)
+        if number - number != 0:
+            self.changed = f"the number {text:.100} is beyond those of 64 bits, the largest of which is 1.8e308"
+        return number
+
+
+def line_reader() -> Callable[[bytes], Any]:
+    """Return a function that reads the value of a line, with msgspec where that is installed, which is faster.
+
+    What is read does not depend on it. The function raises json.JSONDecodeError where the line is not JSON, and
+    EncodeError where it is not UTF-8 or a value would be changed.
+    """
+    decoder = _Decoder()
+
+    def loads(line: bytes) -> Any:
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            byte = line[error.start]
+            raise EncodeError(f"expected UTF-8, found the byte 0x{byte:02x} at byte {error.start + 1}") from None
+        value = decoder.decode(text.removeprefix("\ufeff"))
+        if decoder.changed is not None:
+            raise EncodeError(decoder.changed)
+        return value
+
+    try:
+        import msgspec
+    except ImportError:
+        return loads
+    decode = msgspec.json.Decoder().decode
+
+    def fast_loads(line: bytes) -> Any:
+        try:
+            value = decode(line)
+        except (ValueError, RecursionError):
+            # It takes no NaN, no infinity and no byte order mark.
+            return loads(line)
+        # msgspec keeps the last of equal names. There are at most as many names as colons, and as quotes with a
+        # colon or a blank after them. If a value has as many as either, it lost none.
+        if line.count(b":") == (names := _names(value)):
+            return value
+        if line.count(b'":') + line.count(b'" ') + line.count(b'"\t') + line.count(b'"\r') == names:
+            return value
+        return loads(line)
+
+    return fast_loads
+
+
+def _names(value: Any) -> int:
+    """The number of names in a value's objects."""
+    if type(value) is dict:
+        count = len(value)
+        for item in value.values():
+            if type(item) is dict or type(item) is list:
+                count += _names(item)
+        return count
+    if type(value) is list:
+        return sum(map(_names, value))
+    return 0
+
+
+class _Document:
+    """A text in which values may go over several lines.
+
+    Args:
+        file: the file's name, for messages.
+        source: its bytes.
+        head: bytes that were read from it already.
+        line: the number of the line on which they begin.
+    """
+
+    def __init__(self, file: str, source: Source, head: bytes, line: int) -> None:
+        self._file = file
+        self._source = source
+        self._decoder = _Decoder()
+        self._utf8 = codecs.getincrementaldecoder("utf-8")()
+        self._at = 0
+        self._line = line
+        self._ended = False
+        self._text = ""
+        self._text = self._decoded(head)
+
+    def elements(self) -> Iterator[JsonValue]:
+        """Yield the elements of the array that the text is."""
+        first = self._line
+        self._next()
+        self._at += 1
+        follows = self._next()
+        while follows != "]":
+            yield self._value()
+            follows = self._next()
+            if not follows:
+                raise CliError(f"{self._file}: the file ends within the array that begins in line {first}")
+            if follows == ",":
+                self._at += 1
+                if self._next() == "]":
+                    raise self._broken("expected an element after the comma, found the array's end")
+            elif follows != "]":
+                raise self._broken(f"expected a comma or the array's end, found {follows!r}")
+        self._at += 1
+        if self._next():
+            raise self._broken(
+                "expected nothing after the array's end: a file is one array, or has one object a line"
+            )
+
+    def values(self) -> Iterator[JsonValue]:
+        """Yield the values, which have only blanks between them."""
+        while self._next():
+            yield self._value()
+
+    def _value(self) -> JsonValue:
+        """The value that begins here."""
+        while True:
+            try:
+                value, end = self._decoder.decode_at(self._text, self._at)
+            except json.JSONDecodeError as error:
+                # A value that is cut by the end of the text breaks off near it, or within a string.
+                cut = error.pos >= len(self._text) - 16 or error.msg.startswith("Unterminated string")
+                if cut and self._more():
+                    continue
+                line = self._line + self._text.count("\n", self._at, error.pos)
+                raise self._broken(f"not JSON: {error.msg}", line) from None
+            except (ValueError, RecursionError) as error:
+                raise self._broken(f"not JSON that can be read: {error}") from None
+            # A number may go on.
+            if end < len(self._text) or not self._more():
+                break
+        line, text = self._line, self._text[self._at : end]
+        self._line += text.count("\n")
+        self._at = end
+        if self._decoder.changed is not None:
+            return JsonValue(line, text, EncodeError(self._decoder.changed))
+        return JsonValue(line, value)
+
+    def _next(self) -> str:
+        """Go to what is not blank; return its first character, or "" at the end."""
+        while True:
+            blanks: Any = _BLANKS.match(self._text, self._at)
+            self._line += self._text.count("\n", self._at, blanks.end())
+            self._at = blanks.end()
+            if self._at < len(self._text) or not self._more():
+                return self._text[self._at : self._at + 1]
+
+    def _more(self) -> bool:
+        """Read more of the text, twice as much where a value has not ended; return whether there was more."""
+        if self._ended:
+            return False
+        self._text = self._text[self._at :]
+        self._at = 0
+        if len(self._text) > LONGEST_VALUE:
+            raise self._broken(f"the value is longer than {LONGEST_VALUE:,} bytes")
+        self._text += self._decoded(self._source.read(max(PIECE, len(self._text))))
+        return True
+
+    def _decoded(self, piece: bytes) -> str:
+        self._ended = not piece
+        try:
+            return self._utf8.decode(piece, final=self._ended)
+        except UnicodeDecodeError as error:
+            text: bytes = error.object
+            # Lines of the text before this piece that have not been passed yet, and of the piece.
+            line = self._line + self._text.count("\n") + text.count(b"\n", 0, error.start)
+            raise self._broken(f"expected UTF-8, found the byte 0x{text[error.start]:02x}", line) from None
+
+    def _broken(self, reason: str, line: int | None = None) -> CliError:
+        return CliError(f"{self._file}: line {self._line if line is None else line}: {reason}")
+
+
+def shown(text: bytes | str) -> str:
+    """The beginning of a text, for a message."""
+    return f"{_text(text[:100])}..." if len(text) > 100 else _text(text)
+
+
+def _text(text: bytes | str) -> str:
+    return text if isinstance(text, str) else text.decode("utf-8", "backslashreplace").strip()
