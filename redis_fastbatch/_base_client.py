@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-import inspect
-import logging
-from collections.abc import Iterable, Iterator, Mapping, Sized
-from operator import index, length_hint
-from typing import Any, SupportsIndex, TypeAlias
+from collections.abc import Iterator, Sized
+from operator import length_hint
+from typing import Any, TypeAlias
 
+from redis_fastbatch._arguments import Key, checked_on_error, counted
 from redis_fastbatch._core.resp.encoder import BatchWriter, Command
 from redis_fastbatch._core.resp.replies import new_dict
 from redis_fastbatch._core.runtime import gc_pause
@@ -25,15 +24,12 @@ from redis_fastbatch._engine.flight import (
 from redis_fastbatch._engine.pacing import ROUND_BYTES, ValueSizes
 from redis_fastbatch._engine.read import CountFlight, ReadFlight
 from redis_fastbatch._engine.transaction import AtomicFlight
-from redis_fastbatch._transports.key_encoding import key_encoding
-from redis_fastbatch._transports.sync import is_cluster
+from redis_fastbatch._transports.capabilities import capabilities
+from redis_fastbatch._transports.redispy import is_cluster, key_encoding
 from redis_fastbatch.codecs import AnyCodec, resolve
 from redis_fastbatch.errors import BatchError, shown
-from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback, make_progress
+from redis_fastbatch.report import BatchReport, OnChunk, Progress
 
-logger = logging.getLogger("redis_fastbatch")
-
-Key: TypeAlias = Any
 Found: TypeAlias = "dict[Key, Any] | list[tuple[Key, Any]]"
 
 LARGEST_PRESIZED = 10_000_000
@@ -128,7 +124,7 @@ class Plans:
         return kind(
             self._writer(items, options.command(msetex=msetex), chunk_size, FIRST_COMMAND_BYTES),
             options.single(),
-            on_msetex_lost=lambda: commands.capabilities.remember_msetex(pool, False),
+            on_msetex_lost=lambda: capabilities.remember_msetex(pool, False),
             **books,
         )
 
@@ -169,13 +165,6 @@ class Plans:
         return CountFlight(self._writer(keys, commands.UNLINK, COMMAND_ITEMS, COMMAND_BYTES))
 
 
-def source_of(keys: Iterable[Key]) -> Iterator[Key]:
-    """The keys one after the other; one string is not taken for a batch of its characters."""
-    if isinstance(keys, (str, bytes, bytearray)):
-        raise TypeError(f"a batch of keys is expected, not one {type(keys).__name__}")
-    return iter(keys)
-
-
 def parts_of(some: list[Key]) -> Iterator[Iterator[Key]]:
     """One and the same iterator over `some`, again and again until it has come to its end."""
     keys = iter(some)
@@ -183,79 +172,15 @@ def parts_of(some: list[Key]) -> Iterator[Iterator[Key]]:
         yield keys
 
 
-def progress_of(items: Any, progress: bool | ProgressCallback | None) -> Progress | None:
-    """What hears of the progress of a batch of these items."""
-    check_hook("progress", progress, unless=bool)
-    return make_progress(progress, len(items) if isinstance(items, Mapping) else None)
-
-
 def empty_result(keys: Any) -> dict[Key, Any]:
     """A dict for the values of these keys."""
     return new_dict(min(len(keys), LARGEST_PRESIZED)) if isinstance(keys, Sized) else {}
-
-
-def wants_msetex(options: SetOptions, client: Any = None) -> bool:
-    """Whether MSETEX would carry these options, so that it matters whether the server has it.
-
-    Over a cluster it would not: the keys of one command would have to share a slot.
-    """
-    return bool(options.expiry()) and not options.conditional and not is_cluster(client)
 
 
 def raise_failures(report: BatchReport, on_error: OnError) -> None:
     """Raises BatchError for failed items where that is asked for."""
     if report.failed and on_error == "raise":
         raise BatchError(_failure_message(report), report)
-
-
-def read_ended(flight: ReadFlight, on_error: OnError) -> None:
-    """Raises what ended a batch that reads; logs what was tolerated."""
-    if flight.error is not None:
-        raise flight.error
-    if flight.failed and on_error == "report":
-        logger.warning("batch_get: %d values could not be decoded", flight.failed)
-
-
-def counted(name: str, number: int, least: int = 1) -> int:
-    """A valid value for an argument that counts something."""
-    if not isinstance(number, SupportsIndex):
-        raise TypeError(f"{name} is an int, not {type(number).__name__}")
-    if index(number) < least:
-        raise ValueError(f"{name} must be at least {least}, not {number}")
-    return index(number)
-
-
-def checked_chunk_size(chunk_size: int | None, default: int = COMMAND_ITEMS) -> int:
-    """A valid chunk_size, or the default for None."""
-    if chunk_size is None:
-        return default
-    return min(counted("chunk_size", chunk_size), NO_LIMIT)
-
-
-def check_hook(name: str, hook: object, unless: type | None = None) -> None:
-    """Refuses what could not be called for a batch, or would be called and never awaited.
-
-    Args:
-        name: the argument's.
-        hook: None is none.
-        unless: what it may be instead.
-    """
-    if hook is None or (unless is not None and isinstance(hook, unless)):
-        return
-    if not callable(hook):
-        raise TypeError(f"{name} is a callable, not {type(hook).__name__}")
-    if inspect.iscoroutinefunction(hook):
-        raise TypeError(
-            f"{name} is called and not awaited: a plain function, which may create a task, not a coroutine's"
-        )
-
-
-def checked_on_error(on_error: OnError) -> OnError:
-    """A valid on_error."""
-    if on_error in ("raise", "report") or callable(on_error):
-        check_hook("on_error", on_error, unless=str)
-        return on_error
-    raise ValueError(f'on_error is "raise", "report" or a callable, not {on_error!r}')
 
 
 def _failure_message(report: BatchReport) -> str:

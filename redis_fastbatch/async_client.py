@@ -9,37 +9,32 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
 import redis
 import redis.asyncio
 
-from redis_fastbatch._base_client import (
-    ITER_ROUND,
-    Found,
+from redis_fastbatch._arguments import (
     Key,
-    Plans,
     check_hook,
     checked_chunk_size,
     checked_on_error,
-    empty_result,
-    logger,
-    parts_of,
     progress_of,
-    raise_failures,
-    read_ended,
     source_of,
-    wants_msetex,
 )
+from redis_fastbatch._base_client import ITER_ROUND, Found, Plans, empty_result, parts_of, raise_failures
 from redis_fastbatch._core.runtime import gc_pause
-from redis_fastbatch._engine import commands
 from redis_fastbatch._engine.commands import PointInTime, Seconds, SetOptions
 from redis_fastbatch._engine.flight import COMMAND_ITEMS, OnError, WriteFlight
 from redis_fastbatch._engine.pacing import HOLD, LINGER, Slices, ValueSizes
+from redis_fastbatch._engine.read import read_ended
 from redis_fastbatch._transports.async_source import Feed, acting_task
 from redis_fastbatch._transports.asyncio import AsyncLease, Turns, lease
-from redis_fastbatch._transports.sync import check_free, is_cluster
+from redis_fastbatch._transports.borrowing import check_free
+from redis_fastbatch._transports.capabilities import has_msetex_async, wants_msetex
+from redis_fastbatch._transports.redispy import is_cluster
 from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.report import BatchReport, OnChunk, ProgressCallback, attach
 
@@ -148,6 +143,14 @@ class AsyncFastBatch(Plans):
 
     close = aclose
 
+    def _lease(self, max_value_size: int = 0) -> AbstractAsyncContextManager[Any]:
+        """Borrow what carries out flights: a connection, or those of a cluster's nodes."""
+        if is_cluster(self._client):
+            from redis_fastbatch._cluster.asyncio import cluster_lease
+
+            return cluster_lease(self._client, max_value_size)
+        return lease(self._client, max_value_size)
+
     @property
     def client(self) -> redis.asyncio.Redis:
         """The redis.asyncio client underneath."""
@@ -199,12 +202,12 @@ class AsyncFastBatch(Plans):
                     # All the keys are looked at before anything is sent.
                     items = [pair async for pair in items]
                 feed = _feed(items)
-                async with lease(self._client) as borrowed:
+                async with self._lease() as borrowed:
                     flight = self._write_flight(
                         feed or items,
                         options,
                         report,
-                        msetex=wants_msetex(options, self._client) and await has_msetex(borrowed),
+                        msetex=wants_msetex(options, self._client) and await has_msetex_async(borrowed),
                         chunk_size=size,
                         progress=heard,
                         on_error=on_error,
@@ -287,7 +290,7 @@ class AsyncFastBatch(Plans):
     ) -> None:
         feed = _feed(keys)
         with LoopPause(self._pause_gc) as pause:
-            async with lease(self._client, self._max_value_size) as borrowed:
+            async with self._lease(self._max_value_size) as borrowed:
                 flight = self._read_flight(feed or keys, out, pause, default, on_error, limit, sizes)
                 await _carry_out(borrowed, flight, feed)
         read_ended(flight, on_error)
@@ -325,8 +328,8 @@ class AsyncFastBatch(Plans):
             self, table, SetOptions(**options), key, prefix, columns, codec, as_, chunk_size, progress, on_error
         )
         try:
-            async with lease(self._client) as borrowed:
-                flight = plan.flight(msetex=plan.wants_msetex and await has_msetex(borrowed))
+            async with self._lease() as borrowed:
+                flight = plan.flight(msetex=plan.wants_msetex and await has_msetex_async(borrowed))
                 with flight:
                     await borrowed.run(flight)
             return plan.outcome(flight)
@@ -353,7 +356,7 @@ class AsyncFastBatch(Plans):
         found: list[Any] = []
         feed = _feed(keys)
         with LoopPause(self._pause_gc) as pause:
-            async with lease(self._client, self._max_value_size) as borrowed:
+            async with self._lease(self._max_value_size) as borrowed:
                 flight = rows_flight(self, feed or keys, reading.builder, found, pause)
                 await _carry_out(borrowed, flight, feed)
         read_ended(flight, "raise")
@@ -372,7 +375,7 @@ class AsyncFastBatch(Plans):
             As FastBatch.batch_delete() does.
         """
         feed = _feed(keys)
-        async with lease(self._client) as borrowed:
+        async with self._lease() as borrowed:
             flight = self._count_flight(feed or keys)
             await _carry_out(borrowed, flight, feed)
         if flight.error is not None:
@@ -419,21 +422,6 @@ async def _write(borrowed: AsyncLease, flight: WriteFlight, feed: Feed | None) -
         finally:
             if feed is not None and ended is not None:
                 flight.ended_before(feed.ahead, ended)
-
-
-async def has_msetex(borrowed: AsyncLease) -> bool:
-    """Whether the server behind a connection has MSETEX, and may be asked for it; it is asked once for a pool."""
-    pool = borrowed.client.connection_pool
-    known = commands.capabilities.msetex(pool)
-    if known is None:
-        try:
-            known = any(await borrowed.ask("COMMAND", "INFO", "MSETEX"))
-            known = known and not commands.is_cluster_node(await borrowed.ask("INFO", "cluster"))
-        except redis.ResponseError as error:
-            logger.debug("the server does not tell whether it has MSETEX: %s", error)
-            known = False
-        commands.capabilities.remember_msetex(pool, known)
-    return known
 
 
 def _feed(source: Any) -> Feed | None:

@@ -6,33 +6,30 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Literal
 
 import redis
 
-from redis_fastbatch._base_client import (
-    ITER_ROUND,
-    Found,
+from redis_fastbatch._arguments import (
     Key,
-    Plans,
     check_hook,
     checked_chunk_size,
     checked_on_error,
-    empty_result,
-    parts_of,
     progress_of,
-    raise_failures,
-    read_ended,
     source_of,
-    wants_msetex,
 )
+from redis_fastbatch._base_client import ITER_ROUND, Found, Plans, empty_result, parts_of, raise_failures
 from redis_fastbatch._core.runtime import gc_pause
-from redis_fastbatch._engine import commands
 from redis_fastbatch._engine.commands import PointInTime, Seconds, SetOptions
 from redis_fastbatch._engine.flight import COMMAND_ITEMS, OnError, WriteFlight
 from redis_fastbatch._engine.pacing import Slices, ValueSizes
-from redis_fastbatch._transports.sync import Lease, check_free, lease
+from redis_fastbatch._engine.read import read_ended
+from redis_fastbatch._transports.borrowing import check_free
+from redis_fastbatch._transports.capabilities import has_msetex, wants_msetex
+from redis_fastbatch._transports.redispy import is_cluster
+from redis_fastbatch._transports.sync import Lease, lease
 from redis_fastbatch._transports.threads import MakeFlight, affordable, check_workers, one_at_a_time, read, write
 from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback, attach
@@ -104,6 +101,14 @@ class FastBatch(Plans):
     def close(self) -> None:
         """Closes the client underneath."""
         self._client.close()
+
+    def _lease(self, max_value_size: int = 0) -> AbstractContextManager[Any]:
+        """Borrow what carries out flights: a connection, or those of a cluster's nodes."""
+        if is_cluster(self._client):
+            from redis_fastbatch._cluster.sync import cluster_lease
+
+            return cluster_lease(self._client, max_value_size)
+        return lease(self._client, max_value_size)
 
     @property
     def client(self) -> redis.Redis:
@@ -187,7 +192,7 @@ class FastBatch(Plans):
                     self._write(items, make_flight, report, heard)
                 else:
                     pairs = items.items() if isinstance(items, Mapping) else items
-                    write(self._client, pairs, workers, make_flight, report, heard)
+                    write(self._lease, pairs, workers, make_flight, report, heard)
             finally:
                 report.seconds = time.perf_counter() - started
                 if heard is not None:
@@ -203,7 +208,7 @@ class FastBatch(Plans):
             raise
 
     def _write(self, items: Items, make_flight: MakeFlight, report: BatchReport, heard: Progress | None) -> None:
-        with lease(self._client) as borrowed:
+        with self._lease() as borrowed:
             flight = make_flight(borrowed, items, report, heard)
             with flight:
                 borrowed.run(flight)
@@ -339,7 +344,7 @@ class FastBatch(Plans):
     ) -> None:
         with gc_pause.Pause(self._pause_gc) as pause:
             flight = self._read_flight(keys, out, pause, default, on_error, limit, sizes)
-            with lease(self._client, self._max_value_size) as borrowed:
+            with self._lease(self._max_value_size) as borrowed:
                 borrowed.run(flight)
         read_ended(flight, on_error)
 
@@ -364,7 +369,7 @@ class FastBatch(Plans):
             redis.exceptions.RedisError: the server refused, or the connection was lost for good.
         """
         flight = self._count_flight(keys)
-        with lease(self._client) as borrowed:
+        with self._lease() as borrowed:
             borrowed.run(flight)
         if flight.error is not None:
             raise flight.error
@@ -387,18 +392,3 @@ class FastBatch(Plans):
         for key in keys:
             yield key
             check_free(self._client.connection, threading.get_ident())
-
-
-def has_msetex(borrowed: Lease) -> bool:
-    """Whether the server behind a connection has MSETEX, and may be asked for it; it is asked once for a pool."""
-    pool = borrowed.client.connection_pool
-    known = commands.capabilities.msetex(pool)
-    if known is None:
-        try:
-            known = any(borrowed.ask("COMMAND", "INFO", "MSETEX"))
-            known = known and not commands.is_cluster_node(borrowed.ask("INFO", "cluster"))
-        except redis.ResponseError as error:
-            logger.debug("the server does not tell whether it has MSETEX: %s", error)
-            known = False
-        commands.capabilities.remember_msetex(pool, known)
-    return known

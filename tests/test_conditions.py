@@ -11,7 +11,8 @@ import pytest
 import redis
 
 from redis_fastbatch import FastBatch
-from redis_fastbatch._engine.commands import SetOptions, capabilities
+from redis_fastbatch._engine.commands import SetOptions
+from redis_fastbatch._transports.capabilities import capabilities
 
 UTC = datetime.timezone.utc
 WEST = datetime.timezone(datetime.timedelta(hours=-5))

@@ -21,7 +21,8 @@ from redis.retry import Retry
 
 from checks import in_use, proxied
 from redis_fastbatch import AsyncFastBatch, BatchError, FastBatch, FastBatchError
-from redis_fastbatch._transports.sync import GET_CONNECTION_ARGUMENTS, PublicChannel, SocketChannel, lease
+from redis_fastbatch._transports.redispy import GET_CONNECTION_ARGUMENTS
+from redis_fastbatch._transports.sync import PublicChannel, SocketChannel, lease
 from redis_fastbatch.server import EmbeddedServer
 from servers import AclUser, SentinelGroup, TlsServer, missing, sentinel_deployment, wait_until
 

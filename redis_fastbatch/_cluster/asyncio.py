@@ -20,29 +20,28 @@ from redis_fastbatch._cluster.topology import Topology, topology_of
 from redis_fastbatch._core.resp.encoder import Chunk
 from redis_fastbatch._engine.pacing import LINGER
 from redis_fastbatch._transports.async_source import Feed
-from redis_fastbatch._transports.asyncio import AsyncLease, Turns, check_loop, loop_pace, take_some
+from redis_fastbatch._transports.asyncio import AsyncLease, Turns, loop_pace, take_some
+from redis_fastbatch._transports.redispy import cluster as redispy
 
 logger = logging.getLogger("redis_fastbatch")
 
 
 @contextlib.asynccontextmanager
 async def node_lease(cluster: Any, node: Any, max_value_size: int) -> AsyncIterator[AsyncLease]:
-    """Borrows a connection of one of a cluster's nodes."""
-    connection = node.acquire_connection()
-    try:
-        check_loop(connection)
-        # redis-py asks for that where it has seen slots change.
-        if getattr(connection, "should_reconnect", bool)():
-            await connection.disconnect()
+    """Borrow a connection of one of a cluster's nodes."""
+    async with redispy.borrow_from_node(node) as connection:
         yield AsyncLease(cluster, connection, max_value_size)
-    finally:
-        # redis-py 5 has no release().
-        release = getattr(node, "release", None) or node._free.append
-        release(connection)
+
+
+@contextlib.asynccontextmanager
+async def cluster_lease(client: Any, max_value_size: int = 0) -> AsyncIterator[AsyncClusterLease]:
+    """Give what carries out flights over a redis.asyncio.RedisCluster. It borrows connections as it needs them."""
+    await client.initialize()
+    yield AsyncClusterLease(client, max_value_size)
 
 
 class AsyncClusterLease:
-    """What lease() gives for a redis.asyncio.RedisCluster: carries out flights over its nodes.
+    """Carries out flights over the nodes of a redis.asyncio.RedisCluster, as AsyncLease does over one connection.
 
     Args:
         client: the RedisCluster, initialized.
@@ -91,7 +90,7 @@ class AsyncClusterLease:
         if time.monotonic() - self._refreshed < REFRESH_SECONDS:
             return
         try:
-            await self.client.nodes_manager.initialize()
+            await redispy.refresh(self.client)
             topology.doubted = False
         except (RedisError, RedisClusterException, OSError) as error:
             logger.debug("the cluster cannot be asked for its slots: %s", error)

@@ -14,7 +14,7 @@ from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk, Command
 from redis_fastbatch._core.resp.routed import RoutedWriter, Router
 from redis_fastbatch._engine.commands import SetOptions
 from redis_fastbatch._engine.flight import COMMAND_ITEMS, FIRST_COMMAND_BYTES, NO_LIMIT, WriteFlight
-from redis_fastbatch._transports.key_encoding import key_encoding
+from redis_fastbatch._transports.redispy import key_encoding
 
 CHUNK_BYTES = 64 * 1024
 """Single commands leave in chunks of about as many bytes: a node works on their first ones at once."""

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -39,7 +39,9 @@ from redis_fastbatch._core.resp.encoder import Chunk
 from redis_fastbatch._core.resp.routed import slot_of_key
 from redis_fastbatch._engine.flight import _Flying
 from redis_fastbatch._engine.transaction import AtomicFlight
-from redis_fastbatch._transports.sync import SocketChannel, Watch, check_not_forked, lease
+from redis_fastbatch._transports.redispy import cluster as redispy
+from redis_fastbatch._transports.sync import SocketChannel, check_not_forked, lease
+from redis_fastbatch._transports.waiting import Watch
 from redis_fastbatch.errors import EncodeError
 
 logger = logging.getLogger("redis_fastbatch")
@@ -56,11 +58,7 @@ FINAL = (AuthenticationError, AuthorizationError, MaxConnectionsError)
 
 def patience_of(cluster: Any) -> float:
     """Seconds for which a batch waits for a cluster to become sound: none where its client never retries."""
-    retry = getattr(cluster, "retry", None)
-    retries = getattr(retry, "_retries", None)
-    if retries is None:
-        retries = getattr(cluster, "cluster_error_retry_attempts", 1)
-    return PATIENCE if retries else 0.0
+    return PATIENCE if redispy.retries(cluster) else 0.0
 
 
 class Link:
@@ -150,7 +148,7 @@ class Link:
 
 
 class ClusterLease:
-    """What lease() gives for a RedisCluster: carries out flights over its nodes.
+    """Carries out flights over the nodes of a RedisCluster, as Lease does over one connection.
 
     Args:
         client: the RedisCluster.
@@ -233,16 +231,16 @@ class ClusterLease:
             client = self.client.get_redis_connection(node.node)
             link = self._links[node.number] = Link(node, client, self._max_value_size, self._pid)
             if link.polled:
-                self._watch.add(link.channel)
+                self._watch.add(link.channel.socket, link)
         moved = link.advance()
         if link.polled:
-            self._watch.writing(link.channel, link.blocked)
+            self._watch.writing(link.channel.socket, link.blocked)
         return moved
 
     def _forget(self, number: int) -> Link:
         link = self._links.pop(number)
         if link.polled:
-            self._watch.remove(link.channel)
+            self._watch.remove(link.channel.socket)
         return link
 
     def _wait(self, batch: ClusterBatch, wake: float | None) -> None:
@@ -255,8 +253,8 @@ class ClusterLease:
             return
         times = [when for when in (wake, *(link.deadline for link in self._links.values())) if when is not None]
         timeout = max(0.0, min(times) - time.monotonic()) if times else None
-        readable = self._watch.wait(timeout)
-        for link in [link for link in self._links.values() if link.channel in readable]:
+        readable: list[Link] = self._watch.wait(timeout)
+        for link in readable:
             self._attempt(batch, link.flight, lambda node, link=link: link.receive())
         now = time.monotonic()
         if not readable or now - self._checked > CHECK_SECONDS:
@@ -269,7 +267,7 @@ class ClusterLease:
         if time.monotonic() - self._refreshed < REFRESH_SECONDS:
             return
         try:
-            self.client.nodes_manager.initialize()
+            redispy.refresh(self.client)
             topology.doubted = False
         except (RedisError, RedisClusterException, OSError) as error:
             logger.debug("the cluster cannot be asked for its slots: %s", error)
@@ -304,6 +302,12 @@ class ClusterLease:
             except (ConnectionError, TimeoutError, OSError):
                 topology.doubted = True
                 raise
+
+
+@contextlib.contextmanager
+def cluster_lease(client: Any, max_value_size: int = 0) -> Iterator[ClusterLease]:
+    """Give what carries out flights over a RedisCluster. It borrows of each node the connection that it needs."""
+    yield ClusterLease(client, max_value_size)
 
 
 class Redirected(Exception):

@@ -11,6 +11,7 @@ from typing import Any
 from redis.exceptions import AskError
 
 from redis_fastbatch._core.resp.routed import Router
+from redis_fastbatch._transports.redispy.cluster import Nodes, read_strategy
 
 SLOTS = 16384
 
@@ -26,15 +27,15 @@ class Topology:
             before the next one.
 
     Args:
-        manager: the NodesManager of a RedisCluster that is initialized.
+        known: the cluster's own view of its nodes.
         strategy: how reading is spread over a shard's nodes: the value of a redis-py LoadBalancingStrategy; None
             reads from masters.
     """
 
-    def __init__(self, manager: Any, strategy: str | None = None) -> None:
+    def __init__(self, known: Nodes, strategy: str | None = None) -> None:
         self.nodes: list[Any] = []
         self.doubted = False
-        self._manager = manager
+        self._known = known
         self._strategy = strategy
         self._numbers: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -44,13 +45,13 @@ class Topology:
 
     def renew(self) -> None:
         """Takes the cluster's own view where that is another than before."""
-        if self._manager.slots_cache is not self._loaded:
+        if self._known.slots is not self._loaded:
             self.reload()
 
     def reload(self) -> None:
         """Takes the cluster's own view, whatever redirections have said."""
         with self._lock:
-            self._loaded = self._manager.slots_cache
+            self._loaded = self._known.slots
             self.router.load(self._owners())
 
     def _owners(self) -> array[int]:
@@ -90,13 +91,10 @@ class Topology:
             redirection: MOVED or ASK.
             answered: the node that replied with it. Without a host it means the same one.
         """
-        host, port = redirection.host or answered.host, int(redirection.port)
-        host, port = self._manager.remap_host_port(host, port)
+        host, port = self._known.address(redirection, answered)
         with self._lock:
-            known = self._numbers.get(f"{host}:{port}")
-            if known is not None:
-                return known
-            return self._number(self._manager.get_node(host=host, port=port) or _like(answered, host, port))
+            number = self._numbers.get(f"{host}:{port}")
+            return self._number(self._known.at(host, port, answered)) if number is None else number
 
 
 # A topology refers to nodes, and they to the client. In the client's own hands it ends with it: a
@@ -111,36 +109,10 @@ def topology_of(cluster: Any, *, reading: bool = False) -> Topology:
         cluster: the client.
         reading: from replicas too, where the client was told so.
     """
-    manager = cluster.nodes_manager
-    strategy = _read_strategy(cluster) if reading else None
+    strategy = read_strategy(cluster) if reading else None
     by_strategy: dict[str | None, Topology] = vars(cluster).setdefault(HELD_AS, {})
     topology = by_strategy.get(strategy)
     if topology is None:
-        topology = by_strategy[strategy] = Topology(manager, strategy)
+        topology = by_strategy[strategy] = Topology(Nodes(cluster), strategy)
     topology.renew()
     return topology
-
-
-def _like(node: Any, host: str, port: int) -> Any:
-    """A node that the cluster's manager has not heard of yet."""
-    settings = getattr(node, "connection_kwargs", None)
-    if settings is None:
-        return type(node)(host, port, "primary")
-    # redis.asyncio's nodes are their own pools.
-    others = {name: value for name, value in settings.items() if name not in ("host", "port")}
-    return type(node)(
-        host,
-        port,
-        "primary",
-        max_connections=node.max_connections,
-        connection_class=node.connection_class,
-        **others,
-    )
-
-
-def _read_strategy(cluster: Any) -> str | None:
-    """How the cluster's client spreads what it reads: the value of a LoadBalancingStrategy, or None."""
-    strategy = getattr(cluster, "load_balancing_strategy", None)
-    if strategy is not None:
-        return str(strategy.value)
-    return "round_robin" if cluster.read_from_replicas else None

@@ -7,7 +7,6 @@ server has it, else as pipelined SETs; under `nx` or `xx` always as SETs, whose 
 from __future__ import annotations
 
 import datetime
-import weakref
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -127,30 +126,3 @@ def _positive(name: str, value: int) -> int:
     if not 0 < value < 2**63:
         raise ValueError(f"{name} must be positive and fit into 64 bits, not {value}")
     return value
-
-
-def is_cluster_node(info: bytes) -> bool:
-    """Whether a server is a node of a cluster, by its section `cluster` of INFO.
-
-    There MSETEX is not for a client that knows nothing of slots: Valkey 9.1 takes it for keys of other nodes'
-    slots, where it answers SET and MSET with MOVED.
-    """
-    return b"cluster_enabled:1" in info
-
-
-class Capabilities:
-    """Which servers have MSETEX: asked once for a connection pool, then remembered."""
-
-    def __init__(self) -> None:
-        self._msetex: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
-
-    def msetex(self, pool: Any) -> bool | None:
-        """True or False as the pool's server answered; None while it has not been asked."""
-        return self._msetex.get(pool)
-
-    def remember_msetex(self, pool: Any, has_it: bool) -> None:
-        """Keeps what the server answered, or what a failover made of it."""
-        self._msetex[pool] = has_it
-
-
-capabilities = Capabilities()

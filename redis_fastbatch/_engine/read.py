@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from typing import Any
 
@@ -14,6 +15,8 @@ from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch._engine.flight import COMMAND_ITEMS, NO_LIMIT, Explain, Hooked, OnError
 from redis_fastbatch._engine.pacing import FIRST_KEYS, REPLY_BYTES, ValueSizes
 from redis_fastbatch.errors import DecodeError
+
+logger = logging.getLogger("redis_fastbatch")
 
 READ_WINDOW = 6
 """Commands that read and are under way at the same time."""
@@ -276,3 +279,11 @@ class CountFlight(ReadFlight):
             self._land()
         else:
             raise InvalidResponse(f"a number of keys expected, found {reply!r:.80}")
+
+
+def read_ended(flight: ReadFlight, on_error: OnError) -> None:
+    """Raises what ended a batch that reads; logs what was tolerated."""
+    if flight.error is not None:
+        raise flight.error
+    if flight.failed and on_error == "report":
+        logger.warning("batch_get: %d values could not be decoded", flight.failed)

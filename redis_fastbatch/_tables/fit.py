@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from redis_fastbatch._base_client import Key
+from redis_fastbatch._arguments import Key
 from redis_fastbatch._core.arrow.builder import ColumnBuilder
 from redis_fastbatch.errors import DecodeError
 

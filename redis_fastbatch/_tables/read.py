@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from redis_fastbatch._base_client import Key, Plans, read_ended
+from redis_fastbatch._arguments import Key
 from redis_fastbatch._core.arrow.builder import ColumnBuilder, RowsBuilder
 from redis_fastbatch._core.arrow.export import ExportedRows
 from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch._engine import commands
 from redis_fastbatch._engine.flight import COMMAND_BYTES, COMMAND_ITEMS
-from redis_fastbatch._engine.read import ReadFlight
+from redis_fastbatch._engine.read import ReadFlight, read_ended
 from redis_fastbatch._tables.write import TAG
-from redis_fastbatch._transports.key_encoding import key_encoding
-from redis_fastbatch._transports.sync import is_cluster, lease
+from redis_fastbatch._transports.redispy import is_cluster, key_encoding
 from redis_fastbatch.codecs import MsgpackCodec
 from redis_fastbatch.errors import DecodeError, EncodeError
 
@@ -30,6 +29,7 @@ except ImportError as error:
     raise ImportError("reading tables needs pyarrow: pip install 'redis-fastbatch[arrow]'") from error
 
 if TYPE_CHECKING:
+    from redis_fastbatch._base_client import Plans
     from redis_fastbatch.client import FastBatch
 
 Row: TypeAlias = "int | None"
@@ -142,7 +142,7 @@ def _read(batch: FastBatch, keys: Iterable[Key], builder: RowsBuilder) -> list[t
     found: list[tuple[Key, Row]] = []
     with gc_pause.Pause(batch._pause_gc) as pause:
         flight = rows_flight(batch, keys, builder, found, pause)
-        with lease(batch.client, batch._max_value_size) as borrowed:
+        with batch._lease(batch._max_value_size) as borrowed:
             borrowed.run(flight)
     read_ended(flight, "raise")
     return found

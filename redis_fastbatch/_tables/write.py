@@ -38,22 +38,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgpack
 
-from redis_fastbatch._base_client import Plans, check_hook, checked_chunk_size, checked_on_error, wants_msetex
+from redis_fastbatch._arguments import check_hook, checked_chunk_size, checked_on_error
 from redis_fastbatch._core.arrow.hashes import HashWriter
 from redis_fastbatch._core.arrow.rows import TableWriter
 from redis_fastbatch._core.arrow.stream import ArrowStream
-from redis_fastbatch._engine import commands
 from redis_fastbatch._engine.commands import PointInTime, Seconds, SetOptions
 from redis_fastbatch._engine.flight import FIRST_COMMAND_BYTES, OnError, WriteFlight
 from redis_fastbatch._engine.hashes import HashFlight, expire_command
-from redis_fastbatch._transports.key_encoding import key_encoding
-from redis_fastbatch._transports.sync import is_cluster, lease
-from redis_fastbatch.client import has_msetex
+from redis_fastbatch._transports.capabilities import capabilities, has_msetex, wants_msetex
+from redis_fastbatch._transports.redispy import is_cluster, key_encoding
 from redis_fastbatch.codecs import AnyCodec, MsgpackCodec, ValueCodec, resolve
 from redis_fastbatch.errors import BatchError, EncodeError
 from redis_fastbatch.report import BatchReport, Progress, ProgressCallback, attach, make_progress
 
 if TYPE_CHECKING:
+    from redis_fastbatch._base_client import Plans
     from redis_fastbatch.client import FastBatch
 
 __all__ = ["arrow_default", "set_table"]
@@ -127,7 +126,7 @@ def set_table(
     options = SetOptions(ex, px, exat, pxat, keepttl, nx, xx)
     plan = plan_table(batch, table, options, key, prefix, columns, codec, as_, chunk_size, progress, on_error)
     try:
-        with lease(batch.client) as borrowed:
+        with batch._lease() as borrowed:
             flight = plan.flight(msetex=plan.wants_msetex and has_msetex(borrowed))
             with flight:
                 borrowed.run(flight)
@@ -171,7 +170,7 @@ class TablePlan:
             return flight
         pool = client.connection_pool
         rows.use(options.command(msetex=msetex))
-        lost = functools.partial(commands.capabilities.remember_msetex, pool, False)
+        lost = functools.partial(capabilities.remember_msetex, pool, False)
         return WriteFlight(rows, options.single(), on_msetex_lost=lost, **books)
 
     def attach_report(self, error: BaseException) -> None:

@@ -1,9 +1,8 @@
 """Moves a flight's bytes over a connection of a redis.asyncio pool.
 
-Together with transport.py this is where redis-py's private parts are touched. While a flight has a connection,
-its asyncio transport is handed to a protocol that receives straight into the reply reader; everything else
-about the transport (TCP, TLS, unix sockets, uvloop's) stays what it was. A connection of an unknown kind is
-used through its public methods, with the same results.
+While a flight uses a connection of a known kind, the connection's asyncio transport has a protocol that receives
+straight into the reply reader. Everything else about the transport (TCP, TLS, unix sockets, uvloop's) stays the
+same. Any other connection is used through its public methods, with the same results.
 """
 
 from __future__ import annotations
@@ -11,31 +10,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import inspect
-import logging
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.sentinel import SentinelManagedConnection
-from redis.exceptions import ConnectionError, ReadOnlyError, ResponseError, TimeoutError
+from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
 from redis_fastbatch._core.resp.encoder import Chunk
 from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
 from redis_fastbatch._engine.flight import Flight
 from redis_fastbatch._engine.pacing import HOLD, LINGER, Pace
-from redis_fastbatch._transports.async_source import Age, Feed, acting_task, starve
-from redis_fastbatch._transports.sync import (
-    GET_CONNECTION_ARGUMENTS,
-    Attempts,
-    _wait_for,
-    check_free,
-    is_cluster,
-    lent,
-)
-
-logger = logging.getLogger("redis_fastbatch")
+from redis_fastbatch._transports.async_source import Age, Feed, starve
+from redis_fastbatch._transports.borrowing import borrow_async
+from redis_fastbatch._transports.redispy import asyncio as redispy
+from redis_fastbatch._transports.redispy import push_handler
+from redis_fastbatch._transports.retry import Attempts
 
 FIRST_PACE = 64
 """Items dealt with at a time, while it is not known how long they take."""
@@ -171,9 +160,9 @@ class Wire(asyncio.BufferedProtocol):
 class WireChannel:
     """Speaks through the asyncio transport of a redis-py connection."""
 
-    def __init__(self, connection: Any, max_value_size: int) -> None:
+    def __init__(self, connection: Any, transport: asyncio.Transport, max_value_size: int) -> None:
         self._connection = connection
-        self._transport: asyncio.Transport = connection._writer.transport
+        self._transport = transport
         self._reader = ReplyReader(max_value_size)
         self._wire = Wire(self._transport, self._reader)
 
@@ -225,21 +214,15 @@ class WireChannel:
         """RESP3 push messages go to the handlers that redis-py or the user registered."""
         if not self._reader.pushes:
             return
-        handle = getattr(self._connection._parser, "handle_push_response", None)
+        handle = push_handler(self._connection)
         pushes = self._reader.pushes[:]
         self._reader.pushes.clear()
-        for push in pushes:
-            if handle is None or "push_request" in inspect.signature(handle).parameters:
-                logger.debug("a push message was left alone: this redis-py has no handlers for it")
-            else:
+        if handle is not None:
+            for push in pushes:
                 await handle(push)
 
     def _explain(self, reply: ErrorReply) -> Exception:
-        error: Exception = self._connection._parser.parse_error(str(reply))
-        if isinstance(error, ReadOnlyError) and _is_sentinel_master(self._connection):
-            # As redis-py does it: the connection is closed, and asks Sentinel for the new master.
-            raise ConnectionError("The previous master is now a slave") from error
-        return error
+        return redispy.explain(self._connection, reply)
 
 
 class PublicChannel:
@@ -259,7 +242,7 @@ class PublicChannel:
     async def send(self, chunk: Chunk, flight: Flight) -> None:
         """Sends the chunk as redis-py sends a command."""
         flight.started(chunk)
-        if _is_closing(self._connection):
+        if redispy.is_closing(self._connection):
             # From Python 3.12 on, writing to it is an AttributeError.
             raise ConnectionError("Connection closed by server.")
         await self._connection.send_packed_command(bytes(memoryview(chunk)))
@@ -293,67 +276,6 @@ class PublicChannel:
 
     async def finish(self) -> None:
         """redis-py has taken no more than it was asked for."""
-
-
-def _is_sentinel_master(connection: Any) -> bool:
-    return isinstance(connection, SentinelManagedConnection) and bool(connection.connection_pool.is_master)
-
-
-def _is_known(connection: Any) -> bool:
-    """Whether this connection's transport may be used: redis-py's own reading and writing, nothing received
-    that its stream or its parser holds back."""
-    kind = type(connection)
-    if not isinstance(connection, AbstractConnection):
-        return False
-    if kind.send_packed_command is not AbstractConnection.send_packed_command:
-        return False
-    if kind.read_response not in (
-        AbstractConnection.read_response,
-        SentinelManagedConnection.read_response,
-    ):
-        return False
-    stream: Any = connection._reader
-    writer, parser = connection._writer, connection._parser
-    if type(stream) is not asyncio.StreamReader or type(writer) is not asyncio.StreamWriter:
-        return False
-    if writer.transport.is_closing() or getattr(stream, "_buffer", None):
-        return False
-    if hasattr(parser, "_reader"):
-        return not parser._reader.has_data()
-    return not getattr(parser, "_buffer", True)
-
-
-def _has_streams(connection: Any) -> bool:
-    """Whether it reads and writes through asyncio's streams, as redis-py's own do while they are connected."""
-    reader, writer = getattr(connection, "_reader", None), getattr(connection, "_writer", None)
-    return isinstance(reader, asyncio.StreamReader) and isinstance(writer, asyncio.StreamWriter)
-
-
-def _has_arrived(connection: Any) -> bool:
-    """Whether the socket of a connection that is idle can be read, or what was read from it was left alone."""
-    if _is_closing(connection) or getattr(connection._reader, "_buffer", None) or _parser_holds(connection):
-        return True
-    sock = connection._writer.get_extra_info("socket")
-    return sock is not None and any(_wait_for(sock, False, 0.0))
-
-
-def _is_spoilt(connection: Any) -> bool:
-    """Whether an idle connection has ended, or holds a reply; a push message is for redis-py to read."""
-    stream = connection._reader
-    if stream is None or stream.at_eof() or _is_closing(connection) or _parser_holds(connection):
-        return True
-    held = bytes(getattr(stream, "_buffer", b""))
-    return bool(held) and not held.startswith(b">")
-
-
-def _is_closing(connection: Any) -> bool:
-    is_closing = getattr(getattr(connection, "_writer", None), "is_closing", None)
-    return is_closing is not None and bool(is_closing())
-
-
-def _parser_holds(connection: Any) -> bool:
-    parser: Any = getattr(connection, "_parser", None)
-    return bool(parser._reader.has_data() if hasattr(parser, "_reader") else getattr(parser, "_buffer", None))
 
 
 class AsyncLease:
@@ -443,28 +365,16 @@ class AsyncLease:
     async def channel(self) -> Any:
         """The connection, connected, as a flight uses it; an async context manager."""
         cancelled = _times_cancelled()
-        await self._renew()
+        await redispy.close_if_stale(self.connection)
         await self.connection.connect()
         await self.connection.check_health()
         if _times_cancelled() > cancelled:
             # asyncio.wait_for() of Python 3.11, which redis-py calls when it connects, may lose that.
             raise asyncio.CancelledError
-        if _is_known(self.connection):
-            return WireChannel(self.connection, self._max_value_size)
-        return PublicChannel(self.connection)
-
-    async def _renew(self) -> None:
-        """Closes a connection that was idle when the server's end came, or a reply that nobody asked for, which
-        would be taken for the answer to what is asked next."""
-        if not self.connection.is_connected or not _has_streams(self.connection):
-            return
-        if not _has_arrived(self.connection):
-            return
-        # In the round of the event loop that begins with the first it reads the socket, behind this task's turn.
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        if _is_spoilt(self.connection):
-            await self._disconnect()
+        transport = redispy.known_transport(self.connection)
+        if transport is None:
+            return PublicChannel(self.connection)
+        return WireChannel(self.connection, transport, self._max_value_size)
 
     async def ask(self, *command: str) -> Any:
         """One command and its reply, as the connection's own methods send and read them.
@@ -505,40 +415,13 @@ def _times_cancelled() -> int:
     return task.cancelling() if task is not None and hasattr(task, "cancelling") else 0
 
 
-def check_loop(connection: Any) -> None:
-    """Refuses a connection of another event loop, whose replies would be waited for in vain."""
-    loop = getattr(connection._writer, "_loop", None)
-    if loop is not None and loop is not asyncio.get_running_loop():
-        raise RuntimeError(
-            "the client's connection belongs to another event loop, as after a second asyncio.run(): "
-            "make the client within the loop that uses it, or close it before the loop ends"
-        )
-
-
 @contextlib.asynccontextmanager
 async def lease(client: Any, max_value_size: int = 0) -> AsyncIterator[AsyncLease]:
-    """Borrows a connection of the client's pool, or the one connection of a single-connection client.
+    """Borrow a connection of a redis.asyncio.Redis, to carry out flights.
 
-    For a RedisCluster it gives an AsyncClusterLease, which borrows of each node what it needs.
+    Args:
+        client: the client.
+        max_value_size: longer values are refused on reading, in bytes; 0 for no limit.
     """
-    # Before anything that takes the lock of a single connection, which the task itself may have.
-    check_free(getattr(client, "connection", None), acting_task())
-    await client.initialize()
-    if is_cluster(client):
-        from redis_fastbatch._cluster.asyncio import AsyncClusterLease
-
-        yield AsyncClusterLease(client, max_value_size)  # type: ignore[misc]
-        return
-    if client.connection is not None:
-        async with client._single_conn_lock:
-            with lent(client.connection, acting_task()):
-                check_loop(client.connection)
-                yield AsyncLease(client, client.connection, max_value_size)
-        return
-    pool = client.connection_pool
-    connection = await pool.get_connection(*GET_CONNECTION_ARGUMENTS)
-    try:
-        check_loop(connection)
+    async with borrow_async(client) as connection:
         yield AsyncLease(client, connection, max_value_size)
-    finally:
-        await pool.release(connection)

@@ -11,19 +11,22 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
 from redis.exceptions import RedisError
 
-from redis_fastbatch._base_client import counted
+from redis_fastbatch._arguments import counted
 from redis_fastbatch._engine.flight import WriteFlight
 from redis_fastbatch._engine.pacing import Slices
-from redis_fastbatch._transports.sync import Lease, is_cluster, lease
+from redis_fastbatch._transports.redispy import is_cluster
+from redis_fastbatch._transports.sync import Lease
 from redis_fastbatch.report import BatchReport, Progress
 
 logger = logging.getLogger("redis_fastbatch")
 
 MakeFlight: TypeAlias = Callable[[Lease, Any, BatchReport, "Progress | None"], WriteFlight]
+Borrow: TypeAlias = Callable[[], AbstractContextManager[Any]]
 ReadShare: TypeAlias = Callable[[Iterable[Any]], None]
 
 SLICE = 500
@@ -170,12 +173,12 @@ class _Part:
 class _Writer:
     """One thread that writes."""
 
-    def __init__(self, client: Any, source: Source, make_flight: MakeFlight, whole: SharedProgress) -> None:
+    def __init__(self, borrow: Borrow, source: Source, make_flight: MakeFlight, whole: SharedProgress) -> None:
         self.report = BatchReport()
         self.error: BaseException | None = None
         self.fatal: BaseException | None = None
         self._ended = False
-        self._client = client
+        self._borrow = borrow
         self._source = source
         self._share = Share(source)
         self._make_flight = make_flight
@@ -185,7 +188,7 @@ class _Writer:
         """The thread's whole life."""
         flight: WriteFlight | None = None
         try:
-            with lease(self._client) as borrowed:
+            with self._borrow() as borrowed:
                 flight = self._make_flight(borrowed, self._share, self.report, self._progress)
                 self._share.settled = flight.confirmed_prefix
                 with flight:
@@ -243,7 +246,7 @@ def affordable(client: Any, workers: int) -> int:
 
 
 def write(
-    client: Any,
+    borrow: Borrow,
     items: Iterable[Any],
     threads: int,
     make_flight: MakeFlight,
@@ -253,7 +256,7 @@ def write(
     """Writes items by several threads and adds up their reports.
 
     Args:
-        client: each thread borrows a connection from its pool.
+        borrow: each thread borrows its connection with it.
         items: pairs; their order between threads is not kept.
         threads: how many.
         make_flight: called as (lease, items, report, progress) in each thread.
@@ -269,14 +272,14 @@ def write(
     sum_of_all = SharedProgress(progress)
     writers: list[_Writer] = []
     try:
-        running = [_Writer(client, source, make_flight, sum_of_all) for _ in range(threads)]
+        running = [_Writer(borrow, source, make_flight, sum_of_all) for _ in range(threads)]
         while running:
             writers += running
             run_threads([writer.run for writer in running], source.stop)
             # Items handed back by a thread that failed when the others had already ended.
             alive = any(writer.error is None for writer in running)
             more = alive and source.left_over and not source.stopped
-            running = [_Writer(client, source, make_flight, sum_of_all)] if more else []
+            running = [_Writer(borrow, source, make_flight, sum_of_all)] if more else []
         _add_up(writers, source, report)
     except BaseException:
         # Ctrl-C: from the beginning, if it came while they were added up.

@@ -9,7 +9,7 @@ from redis_fastbatch._engine import commands
 from redis_fastbatch._engine.flight import OnError
 from redis_fastbatch._engine.pacing import ValueSizes
 from redis_fastbatch._engine.read import ReadFlight
-from redis_fastbatch._transports.sync import is_cluster
+from redis_fastbatch._transports.redispy import is_cluster
 from redis_fastbatch.client import FastBatch
 
 NO_LIMIT = 2**62

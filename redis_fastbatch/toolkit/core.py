@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import redis
 from redis import Redis
 
-from redis_fastbatch._base_client import source_of
+from redis_fastbatch._arguments import source_of
 from redis_fastbatch._core.codec import ValueCodec
 from redis_fastbatch._core.toolkit.codec import ToolkitCodec, ToolkitMsgpackCodec
 from redis_fastbatch._engine.commands import SetOptions

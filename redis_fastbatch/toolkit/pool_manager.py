@@ -9,6 +9,7 @@ from typing import Any
 
 from redis import ConnectionPool, Redis, SSLConnection
 
+from redis_fastbatch._transports.redispy import connection_counts
 from redis_fastbatch.toolkit.options import RedisConnectionConfig
 
 logger = logging.getLogger("redis_fastbatch")
@@ -98,7 +99,7 @@ def _disconnect(pool: ConnectionPool) -> bool:
 
 
 def _stats(pool: Any) -> dict[str, int]:
-    free, in_use = len(pool._available_connections), len(pool._in_use_connections)
+    free, in_use = connection_counts(pool)
     stats = {
         "created_connections": getattr(pool, "_created_connections", free + in_use),
         "available_connections": free,

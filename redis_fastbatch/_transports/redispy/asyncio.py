@@ -1,0 +1,116 @@
+"""redis-py's private parts, as the asyncio transport uses them."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.sentinel import SentinelManagedConnection
+
+from redis_fastbatch._core.resp.replies import ErrorReply
+from redis_fastbatch._transports import redispy
+from redis_fastbatch._transports.waiting import wait_for
+
+
+def single_connection_lock(client: Any) -> AbstractAsyncContextManager[Any]:
+    """Return the lock of a client with a single connection."""
+    lock: AbstractAsyncContextManager[Any] = client._single_conn_lock
+    return lock
+
+
+def check_loop(connection: Any) -> None:
+    """Refuse a connection of another event loop, whose replies would never arrive.
+
+    Raises:
+        RuntimeError: it belongs to another loop.
+    """
+    loop = getattr(connection._writer, "_loop", None)
+    if loop is not None and loop is not asyncio.get_running_loop():
+        raise RuntimeError(
+            "the client's connection belongs to another event loop, as after a second asyncio.run(): "
+            "make the client within the loop that uses it, or close it before the loop ends"
+        )
+
+
+async def close_if_stale(connection: Any) -> None:
+    """Close an idle connection if the server has closed it or has sent a reply that was not asked for.
+
+    Such a reply would be taken for the answer to the next command.
+    """
+    if not connection.is_connected or not _has_streams(connection):
+        return
+    if not _has_arrived(connection):
+        return
+    # The first sleep ends in the same round of the event loop, after this task's turn. In the second one the loop
+    # reads the socket.
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    if _is_spoilt(connection):
+        await connection.disconnect(nowait=True)
+
+
+def known_transport(connection: Any) -> asyncio.Transport | None:
+    """Return the asyncio transport of a connection that may be used directly; None for any other connection.
+
+    It may if the connection reads and writes as redis-py does, and neither its stream nor its parser holds
+    received bytes.
+    """
+    kind = type(connection)
+    if not isinstance(connection, AbstractConnection):
+        return None
+    if kind.send_packed_command is not AbstractConnection.send_packed_command:
+        return None
+    if kind.read_response not in (
+        AbstractConnection.read_response,
+        SentinelManagedConnection.read_response,
+    ):
+        return None
+    stream: Any = connection._reader
+    writer: Any = connection._writer
+    if type(stream) is not asyncio.StreamReader or type(writer) is not asyncio.StreamWriter:
+        return None
+    transport: Any = writer.transport
+    if transport.is_closing() or getattr(stream, "_buffer", None):
+        return None
+    return transport if redispy.parser_is_empty(connection._parser) else None
+
+
+def is_closing(connection: Any) -> bool:
+    """Return whether the connection's stream is being closed, or is closed."""
+    is_closing = getattr(getattr(connection, "_writer", None), "is_closing", None)
+    return is_closing is not None and bool(is_closing())
+
+
+def explain(connection: Any, reply: ErrorReply) -> Exception:
+    """Return the exception that redis-py makes of an error reply. See redispy.explain()."""
+    return redispy.explain(connection, reply, SentinelManagedConnection)
+
+
+def _has_streams(connection: Any) -> bool:
+    """Return whether it reads and writes through asyncio's streams, as redis-py's own connections do."""
+    reader, writer = getattr(connection, "_reader", None), getattr(connection, "_writer", None)
+    return isinstance(reader, asyncio.StreamReader) and isinstance(writer, asyncio.StreamWriter)
+
+
+def _has_arrived(connection: Any) -> bool:
+    """Return whether something has arrived over an idle connection: in its socket, its stream or its parser."""
+    if is_closing(connection) or getattr(connection._reader, "_buffer", None) or _parser_holds(connection):
+        return True
+    sock = connection._writer.get_extra_info("socket")
+    return sock is not None and any(wait_for(sock, False, 0.0))
+
+
+def _is_spoilt(connection: Any) -> bool:
+    """Return whether an idle connection has ended, or holds a reply. A push message is redis-py's to read."""
+    stream = connection._reader
+    if stream is None or stream.at_eof() or is_closing(connection) or _parser_holds(connection):
+        return True
+    held = bytes(getattr(stream, "_buffer", b""))
+    return bool(held) and not held.startswith(b">")
+
+
+def _parser_holds(connection: Any) -> bool:
+    parser: Any = getattr(connection, "_parser", None)
+    return bool(parser._reader.has_data() if hasattr(parser, "_reader") else getattr(parser, "_buffer", None))

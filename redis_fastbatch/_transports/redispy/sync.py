@@ -1,0 +1,101 @@
+"""redis-py's private parts, as the synchronous transport uses them."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import weakref
+from contextlib import AbstractContextManager
+from typing import Any
+
+from redis.connection import AbstractConnection
+from redis.sentinel import SentinelManagedConnection
+
+from redis_fastbatch._core.resp.replies import ErrorReply
+from redis_fastbatch._transports import redispy
+from redis_fastbatch._transports.waiting import wait_for
+
+_locks: weakref.WeakKeyDictionary[Any, threading.RLock] = weakref.WeakKeyDictionary()
+
+
+def take_from_pool(pool: Any) -> Any:
+    """Return a connection of a pool, which is to be released to it."""
+    try:
+        return pool.get_connection(*redispy.GET_CONNECTION_ARGUMENTS)
+    except Exception:
+        raise
+    except BaseException:
+        # After Ctrl-C while it connects, redis-py puts the connection back. Replies may still come over it.
+        pool.disconnect(inuse_connections=False)
+        raise
+
+
+def single_connection_lock(client: Any) -> AbstractContextManager[Any]:
+    """Return the lock of a client with a single connection."""
+    # redis-py has one of its own since 5.3.
+    lock: AbstractContextManager[Any] | None = getattr(client, "single_connection_lock", None)
+    return lock or _locks.setdefault(client, threading.RLock())
+
+
+def close_if_stale(connection: Any) -> None:
+    """Close an idle single connection if the server has closed it or has sent a reply that was not asked for.
+
+    Such a reply would be taken for the answer to the next command. For connections of a pool redis-py checks this
+    itself.
+    """
+    sock = getattr(connection, "_sock", None)
+    if not isinstance(sock, socket.socket) or not any(wait_for(sock, False, 0.0)):
+        return
+    try:
+        # TLS has no way to peek.
+        first = b"" if isinstance(sock, ssl.SSLSocket) else sock.recv(1, socket.MSG_PEEK)
+    except OSError:
+        first = b""
+    # redis-py reads push messages, which begin with ">".
+    if first != b">":
+        connection.disconnect()
+
+
+def without_cache(connection: Any) -> Any:
+    """Return the connection that redis-py's client-side cache wraps, or the connection itself.
+
+    A batch bypasses the cache: its proxy would take our replies for the reply to the command that it saw last. The
+    cache still receives its invalidation messages.
+    """
+    inner = getattr(connection, "_conn", None)
+    if not isinstance(inner, AbstractConnection):
+        return connection
+    # Read the invalidation messages that have arrived: left in the parser, each would cost a level of recursion.
+    while inner.can_read(timeout=0):
+        inner.read_response(push_request=True)
+    return inner
+
+
+def known_socket(connection: Any) -> socket.socket | None:
+    """Return the socket of a connection that may be used directly; None for any other connection.
+
+    It may if the connection reads and writes as redis-py does, and its parser holds no received bytes.
+    """
+    kind = type(connection)
+    if not isinstance(connection, AbstractConnection) or not isinstance(connection._sock, socket.socket):
+        return None
+    if kind.send_packed_command is not AbstractConnection.send_packed_command:
+        return None
+    if kind.read_response not in (
+        AbstractConnection.read_response,
+        SentinelManagedConnection.read_response,
+    ):
+        return None
+    return connection._sock if redispy.parser_is_empty(connection._parser) else None
+
+
+def restore_socket(connection: Any, sock: socket.socket) -> None:
+    """Set the timeout that a connection expects of its socket, unless it has closed that."""
+    if connection._sock is sock:
+        sock.settimeout(connection.socket_timeout)
+
+
+def explain(connection: Any, reply: ErrorReply) -> Exception:
+    """Return the exception that redis-py makes of an error reply. See redispy.explain()."""
+    return redispy.explain(connection, reply, SentinelManagedConnection)
