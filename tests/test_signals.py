@@ -45,7 +45,7 @@ def test_interrupts_at_random_moments(valkey: EmbeddedServer) -> None:
 ENDLESS = """
     import sys, threading
     import redis
-    from redis_fastbatch import BatchReport, FastBatch, cluster, cluster_write, flight
+    from redis_fastbatch import BatchReport, FastBatch
 
     fast = FastBatch(redis.Redis(port=int(sys.argv[1])))
     untold = [True]
@@ -101,6 +101,8 @@ def test_an_interpreter_that_ends_while_batches_run(valkey: EmbeddedServer, endi
         import time
         for work in (write, write, read, read):
             threading.Thread(target=work, daemon=True).start()
+        while untold:
+            time.sleep(0.01)
         time.sleep(0.3)
         {ending}
     """

@@ -416,7 +416,7 @@ def test_codecs(valkey_client: redis.Redis) -> None:
         as_json.batch_set_table(people(2), key="id")
     as_json.batch_set_table(people(2), key="id", codec="msgpack")
     assert FastBatch(valkey_client).batch_get(["1"]) == {"1": {"id": 1, "name": "n1"}}
-    with pytest.raises(ValueError, match="codec must be one of .* got 'pickle'"):
+    with pytest.raises(ValueError, match=r"codec must be one of .* got 'pickle'"):
         as_json.batch_set_table(people(2), key="id", codec="pickle")
 
 
