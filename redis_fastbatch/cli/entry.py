@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from redis_fastbatch.cli.common import (
     say,
     tells_of_a_cluster,
 )
+from redis_fastbatch.cli.signals import Signals
 from redis_fastbatch.errors import FastBatchError
 
 COMMANDS = {
@@ -32,15 +34,27 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit code: 0 only when all was done."""
+    """Run a command and return its exit code: 0 only when all was done.
+
+    SIGTERM and SIGHUP end a command as Ctrl-C does: it removes its temporary files, stops its server and deletes
+    its keys. The exit code is then 128 and the signal's number, as a shell has it.
+    """
     options = _parser().parse_args(argv)
+    with Signals() as signals:
+        code = _run(options, signals)
+    return signals.exit_code if code == EXIT_INTERRUPTED else code
+
+
+def _run(options: argparse.Namespace, signals: Signals) -> int:
     try:
         code = int(options.run(options))
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        say("interrupted")
+        # The terminal may be gone with the signal.
+        with contextlib.suppress(OSError):
+            say(f"interrupted{signals.by}")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # Whoever read the output has had enough of it. Python would complain once more when it flushes.
