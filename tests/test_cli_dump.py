@@ -89,7 +89,15 @@ def test_what_is_no_value_is_left_out(filled: Shell, tmp_path: Path) -> None:
     filled.client.hset("u:hash", "a", 1)
     for form in ("parquet", "ndjson"):
         code, said = filled("dump", "--match", "u:*", tmp_path / f"a.{form}")
-        assert (code, said) == (0, "3 rows written, 2 left out: gone meanwhile, or no strings\n")
+        hint = "dump writes values, which are strings; --strings-only passes over other keys"
+        assert (code, said) == (
+            1,
+            f"left out: 1 hash (key 'u:hash'): {hint}\n"
+            f"left out: 1 list (key 'u:list'): {hint}\n"
+            "3 rows written, 2 left out\n",
+        )
+        code, said = filled("dump", "--match", "u:*", tmp_path / f"a.{form}", "--strings-only")
+        assert (code, said) == (0, "3 rows written\n")
 
 
 def test_ndjson_takes_any_value(filled: Shell, tmp_path: Path) -> None:
@@ -102,7 +110,11 @@ def test_ndjson_takes_any_value(filled: Shell, tmp_path: Path) -> None:
         "e": {"x": float("inf"), "y": b"\xff", "z": b"ok"},
     }
     filled.batch.batch_set(values)
-    assert filled("dump", tmp_path / "a.ndjson", "--key", "k")[0] == 0
+    code, said = filled("dump", tmp_path / "a.ndjson", "--key", "k")
+    assert code == 1
+    assert "key 'd': found nan, expected a number that JSON has: dump as Parquet, or with --lossy" in said
+    assert said.endswith("3 rows written, 2 failed\n")
+    assert filled("dump", tmp_path / "a.ndjson", "--key", "k", "--lossy")[0] == 0
     found = {row.pop("k"): row for row in map(json.loads, (tmp_path / "a.ndjson").read_text().splitlines())}
     assert found == {
         "a": {"value": 1},
@@ -114,7 +126,7 @@ def test_ndjson_takes_any_value(filled: Shell, tmp_path: Path) -> None:
     code, said = filled("dump", tmp_path / "a.parquet")
     assert code == 1
     assert "a row is a map, found" in said
-    assert not (tmp_path / "a.parquet").exists()
+    assert parquet.read_table(tmp_path / "a.parquet").to_pylist() == [values["e"]]
 
 
 def test_numpy_and_bytearrays_as_json(shell: Shell, tmp_path: Path) -> None:
@@ -128,7 +140,7 @@ def test_numpy_and_bytearrays_as_json(shell: Shell, tmp_path: Path) -> None:
         "bytes": [bytearray(b"abc"), {"x": bytearray(b"\xff")}],
     }
     FastBatch(shell.client, codec="toolkit").batch_set(values)
-    assert shell("dump", tmp_path / "a.ndjson", "--codec", "toolkit", "--key", "k")[0] == 0
+    assert shell("dump", tmp_path / "a.ndjson", "--codec", "toolkit", "--key", "k", "--lossy")[0] == 0
     rows = [json.loads(line) for line in (tmp_path / "a.ndjson").read_text().splitlines()]
     assert {row["k"]: row["value"] for row in rows} == {
         "long": list(range(2000)),
@@ -145,7 +157,10 @@ def test_what_json_has_no_place_for(shell: Shell, tmp_path: Path) -> None:
     assert numpy.array([1j]).dtype.kind == "c"
     shell.client.set("odd", json.dumps(wrapper))
     code, said = shell("dump", tmp_path / "a.ndjson", "--codec", "toolkit")
-    assert (code, said) == (1, "redis-fastbatch: key 'odd': JSON has no place for a complex\n")
+    assert (code, said) == (
+        1,
+        "key 'odd': JSON has no place for a complex\n0 rows written, 1 failed\n",
+    )
     assert not (tmp_path / "a.ndjson").exists()
 
 
@@ -156,12 +171,12 @@ def test_keys_that_are_the_same_text_in_json(shell: Shell, tmp_path: Path, value
     code, said = shell("dump", tmp_path / "a.ndjson")
     assert code == 1
     assert "key 'twice': a map has keys that are the same text in JSON" in said
-    assert said.count("\n") == 1
+    assert said.count("\n") == 2
 
 
 def test_keys_of_maps_that_are_no_text(shell: Shell, tmp_path: Path) -> None:
     shell.batch.batch_set({"k": {1: 1, b"b": 2, b"\xff": 3, None: 4, 0.5: 6, "e": msgpack.ExtType(5, b"x")}})
-    assert shell("dump", tmp_path / "a.ndjson")[0] == 0
+    assert shell("dump", tmp_path / "a.ndjson", "--lossy")[0] == 0
     assert json.loads((tmp_path / "a.ndjson").read_text()) == {
         "1": 1,
         "b": 2,
@@ -191,8 +206,9 @@ def test_columns_that_differ_from_part_to_part(
     back = csv.read_csv(tmp_path / "a.csv").sort_by("id")
     assert back["v"].to_pylist() == [row["v"] for row in rows]
     filled.batch.batch_set({5: {"id": "a word"}})
-    code, said = filled("dump", tmp_path / "b.parquet")
+    code, said = filled("dump", tmp_path / "b.parquet", "--on-error", "stop")
     assert code == 1
+    assert said.startswith("redis-fastbatch: stopped at key ")
     assert said.count("\n") == 1
     assert not (tmp_path / "b.parquet").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.parquet"]
@@ -206,21 +222,22 @@ def test_bytes_in_csv(filled: Shell, tmp_path: Path, key: Any, column: str) -> N
     assert path.read_text(encoding="utf-8") == '"x"\n"""täxt"""\n'
     code, said = filled("dump", "--match", "b:*", path, "--key", "key")
     assert code == 1
-    assert f"column '{column}' holds bytes that are no UTF-8" in said
+    assert ("key that is not UTF-8" if column == "key" else "field 'x' holds bytes that are not UTF-8") in said
+    assert said.endswith("1 rows written, 1 failed\n")
 
 
-@pytest.mark.parametrize(("one", "other", "kind"), [(2**60 + 1, 0.5, "double"), (-1, 2**64 - 1, "uint64")])
+@pytest.mark.parametrize(("one", "other"), [(2**60 + 1, 0.5), (-1, 2**64 - 1)])
 def test_numbers_that_no_column_has_together(
-    filled: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one: float, other: float, kind: str
+    filled: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one: float, other: float
 ) -> None:
     monkeypatch.setattr("redis_fastbatch.cli.dump.KEYS_AT_ONCE", 1)
     filled.client.flushdb()
     filled.batch.batch_set({"a": {"n": one}, "b": {"n": other}})
     code, said = filled("dump", tmp_path / "a.parquet")
-    assert (code, said.count("\n")) == (1, 1)
-    assert said.startswith(
-        f"redis-fastbatch: column 'n' is {kind} in other rows, and does not fit: Integer value "
-    )
+    assert code == 1
+    assert "field 'n' holds " in said
+    assert said.endswith("1 rows written, 1 failed\n")
+    assert parquet.read_table(tmp_path / "a.parquet")["n"].to_pylist() in ([one], [other])
 
 
 def test_nested_columns(filled: Shell, tmp_path: Path) -> None:
@@ -230,14 +247,15 @@ def test_nested_columns(filled: Shell, tmp_path: Path) -> None:
     assert parquet.read_table(tmp_path / "a.parquet").to_pylist() == [{"l": [1, 2], "s": {"x": 1}}]
     code, said = filled("dump", tmp_path / "a.csv")
     assert code == 1
-    assert "column 'l' is nested: CSV has no place for that" in said
+    assert "key 'a': field 'l' holds a list, expected text or a number: CSV has no place" in said
+    assert not (tmp_path / "a.csv").exists()
 
 
 @pytest.mark.parametrize("count", [1, 45_000])
 def test_maps_that_are_always_empty(shell: Shell, tmp_path: Path, count: int) -> None:
     shell.batch.batch_set({i: {"i": i, "z": {}} for i in range(count)})
     code, said = shell("dump", tmp_path / "a.parquet")
-    assert (code, "column 'z' is of maps that are empty" in said, "NDJSON" in said) == (1, True, True), said
+    assert (code, "field 'z' holds an empty map" in said, "NDJSON" in said) == (1, True, True), said
     assert shell("dump", tmp_path / "a.ndjson")[0] == 0
 
 
@@ -442,17 +460,20 @@ def test_points_in_time_that_csv_cannot_hold(shell: Shell, tmp_path: Path, secon
     """Some had a year of six digits and a sign, that was another."""
     shell.batch.batch_set({"a": {"x": msgpack.Timestamp(seconds, 0)}, "b": {"x": msgpack.Timestamp(0, 0)}})
     code, said = shell("dump", tmp_path / "a.csv")
-    assert (code, "column 'x' holds a point in time that is not in the years 1 to 9999" in said) == (1, True), said
+    assert (code, "key 'a': field 'x' holds a point in time that is not in the years 1 to 9999" in said) == (
+        1,
+        True,
+    ), said
+    assert (tmp_path / "a.csv").read_text() == '"x"\n"1970-01-01T00:00:00Z"\n'
     assert shell("dump", tmp_path / "a.parquet")[0] == 0
-    assert not (tmp_path / "a.csv").exists()
 
 
 def test_the_first_and_the_last_point_in_time_of_csv(shell: Shell, tmp_path: Path) -> None:
     first, last = datetime.datetime(1, 1, 1, tzinfo=UTC), datetime.datetime(9999, 12, 31, 23, 59, 59, 999_999, UTC)
     shell.batch.batch_set({"a": {"x": first}, "b": {"x": last}, "c": {"x": None}})
-    assert shell("dump", tmp_path / "a.csv")[0] == 0
+    assert shell("dump", tmp_path / "a.csv", "--key", "key")[0] == 0
     lines = (tmp_path / "a.csv").read_text().splitlines()
-    assert {'"0001-01-01T00:00:00Z"', '"9999-12-31T23:59:59.999999Z"'} < set(lines)
+    assert {'"a","0001-01-01T00:00:00Z"', '"b","9999-12-31T23:59:59.999999Z"'} < set(lines)
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])

@@ -108,23 +108,60 @@ class TableReading:
         return table
 
 
-def get_present(batch: FastBatch, keys: Iterable[Key], *, key: str | None = None) -> pa.Table:
-    """Reads as get_table() does, but leaves out the keys that are missing."""
-    builder = _builder(batch, None)
-    found = [(name, row) for name, row in _read(batch, keys, builder) if row is not None]
-    table = _placed(builder, [row for _, row in found])
-    if key is None:
-        return table
-    return _with_keys(table, key, [name for name, _ in found], None, key_encoding(batch.client))
+class PresentRows:
+    """Values that become rows of a table, after seeds: rows that settle what the columns' types are.
+
+    Args:
+        batch: the client, for its codec.
+        seeds: rows as MessagePack.
+    """
+
+    def __init__(self, batch: Plans, seeds: Iterable[bytes] = ()) -> None:
+        self.builder = _builder(batch, None, seeds)
+        self._seeds = self.builder.rows
+        self.loads = self.builder.loads
+
+    def tables(self, rows: list[int] | None = None) -> tuple[pa.Table, pa.Table]:
+        """Return the table of the seeds and that of the rows: all, or those of these numbers, in their order."""
+        table = pa.Table.from_batches([pa.record_batch(ExportedRows(self.builder))])
+        seeds = table.slice(0, self._seeds)
+        later = self.builder.rows - self._seeds
+        if not table.num_columns:
+            return seeds, _no_columns(later if rows is None else len(rows))
+        if rows is None or rows == list(range(self._seeds, self.builder.rows)):
+            return seeds, table.slice(self._seeds)
+        return seeds, table.take(pa.array(rows, pa.int64()))
 
 
-def _builder(batch: Plans, fields: list[ColumnBuilder] | None) -> RowsBuilder:
-    """The builder for the client's codec."""
+def get_present(
+    batch: FastBatch, keys: Iterable[Key], seeds: Iterable[bytes] = ()
+) -> tuple[list[Key], pa.Table, pa.Table]:
+    """Read as get_table() does, but leave out the keys that are missing.
+
+    Args:
+        batch: the client.
+        keys: as get_table() takes them.
+        seeds: rows as MessagePack that the columns must fit.
+
+    Returns:
+        The keys of the rows, their table, and the seeds' table.
+    """
+    rows = PresentRows(batch, seeds)
+    found = [(name, row) for name, row in _read(batch, keys, rows.builder) if row is not None]
+    before, table = rows.tables([row for _, row in found])
+    return [name for name, _ in found], table, before
+
+
+def _builder(batch: Plans, fields: list[ColumnBuilder] | None, seeds: Iterable[bytes] = ()) -> RowsBuilder:
+    """The builder for the client's codec; it has read the seeds, which are MessagePack whatever the codec is."""
     from redis_fastbatch._core.toolkit.codec import ToolkitMsgpackCodec
 
     codec = batch._codec
     if isinstance(codec, MsgpackCodec):
-        return RowsBuilder(fields)
+        builder = RowsBuilder(fields)
+        for seed in seeds:
+            builder.loads(seed)
+        return builder
     packer = MsgpackCodec()
 
     def as_msgpack(data: bytes) -> bytes:
@@ -134,7 +171,16 @@ def _builder(batch: Plans, fields: list[ColumnBuilder] | None) -> RowsBuilder:
             raise DecodeError(f"no column holds it: {error.reason}") from error
         return packed
 
-    return RowsBuilder(fields, TAG if isinstance(codec, ToolkitMsgpackCodec) else b"", as_msgpack)
+    reads_seeds = True
+
+    def repacked(data: bytes) -> bytes:
+        return data if reads_seeds else as_msgpack(data)
+
+    builder = RowsBuilder(fields, TAG if isinstance(codec, ToolkitMsgpackCodec) else b"", repacked)
+    for seed in seeds:
+        builder.loads(seed)
+    reads_seeds = False
+    return builder
 
 
 def _read(batch: FastBatch, keys: Iterable[Key], builder: RowsBuilder) -> list[tuple[Key, Row]]:
@@ -164,11 +210,15 @@ def _placed(builder: RowsBuilder, rows: list[Row]) -> pa.Table:
     built = builder.rows
     table = pa.Table.from_batches([pa.record_batch(ExportedRows(builder))])
     if not table.num_columns:
-        # take() would lose the rows: there is no column to count them by.
-        return pa.Table.from_struct_array(pa.array([{}] * len(rows), pa.struct([])))
+        return _no_columns(len(rows))
     if len(rows) == built and (not rows or (rows[-1] == built - 1 and rows == list(range(built)))):
         return table
     return table.take(pa.array(rows, pa.int64()))
+
+
+def _no_columns(rows: int) -> pa.Table:
+    """Rows of no columns: take() and slice() would lose them, as there is no column to count them by."""
+    return pa.Table.from_struct_array(pa.array([{}] * rows, pa.struct([])))
 
 
 def _with_keys(

@@ -4,6 +4,8 @@ NDJSON is written as the values come. Parquet and CSV have columns whose types h
 the last rows hold is not known at the first: rows go into a Parquet file of their own as long as they have the
 same columns. Where one was enough it becomes the dump; else all are read again, and written with columns that
 fit all of them.
+
+What cannot be written is told by key, and the dump goes on without it: see failed_values.py.
 """
 
 from __future__ import annotations
@@ -19,15 +21,17 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from redis_fastbatch.cli.common import CliError, add_server, connect, say
+from redis_fastbatch.cli.common import EXIT_FAILED, CliError, add_server, connect, say
+from redis_fastbatch.cli.failed_values import Failures, Stopped
 from redis_fastbatch.cli.inputs import kind_of
 from redis_fastbatch.cli.json_lines import json_line
 from redis_fastbatch.cli.parts import Parts
 from redis_fastbatch.client import FastBatch
-from redis_fastbatch.errors import shown
+from redis_fastbatch.errors import DecodeError
 from redis_fastbatch.report import Progress, make_progress
 
 KEYS_AT_ONCE = 20_000
+TYPES_AT_ONCE = 1000
 
 EXAMPLES = """\
 examples:
@@ -56,6 +60,21 @@ def add_to(commands: Any, name: str, summary: str) -> None:
         "--codec", choices=("msgpack", "toolkit-msgpack", "toolkit", "json"), default="msgpack",
         help="how the values are encoded (default: msgpack)",
     )  # fmt: skip
+    parser.add_argument(
+        "--on-error", default="report", metavar="report|stop|FILE.ndjson",
+        help="what to do with values that cannot be written: tell ten of them at the end (the default), stop at "
+        "the first that fails and write no file, or write them all to a file, with their keys and bytes",
+    )  # fmt: skip
+    parser.add_argument(
+        "--strings-only", action="store_true",
+        help="pass over hashes, lists and keys of other types; without this they are named, and the exit status "
+        "is 1",
+    )  # fmt: skip
+    parser.add_argument(
+        "--lossy", action="store_true",
+        help="NDJSON: write NaN and infinities as null and bytes that are not UTF-8 as base64; without this such "
+        "values fail",
+    )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
     add_server(parser, cluster=True)
     parser.set_defaults(run=run)
@@ -68,22 +87,32 @@ def run(options: argparse.Namespace) -> int:
     kind, compression, tabs = kind_of(options.format or options.file)
     if compression is not None:
         raise CliError("dump does not compress; Parquet is compressed by itself")
-    with connect(options.url, options.codec, cluster=options.cluster) as batch:
-        progress = None if options.quiet else make_progress(True, None)
-        source = Source(batch, options.match, progress)
-        try:
-            with Output.to(options.file) as out:
-                if kind == "ndjson":
-                    dump_ndjson(source, out, options.key)
-                else:
-                    dump_columns(source, out, options.key, kind, "\t" if tabs else ",")
-        finally:
-            if progress is not None:
-                progress.close()
+    failures = Failures(options.on_error, options.file)
+    try:
+        with connect(options.url, options.codec, cluster=options.cluster) as batch:
+            progress = None if options.quiet else make_progress(True, None)
+            source = Source(batch, options, failures, progress)
+            try:
+                with Output.to(options.file) as out:
+                    if kind == "ndjson":
+                        dump_ndjson(source, out, options)
+                    else:
+                        dump_columns(source, out, options.key, kind, "\t" if tabs else ",")
+                    if failures.any and not source.rows:
+                        # Such as of another codec: a file that is there already may be a good dump.
+                        out.discard()
+            except Stopped as stopped:
+                raise CliError(f"stopped at {stopped}") from None
+            finally:
+                if progress is not None:
+                    progress.close()
+    finally:
+        failures.close()
+    for line in failures.lines():
+        say(line)
     if not options.quiet:
-        left = f", {source.left_out:,} left out: gone meanwhile, or no strings" if source.left_out else ""
-        say(f"{source.rows:,} rows written{left}")
-    return 0
+        say(f"{source.rows:,} rows written{failures.summary()}")
+    return EXIT_FAILED if failures.any else 0
 
 
 class Output:
@@ -98,6 +127,7 @@ class Output:
         self.folder = folder
         self._file = file
         self._in_place = in_place
+        self._discarded = False
 
     @classmethod
     @contextlib.contextmanager
@@ -119,7 +149,7 @@ class Output:
         with folder as name:
             out = cls(file, Path(name), in_place=in_place)
             yield out
-            if not in_place:
+            if not in_place and not out._discarded:
                 if place.exists():
                     # Who may read the old one may read the new one, and nobody else.
                     shutil.copymode(place, out.folder / "out")
@@ -135,6 +165,10 @@ class Output:
             with (Path(self._file) if self._in_place else self.folder / "out").open("wb") as file:
                 yield file
 
+    def discard(self) -> None:
+        """Leave what is there as it was."""
+        self._discarded = True
+
     def take(self, path: Path) -> None:
         """Makes a finished file in `folder` the dump."""
         if self._in_place:
@@ -148,15 +182,19 @@ class Source:
     """The keys that match, some at a time.
 
     Attributes:
+        batch: the client.
+        failures: hears of what cannot be written.
         rows: values read so far.
-        left_out: keys that had no string.
     """
 
-    def __init__(self, batch: FastBatch, match: str, progress: Progress | None) -> None:
+    def __init__(
+        self, batch: FastBatch, options: argparse.Namespace, failures: Failures, progress: Progress | None
+    ) -> None:
         self.batch = batch
+        self.failures = failures
         self.rows = 0
-        self.left_out = 0
-        self._match = match
+        self._match = options.match
+        self._strings_only = options.strings_only
         self._progress = progress
 
     def lists_of_keys(self) -> Iterator[list[bytes]]:
@@ -165,12 +203,27 @@ class Source:
         while some := list(islice(scan, KEYS_AT_ONCE)):
             yield list(dict.fromkeys(some))
 
-    def took(self, rows: int, left_out: int) -> None:
-        """Counts what became of a list of keys."""
+    def took(self, rows: int, missing: list[bytes]) -> None:
+        """Count what became of a list of keys; ask the server for the types of those that gave no value."""
         self.rows += rows
-        self.left_out += left_out
+        for start in range(0, len(missing), TYPES_AT_ONCE):
+            some = missing[start : start + TYPES_AT_ONCE]
+            with self.batch.client.pipeline(transaction=False) as pipeline:
+                for key in some:
+                    pipeline.type(key)
+                kinds = pipeline.execute()
+            for key, kind in zip(some, map(_kind, kinds), strict=True):
+                # A string that came after it was read is as one that came after the dump.
+                if kind in ("none", "string"):
+                    self.failures.gone += 1
+                elif not self._strings_only:
+                    self.failures.leave_out(key, kind)
         if self._progress is not None:
             self._progress.update(self.rows)
+
+
+def _kind(answer: bytes | str) -> str:
+    return answer.decode() if isinstance(answer, bytes) else answer
 
 
 def _as_text(name: bytes) -> str | bytes:
@@ -184,24 +237,37 @@ def _as_text(name: bytes) -> str | bytes:
 _MISSING = object()
 
 
-def dump_ndjson(source: Source, out: Output, key: str | None) -> None:
-    """A line of JSON a value.
-
-    Raises:
-        CliError: one that JSON has no place for.
-    """
+def dump_ndjson(source: Source, out: Output, options: argparse.Namespace) -> None:
+    """Write a line of JSON for each value."""
+    key = options.key
     with out.open() as file:
         for keys in source.lists_of_keys():
-            found = source.batch.batch_get(keys, default=_MISSING)
-            rows = [(_as_text(name), value) for name, value in found.items() if value is not _MISSING]
-            for name, value in rows:
+            failed: dict[bytes, tuple[bytes | None, Exception]] = {}
+
+            def fail(name: bytes, raw: bytes | None, error: Exception, failed: dict[bytes, Any] = failed) -> None:
+                # After a lost connection a value may be read twice.
+                failed[name] = raw, error
+
+            found = source.batch.batch_get(keys, default=_MISSING, on_error=fail)
+            rows = 0
+            for name, value in found.items():
+                if value is _MISSING or name in failed:
+                    continue
                 try:
-                    line = json_line(value if key is None else _keyed(key, name, value))
+                    line = json_line(
+                        value if key is None else _keyed(key, _as_text(name), value), exact=not options.lossy
+                    )
                 except (TypeError, ValueError, RecursionError) as error:
-                    raise CliError(f"key {shown(name)}: {error}") from error
+                    failed[name] = None, error
+                    continue
                 # Of a codec that takes lone surrogates: JSON writes them as Python escapes them.
                 file.write(line.encode("utf-8", "backslashreplace"))
-            source.took(len(rows), len(found) - len(rows))
+                rows += 1
+            unread = [name for name, (raw, _) in failed.items() if raw is None]
+            bytes_of = FastBatch(source.batch.client, codec="raw").batch_get(unread) if unread else {}
+            for name, (raw, reason) in failed.items():
+                source.failures.add(name, bytes_of.get(name, raw), reason)
+            source.took(rows, [name for name in keys if found[name] is _MISSING and name not in failed])
 
 
 def _keyed(column: str, name: Any, value: Any) -> dict[str, Any]:
@@ -215,14 +281,17 @@ def _keyed(column: str, name: Any, value: Any) -> dict[str, Any]:
 def dump_columns(source: Source, out: Output, key: str | None, kind: str, delimiter: str) -> None:
     """Parquet or CSV."""
     try:
-        from redis_fastbatch._tables.read import get_present
+        from redis_fastbatch.cli.fitting import Fitting
     except ImportError:
         raise CliError("writing CSV and Parquet needs pyarrow: pip install 'redis-fastbatch[cli]'") from None
+    fitting = Fitting(source.batch, source.failures, csv=kind == "csv")
     parts = Parts(out.folder, KEYS_AT_ONCE)
     for keys in source.lists_of_keys():
-        table = _with_text_keys(get_present(source.batch, keys, key=key), key)
+        names, table, missing = fitting.read(keys)
+        if key is not None:
+            names, table = _with_keys(source, names, table, key, csv=kind == "csv")
         parts.add(table)
-        source.took(table.num_rows, len(keys) - table.num_rows)
+        source.took(table.num_rows, missing)
     parts.close()
     only = parts.only() if kind == "parquet" else None
     if only is not None:
@@ -235,13 +304,19 @@ def dump_columns(source: Source, out: Output, key: str | None, kind: str, delimi
             parts.write_csv(file, delimiter)
 
 
-def _with_text_keys(table: Any, key: str | None) -> Any:
-    """The column of keys as text where all of them are UTF-8."""
+def _with_keys(source: Source, names: list[bytes], table: Any, key: str, *, csv: bool) -> tuple[list[bytes], Any]:
+    """Return the table with a column of keys: as text where all of them are UTF-8, which those in CSV must be."""
     import pyarrow as pa
 
-    if key is None:
-        return table
-    names = table.column(0)
-    with contextlib.suppress(pa.ArrowInvalid):
-        names = names.cast(pa.string())
-    return table.set_column(0, key, names)
+    if key in table.column_names:
+        raise CliError(f"the values have a field {key!r} of their own: choose another name with --key")
+    bad = [row for row, name in enumerate(names) if not isinstance(_as_text(name), str)]
+    if bad and csv:
+        raw = FastBatch(source.batch.client, codec="raw").batch_get([names[row] for row in bad])
+        reason = "found a key that is not UTF-8, expected text: CSV has no place for it; dump as Parquet"
+        for row in bad:
+            source.failures.add(names[row], raw[names[row]], DecodeError(reason))
+        kept = sorted(set(range(len(names))) - set(bad))
+        table, names, bad = table.take(pa.array(kept, pa.int64())), [names[row] for row in kept], []
+    column = pa.array(names, pa.binary())
+    return names, table.add_column(0, key, column if bad else column.cast(pa.string()))

@@ -6,28 +6,42 @@ import base64
 import datetime
 import json
 import sys
+from functools import partial
 from typing import Any
+
+ADVICE = "dump as Parquet, or with --lossy, which writes null for NaN and the infinities, and base64 for bytes"
 
 _TEXTS = {str}
 _CONTAINERS = (dict, list, tuple)
 
 
-def json_line(value: Any) -> str:
-    """A value as a line of JSON.
+def json_line(value: Any, *, exact: bool = False) -> str:
+    """Return a value as a line of JSON.
 
-    Bytes are text where they are UTF-8 and base64 else, points in time are in ISO 8601, arrays are lists, NaN and
-    the infinities are null, and a map's keys are text.
+    Bytes that are UTF-8 are text, points in time are in ISO 8601, arrays are lists, and a map's keys are text.
+
+    Args:
+        value: the value.
+        exact: refuse what JSON cannot hold. Otherwise other bytes are base64, and NaN and the infinities are null.
 
     Raises:
         TypeError: JSON has no place for a value of that type.
-        ValueError: a map has two keys that would be the same text.
+        ValueError: a map has two keys that would be the same text, or `exact` refuses it.
         RecursionError: it is nested too deeply.
     """
-    return json_text(value) + "\n"
+    if not exact:
+        return json_text(value) + "\n"
+    if _has_odd_keys(value):
+        value = json_able(value, exact=True)
+    try:
+        return _EXACT.encode(value) + "\n"
+    except ValueError:
+        # The encoder says of NaN that it is out of range; this says what to do.
+        return _EXACT.encode(json_able(value, exact=True)) + "\n"
 
 
 def json_text(value: Any) -> str:
-    """As json_line(), without the line's end."""
+    """Return what json_line() does, without `exact` and the line's end."""
     if _has_odd_keys(value):
         value = json_able(value)
     try:
@@ -53,35 +67,41 @@ def _has_odd_keys(value: Any) -> bool:
     return False
 
 
-def json_able(value: Any) -> Any:
-    """A value made of what JSON has; raises as json_line() does."""
+def json_able(value: Any, *, exact: bool = False) -> Any:
+    """Return a value made of what JSON has; raises as json_line() does."""
     if isinstance(value, dict):
-        named = {_name(key): json_able(item) for key, item in value.items()}
+        named = {_name(key, exact): json_able(item, exact=exact) for key, item in value.items()}
         if len(named) < len(value):
             raise ValueError(f"a map has keys that are the same text in JSON, among {list(value)!r:.100}")
         return named
     if isinstance(value, (list, tuple)):
-        return [json_able(item) for item in value]
+        return [json_able(item, exact=exact) for item in value]
     if isinstance(value, float):
-        return value if value - value == 0 else None
+        if value - value == 0:
+            return value
+        if exact:
+            raise ValueError(f"found {value}, expected a number that JSON has: {ADVICE}")
+        return None
     if value is None or isinstance(value, (str, int)):
         return value
-    return _nearest(value)
+    return _nearest(value, exact)
 
 
-def _name(key: Any) -> str:
-    """A map's key as JSON has it: what is no text, as the text that its value would be."""
+def _name(key: Any, exact: bool) -> str:
+    """Return a map's key as JSON has it: what is not text, as the text that its value would be."""
     if isinstance(key, str):
         return key
-    able = json_able(key)
+    able = json_able(key, exact=exact)
     return able if isinstance(able, str) else _ENCODER.encode(able)
 
 
-def _nearest(value: Any) -> Any:
+def _nearest(value: Any, exact: bool = False) -> Any:
     if isinstance(value, (bytes, bytearray)):
         try:
             return value.decode()
         except UnicodeDecodeError:
+            if exact:
+                raise ValueError(f"found bytes that are not UTF-8, expected text: {ADVICE}") from None
             return base64.b64encode(value).decode()
     if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
         return value.isoformat()
@@ -91,8 +111,9 @@ def _nearest(value: Any) -> Any:
         plain = numpy.datetime_as_string(value).tolist() if value.dtype.kind == "M" else value.tolist()
         # A long double stays one: Python has no number for it.
         if not isinstance(plain, numpy.generic):
-            return json_able(plain)
+            return json_able(plain, exact=exact)
     raise TypeError(f"JSON has no place for a {type(value).__name__}")
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_nearest)
+_EXACT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=partial(_nearest, exact=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -31,11 +32,7 @@ class Parts:
         self._writer: Any = None
 
     def add(self, table: Any) -> None:
-        """Appends a table.
-
-        Raises:
-            CliError: it has a column that Parquet has no place for.
-        """
+        """Appends a table."""
         from pyarrow import parquet
 
         if not table.num_columns:
@@ -44,12 +41,6 @@ class Parts:
             return
         if self._writer is None or table.schema != self._schemas[-1]:
             self.close()
-            empty = [field.name for field in table.schema if _holds_nothing(field.type)]
-            if empty:
-                raise CliError(
-                    f"column {empty[0]!r} is of maps that are empty, at least among {self._rows_at_once:,} keys: "
-                    "Parquet and CSV have no place for that; dump as NDJSON"
-                )
             self._files.append(self._folder / f"part{len(self._files)}")
             self._schemas.append(table.schema)
             self._writer = parquet.ParquetWriter(self._files[-1], table.schema, compression="zstd")
@@ -119,20 +110,31 @@ class Parts:
         nested = [field.name for field in schema if pa.types.is_nested(field.type)]
         if nested:
             raise CliError(f"column {nested[0]!r} is nested: CSV has no place for that; dump as Parquet or NDJSON")
+        alone = len(schema) == 1
         texts = pa.schema([(field.name, csv_type(field.type)) for field in schema])
         options = csv.WriteOptions(delimiter=delimiter)
         with csv.CSVWriter(file, texts, write_options=options) as writer:
             for batch in self.batches(schema):
                 columns = [csv_text(name, batch[name]) for name in schema.names]
+                if alone and columns[0].null_count:
+                    raise CliError(
+                        f"column {schema.names[0]!r} is the only one, and has a null: CSV would have a blank "
+                        "line, which readers pass over; give --key for a second column, or dump as Parquet"
+                    )
                 writer.write_batch(pa.record_batch(columns, schema=texts))
 
 
-def _holds_nothing(kind: Any) -> bool:
+def ticks_a_second(kind: Any) -> int:
+    """Return how many units of a timestamp's type are a second."""
+    return _TICKS[kind.unit]
+
+
+def holds_nothing(kind: Any) -> bool:
     """Whether a type is, or has in it, that of structs without a field."""
     import pyarrow as pa
 
     inner = [kind.field(i).type for i in range(kind.num_fields)]
-    return (pa.types.is_struct(kind) and not inner) or any(map(_holds_nothing, inner))
+    return (pa.types.is_struct(kind) and not inner) or any(map(holds_nothing, inner))
 
 
 def _unsigned_alike(schemas: list[Any]) -> list[Any]:
@@ -175,9 +177,15 @@ def _column(batch: Any, field: Any) -> Any:
 
     if field.name not in batch.schema.names:
         return pa.nulls(batch.num_rows, field.type)
+    column = batch[field.name]
     try:
-        return batch[field.name].cast(field.type)
+        return column.cast(field.type)
     except pa.ArrowException as error:
+        with contextlib.suppress(pa.ArrowException):
+            # The check allows no whole number beyond 2^53 among floats, but floats hold some, such as -2^63.
+            exact = column.cast(field.type, safe=False)
+            if exact.cast(column.type, safe=False).equals(column):
+                return exact
         raise CliError(
             f"column {field.name!r} is {field.type} in other rows, and does not fit: {error}; dump as NDJSON"
         ) from error

@@ -1,0 +1,149 @@
+"""What `dump` cannot write: values that fail, and keys that hold no value of ours."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from redis_fastbatch.cli.common import CliError, file_reason, plain
+from redis_fastbatch.cli.json_lines import json_line
+from redis_fastbatch.errors import DecodeError, EncodeError, shown
+
+SHOWN_FAILURES = 10
+SHOWN_KEYS = 3
+PLURALS = {"hash": "hashes"}
+
+
+class Stopped(Exception):
+    """A value failed, and --on-error is stop."""
+
+
+class Failures:
+    """Counts what is not in the dump, and tells it as --on-error has it.
+
+    Args:
+        mode: report, stop, or the file that failures are written to.
+        target: the file of the dump.
+
+    Attributes:
+        failed: values that could not be written.
+        left_out: keys of other types, counted by type.
+        gone: keys that were deleted, or expired, before they were read.
+    """
+
+    def __init__(self, mode: str, target: str) -> None:
+        self.failed = 0
+        self.gone = 0
+        self.left_out: dict[str, int] = {}
+        self._first_keys: dict[str, list[str]] = {}
+        self._first_reasons: list[str] = []
+        self._stops = mode == "stop"
+        self._tells = mode == "report"
+        self._file: IO[bytes] | None = None
+        if mode not in ("report", "stop"):
+            if Path(mode).resolve() == Path(target).resolve():
+                raise CliError(f"--on-error {mode} is the file of the dump: name another one")
+            try:
+                self._file = Path(mode).open("wb")  # noqa: SIM115
+            except OSError as error:
+                raise CliError(f"--on-error {file_reason(mode, error)}") from error
+
+    def add(self, key: bytes, raw: bytes | None, error: Exception) -> None:
+        """Take a value that cannot be written.
+
+        Args:
+            key: its key.
+            raw: its bytes, as they are on the server.
+            error: what is wrong with it.
+
+        Raises:
+            Stopped: --on-error is stop.
+        """
+        self.failed += 1
+        reason = _reason(error)
+        self._write(key, reason, raw)
+        line = f"key {_shown(key)}: {reason}"
+        if self._stops:
+            raise Stopped(line)
+        if len(self._first_reasons) < SHOWN_FAILURES:
+            self._first_reasons.append(line)
+
+    def leave_out(self, key: bytes, kind: str) -> None:
+        """Take a key that holds something else than a value of ours.
+
+        Raises:
+            Stopped: --on-error is stop.
+        """
+        reason = f"expected a string, found a {kind}: dump writes values, which are strings"
+        self._write(key, reason, None)
+        if self._stops:
+            raise Stopped(f"key {_shown(key)}: {reason}; leave it out with --match or --strings-only")
+        self.left_out[kind] = self.left_out.get(kind, 0) + 1
+        first = self._first_keys.setdefault(kind, [])
+        if len(first) < SHOWN_KEYS:
+            first.append(_shown(key))
+
+    def _write(self, key: bytes, reason: str, raw: bytes | None) -> None:
+        if self._file is None:
+            return
+        line: dict[str, Any] = {"key": key.decode("utf-8", "backslashreplace")}
+        if _as_text(key) is None:
+            line["key_base64"] = base64.b64encode(key).decode()
+        line["error"] = reason
+        line["raw_base64"] = None if raw is None else base64.b64encode(raw).decode()
+        self._file.write(json_line(line).encode())
+
+    def lines(self) -> Iterator[str]:
+        """Yield what there is to tell when the dump has ended."""
+        if self._tells:
+            yield from self._first_reasons
+            if self.failed > len(self._first_reasons):
+                yield f"... and {self.failed - len(self._first_reasons):,} more"
+        for kind, count in sorted(self.left_out.items()):
+            keys = ", ".join(self._first_keys[kind]) + (", ..." if count > SHOWN_KEYS else "")
+            name = kind if count == 1 else PLURALS.get(kind, f"{kind}s")
+            yield (
+                f"left out: {count:,} {name} (key{'s' * (count > 1)} {keys}): "
+                "dump writes values, which are strings; --strings-only passes over other keys"
+            )
+
+    def summary(self) -> str:
+        """Return the counts, as they follow that of rows."""
+        counts = (
+            (self.failed, "failed"),
+            (sum(self.left_out.values()), "left out"),
+            (self.gone, "gone meanwhile"),
+        )
+        return "".join(f", {count:,} {words}" for count, words in counts if count)
+
+    @property
+    def any(self) -> bool:
+        """Whether something is not in the dump that was there."""
+        return bool(self.failed or self.left_out)
+
+    def close(self) -> None:
+        """Close the file of failures."""
+        if self._file is not None:
+            self._file.close()
+
+
+def _reason(error: Exception) -> str:
+    # The key is told before it, once.
+    reason = error.reason if isinstance(error, (DecodeError, EncodeError)) else plain(error)
+    if isinstance(error, DecodeError) and error.offset:
+        reason = f"{reason}, at byte {error.offset}"
+    return " ".join(reason.split())
+
+
+def _as_text(key: bytes) -> str | None:
+    with contextlib.suppress(UnicodeDecodeError):
+        return key.decode()
+    return None
+
+
+def _shown(key: bytes) -> str:
+    text = _as_text(key)
+    return shown(key if text is None else text)

@@ -1,0 +1,273 @@
+"""`redis-fastbatch dump`: what cannot be written is named, and the rest comes back as it was."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+
+from cli_shell import Shell
+from redis_fastbatch.cli.dump import Source
+
+pa = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+UTC = datetime.timezone.utc
+FORMS = ["ndjson", "csv", "parquet"]
+FOREIGN = {"bad:cut": b"\x83\xa1", "bad:text": b'{"a": 1}', b"bad:\xff": b"\xc1"}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_foreign_values_are_named_and_the_rest_is_written(shell: Shell, tmp_path: Path, form: str) -> None:
+    shell.batch.batch_set({f"good:{i}": {"id": i} for i in range(2000)})
+    shell.client.mset(FOREIGN)
+    shell.client.hset("h", "a", 1)
+    failed = tmp_path / "failed.ndjson"
+    code, said = shell("dump", tmp_path / f"a.{form}")
+    assert code == 1
+    assert said.count("key 'bad:cut': ") == said.count("key 'bad:text': ") == said.count("key b'bad:\\xff': ") == 1
+    assert said.endswith("2,000 rows written, 3 failed, 1 left out\n")
+    code, said = shell("dump", tmp_path / f"a.{form}", "--on-error", failed, "--quiet")
+    assert (code, said.startswith("left out: 1 hash (key 'h')"), said.count("\n")) == (1, True, 1)
+    lines = {line["key"]: line for line in map(json.loads, failed.read_text().splitlines())}
+    assert lines.keys() == {"bad:cut", "bad:text", "bad:\\xff", "h"}
+    assert all(line["error"] for line in lines.values())
+    assert lines["h"]["raw_base64"] is None
+    raw = {}
+    for name, line in lines.items():
+        if name != "h":
+            key = base64.b64decode(line["key_base64"]) if "key_base64" in line else name
+            raw[key] = base64.b64decode(line["raw_base64"])
+    assert raw == FOREIGN
+    shell.client.flushdb()
+    assert shell("load", tmp_path / f"a.{form}", "--key", "id", "--quiet") == (0, "")
+    assert shell.batch.batch_get(range(2000)) == {i: {"id": i} for i in range(2000)}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_stop(shell: Shell, tmp_path: Path, form: str) -> None:
+    """The file that was there is left as it was."""
+    target = tmp_path / f"a.{form}"
+    target.write_text("old")
+    shell.batch.batch_set({i: {"id": i} for i in range(100)})
+    shell.client.set("bad", b"\xc1")
+    code, said = shell("dump", target, "--on-error", "stop")
+    assert (code, said.startswith("redis-fastbatch: stopped at key 'bad': "), said.count("\n")) == (1, True, 1), (
+        said
+    )
+    shell.client.delete("bad")
+    shell.client.lpush("list", 1)
+    code, said = shell("dump", target, "--on-error", "stop")
+    assert (code, said.startswith("redis-fastbatch: stopped at key 'list': expected a string, found a list")) == (
+        1,
+        True,
+    )
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+    assert target.read_text() == "old"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_nothing_to_write_replaces_nothing(shell: Shell, tmp_path: Path, form: str) -> None:
+    """Another codec's values: all fail, and the good dump of yesterday stays."""
+    target = tmp_path / f"a.{form}"
+    target.write_text("old")
+    shell.client.set("a", b"\xc1")
+    assert shell("dump", target)[0] == 1
+    assert target.read_text() == "old"
+
+
+def test_other_types_by_type_and_count(shell: Shell, tmp_path: Path) -> None:
+    for i in range(5):
+        shell.client.hset(f"h{i}", "a", 1)
+    shell.client.sadd("s", 1)
+    shell.client.zadd("z", {"a": 1})
+    shell.client.xadd("x", {"a": "1"})
+    code, said = shell("dump", tmp_path / "a.ndjson")
+    assert code == 1
+    first = said.splitlines()[0]
+    assert first.startswith("left out: 5 hashes (keys 'h")
+    assert first.count("'h") == 3
+    assert [line.split(" (")[0] for line in said.splitlines()[1:-1]] == [
+        "left out: 1 set", "left out: 1 stream", "left out: 1 zset"
+    ]  # fmt: skip
+    assert said.endswith("0 rows written, 8 left out\n")
+
+
+def test_keys_gone_meanwhile_do_not_fail(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = Source.lists_of_keys
+
+    def some_expire(self: Source) -> Any:
+        for some in keys(self):
+            shell.client.delete("a", "b")
+            yield some
+
+    monkeypatch.setattr(Source, "lists_of_keys", some_expire)
+    for form in FORMS:
+        shell.batch.batch_set({"a": {"x": 1}, "b": {"x": 2}, "c": {"x": 3}})
+        assert shell("dump", tmp_path / f"a.{form}") == (0, "1 rows written, 2 gone meanwhile\n")
+
+
+@pytest.mark.parametrize("file", ["a.ndjson", "no/such/file"])
+def test_a_file_of_failures_that_cannot_be(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, said = shell("dump", "a.ndjson", "--on-error", file)
+    assert (code, said.count("\n"), f"--on-error {file}" in said) == (1, 1, True)
+
+
+SCALARS: list[Any] = [
+    None, True, 5, -(2**63), 2**60 + 1, 2**64 - 1, 0.5, 1e300, -0.0, float("inf"), "", "text", "12:30", "007",
+    "NA", 'q"\r\n,;', b"", b"\xff", b"ok", datetime.datetime(2024, 1, 2, 3, 4, 5, 600, UTC),
+    datetime.datetime(1, 1, 1, tzinfo=UTC),
+]  # fmt: skip
+
+
+def some_value(chance: random.Random, depth: int = 0) -> Any:
+    if depth < 2 and chance.random() < 0.1:
+        return [some_value(chance, depth + 1) for _ in range(chance.randrange(3))]
+    if depth < 2 and chance.random() < 0.1:
+        return {chance.choice("abc"): some_value(chance, depth + 1) for _ in range(chance.randrange(3))}
+    return chance.choice(SCALARS)
+
+
+def some_rows(chance: random.Random) -> dict[str, Any]:
+    # Each column has a favourite, so that many rows fit and some do not.
+    favourites = {name: chance.choice(SCALARS) for name in "abcd"}
+    return {
+        f"k{i}": {
+            name: some_value(chance) if chance.random() < 0.05 else favourites[name]
+            for name in favourites
+            if chance.random() < 0.8
+        }
+        for i in range(120)
+    }
+
+
+def same(found: Any, expected: Any) -> bool:
+    """Whether a value in a column is the one that was stored.
+
+    Ints in a column of floats are floats, and a field that a row does not have is a null.
+    """
+    if isinstance(expected, dict) and isinstance(found, dict):
+        return all(same(found.get(name), expected.get(name)) for name in found.keys() | expected.keys())
+    if isinstance(expected, list) and isinstance(found, list):
+        return len(found) == len(expected) and all(map(same, found, expected))
+    if isinstance(expected, (bool, str, bytes)) or isinstance(found, (bool, str, bytes)):
+        return type(found) is type(expected) and bool(found == expected)
+    return bool(found == expected)
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("at_once", [7, 50, 20_000])
+def test_parquet_comes_back_or_is_named(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, at_once: int
+) -> None:
+    """Each value of the server is in the file as it was, or in the file of failures with its bytes."""
+    monkeypatch.setattr("redis_fastbatch.cli.dump.KEYS_AT_ONCE", at_once)
+    rows = some_rows(random.Random(f"{seed}"))
+    shell.batch.batch_set(rows)
+    stored = {key: shell.client.get(key) for key in rows}
+    failed = tmp_path / "failed.ndjson"
+    code, said = shell("dump", tmp_path / "a.parquet", "--key", "key", "--on-error", failed)
+    lines = [json.loads(line) for line in failed.read_text().splitlines()]
+    assert code == (1 if lines else 0), said
+    assert "redis-fastbatch: " not in said
+    assert {line["key"]: base64.b64decode(line["raw_base64"]) for line in lines}.items() <= stored.items()
+    found = {row.pop("key"): row for row in parquet.read_table(tmp_path / "a.parquet").to_pylist()}
+    assert found.keys() | {line["key"] for line in lines} == rows.keys()
+    assert len(found) + len(lines) == len(rows)
+    for key, row in found.items():
+        assert same(row, rows[key]), (key, row, rows[key])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_ndjson_comes_back_or_is_named(shell: Shell, tmp_path: Path, seed: int) -> None:
+    rows = some_rows(random.Random(f"{seed}"))
+    shell.batch.batch_set(rows)
+    failed = tmp_path / "failed.ndjson"
+    shell("dump", tmp_path / "a.ndjson", "--key", "key", "--on-error", failed)
+    lines = [json.loads(line)["key"] for line in failed.read_text().splitlines()]
+    shell.client.flushdb()
+    if len(lines) < len(rows):
+        assert shell("load", tmp_path / "a.ndjson", "--key", "key", "--quiet") == (0, "")
+    found = {key: value for key, value in shell.batch.batch_get(rows).items() if value is not None}
+    assert found.keys() == rows.keys() - set(lines)
+
+    def as_json(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: as_json(item) for name, item in value.items()}
+        if isinstance(value, list):
+            return [as_json(item) for item in value]
+        if isinstance(value, datetime.datetime):
+            return value.isoformat()
+        return value.decode() if isinstance(value, bytes) else value
+
+    for key, row in found.items():
+        expected = {"key": key, **as_json(rows[key])}
+        assert repr(row) == repr(expected)
+
+
+@pytest.mark.parametrize("codec", ["json", "toolkit-msgpack", "toolkit"])
+def test_columns_of_other_codecs_fit_each_other(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: str
+) -> None:
+    from redis_fastbatch import FastBatch
+
+    monkeypatch.setattr("redis_fastbatch.cli.dump.KEYS_AT_ONCE", 10)
+    FastBatch(shell.client, codec=codec).batch_set({i: {"n": i if i % 50 else "word"} for i in range(1, 201)})
+    code, said = shell("dump", tmp_path / "a.parquet", "--codec", codec)
+    assert code == 1
+    assert parquet.read_table(tmp_path / "a.parquet").num_rows in (196, 4), said
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full")
+@pytest.mark.parametrize("form", FORMS)
+def test_a_disk_that_is_full(shell: Shell, form: str) -> None:
+    shell.batch.batch_set({i: {"id": i} for i in range(5000)})
+    code, said = shell("dump", "/dev/full", "--format", form, "--quiet")
+    assert (code, said.count("\n"), "No space left on device" in said) == (1, 1, True), said
+
+
+def test_a_column_of_nulls_alone_in_csv(shell: Shell, tmp_path: Path) -> None:
+    """A blank line, which readers of CSV pass over."""
+    shell.batch.batch_set({1: {"x": None}, 2: {"x": "a"}})
+    code, said = shell("dump", tmp_path / "a.csv")
+    assert (code, "give --key" in said) == (1, True), said
+    assert shell("dump", tmp_path / "a.csv", "--key", "key")[0] == 0
+    assert sorted((tmp_path / "a.csv").read_text().splitlines()) == ['"1",', '"2","a"', '"key","x"']
+
+
+def test_points_in_time_that_no_column_has_together(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nanoseconds reach to 2262, microseconds further: the one that does not fit is named."""
+    monkeypatch.setattr("redis_fastbatch.cli.dump.KEYS_AT_ONCE", 1)
+    shell.batch.batch_set({"a": {"t": msgpack.Timestamp(2**40, 0)}, "b": {"t": msgpack.Timestamp(0, 1)}})
+    code, said = shell("dump", tmp_path / "a.parquet")
+    assert (code, said.endswith("1 rows written, 1 failed\n")) == (1, True), said
+
+
+def test_a_whole_number_that_floats_hold(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arrow's check takes no whole number beyond 2^53 for a float."""
+    monkeypatch.setattr("redis_fastbatch.cli.dump.KEYS_AT_ONCE", 1)
+    shell.batch.batch_set({"a": {"n": -(2**63)}, "b": {"n": 0.5}})
+    assert shell("dump", tmp_path / "a.parquet") == (0, "2 rows written\n")
+    assert sorted(parquet.read_table(tmp_path / "a.parquet")["n"].to_pylist()) == [-(2.0**63), 0.5]
+
+
+def test_what_csv_cannot_hold_settles_no_type(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Text after a list is written: the list failed."""
+    monkeypatch.setattr(Source, "lists_of_keys", lambda _: iter([[b"a"], [b"b"]]))
+    shell.batch.batch_set({"a": {"n": [1]}, "b": {"n": "text"}})
+    code, said = shell("dump", tmp_path / "a.csv")
+    assert (code, said.endswith("1 rows written, 1 failed\n")) == (1, True), said
+    assert (tmp_path / "a.csv").read_text() == '"n"\n"text"\n'
