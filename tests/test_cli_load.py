@@ -401,6 +401,25 @@ def test_wrong_usage(capsys: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [["a.csv", "b c.csv", "--key", "id"], ["--key", "id", "a.csv", "b c.csv"], ["a.csv", "--key=id", "b c.csv"]],
+)
+def test_a_second_file(arguments: list[str], capsys: Any) -> None:
+    """It was an unrecognized argument."""
+    with pytest.raises(SystemExit) as caught:
+        main(["load", *arguments])
+    assert caught.value.code == 2
+    assert "load takes one file, and b c.csv is another one: load them one after the other" in (
+        said := capsys.readouterr().err
+    )
+    assert "for file in a.csv 'b c.csv'; do redis-fastbatch load" in said
+    for more in (["load", *arguments, "--keys"], ["dump", "a.csv", "b.csv"]):
+        with pytest.raises(SystemExit):
+            main(more)
+        assert "unrecognized arguments: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     "arguments", [["load", "a.csv", "--key", "k", "--ex"], ["bench", "--rounds"], ["demo", "--rows"]]
 )
 @pytest.mark.parametrize("number", ["0", "-1", "1.5", "x", ""])

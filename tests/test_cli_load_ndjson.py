@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from cli_shell import Shell
+from redis_fastbatch import EncodeError
 from redis_fastbatch.cli import json_values, load
 
 pytest.importorskip("pyarrow")
@@ -347,7 +348,7 @@ def test_names_that_are_there_twice_are_found_as_json_finds_them() -> None:
         try:
             assert loads(text.encode()) == expected
             assert not twice, text
-        except json_values.EncodeError:
+        except EncodeError:
             assert twice, text
             found += 1
     assert 1000 < found < 19_000

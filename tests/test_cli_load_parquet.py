@@ -30,6 +30,11 @@ def text(moment: dt.datetime | None) -> str | None:
     return None if moment is None else moment.isoformat()
 
 
+def keys(shell: Shell) -> set[str]:
+    """The keys that the server has."""
+    return {key.decode() for key in shell.client.scan_iter()}
+
+
 def written(path: Path, table: Any, **options: Any) -> Path:
     """A file whose points in time are of INT96, as Spark, Hive and Impala write them."""
     parquet.write_table(table, path, use_deprecated_int96_timestamps=True, **options)
@@ -62,7 +67,7 @@ def test_int96_keeps_every_date(shell: Shell, tmp_path: Path, store_schema: bool
         }
     shell.client.flushdb()
     assert shell("load", path, "--key", "x:{valid_to}", "--columns", "id")[0] == 1
-    assert set(map(bytes.decode, shell.client.keys())) == {f"x:{text(moment)}" for moment in MOMENTS if moment}
+    assert keys(shell) == {f"x:{text(moment)}" for moment in MOMENTS if moment}
 
 
 def test_int96_keeps_nanoseconds(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,14 +78,14 @@ def test_int96_keeps_nanoseconds(shell: Shell, tmp_path: Path, monkeypatch: pyte
     code, said = shell("load", tmp_path / "fine.parquet", "--key", "id", "--as", "hash")
     assert code == 0, said
     found = [shell.client.hget(f"{i}", "at") for i in range(7)]
-    assert [None if value is None else value.decode() for value in found] == FINE_TEXTS
+    assert found == [None if text is None else text.encode() for text in FINE_TEXTS]
     shell.client.flushdb()
     assert shell("load", tmp_path / "fine.parquet", "--key", "id", "--columns", "a,at")[0] == 0
     values = shell.batch.batch_get([f"{i}" for i in range(7)])
     assert list(values.values()) == [{"a": i, "at": at} for i, at in enumerate(FINE_TEXTS)]
     shell.client.flushdb()
     assert shell("load", tmp_path / "fine.parquet", "--key", "at", "--columns", "at")[0] == 1
-    assert set(map(bytes.decode, shell.client.keys())) == set(filter(None, FINE_TEXTS))
+    assert keys(shell) == set(filter(None, FINE_TEXTS))
 
 
 def test_int96_in_both_units_side_by_side(shell: Shell, tmp_path: Path) -> None:
@@ -176,6 +181,20 @@ def test_types_come_as_they_are_documented(shell: Shell, tmp_path: Path) -> None
         "duration": "P1D",
         "nothing": None,
     }
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_unnamed_index_that_pandas_wrote_is_no_column(shell: Shell, tmp_path: Path, workers: int) -> None:
+    pandas = pytest.importorskip("pandas")
+    path, index = tmp_path / "a.parquet", "__index_level_0__"
+    pandas.DataFrame({"id": [1, 2, 3, 4]}).query("id != 3").to_parquet(path)
+    assert index in parquet.read_schema(path).names
+    load = ["load", path, "--workers", workers, "--key"]
+    assert shell(*load, "id")[0] == 0
+    assert shell.batch.batch_get(["1", "4"]) == {"1": {"id": 1}, "4": {"id": 4}}
+    assert shell(*load, index, "--prefix", "i:")[0] == 0
+    assert shell(*load, "id", "--prefix", "n:", "--columns", index)[0] == 0
+    assert shell.batch.batch_get(["i:3", "n:4"]) == {"i:3": {"id": 4}, "n:4": {index: 3}}
 
 
 def test_encrypted_files_are_refused(shell: Shell, tmp_path: Path) -> None:

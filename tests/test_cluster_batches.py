@@ -246,6 +246,14 @@ def test_progress_and_chunks_are_told(cluster_client: redis.RedisCluster) -> Non
     assert sum(stats.items for stats in chunks) == len(ITEMS)
 
 
+def test_an_unnamed_index_of_pandas_is_no_column(cluster_client: redis.RedisCluster) -> None:
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    batch = FastBatch(cluster_client)
+    batch.batch_set_table(pandas.DataFrame({"id": [1, 2]}, index=["x", "y"]), key="id", prefix="unnamed:")
+    assert batch.batch_get(["unnamed:1", "unnamed:2"]) == {"unnamed:1": {"id": 1}, "unnamed:2": {"id": 2}}
+
+
 def test_tables(cluster_client: redis.RedisCluster) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     table = pyarrow.table({"id": range(5000), "name": [f"n{n}" for n in range(5000)]})

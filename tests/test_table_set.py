@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import threading
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 
-from redis_fastbatch import BatchError, DecodeError, EncodeError, FastBatch
+from redis_fastbatch import AsyncFastBatch, BatchError, DecodeError, EncodeError, FastBatch
 from redis_fastbatch.server import EmbeddedServer
 
 pa = pytest.importorskip("pyarrow")
@@ -390,6 +391,55 @@ def test_a_named_index_of_pandas(one: FastBatch) -> None:
     with pytest.raises(EncodeError, match="column 'id': there is no such column"):
         one.batch_set_table(ranged, key="id")
     assert one.batch_set_table(ranged.reset_index(), key="id").written == 2
+
+
+def unnamed_indexes(pandas: Any) -> list[Any]:
+    """The same two rows, with indexes of which pyarrow makes columns, or none."""
+    frame = pandas.DataFrame({"id": [1, 2, 3, 4], "score": [0.5, 1.5, 2.5, 3.5]})
+    # An index of integers in equal steps is a RangeIndex.
+    two = frame.iloc[[1, 2]]
+    return [
+        two,
+        two.set_axis(["x", "y"]),
+        two.set_axis(pandas.MultiIndex.from_tuples([("a", 1), ("b", 2)])),
+        frame.set_axis([10, 5, 7, 7]).query("2 <= id <= 3"),
+        pa.Table.from_pandas(two.set_axis(["x", "y"])),
+    ]
+
+
+@pytest.mark.parametrize("as_", ["value", "hash"])
+def test_an_unnamed_index_of_pandas_is_no_column(one: FastBatch, as_: Any) -> None:
+    """It was one or not, depending on which rows a filter left."""
+    pandas = pytest.importorskip("pandas")
+    for table in unnamed_indexes(pandas):
+        one.client.flushdb()
+        assert one.batch_set_table(table, key="id", as_=as_).written == 2
+        if as_ == "hash":
+            assert one.client.hgetall("3") == {b"id": b"3", b"score": b"2.5"}
+        else:
+            assert one.batch_get(["2", "3"]) == {"2": {"id": 2, "score": 1.5}, "3": {"id": 3, "score": 2.5}}
+    frame = unnamed_indexes(pandas)[1]
+    index = "__index_level_0__"
+    assert one.batch_set_table(frame, key="i:{__index_level_0__}").written == 2
+    assert one.batch_set_table(frame, key="id", prefix="named:", columns=["score", index]).written == 2
+    assert one.batch_get(["i:x", "named:3"]) == {
+        "i:x": {"id": 2, "score": 1.5},
+        "named:3": {"score": 2.5, index: "y"},
+    }
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_an_unnamed_index_by_asyncio(valkey: Any, protocol: int) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = unnamed_indexes(pandas)[1]
+
+    async def work() -> dict[Any, Any]:
+        url = f"redis://{valkey.host}:{valkey.port}?protocol={protocol}"
+        async with AsyncFastBatch.from_url(url) as batch:
+            await batch.batch_set_table(frame, key="id", prefix="aio:")
+            return await batch.batch_get(["aio:2"])
+
+    assert asyncio.run(work()) == {"aio:2": {"id": 2, "score": 1.5}}
 
 
 def test_errors_that_take_no_report(one: FastBatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -39,7 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     SIGTERM and SIGHUP end a command as Ctrl-C does: it removes its temporary files, stops its server and deletes
     its keys. The exit code is then 128 and the signal's number, as a shell has it.
     """
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options, unknown = parser.parse_known_args(argv)
+    if unknown:
+        parser.error(_reason_of_unknown(options, unknown))
     with Signals() as signals:
         code = _run(options, signals)
     return signals.exit_code if code == EXIT_INTERRUPTED else code
@@ -82,6 +86,16 @@ def program() -> NoReturn:
         # the process. All files are closed, and standard error keeps nothing back.
         os._exit(code)
     sys.exit(code)
+
+
+def _reason_of_unknown(options: argparse.Namespace, unknown: list[str]) -> str:
+    if options.run is not load.run or any(argument.startswith("-") for argument in unknown):
+        return f"unrecognized arguments: {' '.join(unknown)}"
+    files = shlex.join([options.file, *unknown])
+    return (
+        f"load takes one file, and {unknown[0]} is another one: load them one after the other, such as with "
+        f'for file in {files}; do redis-fastbatch load "$file" --key COLUMN; done'
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

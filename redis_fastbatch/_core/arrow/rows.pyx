@@ -24,6 +24,7 @@ from redis_fastbatch._core.resp.encoder cimport Chunk, Command, key_bytes
 from redis_fastbatch._core.runtime.utf8 cimport copy_short, is_ascii
 
 import codecs
+import re
 
 from redis_fastbatch.errors import EncodeError, FastBatchError
 
@@ -33,6 +34,7 @@ cdef enum:
 
 cdef Py_ssize_t MAX_BULK = 512 * 1024 * 1024
 cdef bytes ASCII_BYTES = bytes(range(128))
+cdef object UNNAMED_INDEX = re.compile(r"__index_level_\d+__")
 cdef str ASCII = ASCII_BYTES.decode("ascii")
 
 
@@ -244,7 +246,7 @@ cdef class TableWriter:
                 raise ValueError(f"keys in {encoding}: only encodings that leave ASCII as it is are supported")
             self.encoding = encoding
             self.errors = errors
-        names = self.column_names() if columns is None else list(columns)
+        names = self.field_names() if columns is None else list(columns)
         self.n_values = len(names)
         for part in key:
             if isinstance(part, str) and part not in names:
@@ -269,6 +271,14 @@ cdef class TableWriter:
             for i in range(schema.n_children)
         ]
         return [name.decode("utf-8", "surrogateescape") for name in names]
+
+    def field_names(self):
+        """The columns of which a row's value is made where none are asked for.
+
+        An index of pandas without a name is not among them. pyarrow makes a column of it, but not where it is a
+        RangeIndex: which rows a filter left would decide about that.
+        """
+        return [name for name in self.column_names() if not UNNAMED_INDEX.fullmatch(name)]
 
     cdef int read_columns(self, list names) except -1:
         cdef dict places = {}
