@@ -3,7 +3,7 @@ from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
 
 
 cdef class ValueCodec:
-    """How a value becomes the bytes of a Redis string, and back."""
+    """Encodes a value as the bytes of a Redis string, and decodes it."""
 
     cdef OutputBuffer scratch
 

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""The door every codec stands behind: a value into the output buffer, and back from received bytes."""
+"""The base of every codec: encodes a value into the output buffer, and decodes received bytes."""
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport (
@@ -16,7 +16,7 @@ from redis_fastbatch.errors import DecodeError, EncodeError, told
 
 cdef enum:
     SCRATCH_KEPT = 64 * 1024
-    BREATH = 1000   # values after which the pause of the collector hears of them
+    GC_INTERVAL = 1000   # values decoded between two reports to the pause of the garbage collector
 
 
 cdef class ValueCodec:
@@ -29,19 +29,19 @@ cdef class ValueCodec:
         raise NotImplementedError(f"{type(self).__name__} has no decode")
 
     cdef tuple made_by(self):
-        """The compiled class, and the arguments of its __init__() that make such a codec."""
-        raise TypeError(f"a {type(self).__name__} cannot be copied or pickled")
+        """Return the compiled class, and the arguments of its __init__() that make an equal codec."""
+        raise TypeError(f"{type(self).__name__} cannot be copied or pickled")
 
     def __reduce__(self):
         return restored, (type(self), *self.made_by(), getattr(self, "__dict__", None))
 
     def dumps(self, value):
-        """Returns `value` as bytes.
+        """Return `value` as bytes.
 
         Raises:
-            EncodeError: the value is not of a type this codec writes.
+            EncodeError: this codec cannot write the value.
         """
-        # Taken away while in use: `value`'s own code may call dumps() again, and so may other threads.
+        # Taken while in use: code of `value` may call dumps() again, and so may other threads.
         cdef OutputBuffer out = self.scratch
         self.scratch = None
         if out is None:
@@ -54,10 +54,10 @@ cdef class ValueCodec:
         return data
 
     def dumps_many(self, values):
-        """Returns a list of the bytes of each of `values`, an iterable.
+        """Return a list of the bytes of each of `values`, an iterable.
 
         Raises:
-            EncodeError: a value is not of a type this codec writes.
+            EncodeError: this codec cannot write one of the values.
         """
         cdef OutputBuffer out = OutputBuffer()
         cdef list encoded = []
@@ -68,10 +68,10 @@ cdef class ValueCodec:
         return encoded
 
     def loads(self, data):
-        """Returns the value that `data` (bytes or any object with a contiguous buffer) holds.
+        """Return the value of `data`: bytes, or any object with a contiguous buffer.
 
         Raises:
-            DecodeError: the bytes are not what this codec reads.
+            DecodeError: this codec cannot read the bytes.
         """
         cdef Py_buffer view
         if PyBytes_CheckExact(data):
@@ -83,12 +83,12 @@ cdef class ValueCodec:
             PyBuffer_Release(&view)
 
     def loads_many(self, encoded):
-        """Returns a list of the value that each of `encoded`, an iterable of bytes, holds.
+        """Return a list of the value of each of `encoded`, an iterable of bytes.
 
-        The garbage collector rests meanwhile, see redis_fastbatch._core.runtime.gc_pause.
+        The garbage collector is held back meanwhile, see redis_fastbatch._core.runtime.gc_pause.
 
         Raises:
-            DecodeError: some of the bytes are not what this codec reads.
+            DecodeError: this codec cannot read some of the bytes.
         """
         cdef list values = []
         cdef Py_ssize_t made = 0
@@ -99,14 +99,14 @@ cdef class ValueCodec:
                 else:
                     values.append(self.loads(data))
                 made += 1
-                if made == BREATH:
+                if made == GC_INTERVAL:
                     pause.made(made)
                     made = 0
         return values
 
 
 def restored(kind, made_by, arguments, attributes):
-    """A codec that was copied or pickled: with a buffer and caches of its own."""
+    """Return a copied or unpickled codec, with its own buffer and caches."""
     codec = kind.__new__(kind)
     made_by.__init__(codec, **arguments)
     if attributes:
@@ -115,7 +115,7 @@ def restored(kind, made_by, arguments, attributes):
 
 
 cdef class PythonCodec(ValueCodec):
-    """A codec made of two Python callables: `dumps(value) -> bytes` and `loads(bytes) -> value`."""
+    """A codec of two Python callables: `dumps(value) -> bytes` and `loads(bytes) -> value`."""
 
     cdef object to_bytes
     cdef object from_bytes
@@ -135,7 +135,7 @@ cdef class PythonCodec(ValueCodec):
         except EncodeError:
             raise
         except Exception as error:
-            raise EncodeError(f"a {type(value).__name__}: {told(error)}") from error
+            raise EncodeError(f"dumps() failed for {type(value).__name__}: {told(error)}") from error
         try:
             out.append(<const char*>view.buf, view.len)
         finally:
@@ -152,7 +152,7 @@ cdef class PythonCodec(ValueCodec):
 
 
 cdef object place_of(object error):
-    """Where in the bytes it went wrong, where an exception of a library says so; else 0."""
+    """Return the byte offset that a library's exception names, else 0."""
     if isinstance(error, UnicodeDecodeError):
         return error.start
     place = getattr(error, "pos", 0)

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""The codec `raw`: str, bytes, int and float as Redis keeps them; bytes back."""
+"""The codec `raw`: writes str, bytes, int and float as Redis keeps them, and reads bytes."""
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -19,11 +19,13 @@ from redis_fastbatch.errors import EncodeError
 
 
 cdef class RawCodec(ValueCodec):
-    """Redis strings as they are: str as UTF-8, bytes-like as it is, int and float in decimal, as INCR and
-    INCRBYFLOAT read them. What is read is bytes."""
+    """Plain Redis strings: str as UTF-8, bytes-like objects as they are, int and float in decimal.
+
+    INCR and INCRBYFLOAT read these numbers. Reading gives bytes.
+    """
 
     def __init__(self):
-        # Without one, arguments of any kind would be taken and count for nothing.
+        # Without __init__() any arguments would be accepted and ignored.
         pass
 
     cdef int encode(self, object value, OutputBuffer out) except -1:
@@ -38,12 +40,12 @@ cdef class RawCodec(ValueCodec):
             try:
                 PyObject_GetBuffer(value, &view, PyBUF_SIMPLE)
             except BufferError as error:
-                raise EncodeError(f"a {type(value).__name__}: {error}") from error
+                raise EncodeError(f"the codec raw cannot write this {type(value).__name__}: {error}") from error
             try:
                 return out.append(<const char*>view.buf, view.len)
             finally:
                 PyBuffer_Release(&view)
-        raise EncodeError(f"the codec raw writes str, bytes, int and float, not {type(value).__name__}")
+        raise EncodeError(f"the codec raw writes str, bytes, int and float, got {type(value).__name__}")
 
     cdef int put_text(self, object text, OutputBuffer out) except -1:
         cdef Py_ssize_t length = PyUnicode_GET_LENGTH(text)
@@ -54,7 +56,7 @@ cdef class RawCodec(ValueCodec):
             return out.append(<const char*>data, length)
         size = utf8_size(kind, data, length)
         if size < 0:
-            raise EncodeError(f"a str holds the surrogate {text[-1 - size]!r} at index {-1 - size}: no UTF-8")
+            raise EncodeError(f"a str holds the surrogate {text[-1 - size]!r} at index {-1 - size}, not UTF-8")
         reserve(out, size)
         out.end = put_utf8(out.data + out.end, kind, data, length) - out.data
         return 0

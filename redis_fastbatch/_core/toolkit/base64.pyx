@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Base64 (RFC 4648, section 4), in which the toolkit's JSON holds bytes."""
+"""Base64 (RFC 4648, section 4), the form of bytes in the toolkit's JSON."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint32_t
@@ -26,7 +26,7 @@ fill_digits()
 
 
 cdef int put_base64(OutputBuffer out, const unsigned char* data, Py_ssize_t size) except -1:
-    """Writes the text of `size` bytes, padded."""
+    """Write the text of `size` bytes, padded."""
     cdef const unsigned char* end = data + size
     cdef uint32_t bits
     cdef char* p
@@ -54,7 +54,7 @@ cdef int put_base64(OutputBuffer out, const unsigned char* data, Py_ssize_t size
 
 
 cdef object take_base64(const char* text, Py_ssize_t size):
-    """The bytes of a text without anything foreign in it and with its padding; None for any other text."""
+    """Return the bytes of a padded text without foreign characters; None for any other text."""
     cdef const unsigned char* p = <const unsigned char*>text
     cdef const unsigned char* end = p + size
     cdef Py_ssize_t padding = 0
@@ -86,5 +86,5 @@ cdef object take_base64(const char* text, Py_ssize_t size):
         target[0] = <unsigned char>(a >> 16)
         if padding == 1:
             target[1] = <unsigned char>(a >> 8)
-    # A digit is below 64, so the top bit tells that some byte was none.
+    # A digit is below 64, so a set top bit means that some byte was not a digit.
     return None if wrong & 0x80 else made

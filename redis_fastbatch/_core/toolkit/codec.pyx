@@ -20,18 +20,18 @@ from redis_fastbatch._core.toolkit.plain import Unusual
 from redis_fastbatch.errors import DecodeError, EncodeError, told
 
 cdef enum:
-    TAG = 0xC1   # never used by MessagePack, never found in UTF-8
+    TAG = 0xC1   # neither MessagePack nor UTF-8 uses this byte
 
 
 cdef class ToolkitCodec(ValueCodec):
-    """redis-toolkit 0.4.0's format: writes the same bytes, reads the same values from any bytes.
+    """The format of redis-toolkit 0.4.0: writes the same bytes, and reads the same values from any bytes.
 
     Args:
-        preserve_int: the ints 0 and 1 come back as ints; the toolkit makes False and True of them.
+        preserve_int: read the ints 0 and 1 as ints; the toolkit reads them as False and True.
     """
 
     def __cinit__(self):
-        # Not by __init__(), which a subclass may forget to call.
+        # Not in __init__(), which a subclass may forget to call.
         self.reader = JsonReader()
 
     def __init__(self, *, bint preserve_int=False):
@@ -57,7 +57,7 @@ cdef class ToolkitCodec(ValueCodec):
             try:
                 return self.reader.read_wrapper(data, size, self.preserve_int)
             except (Unusual, UnicodeDecodeError):
-                # The plain way decides, without this exception in the way of its own.
+                # plain.py decides. Outside the except block, so that its exceptions do not carry this one.
                 pass
         return self.decode_plain(data, size)
 
@@ -69,10 +69,10 @@ cdef class ToolkitCodec(ValueCodec):
 
 
 cdef class ToolkitMsgpackCodec(ToolkitCodec):
-    """Writes MessagePack behind the byte 0xC1; reads that, and all that ToolkitCodec reads.
+    """Writes the byte 0xC1 and MessagePack; reads that and everything that ToolkitCodec reads.
 
-    What MessagePack has no place for and the toolkit's format has is written in that: a NumPy array, and a value
-    that is or holds an int of more than 64 bits.
+    Values that MessagePack cannot hold but the toolkit's format can are written in the toolkit's format: NumPy
+    arrays, and values that are or contain an int of more than 64 bits.
 
     Args:
         preserve_int: as ToolkitCodec's; ints in MessagePack are always preserved.
@@ -104,13 +104,13 @@ cdef class ToolkitMsgpackCodec(ToolkitCodec):
 
 
 cdef class LimitedCodec(ValueCodec):
-    """Another codec that refuses to write too much. For one batch: it adds up what it has written.
+    """A codec with size limits, for one batch: it counts the bytes that it has written.
 
     Args:
-        codec: what writes.
-        max_value_size: bytes of a value.
-        max_total: bytes of all values together.
-        error: called with a message, makes the exception that is raised.
+        codec: the codec to use.
+        max_value_size: largest size of a value, in bytes.
+        max_total: largest size of all values together, in bytes.
+        error: makes the exception from a message.
     """
 
     def __init__(self, ValueCodec codec, Py_ssize_t max_value_size, Py_ssize_t max_total, error):
@@ -135,7 +135,7 @@ cdef class LimitedCodec(ValueCodec):
 
 
 def first_longer_key(mapping, Py_ssize_t limit):
-    """The first key of a mapping that is longer than `limit`; None when there is none.
+    """Return the first key of a mapping that is longer than `limit`, or None.
 
     Raises:
         TypeError: a key has no length.

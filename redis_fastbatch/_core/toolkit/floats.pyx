@@ -1,8 +1,8 @@
 # cython: language_level=3
-"""The text of a float, the same as repr() gives: the fewest digits that read back as the same number.
+"""The text of a float, as repr() gives it: the fewest digits that read back as the same number.
 
-Three ways: a division for numbers of few decimals, which most data has; Schubfach (R. Giulietti, "The Schubfach
-way to render doubles", 2020) for any other; and what repr() itself calls, where a compiler lacks 128-bit integers.
+Numbers with few decimals, which most data has, need only a division. Others use Schubfach (R. Giulietti, "The
+Schubfach way to render doubles", 2020). A compiler without 128-bit integers uses the function that repr() calls.
 """
 
 from cpython.mem cimport PyMem_Free
@@ -19,14 +19,14 @@ cdef extern from "Python.h":
 cdef extern from *:
     """
     #include <float.h>
-    /* Whether a double is computed as a double: with wider intermediate results the short way is not exact. */
+    /* Whether a double is computed as a double: the division is not exact with wider intermediate results. */
     #if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD == 0
     #define FASTBATCH_EXACT 1
     #else
     #define FASTBATCH_EXACT 0
     #endif
 
-    /* The upper 64 bits of a product of 128 by 64 bits, the lowest of them set when anything below is lost. */
+    /* The upper 64 bits of a product of 128 by 64 bits, with the lowest bit set if lower bits are lost. */
     #if defined(__SIZEOF_INT128__)
     #define FASTBATCH_WIDE 1
     static inline uint64_t fastbatch_round_to_odd(uint64_t high, uint64_t low, uint64_t factor)
@@ -66,7 +66,7 @@ cdef bint powers_are_filled = False
 
 
 cdef int fill_powers() except -1:
-    """The 128 leading bits of each power of ten, rounded up. Only made when a number needs them: it takes 1 ms."""
+    """Return the 128 leading bits of each power of ten, rounded up. It takes 1 ms, so it happens on first use."""
     global powers_are_filled
     for power in range(LEAST_POWER, GREATEST_POWER + 1):
         size = 10 ** abs(power)
@@ -82,7 +82,7 @@ cdef int fill_powers() except -1:
 
 
 cdef char* put_float(char* p, double number) except NULL:
-    """Writes at most LONGEST_FLOAT bytes; returns the place behind. NaN and the infinities as json.dumps."""
+    """Write a float in at most LONGEST_FLOAT bytes, as json.dumps does; return the end."""
     cdef char* behind
     if not isfinite(number):
         return put_constant(p, number)
@@ -119,11 +119,11 @@ cdef char* put_zero(char* p, double number) noexcept:
 
 
 cdef char* put_short(char* p, double number) noexcept:
-    """A number of at most 15 digits and 9 decimals; NULL when it is none.
+    """Write a number of at most 15 digits and 9 decimals; return NULL for any other.
 
-    A decimal of at most 15 digits is the only one so short that reads back as its double. So when
-    `scaled / 10**decimals`, which is exact operands divided with correct rounding, gives the number again,
-    `scaled` without trailing zeros holds the digits that repr() finds.
+    Only one decimal of at most 15 digits reads back as a given double. The operands of `scaled / 10**decimals` are
+    exact and the division rounds correctly. So if it gives the number again, `scaled` without trailing zeros has
+    the digits that repr() finds.
     """
     cdef double size = -number if number < 0 else number
     cdef double scaled
@@ -160,7 +160,7 @@ cdef char* put_short(char* p, double number) noexcept:
 
 
 cdef char* put_shortest(char* p, double number) noexcept:
-    """Any finite number but zero."""
+    """Write any finite number except zero."""
     cdef uint64_t bits, fraction, digits
     cdef int exponent
     memcpy(&bits, &number, 8)
@@ -181,9 +181,9 @@ cdef char* put_shortest(char* p, double number) noexcept:
 
 
 cdef uint64_t shortest(uint64_t c, int q, bint uneven, int* exponent) noexcept:
-    """Digits and a power of ten that stand for c * 2**q, by the names and formulas of the paper.
+    """Return the digits and the power of ten for c * 2**q, with the names and formulas of the paper.
 
-    `uneven`: the next smaller double is only half as far away as the next larger one.
+    `uneven` means that the next smaller double is half as far away as the next larger one.
     """
     cdef int k = (q * 1262611 - (524031 if uneven else 0)) >> 22
     cdef int h = q + ((-k * 1741647) >> 19) + 1
@@ -206,12 +206,12 @@ cdef uint64_t shortest(uint64_t c, int q, bint uneven, int* exponent) noexcept:
     above = 4 * s + 4 <= upper
     if below != above:
         return s + above
-    # Both neighbours read back as the number: the nearer one, or the even one.
+    # Both neighbours read back as the number: take the nearer one, or the even one.
     return s + (value > 4 * s + 2 or (value == 4 * s + 2 and s & 1))
 
 
 cdef char* put_decimal(char* p, uint64_t digits, int exponent) noexcept:
-    """digits * 10**exponent in the notation that repr() chooses."""
+    """Write digits * 10**exponent in the notation that repr() chooses."""
     cdef int width = <int>decimal_width(digits)
     cdef int point = width + exponent    # digits before the decimal point
     if point > 16 or point <= -4:
@@ -232,7 +232,7 @@ cdef char* put_decimal(char* p, uint64_t digits, int exponent) noexcept:
 
 
 cdef inline void move_down(char* target, const char* source, Py_ssize_t size) noexcept:
-    """Moves a few bytes towards the front."""
+    """Move a few bytes towards the front."""
     cdef Py_ssize_t i
     for i in range(size):
         target[i] = source[i]
@@ -255,7 +255,7 @@ cdef char* put_scientific(char* p, uint64_t digits, int width, int exponent) noe
 
 
 cdef char* put_slowly(char* p, double number) except NULL:
-    """Any number, through what repr() itself calls."""
+    """Write any number with the function that repr() calls."""
     cdef char* text = PyOS_double_to_string(number, c'r', 0, Py_DTSF_ADD_DOT_0, NULL)
     cdef size_t size = strlen(text)
     memcpy(p, text, size)

@@ -1,7 +1,7 @@
-"""The toolkit's format by the standard library: what is too rare or too odd for the compiled way.
+"""The toolkit's format with the standard library, for rare and unusual values.
 
-Its rules are the whole truth of the format. The compiled reader and writer hand over whatever they do not
-know for sure, so each value is the same whichever way it takes.
+These functions define the format. The compiled reader and writer pass on every value that they are not sure about,
+so a value is the same in both ways.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NONE = b"__NONE__"
 
 
 class Unusual(Exception):
-    """The compiled way does not know what to do with this value or these bytes."""
+    """The compiled code does not handle this value or these bytes."""
 
 
 def _wrapped(name: str, data: Any) -> dict[str, Any]:
@@ -28,32 +28,32 @@ def _base64(data: bytes | bytearray) -> str:
 
 
 def json_default(value: Any) -> Any:
-    """What json.dumps writes for a value inside a container that JSON has no type for."""
+    """Return what json.dumps writes inside a container for a value that JSON has no type for."""
     if isinstance(value, bytes):
         return _wrapped("bytes", _base64(value))
     if isinstance(value, bytearray):
         return _wrapped("bytearray", _base64(value))
-    raise TypeError(f"a {type(value).__name__} is not of a type that the toolkit's JSON holds")
+    raise TypeError(f"the toolkit's JSON has no type for {type(value).__name__}")
 
 
 def is_array(value: Any) -> bool:
-    """Whether it is a NumPy array. One exists only where its module has been imported."""
+    """Return whether a value is a NumPy array. It can only be one if NumPy has been imported."""
     numpy = sys.modules.get("numpy")
     return numpy is not None and isinstance(value, numpy.ndarray)
 
 
 def dumps(value: Any) -> bytes:
-    """The bytes of any value.
+    """Return the bytes of any value.
 
     Raises:
-        TypeError, ValueError, RecursionError: it cannot be written.
+        TypeError, ValueError, RecursionError: the value cannot be written.
     """
     if value is None:
         return NONE
     if isinstance(value, bool):
         return _json(_wrapped("bool", value))
     if isinstance(value, (bytes, bytearray)):
-        # Inside a container a bytearray stays one; on its own it does not.
+        # Only inside a container does a bytearray stay one.
         return _json(_wrapped("bytes", _base64(value)))
     if isinstance(value, (str, int, float, dict, list, tuple)):
         return _json(_wrapped(type(value).__name__, value))
@@ -61,8 +61,8 @@ def dumps(value: Any) -> bytes:
         header = {"__type__": "numpy", "__dtype__": str(value.dtype), "__shape__": value.shape}
         return json.dumps({**header, "__data__": value.tolist()}, ensure_ascii=False).encode()
     raise TypeError(
-        f"a value of type {type(value).__name__}: the toolkit's format holds None, bool, int, float, str, bytes, "
-        "bytearray, dict, list, tuple and NumPy arrays"
+        f"the toolkit's format holds None, bool, int, float, str, bytes, bytearray, dict, list, tuple and NumPy "
+        f"arrays, got {type(value).__name__}"
     )
 
 
@@ -71,13 +71,13 @@ def _json(value: Any) -> bytes:
 
 
 def loads(data: bytes, preserve_int: bool = False) -> Any:
-    """The value of any bytes: what is no JSON is text, what is no UTF-8 stays bytes.
+    """Return the value of any bytes: JSON is decoded, other UTF-8 becomes str, and other bytes stay bytes.
 
     Args:
-        preserve_int: the ints 0 and 1 stay ints; the toolkit makes bools of them.
+        preserve_int: read the ints 0 and 1 as ints; the toolkit reads them as bools.
 
     Raises:
-        Exception: a wrapper whose parts do not fit together; its type depends on what is wrong.
+        Exception: the parts of a wrapper are inconsistent; the type depends on the fault.
     """
     if data == NONE:
         return None
@@ -100,19 +100,19 @@ def _unwrapped(wrapper: dict[str, Any], preserve_int: bool) -> Any:
     if not isinstance(name, str):
         return data
     if name == "int":
-        # Not only ints are equal to 0 and 1: the toolkit takes 0.0 and false alike.
+        # The toolkit converts every value that equals 0 or 1, such as 0.0 and false.
         return int(data) if preserve_int or data not in (0, 1) else bool(data)
     if name in ("dict", "list", "tuple"):
         revived = _revived(data)
         return tuple(revived) if name == "tuple" else revived
     if name == "numpy":
         return array(wrapper)
-    # A type that is not known: its data as it is.
+    # An unknown type gives its data as it is.
     return _MAKERS[name](data) if name in _MAKERS else data
 
 
 def _bytes(text: Any) -> bytes:
-    # Characters outside the alphabet are passed over, as base64.b64decode() does it.
+    # Characters outside the alphabet are skipped, as in base64.b64decode().
     return binascii.a2b_base64(text.encode("ascii"))
 
 
@@ -126,7 +126,7 @@ _MAKERS: dict[str, Callable[[Any], Any]] = {
 
 
 def _revived(value: Any) -> Any:
-    """The value with bytes in place of their wrappers, at any depth."""
+    """Return the value with its wrappers of bytes replaced by bytes, at any depth."""
     if isinstance(value, dict):
         name = value.get("__type__")
         if name in ("bytes", "bytearray") and "__data__" in value:

@@ -12,13 +12,13 @@ cdef struct Place:
 
 
 cdef class JsonReader:
-    """Reads the toolkit's JSON as the toolkit writes it. Keeps what repeats between calls."""
+    """Reads JSON as the toolkit writes it. Keeps repeated keys, shapes and texts between calls."""
 
     cdef Keys keys
     cdef ShortTexts texts
     cdef Floats floats
     cdef list shapes                        # RowShape or None, by the first key
-    cdef unsigned short[SHAPE_SLOTS] seen   # rows read key by key since the slot's last try
+    cdef unsigned short[SHAPE_SLOTS] seen   # rows read key by key since the slot last learned a shape
     cdef unsigned short[SHAPE_SLOTS] patience
 
     cdef object read_wrapper(self, const char* data, Py_ssize_t size, bint preserve_int)

@@ -1,9 +1,9 @@
 # cython: language_level=3
-"""redis-toolkit's JSON to Python values: exactly the spelling that the toolkit itself writes.
+"""Reads redis-toolkit's JSON, in exactly the spelling that the toolkit writes.
 
-Whatever is spelt differently, is malformed, is nested very deep or may mean something special raises Unusual, and
-the whole value is read the plain way (toolkit_json_plain), which decides. Nothing but allocation happens
-between taking a pointer and using it: no Python code runs here.
+Any other spelling, malformed or deeply nested JSON, and values that may have a special meaning raise Unusual. Then
+plain.py reads the whole value and decides. Between taking a pointer and using it, only allocation happens: no
+Python code runs here.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -32,12 +32,12 @@ cdef extern from "Python.h":
 cdef enum:
     MAX_DEPTH = 200
     WIDEST_ROW = 30       # CPython shares keys tables of up to 30 keys
-    FIRST_PATIENCE = 4    # rows of one shape before a template is made of it
+    FIRST_PATIENCE = 4    # rows of one shape before it becomes a template
     SAFE_DIGITS = 18      # decimal digits that fit into 64 bits
-    EXACT_DIGITS = 15     # and into a double's 53
+    EXACT_DIGITS = 15     # decimal digits that fit into the 53 bits of a double
     LONGEST_NUMBER = 64
 
-# json's own object: in a list, NaN is equal to itself only by identity.
+# The object that json returns: in a list, NaN equals itself only by identity.
 cdef object NAN = json.decoder.NaN
 cdef double* POWERS = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15
@@ -45,7 +45,7 @@ cdef double* POWERS = [
 
 
 cdef inline bint starts(Place* at, const char* text, Py_ssize_t size) noexcept:
-    """Passes over `text` if it comes next."""
+    """Skip `text` if it comes next; return whether it did."""
     if at.end - at.p < size or memcmp(at.p, text, size) != 0:
         return False
     at.p += size
@@ -61,7 +61,7 @@ cdef inline bint is_marker(const char* key, Py_ssize_t size) noexcept:
 
 
 cdef inline Py_ssize_t shape_slot(const char* key, Py_ssize_t size) noexcept:
-    """Where an object that begins with this key would have its shape."""
+    """Return the slot for the shape of an object that begins with this key."""
     cdef uint32_t head = 0
     if size >= 4:
         memcpy(&head, key, 4)
@@ -71,7 +71,7 @@ cdef inline Py_ssize_t shape_slot(const char* key, Py_ssize_t size) noexcept:
 
 
 cdef class JsonReader:
-    """Raises Unusual for bytes that the plain way has to read."""
+    """Raise Unusual for bytes that plain.py has to read."""
 
     def __init__(self):
         self.keys = Keys()
@@ -82,7 +82,7 @@ cdef class JsonReader:
             self.patience[slot] = FIRST_PATIENCE
 
     cdef object read_wrapper(self, const char* data, Py_ssize_t size, bint preserve_int):
-        """The value of {"__type__": ..., "__data__": ...}."""
+        """Return the value of {"__type__": ..., "__data__": ...}."""
         cdef Place at
         at.p = data
         at.end = data + size
@@ -97,7 +97,7 @@ cdef class JsonReader:
         return value
 
     cdef object read_data(self, Place* at, const char* data, Py_ssize_t size):
-        """What stands behind "__data__", when it is of the type that "__type__" says."""
+        """Return the value after "__data__", if it has the type that "__type__" names."""
         if starts(at, b'dict", "__data__": ', 19):
             if at.p < at.end and at.p[0] == c'{':
                 return self.read(at)
@@ -126,7 +126,7 @@ cdef class JsonReader:
         raise Unusual
 
     cdef object read(self, Place* at):
-        """The value that comes next."""
+        """Return the next value."""
         cdef char c
         if at.p >= at.end:
             raise Unusual
@@ -145,7 +145,7 @@ cdef class JsonReader:
         return self.read_word(at)
 
     cdef object read_word(self, Place* at):
-        """One of JSON's words, json's words for floats that JSON has none for, or a negative number."""
+        """Read one of JSON's words, json's words for NaN and infinities, or a negative number."""
         if starts(at, b"true", 4):
             return True
         if starts(at, b"false", 5):
@@ -208,7 +208,7 @@ cdef class JsonReader:
         if exponent or whole + decimals > EXACT_DIGITS:
             number = any_float(start, p)
         else:
-            # Both are exact, so the one rounding of the division makes it right.
+            # Both operands are exact, so the division rounds correctly.
             number = <double>digits / POWERS[decimals]
             if negative:
                 number = -number
@@ -216,7 +216,7 @@ cdef class JsonReader:
         return self.floats.get(bits)
 
     cdef object read_text(self, Place* at):
-        """A str whose opening quote is passed."""
+        """Read a str after its opening quote."""
         cdef const char* text = at.p
         cdef const char* stop = plain_end(text, at.end)
         if stop >= at.end:
@@ -231,7 +231,7 @@ cdef class JsonReader:
         return make_text(text, stop - text)
 
     cdef object read_key(self, Place* at):
-        """An object's key, with quotes and colon."""
+        """Read an object's key with its quotes and colon."""
         cdef const char* text
         cdef const char* stop
         if not starts(at, b'"', 1):
@@ -252,7 +252,7 @@ cdef class JsonReader:
         return key
 
     cdef list read_list(self, Place* at):
-        """A list whose bracket is passed."""
+        """Read a list after its opening bracket."""
         cdef list items = []
         if starts(at, b"]", 1):
             return items
@@ -270,7 +270,7 @@ cdef class JsonReader:
         return items
 
     cdef object read_object(self, Place* at):
-        """A dict, or bytes in their wrapper; the brace is passed."""
+        """Read a dict, or bytes in their wrapper, after the opening brace."""
         cdef const char* key = at.p + 1
         cdef const char* stop
         cdef Py_ssize_t slot
@@ -297,7 +297,7 @@ cdef class JsonReader:
         return row
 
     cdef object read_bytes_wrapper(self, Place* at):
-        """Bytes inside a container."""
+        """Read bytes inside a container."""
         cdef bint mutable = False
         if not starts(at, b'"__type__": "bytes", "__data__": "', 34):
             if not starts(at, b'"__type__": "bytearray", "__data__": "', 38):
@@ -309,7 +309,7 @@ cdef class JsonReader:
         return bytearray(value) if mutable else value
 
     cdef object read_bytes(self, Place* at):
-        """Base64 whose opening quote is passed."""
+        """Read base64 after its opening quote."""
         cdef const char* text = at.p
         cdef const char* stop = plain_end(text, at.end)
         if stop >= at.end or stop[0] != c'"':
@@ -321,7 +321,7 @@ cdef class JsonReader:
         return value
 
     cdef dict read_row(self, Place* at, RowShape shape):
-        """An object that is expected to have the keys of `shape`."""
+        """Read an object that probably has the keys of `shape`."""
         cdef dict row = shape.blank()
         cdef PyObject** slots = shape.slots(row)
         cdef bint tracked = PyObject_GC_IsTracked(row)
@@ -342,7 +342,7 @@ cdef class JsonReader:
         return row
 
     cdef dict read_other_row(self, Place* at, RowShape shape, dict started, Py_ssize_t done):
-        """Goes on where an object's keys left those of the shape."""
+        """Continue after the key where an object stops matching the shape."""
         cdef dict row = {}
         cdef Py_ssize_t i
         for i in range(done):
@@ -357,7 +357,7 @@ cdef class JsonReader:
         return self.read_pairs(at, row)
 
     cdef dict read_pairs(self, Place* at, dict row):
-        """Pairs up to the closing brace; at least one."""
+        """Read at least one pair, up to the closing brace."""
         while True:
             key = self.read_key(at)
             PyDict_SetItem(row, key, self.read(at))
@@ -368,7 +368,7 @@ cdef class JsonReader:
             raise Unusual
 
     cdef dict read_learning(self, Place* at, Py_ssize_t slot):
-        """Reads an object pair by pair and makes a shape of its keys, each with the comma before it."""
+        """Read an object pair by pair, and make a shape of its keys, each with the comma before it."""
         cdef dict row = {}
         cdef list encoded = []
         cdef const char* place
@@ -387,7 +387,7 @@ cdef class JsonReader:
         return row
 
     cdef int forget(self, RowShape shape) except -1:
-        """Lets go of a shape that no longer comes, and is slower to learn the slot's next one."""
+        """Drop a shape that no longer comes, and wait longer before the slot learns the next one."""
         cdef Py_ssize_t slot
         for slot in range(SHAPE_SLOTS):
             if self.shapes[slot] is shape:
@@ -401,7 +401,7 @@ cdef object large_int(const char* start, const char* stop):
     try:
         return int(PyBytes_FromStringAndSize(start, stop - start))
     except ValueError:
-        # More digits than Python reads: see sys.set_int_max_str_digits().
+        # Python limits the digits that it reads: see sys.set_int_max_str_digits().
         raise Unusual from None
 
 

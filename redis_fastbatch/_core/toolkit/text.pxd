@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Scanning JSON strings eight bytes at a time, and the small tables of JSON and base64."""
+"""Scans JSON strings eight bytes at a time."""
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -34,8 +34,8 @@ cdef extern from *:
     #define FASTBATCH_ONES 0x0101010101010101ULL
     #define FASTBATCH_TOPS 0x8080808080808080ULL
 
-    /* Marks the bytes that cannot stand in a JSON string as they are: the quote, the backslash, controls. Only
-       the lowest mark is sure: a borrow may set one above it. */
+    /* Marks the bytes that a JSON string must escape: quote, backslash and control characters. Only the lowest
+       mark is certain: a borrow may set one above it. */
     static inline uint64_t fastbatch_special(uint64_t word)
     {
         uint64_t quote = word ^ (FASTBATCH_ONES * 0x22);
@@ -54,7 +54,7 @@ cdef inline bint is_special(unsigned char c) noexcept nogil:
 
 
 cdef inline const char* plain_end(const char* p, const char* end) noexcept nogil:
-    """Behind the bytes that stand for themselves in a JSON string."""
+    """Return the end of the bytes that need no escape in a JSON string."""
     cdef uint64_t marks
     while end - p >= 8:
         marks = special(load8(p))
@@ -67,7 +67,7 @@ cdef inline const char* plain_end(const char* p, const char* end) noexcept nogil
 
 
 cdef inline Py_ssize_t copy_plain(char* target, const char* text, Py_ssize_t size) noexcept nogil:
-    """Copies ASCII up to the first byte that needs an escape; returns how many bytes that were.
+    """Copy ASCII up to the first byte that needs an escape; return how many bytes that were.
 
     Up to `size` bytes of `target` may be written.
     """
@@ -82,7 +82,7 @@ cdef inline Py_ssize_t copy_plain(char* target, const char* text, Py_ssize_t siz
                 return i + low_byte(marks)
             i += 8
         if i < size:
-            # The last eight bytes, some of them for the second time.
+            # The last eight bytes; some of them were checked before.
             marks = special(load8(text + size - 8))
             memcpy(target + size - 8, text + size - 8, 8)
             return size - 8 + low_byte(marks) if marks else size
@@ -114,7 +114,7 @@ cdef inline Py_ssize_t decimal_width(uint64_t number) noexcept nogil:
 
 
 cdef inline void put_digits(char* p, uint64_t number, Py_ssize_t width) noexcept nogil:
-    """Writes the last `width` decimal digits."""
+    """Write the lowest `width` decimal digits."""
     while width > 0:
         width -= 1
         p[width] = <char>(c'0' + number % 10)

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""JSON strings that hold escapes."""
+"""JSON strings with escapes."""
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.unicode cimport PyUnicode_DecodeUTF8
@@ -21,7 +21,7 @@ cdef inline int hex_digit(unsigned char c) noexcept:
 
 
 cdef const char* string_end(const char* p, const char* end) noexcept:
-    """The closing quote; NULL when there is none before the end or a control character stands in the text."""
+    """Return the closing quote; NULL if there is none, or if the text has a control character."""
     while True:
         p = plain_end(p, end)
         if p >= end or <unsigned char>p[0] < 0x20:
@@ -34,7 +34,7 @@ cdef const char* string_end(const char* p, const char* end) noexcept:
 
 
 cdef char* put_unicode_escape(char* target, const char* digits, const char* end) noexcept:
-    """UTF-8 of the four hexadecimal digits; NULL for other characters and for surrogates."""
+    """Write the character of four hexadecimal digits as UTF-8; return NULL for other digits and surrogates."""
     cdef uint32_t c = 0
     cdef int digit, i
     if end - digits < 4:
@@ -60,7 +60,7 @@ cdef char* put_unicode_escape(char* target, const char* digits, const char* end)
 
 
 cdef char simple_escape(char c) noexcept:
-    """What the letter behind a backslash stands for; NUL for one that stands for nothing."""
+    """Return the character of an escape's letter; NUL for an unknown letter."""
     if c == c'n':
         return 0x0A
     if c == c't':
@@ -77,7 +77,7 @@ cdef char simple_escape(char c) noexcept:
 
 
 cdef char* put_unescaped(char* target, const char* p, const char* stop) noexcept:
-    """Writes what stands before `stop` as UTF-8, which is never longer; NULL when the plain way has to."""
+    """Write the text before `stop` as UTF-8, which is never longer; return NULL if plain.py has to read it."""
     cdef const char* run
     while True:
         run = plain_end(p, stop)
@@ -86,7 +86,7 @@ cdef char* put_unescaped(char* target, const char* p, const char* stop) noexcept
         p = run
         if p >= stop:
             return target
-        # string_end() saw to it that a character follows.
+        # string_end() has checked that a character follows.
         if p[1] == c'u':
             target = put_unicode_escape(target, p + 2, stop)
             if target == NULL:
@@ -101,11 +101,11 @@ cdef char* put_unescaped(char* target, const char* p, const char* stop) noexcept
 
 
 cdef object unescaped(const char** place, const char* end):
-    """The str that begins at `place` and ends with a quote, behind which `place` is moved.
+    """Return the str that begins at `place` and ends with a quote; move `place` past the quote.
 
     Raises:
-        Unusual: it is malformed or holds surrogates.
-        UnicodeDecodeError: it is no UTF-8.
+        Unusual: the text is malformed or has surrogates.
+        UnicodeDecodeError: the text is not UTF-8.
     """
     cdef const char* start = place[0]
     cdef const char* stop = string_end(start, end)

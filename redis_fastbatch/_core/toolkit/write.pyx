@@ -1,9 +1,9 @@
 # cython: language_level=3
-"""Python values to redis-toolkit's JSON, as `json.dumps(wrapper, ensure_ascii=False)` spells it.
+"""Writes redis-toolkit's JSON, in the spelling of `json.dumps(wrapper, ensure_ascii=False)`.
 
-What is written: {"__type__": <the type's name>, "__data__": <the value>}, with bytes as base64 and
-bytes inside containers as wrappers of their own. The order of the checks decides for classes that
-are several things; it is the toolkit's outside, json's inside.
+A value becomes {"__type__": <the type's name>, "__data__": <the value>}. Bytes are base64; bytes inside containers
+have wrappers of their own. The order of the type checks decides for classes with several bases: outside it is the
+toolkit's order, inside containers json's.
 """
 
 from cpython.bytearray cimport PyByteArray_Check
@@ -39,19 +39,19 @@ cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object number, int* overflow) except? -1
 
 cdef enum:
-    MAX_DEPTH = 200      # deeper values, and containers that hold themselves, are json.dumps's
-    ESCAPED = 6          # the longest that one character becomes: \u001f
+    MAX_DEPTH = 200      # json.dumps handles deeper values and containers that contain themselves
+    ESCAPED = 6          # longest form of one character, such as \u001f
     TEXT_BLOCK = 1024
 
 cdef const char* HEX = "0123456789abcdef"
 
 
 cdef int write_wrapper(object value, OutputBuffer out) except -1:
-    """Appends the bytes of a whole value.
+    """Append the bytes of a whole value.
 
     Raises:
         EncodeError: the value cannot be written.
-        Unusual: the plain way has to decide.
+        Unusual: plain.py has to decide.
     """
     if PyDict_CheckExact(value):
         put(out, b'{"__type__": "dict", "__data__": ')
@@ -62,7 +62,7 @@ cdef int write_wrapper(object value, OutputBuffer out) except -1:
     elif value is True or value is False:
         put(out, b'{"__type__": "bool", "__data__": ')
     elif PyBytes_Check(value) or PyByteArray_Check(value):
-        # Inside a container a bytearray stays one; on its own it does not.
+        # Only inside a container does a bytearray stay one.
         return put_bytes(value, out, b"bytes")
     elif PyLong_CheckExact(value):
         put(out, b'{"__type__": "int", "__data__": ')
@@ -99,7 +99,7 @@ cdef inline int put(OutputBuffer out, bytes text) except -1:
 
 
 cdef int write(object value, OutputBuffer out, int depth) except -1:
-    """Appends a value that stands inside the wrapper."""
+    """Append a value inside the wrapper."""
     if PyUnicode_CheckExact(value):
         return put_str(value, out)
     if PyLong_CheckExact(value):
@@ -124,7 +124,7 @@ cdef int write(object value, OutputBuffer out, int depth) except -1:
 
 
 cdef int write_other(object value, OutputBuffer out, int depth) except -1:
-    """Appends what is of none of the commonest types: subclasses and bytes."""
+    """Append a value of a less common type: a subclass, or bytes."""
     if PyUnicode_Check(value):
         return put_str(value, out)
     if PyLong_Check(value):
@@ -139,7 +139,7 @@ cdef int write_other(object value, OutputBuffer out, int depth) except -1:
         return put_bytes(value, out, b"bytes")
     if PyByteArray_Check(value):
         return put_bytes(value, out, b"bytearray")
-    unwritable(f"a {type(value).__name__} is not of a type that the toolkit's JSON holds")
+    unwritable(f"the toolkit's JSON has no type for {type(value).__name__}")
 
 
 cdef inline int put_str(object text, OutputBuffer out) except -1:
@@ -161,7 +161,7 @@ cdef inline int put_str(object text, OutputBuffer out) except -1:
 
 
 cdef int put_characters(object text, Py_ssize_t i, OutputBuffer out) except -1:
-    """Appends the text from character `i` on, escaped where needed."""
+    """Append the text from character `i` on, escaped where needed."""
     cdef Py_ssize_t length = PyUnicode_GET_LENGTH(text)
     cdef int kind = PyUnicode_KIND(text)
     cdef void* data = PyUnicode_DATA(text)
@@ -236,7 +236,7 @@ cdef int put_large(object number, OutputBuffer out) except -1:
     try:
         text = int.__repr__(number).encode()
     except ValueError as error:
-        # Python refuses to spell out very many digits: see sys.set_int_max_str_digits().
+        # Python limits the digits that it writes: see sys.set_int_max_str_digits().
         raise EncodeError(f"an int of {number.bit_length()} bits: {error}") from error
     return put(out, text)
 
@@ -261,7 +261,7 @@ cdef int put_bytes(object value, OutputBuffer out, bytes name) except -1:
 
 
 cdef int put_key(object key, OutputBuffer out) except -1:
-    """Appends a dict's key, as a string whatever it is, and the colon."""
+    """Append a dict's key, which is always a string in JSON, and the colon."""
     if PyUnicode_Check(key):
         put_str(key, out)
     else:
@@ -277,20 +277,20 @@ cdef int put_key(object key, OutputBuffer out) except -1:
         elif PyLong_Check(key):
             put_int(key, out)
         else:
-            unwritable(f"a dict's key is a {type(key).__name__}: JSON has str, int, float, bool and None for keys")
+            unwritable(f"a key of a dict must be str, int, float, bool or None for JSON, got {type(key).__name__}")
         put(out, b'"')
     return put(out, b": ")
 
 
 cdef int unwritable(str reason) except -1:
-    """Refuses a value for what json.dumps(), and the toolkit with it, raises as a TypeError."""
+    """Refuse a value with the TypeError that json.dumps() and the toolkit raise as the cause."""
     raise EncodeError(reason) from TypeError(reason)
 
 
 cdef int surrogate(object text, Py_ssize_t place) except -1:
-    """Refuses a text for what str.encode(), and the toolkit with it, raises."""
+    """Refuse a text with the error that str.encode() and the toolkit raise as the cause."""
     raise EncodeError(
-        f"a str holds the surrogate {text[place]!r} at index {place}: no UTF-8"
+        f"a str holds the surrogate {text[place]!r} at index {place}, not UTF-8"
     ) from UnicodeEncodeError("utf-8", text, place, place + 1, "surrogates not allowed")
 
 
@@ -299,7 +299,7 @@ cdef int changed_size(str what) except -1:
 
 
 cdef inline int put_opening(OutputBuffer out, char opening, bint first) except -1:
-    """The opening bracket before the first item, a comma before any other."""
+    """Append the opening bracket before the first item, a comma before any other."""
     reserve(out, 2)
     if first:
         out.data[out.end] = opening
@@ -335,13 +335,13 @@ cdef int put_dict(dict mapping, OutputBuffer out, int depth) except -1:
 
 
 cdef int put_pairs(object mapping, OutputBuffer out, int depth) except -1:
-    """A dict of a subclass, by its own items(). Empty is what holds no items as a dict: json looks there first."""
+    """Append a dict of a subclass from its items(). It is empty if dict says so: json checks that first."""
     cdef Py_ssize_t written = 0
     if PyDict_Size(mapping) == 0:
         return put(out, b"{}")
     for item in list(mapping.items()):
         if not PyTuple_Check(item) or PyTuple_GET_SIZE(item) != 2:
-            raise EncodeError(f"items() of a {type(mapping).__name__} must return pairs")
+            raise EncodeError(f"items() of {type(mapping).__name__} must return pairs")
         put_opening(out, c'{', written == 0)
         put_key(<object>PyTuple_GET_ITEM(item, 0), out)
         write(<object>PyTuple_GET_ITEM(item, 1), out, depth)
