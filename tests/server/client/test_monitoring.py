@@ -17,7 +17,7 @@ from redis_fastbatch.report import ChunkStats
 from redis_fastbatch.server import EmbeddedServer
 from servers import AclUser
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "monitoring.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "monitoring.md"
 
 
 def pairs(count: int) -> Iterator[tuple[str, int]]:

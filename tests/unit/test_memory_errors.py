@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("_testcapi", reason="this Python was built without its test modules")
 
-SCRIPT = Path(__file__).with_name("nomemory.py")
+SCRIPT = Path(__file__).parents[1] / "support" / "nomemory.py"
 OPERATIONS = [
     "msgpack dumps",
     "msgpack dumps odd",

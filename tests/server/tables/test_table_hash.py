@@ -24,7 +24,7 @@ from redis_fastbatch.server import EmbeddedServer
 
 pa = pytest.importorskip("pyarrow")
 
-from test_table_types import parsed  # noqa: E402
+from table_examples import parsed  # noqa: E402
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from redis_fastbatch.server import EmbeddedServer
 numpy = pytest.importorskip("numpy")
 pa = pytest.importorskip("pyarrow")
 
-from test_table_types import EXAMPLES  # noqa: E402
+from table_examples import EXAMPLES  # noqa: E402
 
 UTC = datetime.timezone.utc
 EPOCH = datetime.date(1970, 1, 1)

@@ -18,7 +18,7 @@ from redis_fastbatch.server import EmbeddedServer
 from servers import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are of POSIX")
-SCRIPT = Path(__file__).with_name("interrupted.py")
+SCRIPT = Path(__file__).parents[2] / "support" / "interrupted.py"
 
 
 def python(*arguments: str) -> subprocess.Popen[str]:

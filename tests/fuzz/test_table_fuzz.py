@@ -2,7 +2,7 @@
 
 Meant to be run under AddressSanitizer too, which finds what reads beyond a buffer's end:
 
-    tests/fuzz/sanitized DIRECTORY -m pytest tests/test_table_{fuzz,types,get,set,hash}.py
+    tests/fuzz/sanitized DIRECTORY -m pytest tests/fuzz/test_table_fuzz.py tests/unit/test_table_types.py
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from redis_fastbatch.errors import EncodeError
 pa = pytest.importorskip("pyarrow")
 np = pytest.importorskip("numpy")
 
-from test_table_types import CODEC, expected, tables, values_of  # noqa: E402
+from table_examples import CODEC, expected, tables, values_of  # noqa: E402
 
 
 def tight(array: Any) -> Any:
