@@ -3,12 +3,12 @@
 from typing import TYPE_CHECKING, Any
 
 try:
-    from redis_fastbatch._core import resp as _resp  # noqa: F401
+    from redis_fastbatch._core.resp import encoder as _encoder  # noqa: F401
 except ImportError as _error:
     raise ImportError(
         f"redis_fastbatch's compiled core is missing or does not load ({_error}): run this outside the "
         "source tree, or build it there with `python setup.py build_ext --inplace`"
-    ) from _error
+    ) from None
 
 from redis_fastbatch._version import __version__
 from redis_fastbatch.client import FastBatch

@@ -1,31 +1,37 @@
-"""Checks of the arguments that the clients' methods take."""
+"""Checks of the arguments that the clients' methods take.
+
+What is easily passed by mistake is refused with a message that says what to pass. Without these checks a table
+would be read as a batch of its columns' names.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from operator import index
 from typing import Any, SupportsIndex, TypeAlias
 
 from redis_fastbatch._engine.flight import COMMAND_ITEMS, NO_LIMIT, OnError
+from redis_fastbatch.errors import shown
 from redis_fastbatch.report import Progress, ProgressCallback, make_progress
 
 Key: TypeAlias = Any
 
+_GENERATOR = type(_ for _ in ())
+_USUAL = (list, tuple, dict, set, frozenset)
 
-def source_of(keys: Iterable[Key]) -> Iterator[Key]:
-    """The keys one after the other; one string is not taken for a batch of its characters."""
-    if isinstance(keys, (str, bytes, bytearray)):
-        raise TypeError(f"a batch of keys is expected, not one {type(keys).__name__}")
-    return iter(keys)
+_TEXTS = (str, bytes, bytearray, memoryview)
+
+_TO_LIST = ("to_pylist", "tolist", "to_list")
+"""Methods that return a column's values as Python's own types: pyarrow's, numpy's and pandas', polars'."""
 
 
 def counted(name: str, number: int, least: int = 1) -> int:
     """A valid value for an argument that counts something."""
     if not isinstance(number, SupportsIndex):
-        raise TypeError(f"{name} is an int, not {type(number).__name__}")
+        raise TypeError(f"{name} must be an int, got {type(number).__name__} {number!r:.100}")
     if index(number) < least:
-        raise ValueError(f"{name} must be at least {least}, not {number}")
+        raise ValueError(f"{name} must be at least {least}, got {number}")
     return index(number)
 
 
@@ -47,7 +53,8 @@ def check_hook(name: str, hook: object, unless: type | None = None) -> None:
     if hook is None or (unless is not None and isinstance(hook, unless)):
         return
     if not callable(hook):
-        raise TypeError(f"{name} is a callable, not {type(hook).__name__}")
+        also = "a bool or " if unless is bool else ""
+        raise TypeError(f"{name} must be {also}a callable, got {type(hook).__name__} {shown(hook):.100}")
     if inspect.iscoroutinefunction(hook):
         raise TypeError(
             f"{name} is called and not awaited: a plain function, which may create a task, not a coroutine's"
@@ -59,10 +66,110 @@ def checked_on_error(on_error: OnError) -> OnError:
     if on_error in ("raise", "report") or callable(on_error):
         check_hook("on_error", on_error, unless=str)
         return on_error
-    raise ValueError(f'on_error is "raise", "report" or a callable, not {on_error!r}')
+    raise ValueError(f'on_error must be "raise", "report" or a callable, got {on_error!r}')
 
 
 def progress_of(items: Any, progress: bool | ProgressCallback | None) -> Progress | None:
     """What hears of the progress of a batch of these items."""
     check_hook("progress", progress, unless=bool)
     return make_progress(progress, len(items) if isinstance(items, Mapping) else None)
+
+
+def checked_url(url: str) -> str:
+    """A URL as redis-py takes it; its scheme is for redis-py to check."""
+    if not isinstance(url, str):
+        raise TypeError(f'the URL must be a str such as "redis://localhost:6379/0", got {type(url).__name__}')
+    return url
+
+
+def checked_items(items: Any, *, asynchronous: bool = False) -> Any:
+    """Return the items of a batch as they were given.
+
+    Args:
+        items: a mapping or an iterable of pairs; for the asyncio client an asynchronous iterable too.
+        asynchronous: the asyncio client asks.
+
+    Raises:
+        TypeError: they are not items. The message says what to pass.
+    """
+    kind = type(items)
+    if kind in _USUAL or kind is _GENERATOR or isinstance(items, Mapping):
+        return items
+    expected = "items must be a mapping or an iterable of (key, value) pairs"
+    if isinstance(items, _TEXTS):
+        raise TypeError(f"{expected}, got one {_name(kind)} {shown(items)}")
+    if _is_table(kind):
+        raise TypeError(f"{expected}, got a table ({_name(kind)}): batch_set_table() writes its rows")
+    if _column_method(kind) is not None:
+        advice = "pass zip(keys, values)"
+        if hasattr(kind, "items"):
+            advice = "pass its items(), which are pairs of index and value, or zip(keys, values)"
+        raise TypeError(f"{expected}, got one column ({_name(kind)}): {advice}")
+    _check_iterable(items, expected, "batch_set", asynchronous)
+    return items
+
+
+def checked_keys(keys: Any, *, asynchronous: bool = False, method: str = "batch_get") -> Any:
+    """Return the keys of a batch; those of a column as a list of Python's own types.
+
+    Args:
+        keys: an iterable; for the asyncio client an asynchronous iterable too.
+        asynchronous: the asyncio client asks.
+        method: its name, for messages.
+
+    Raises:
+        TypeError: they are not keys. The message says what to pass.
+    """
+    kind = type(keys)
+    if kind in _USUAL or kind is _GENERATOR:
+        return keys
+    expected = "keys must be an iterable of keys"
+    if isinstance(keys, _TEXTS):
+        raise TypeError(f"{expected}, got one {_name(kind)} {shown(keys)}: pass [key] for a batch of one key")
+    if _is_table(kind):
+        raise TypeError(f'{expected}, got a table ({_name(kind)}): pass a column of it, such as table["id"]')
+    to_list = _column_method(kind)
+    if to_list is not None:
+        values = getattr(keys, to_list)()
+        if not isinstance(values, list):
+            # An array of no dimensions holds one value.
+            raise TypeError(f"{expected}, got one value ({_name(kind)}): pass [{shown(values)}]")
+        return values
+    _check_iterable(keys, expected, method, asynchronous)
+    return keys
+
+
+def _is_table(kind: type) -> bool:
+    """Whether objects of a type are tables, or streams of record batches."""
+    if hasattr(kind, "__dataframe__") or kind.__name__ == "LazyFrame":
+        return True
+    return hasattr(kind, "__arrow_c_stream__") and _column_method(kind) is None
+
+
+def _column_method(kind: type) -> str | None:
+    """The method that makes a list of an array or a Series; None for other types."""
+    return next((name for name in _TO_LIST if hasattr(kind, name)), None)
+
+
+def _check_iterable(given: Any, expected: str, method: str, asynchronous: bool) -> None:
+    kind = type(given)
+    if hasattr(kind, "__aiter__"):
+        if asynchronous:
+            return
+        if not hasattr(kind, "__iter__"):
+            raise TypeError(
+                f"{expected}, got an asynchronous iterable ({_name(kind)}): AsyncFastBatch.{method}() takes it"
+            )
+    elif inspect.isawaitable(given):
+        raise TypeError(f"{expected}, got a {_name(kind)}: await it, and pass its result")
+    elif inspect.isroutine(given):
+        raise TypeError(f"{expected}, got a {_name(kind)}: call it, and pass what it returns")
+    elif not hasattr(kind, "__iter__") and not hasattr(kind, "__getitem__"):
+        found = "None" if given is None else f"{_name(kind)} {shown(given):.100}"
+        raise TypeError(f"{expected}, got {found}")
+
+
+def _name(kind: type) -> str:
+    """A type's name, with its package unless it is built in."""
+    package = kind.__module__.partition(".")[0]
+    return kind.__qualname__ if package == "builtins" else f"{package}.{kind.__qualname__}"

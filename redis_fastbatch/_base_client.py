@@ -27,7 +27,7 @@ from redis_fastbatch._engine.transaction import AtomicFlight
 from redis_fastbatch._transports.capabilities import capabilities
 from redis_fastbatch._transports.redispy import is_cluster, key_encoding
 from redis_fastbatch.codecs import AnyCodec, resolve
-from redis_fastbatch.errors import BatchError, shown
+from redis_fastbatch.errors import BatchError, cluster_hint, error_text, shown
 from redis_fastbatch.report import BatchReport, OnChunk, Progress
 
 Found: TypeAlias = "dict[Key, Any] | list[tuple[Key, Any]]"
@@ -61,6 +61,8 @@ class Plans:
     def _check_client(self, client: Any) -> None:
         """Refuses what is easily taken for the right client, and would fail in words that do not say so."""
         name = type(self).__name__
+        if isinstance(client, type):
+            raise TypeError(f"{name} takes a client, not its class: call {client.__qualname__}()")
         if isinstance(client, str):
             raise TypeError(f"{name} takes a client of redis-py; {name}.from_url() takes a URL")
         is_client = hasattr(client, "get_encoder") and hasattr(client, "execute_command")
@@ -185,13 +187,14 @@ def raise_failures(report: BatchReport, on_error: OnError) -> None:
 
 def _failure_message(report: BatchReport) -> str:
     counts = f"{report.failed:,} of {report.total:,} items were not written"
+    key, error = next(iter(report.failures.items()))
+    hint = cluster_hint(error)
     if report.failed == 1:
-        return f"{counts}: {report.first_failure()}"
+        return f"{counts}: {report.first_failure()}{hint}"
     if len({id(error) for error in report.failures.values()}) == 1:
-        # One refusal of a whole command, which says nothing of any key by itself.
-        key, error = next(iter(report.failures.items()))
-        return f"{counts}, such as key {shown(key)}: {error}"
-    return f"{counts}: {report.first_failure()} and {report.failed - 1:,} more"
+        # The server refused a whole command. Its error is not about one key.
+        return f"{counts}, such as key {shown(key)}: {error_text(error)}{hint}"
+    return f"{counts}; the first: {report.first_failure()}{hint}"
 
 
 def _from_url(kind: Any, url: str, settings: dict[str, Any]) -> Any:

@@ -20,9 +20,11 @@ from redis_fastbatch._arguments import (
     Key,
     check_hook,
     checked_chunk_size,
+    checked_items,
+    checked_keys,
     checked_on_error,
+    checked_url,
     progress_of,
-    source_of,
 )
 from redis_fastbatch._base_client import ITER_ROUND, Found, Plans, empty_result, parts_of, raise_failures
 from redis_fastbatch._core.runtime import gc_pause
@@ -123,7 +125,7 @@ class AsyncFastBatch(Plans):
         """
         settings: dict[str, Any] = {"codec": codec, "max_value_size": max_value_size, "pause_gc": pause_gc}
         kind: Any = redis.asyncio.RedisCluster if cluster else redis.asyncio.Redis
-        batch = cls(kind.from_url(url, **connection), **settings)
+        batch = cls(kind.from_url(checked_url(url), **connection), **settings)
         batch._made_from(url, {**settings, "cluster": cluster, **connection})
         return batch
 
@@ -189,6 +191,7 @@ class AsyncFastBatch(Plans):
                 finds it in the error's `__context__`.
             BatchError, ValueError, TypeError, redis.exceptions.RedisError: as FastBatch.batch_set() does.
         """
+        items = checked_items(items, asynchronous=True)
         options = SetOptions(ex, px, exat, pxat, keepttl, nx, xx, atomic)
         size = checked_chunk_size(chunk_size)
         checked_on_error(on_error)
@@ -233,7 +236,7 @@ class AsyncFastBatch(Plans):
         """Reads the values of keys, as FastBatch.batch_get() does.
 
         Args:
-            keys: an iterable or an async iterable of str, bytes or int.
+            keys: as FastBatch takes them, or an async iterable.
             default, on_error: as FastBatch's.
 
         Returns:
@@ -242,6 +245,7 @@ class AsyncFastBatch(Plans):
         Raises:
             As FastBatch.batch_get() does.
         """
+        keys = checked_keys(keys, asynchronous=True)
         found = empty_result(keys)
         await self._read(keys, found, default, on_error, COMMAND_ITEMS)
         return found
@@ -266,6 +270,7 @@ class AsyncFastBatch(Plans):
         Raises:
             As batch_get() does.
         """
+        keys = checked_keys(keys, asynchronous=True)
         size = checked_chunk_size(chunk_size, ITER_ROUND)
         sizes = ValueSizes()
         async with contextlib.aclosing(_rounds(keys, size)) as rounds:
@@ -352,6 +357,7 @@ class AsyncFastBatch(Plans):
         """
         from redis_fastbatch._tables.read import TableReading, rows_flight
 
+        keys = checked_keys(keys, asynchronous=True)
         reading = TableReading(self, schema, key)
         found: list[Any] = []
         feed = _feed(keys)
@@ -374,12 +380,12 @@ class AsyncFastBatch(Plans):
         Raises:
             As FastBatch.batch_delete() does.
         """
+        keys = checked_keys(keys, asynchronous=True)
         feed = _feed(keys)
         async with self._lease() as borrowed:
             flight = self._count_flight(feed or keys)
             await _carry_out(borrowed, flight, feed)
-        if flight.error is not None:
-            raise flight.error
+        read_ended(flight, "raise")
         total: int = flight.total
         return total
 
@@ -432,7 +438,7 @@ def _feed(source: Any) -> Feed | None:
 async def _rounds(keys: AsyncKeys, size: int) -> AsyncGenerator[list[Key], None]:
     """Lists of up to `size` keys, shorter ones where they come slowly; what raises comes behind the last."""
     if not isinstance(keys, AsyncIterable):
-        async for some in _rounds_of(Slices(source_of(keys), HOLD), size):
+        async for some in _rounds_of(Slices(keys, HOLD), size):
             yield some
         return
     async with contextlib.aclosing(Feed(keys)) as feed:

@@ -16,9 +16,11 @@ from redis_fastbatch._arguments import (
     Key,
     check_hook,
     checked_chunk_size,
+    checked_items,
+    checked_keys,
     checked_on_error,
+    checked_url,
     progress_of,
-    source_of,
 )
 from redis_fastbatch._base_client import ITER_ROUND, Found, Plans, empty_result, parts_of, raise_failures
 from redis_fastbatch._core.runtime import gc_pause
@@ -86,7 +88,7 @@ class FastBatch(Plans):
         """
         settings: dict[str, Any] = {"codec": codec, "max_value_size": max_value_size, "pause_gc": pause_gc}
         kind: Any = redis.RedisCluster if cluster else redis.Redis
-        batch = cls(kind.from_url(url, **connection), **settings)
+        batch = cls(kind.from_url(checked_url(url), **connection), **settings)
         batch._made_from(url, {**settings, "cluster": cluster, **connection})
         return batch
 
@@ -136,8 +138,8 @@ class FastBatch(Plans):
         """Writes items, sending while it encodes. Memory stays bounded however many there are.
 
         Args:
-            items: a mapping, or an iterable of (key, value) pairs, generators too. Keys are str, bytes, int.
-                Of equal keys the last one wins.
+            items: a mapping, or an iterable of (key, value) pairs, generators too. A pair is a tuple or a list of
+                two. Keys are str, bytes or int. Of equal keys the last one wins.
             ex, px: expiry of every key from now, in seconds or milliseconds (an int, or a timedelta).
             exat, pxat: expiry of every key as a Unix time in seconds or milliseconds (an int or a datetime).
             keepttl: keys that exist keep their time to live.
@@ -162,6 +164,7 @@ class FastBatch(Plans):
             redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: the connection was lost for good.
                 These, and whatever `items` itself raises, carry a `report` of what was done until then.
         """
+        items = checked_items(items)
         options = SetOptions(ex, px, exat, pxat, keepttl, nx, xx, atomic)
         size = checked_chunk_size(chunk_size)
         checked_on_error(on_error)
@@ -267,8 +270,9 @@ class FastBatch(Plans):
         """Reads the values of keys.
 
         Args:
-            keys: str, bytes or int; float as redis-py writes it. Keys that Python takes for equal, such as 1
-                and 1.0, are one key of the dict.
+            keys: an iterable of str, bytes or int. A column of keys (a pyarrow array, a pandas Series, a numpy
+                array) is read as the list of its values, and the dict has those. Keys that Python takes for
+                equal, such as 1 and True, are one key of the dict.
             default: stands for a key that is missing, or holds another type than a string.
             on_error: what to do with a value that cannot be decoded: "raise"; "report" takes `default` for it
                 and logs how many there were; a callable gets (key, bytes, exception), and the key `default`.
@@ -286,6 +290,7 @@ class FastBatch(Plans):
             EncodeError: a key is of a wrong type.
             redis.exceptions.RedisError: the server refused to read, or the connection was lost for good.
         """
+        keys = checked_keys(keys)
         check_workers(workers)
         workers = affordable(self._client, workers)
         if workers == 1:
@@ -293,7 +298,7 @@ class FastBatch(Plans):
             self._read(keys, found, default, on_error, COMMAND_ITEMS)
             return found
         on_error = one_at_a_time(on_error)
-        some = list(source_of(keys))
+        some = list(keys)
         try:
             found = dict.fromkeys(some, default)
         except TypeError:
@@ -324,7 +329,7 @@ class FastBatch(Plans):
             As batch_get() does; none of the pairs that were read together with what failed is yielded. What
             `keys` raises comes behind the pairs of the keys that it gave before.
         """
-        source = Slices(source_of(keys))
+        source = Slices(checked_keys(keys, method="batch_get_iter"))
         size = checked_chunk_size(chunk_size, ITER_ROUND)
         sizes = ValueSizes()
         for some in source.rounds(size):
@@ -352,13 +357,13 @@ class FastBatch(Plans):
         """Reads maps as the rows of a pyarrow.Table, see redis_fastbatch._tables.read.get_table()."""
         from redis_fastbatch._tables.read import get_table
 
-        return get_table(self, keys, schema=schema, key=key)
+        return get_table(self, checked_keys(keys, method="batch_get_table"), schema=schema, key=key)
 
     def batch_delete(self, keys: Iterable[Key]) -> int:
         """Deletes keys by UNLINK: the server frees their memory in the background.
 
         Args:
-            keys: str, bytes or int.
+            keys: as for batch_get().
 
         Returns:
             How many of them existed. Where a connection was lost, less those that the server had deleted before
@@ -368,11 +373,10 @@ class FastBatch(Plans):
             EncodeError: a key is of a wrong type.
             redis.exceptions.RedisError: the server refused, or the connection was lost for good.
         """
-        flight = self._count_flight(keys)
+        flight = self._count_flight(checked_keys(keys, method="batch_delete"))
         with self._lease() as borrowed:
             borrowed.run(flight)
-        if flight.error is not None:
-            raise flight.error
+        read_ended(flight, "raise")
         total: int = flight.total
         return total
 

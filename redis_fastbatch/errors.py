@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import AskError, ClusterCrossSlotError, MovedError
 
 if TYPE_CHECKING:
     from redis_fastbatch.report import BatchReport
@@ -10,6 +13,10 @@ if TYPE_CHECKING:
 Key = Any
 
 LONGEST_KEY_SHOWN = 100
+
+CLUSTER_HINT = (
+    "; this server is a node of a cluster: use a redis.RedisCluster client, or from_url(..., cluster=True)"
+)
 
 
 def shown(key: Key) -> str:
@@ -21,6 +28,31 @@ def shown(key: Key) -> str:
     except Exception as error:
         # An int of thousands of digits, or a class of the user's.
         return f"<{type(key).__name__} whose repr() raises {type(error).__name__}>"
+
+
+def not_a_pair(item: Any) -> str:
+    """Return the message for an item of a batch that is not a pair of key and value."""
+    kind = type(item).__name__
+    if isinstance(item, (tuple, list)):
+        kind = f"{kind} of {len(item)}"
+    hint = ""
+    if isinstance(item, Mapping):
+        hint = '; for rows that are dicts, pass pairs such as ((row["id"], row) for row in rows)'
+    return f"expected (key, value) as a tuple or list of two, got {kind} {shown(item):.100}{hint}"
+
+
+def error_text(error: BaseException) -> str:
+    """Return what an error says, with the words that redis-py removes from a redirection."""
+    if not isinstance(error, AskError):
+        return str(error)
+    # MovedError is a kind of AskError.
+    word = "MOVED" if isinstance(error, MovedError) else "ASK"
+    return f"{word} {error}"
+
+
+def cluster_hint(error: BaseException) -> str:
+    """Return advice for who uses a node of a cluster as a single server; empty for other errors."""
+    return CLUSTER_HINT if isinstance(error, (AskError, ClusterCrossSlotError)) else ""
 
 
 def told(error: BaseException) -> str:

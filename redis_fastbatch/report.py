@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TextIO, TypeAlias
 
-from redis_fastbatch.errors import EncodeError, shown
+from redis_fastbatch.errors import EncodeError, error_text, shown
+
+logger = logging.getLogger("redis_fastbatch")
 
 OnChunk: TypeAlias = "Callable[[ChunkStats], object]"
 ProgressCallback: TypeAlias = Callable[[int, "int | None"], object]
@@ -117,7 +120,7 @@ class BatchReport:
         """The first failed key and its reason, in words; empty when nothing failed."""
         for key, error in self.failures.items():
             named = isinstance(error, EncodeError) and error.key is not None
-            return str(error) if named else f"key {shown(key)}: {error}"
+            return str(error) if named else f"key {shown(key)}: {error_text(error)}"
         return ""
 
     def _repr_html_(self) -> str:
@@ -135,7 +138,7 @@ class BatchReport:
         }
         first = list(self.failures.items())[:HTML_FAILURES]
         failures = "".join(
-            f"<tr><td><code>{escape(shown(key))}</code></td><td>{escape(str(error))}</td></tr>"
+            f"<tr><td><code>{escape(shown(key))}</code></td><td>{escape(error_text(error))}</td></tr>"
             for key, error in first
         )
         if failures:
@@ -190,16 +193,27 @@ class DrawnProgress:
     def update(self, done: int) -> None:
         self._done = done
         now = time.monotonic()
-        if now - self._drawn >= self.INTERVAL:
+        if now - self._drawn >= self.INTERVAL and not self._closed:
             self._drawn = now
-            self.draw(done)
+            try:
+                self.draw(done)
+            except (OSError, ValueError) as error:
+                self._gone(error)
 
     def close(self) -> None:
         """Draws the last state, once."""
         if not self._closed:
             self._closed = True
-            self.draw(self._done)
-            self.end()
+            try:
+                self.draw(self._done)
+                self.end()
+            except (OSError, ValueError) as error:
+                self._gone(error)
+
+    def _gone(self, error: Exception) -> None:
+        """The terminal is closed or lost. The batch goes on."""
+        self._closed = True
+        logger.debug("progress is no longer shown: %s", error)
 
     def draw(self, done: int) -> None:
         """Shows `done` items."""
@@ -269,14 +283,23 @@ class RichProgress(DrawnProgress):
         self._bar.stop()
 
 
+def terminal() -> TextIO | None:
+    """Return standard error where it is a terminal; None where it is not, or is missing or closed."""
+    stream = sys.stderr
+    # pythonw.exe has none, nor has a process that was started with `2>&-`.
+    if stream is None or getattr(stream, "closed", False):
+        return None
+    return stream if stream.isatty() else None
+
+
 def make_progress(progress: bool | ProgressCallback | None, total: int | None) -> Progress | None:
     """Turns the argument `progress` of the public methods into what hears of the progress."""
     if not progress:
         return None
     if callable(progress):
         return CallbackProgress(progress, total)
-    stream = sys.stderr
-    if not stream.isatty():
+    stream = terminal()
+    if stream is None:
         return None
     try:
         return RichProgress(total, stream)

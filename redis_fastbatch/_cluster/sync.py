@@ -369,9 +369,11 @@ def one_slot(items: Any, encoding: str, errors: str) -> tuple[list[Any], int]:
     pairs = list(items.items() if isinstance(items, Mapping) else items)
     first: tuple[Any, int] | None = None
     for pair in pairs:
-        # What is no pair, or has no key, is for the flight to complain of.
+        # The flight reports items that are not pairs, and keys that cannot be encoded.
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            continue
         with contextlib.suppress(EncodeError, TypeError, ValueError):
-            key, _ = pair
+            key = pair[0]
             slot = slot_of_key(key, encoding, errors)
             first = first or (key, slot)
             if slot != first[1]:

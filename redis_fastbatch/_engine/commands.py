@@ -68,11 +68,11 @@ class SetOptions:
         for name, unit in (("ex", 1), ("px", 1000)):
             length = getattr(self, name)
             if length is not None:
-                return (name.upper().encode(), b"%d" % _positive(name, _duration(name, length, unit)))
+                return (name.upper().encode(), b"%d" % _positive(name, _duration(name, length, unit), length))
         for name, unit in (("exat", 1), ("pxat", 1000)):
             moment = getattr(self, name)
             if moment is not None:
-                return (name.upper().encode(), b"%d" % _positive(name, _moment(name, moment, unit)))
+                return (name.upper().encode(), b"%d" % _positive(name, _moment(name, moment, unit), moment))
         return ()
 
     @property
@@ -118,11 +118,30 @@ def _moment(name: str, moment: Any, unit: int) -> int:
 
 def _integer(name: str, value: Any, other: str) -> int:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} is an int or a {other}, not {type(value).__name__}")
+        raise TypeError(
+            f"{name} must be an int or a {other}, got {type(value).__name__} {value!r:.100}{_advice(name, value)}"
+        )
     return int(value.__index__())
 
 
-def _positive(name: str, value: int) -> int:
-    if not 0 < value < 2**63:
-        raise ValueError(f"{name} must be positive and fit into 64 bits, not {value}")
-    return value
+def _advice(name: str, value: Any) -> str:
+    """What to do about an expiry of a wrong type."""
+    if name == "ex" and isinstance(value, float):
+        return ": px takes milliseconds"
+    if name in ("ex", "px") and isinstance(value, datetime.datetime):
+        return f": {name}at takes a point in time"
+    if name in ("exat", "pxat") and isinstance(value, datetime.timedelta):
+        return f": {name[:2]} takes a timedelta from now"
+    return ""
+
+
+def _positive(name: str, number: int, given: Any) -> int:
+    """A number of seconds or milliseconds that SET takes; `given` is what the caller passed for it."""
+    if 0 < number < 2**63:
+        return number
+    found = given if isinstance(given, int) else f"{type(given).__name__} {given}"
+    if number == 0 and isinstance(given, datetime.timedelta) and given > datetime.timedelta(0):
+        if name == "ex":
+            raise ValueError(f"ex must be at least 1 second, got {found}: px takes milliseconds")
+        raise ValueError(f"px must be at least 1 millisecond, got {found}")
+    raise ValueError(f"{name} must be positive and fit into 64 bits, got {found}")

@@ -90,8 +90,6 @@ class Books:
 
 
 def _pair_of(item: Any) -> tuple[Any, Any]:
-    try:
-        key, value = item
-    except (TypeError, ValueError):
-        return item, None
-    return key, value
+    if isinstance(item, (tuple, list)) and len(item) == 2:
+        return item[0], item[1]
+    return item, None

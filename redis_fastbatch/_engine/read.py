@@ -14,7 +14,7 @@ from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
 from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch._engine.flight import COMMAND_ITEMS, NO_LIMIT, Explain, Hooked, OnError
 from redis_fastbatch._engine.pacing import FIRST_KEYS, REPLY_BYTES, ValueSizes
-from redis_fastbatch.errors import DecodeError
+from redis_fastbatch.errors import DecodeError, cluster_hint, error_text
 
 logger = logging.getLogger("redis_fastbatch")
 
@@ -284,6 +284,10 @@ class CountFlight(ReadFlight):
 def read_ended(flight: ReadFlight, on_error: OnError) -> None:
     """Raises what ended a batch that reads; logs what was tolerated."""
     if flight.error is not None:
+        hint = cluster_hint(flight.error)
+        # Python 3.10 has no notes.
+        if hint and hasattr(flight.error, "add_note"):
+            flight.error.add_note(f"{error_text(flight.error)}{hint}")
         raise flight.error
     if flight.failed and on_error == "report":
         logger.warning("batch_get: %d values could not be decoded", flight.failed)

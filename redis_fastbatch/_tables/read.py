@@ -6,7 +6,7 @@ Needs pyarrow (the extra `arrow`), which takes the finished columns over without
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from redis_fastbatch._arguments import Key
@@ -40,7 +40,7 @@ def get_table(
     batch: FastBatch,
     keys: Iterable[Key],
     *,
-    schema: pa.Schema | None = None,
+    schema: Any = None,
     key: str | None = None,
 ) -> pa.Table:
     """Reads values that are maps as the rows of a table. This is FastBatch.batch_get_table().
@@ -53,7 +53,9 @@ def get_table(
     Args:
         batch: the client.
         keys: str, bytes or int. A key that is missing gives a row of nulls.
-        schema: the columns that are wanted.
+        schema: the columns that are wanted: a pyarrow.Schema, a dict of each name to its Arrow type or the type's
+            name ("int64"), a list of such pairs or of pyarrow.Field, or anything with `__arrow_c_schema__()`, such
+            as a polars.Schema.
         key: the name of a column for the keys; it comes first, or where the schema has it. By default it is of
             strings; of ints where all keys are ints that int64 or uint64 holds; of binaries where one key is
             bytes.
@@ -65,7 +67,7 @@ def get_table(
         DecodeError: a value is no map, is of another type than its column's other values, or does not fit
             the schema, be it a null, or a missing key's, where that is not nullable; or the key does not fit
             its column. It names the key.
-        TypeError: a type in the schema that nothing is read as.
+        TypeError: the schema is not a schema, or has a type that nothing is read as.
         ValueError: the data has a field of the key column's name; the schema has a name twice.
         redis.exceptions.RedisError: as from batch_get().
     """
@@ -81,7 +83,10 @@ class TableReading:
         schema, key: as get_table() takes them.
     """
 
-    def __init__(self, batch: Plans, schema: pa.Schema | None, key: str | None) -> None:
+    def __init__(self, batch: Plans, schema: Any, key: str | None) -> None:
+        if key is not None and not isinstance(key, str):
+            raise TypeError(f"key must be the name of the column of keys, got {type(key).__name__} {key!r:.100}")
+        schema = _arrow_schema(schema)
         self._encoding = key_encoding(batch._client)
         self._schema = schema
         self._key = key
@@ -106,6 +111,38 @@ class TableReading:
         if self._key is not None:
             table = _with_keys(table, self._key, names, self._schema, self._encoding)
         return table
+
+
+def _arrow_schema(given: Any) -> pa.Schema | None:
+    """Return the schema that the caller gave in one of several forms; None for None."""
+    if given is None or isinstance(given, pa.Schema):
+        return given
+    expected = 'a pyarrow.Schema, a dict such as {"id": "int64"}, or an object with __arrow_c_schema__()'
+    try:
+        if hasattr(given, "__arrow_c_schema__"):
+            return pa.schema(given)
+        if isinstance(given, Mapping):
+            return pa.schema([_arrow_field(name, kind) for name, kind in given.items()])
+        if isinstance(given, (list, tuple)):
+            return pa.schema([each if isinstance(each, pa.Field) else _arrow_pair(each) for each in given])
+    except (TypeError, ValueError, pa.ArrowException) as error:
+        raise TypeError(
+            f"schema must be {expected}, got {type(given).__name__} {given!r:.100}: {error}"
+        ) from error
+    raise TypeError(f"schema must be {expected}, got {type(given).__name__}")
+
+
+def _arrow_pair(given: Any) -> pa.Field:
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
+        raise TypeError(f"a list holds pyarrow.Field or (name, type), not {type(given).__name__} {given!r:.100}")
+    return _arrow_field(*given)
+
+
+def _arrow_field(name: str, kind: Any) -> pa.Field:
+    if not isinstance(kind, (str, pa.DataType)):
+        found = kind.__name__ if isinstance(kind, type) else type(kind).__name__
+        raise TypeError(f'column {name!r} needs an Arrow type or its name, such as "int64", not {found}')
+    return pa.field(name, kind)
 
 
 class PresentRows:

@@ -48,7 +48,7 @@ from redis_fastbatch._engine.hashes import HashFlight, expire_command
 from redis_fastbatch._transports.capabilities import capabilities, has_msetex, wants_msetex
 from redis_fastbatch._transports.redispy import is_cluster, key_encoding
 from redis_fastbatch.codecs import AnyCodec, MsgpackCodec, ValueCodec, resolve
-from redis_fastbatch.errors import BatchError, EncodeError
+from redis_fastbatch.errors import BatchError, EncodeError, cluster_hint, error_text
 from redis_fastbatch.report import BatchReport, Progress, ProgressCallback, attach, make_progress
 
 if TYPE_CHECKING:
@@ -231,9 +231,9 @@ def plan_table(
 
 def _failure_message(report: BatchReport) -> str:
     row, error = next(iter(report.failures.items()))
-    reason = str(error) if isinstance(error, EncodeError) else f"row {row}: {error}"
-    others = f" and {report.failed - 1:,} more" if report.failed > 1 else ""
-    return f"{report.failed:,} of {report.total:,} rows were not written: {reason}{others}"
+    reason = str(error) if isinstance(error, EncodeError) else f"row {row}: {error_text(error)}"
+    first = "; the first" if report.failed > 1 else ""
+    return f"{report.failed:,} of {report.total:,} rows were not written{first}: {reason}{cluster_hint(error)}"
 
 
 def arrow_default(value: Any) -> Any:
@@ -295,6 +295,8 @@ def _row_format(batch: Plans, codec: AnyCodec | None) -> tuple[ValueCodec, bytes
 def _names(columns: Iterable[str]) -> list[str]:
     if isinstance(columns, str):
         raise TypeError(f"columns is a list of names, not the str {columns!r}")
+    if not isinstance(columns, Iterable):
+        raise TypeError(f"columns must be a list of names, got {type(columns).__name__}")
     return list(columns)
 
 

@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import sys
+from typing import TextIO
 from urllib.parse import parse_qsl, urlsplit
 
 import redis
@@ -132,5 +133,25 @@ def file_reason(file: str, error: Exception) -> str:
 
 
 def say(line: str) -> None:
-    """Tells the user something; standard output is for data."""
-    print(line, file=sys.stderr)
+    """Write a line to standard error; standard output is for data."""
+    ensure_stderr()
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        # The reader of a pipe has gone, or the terminal. The command goes on, and its exit code tells the outcome.
+        sys.stderr = _nowhere()
+
+
+def ensure_stderr() -> None:
+    """Give a process that has no standard error one that goes nowhere.
+
+    pythonw.exe starts programs without one, and so does `2>&-` in a shell. print() would then write to standard
+    output, among the data, and argparse would fail. The next file or socket would also get the number 2, which
+    libraries in C write their warnings to.
+    """
+    if sys.stderr is None or sys.stderr.closed:
+        sys.stderr = _nowhere()
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")

@@ -19,6 +19,7 @@ from redis_fastbatch.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     CliError,
+    ensure_stderr,
     plain,
     say,
     tells_of_a_cluster,
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     SIGTERM and SIGHUP end a command as Ctrl-C does: it removes its temporary files, stops its server and deletes
     its keys. The exit code is then 128 and the signal's number, as a shell has it.
     """
+    ensure_stderr()
     parser = _parser()
     options, unknown = parser.parse_known_args(argv)
     if unknown:
@@ -62,7 +64,8 @@ def _run(options: argparse.Namespace, signals: Signals) -> int:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # Whoever read the output has had enough of it. Python would complain once more when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     except (
         CliError,

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import redis
 from redis import Redis
 
-from redis_fastbatch._arguments import source_of
+from redis_fastbatch._arguments import checked_keys
 from redis_fastbatch._core.codec import ValueCodec
 from redis_fastbatch._core.toolkit.codec import ToolkitCodec, ToolkitMsgpackCodec
 from redis_fastbatch._engine.commands import SetOptions
@@ -317,7 +317,7 @@ class RedisToolkit:
             RedisToolkitError: redis-py failed; its exception is the `__cause__`.
         """
         deleted: dict[str, bool] = {}
-        rest = source_of(names)
+        rest = iter(checked_keys(names, method="batch_delete"))
         try:
             while some := list(islice(rest, DELETED_AT_ONCE)):
                 counts = self._retrying("batch_delete", lambda some=some: self._unlink(some))  # type: ignore[misc]

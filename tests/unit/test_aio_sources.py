@@ -237,7 +237,7 @@ def test_items_taken_ahead_are_counted_though_they_are_no_pairs(
                     taken += 1
                     yield (f"key:{n}", n) if n < 50 else n
 
-            with pytest.raises(TypeError, match="pair of key and value, not 50") as caught:
+            with pytest.raises(TypeError, match="as a tuple or list of two, got int 50") as caught:
                 await batch.batch_set(source())
             report = report_of(caught.value)
             # The one that is refused ends the batch, and is no item of it.

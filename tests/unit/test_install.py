@@ -34,6 +34,14 @@ def test_a_missing_core_is_an_import_error_of_one_line(tmp_path: Path) -> None:
     assert done.stdout.startswith("redis_fastbatch's compiled core is missing")
     assert "python setup.py build_ext --inplace" in done.stdout
 
+    for arguments in (["-c", "import redis_fastbatch"], ["-m", "redis_fastbatch"]):
+        done = subprocess.run(
+            [sys.executable, *arguments], cwd=tmp_path, env={}, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 1
+        assert done.stderr.count("Traceback") == 1
+        assert done.stderr.splitlines()[-1].startswith("ImportError: redis_fastbatch's compiled core is missing")
+
 
 def test_importing_loads_nothing_that_few_use() -> None:
     # redis itself loads what it likes.

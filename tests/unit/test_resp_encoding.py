@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import hiredis
 import msgpack
@@ -360,26 +360,43 @@ def test_what_the_source_raises_ends_the_batch_behind_what_came_before() -> None
     assert batch.failures == []
 
 
-@pytest.mark.parametrize("item", ["ab", ("a",), ("a", "b", "c"), 7, None])
+@pytest.mark.parametrize("item", ["ab", {1, 2}, {"a": 1, "b": 2}, ("a",), ["a", "b", "c"], 7, None])
 def test_an_item_that_is_no_pair_ends_the_batch(item: Any) -> None:
     batch = writer(iter([("a", b"1"), item]), MSET)
     chunk = only_chunk(batch)
-    if item == "ab":
-        assert sent(chunk) == [[b"MSET", b"a", b"1", b"a", b"b"]]
-        return
     assert sent(chunk) == [[b"MSET", b"a", b"1"]]
     assert isinstance(batch.source_error, TypeError)
-    assert "a pair of key and value" in str(batch.source_error)
+    assert "expected (key, value) as a tuple or list of two" in str(batch.source_error)
 
 
-def test_pairs_may_be_any_sequence_of_two() -> None:
-    assert sent(only_chunk(writer(iter([["a", b"1"]]), MSET))) == [[b"MSET", b"a", b"1"]]
+class Pair(NamedTuple):
+    key: str
+    value: bytes
+
+
+class ListOfTwo(list[Any]):
+    pass
+
+
+@pytest.mark.parametrize("pair", [("a", b"1"), ["a", b"1"], Pair("a", b"1"), ListOfTwo(["a", b"1"])], ids=repr)
+def test_pairs_are_tuples_and_lists_of_two(pair: Any) -> None:
+    assert sent(only_chunk(writer(iter([pair]), MSET))) == [[b"MSET", b"a", b"1"]]
+
+
+def test_an_item_whose_repr_raises_is_named_by_its_type() -> None:
+    class Unspoken:
+        def __repr__(self) -> str:
+            raise LookupError("no repr")
+
+    batch = writer(iter([Unspoken()]), MSET)
+    only_chunk(batch)
+    assert "got Unspoken <Unspoken whose repr() raises LookupError>" in str(batch.source_error)
 
 
 @pytest.mark.parametrize("items", ["text", b"bytes", bytearray(b"x")])
 def test_a_string_is_no_batch(items: Any) -> None:
     for command in (MSET, MGET):
-        with pytest.raises(TypeError, match="a batch of keys or items is expected"):
+        with pytest.raises(TypeError, match="expected an iterable of items or keys, got one "):
             writer(items, command)
 
 

@@ -8,9 +8,10 @@ written right-aligned into headroom before the first item.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_CheckExact, PyDict_Next
+from cpython.list cimport PyList_Check, PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
-from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from cpython.tuple cimport PyTuple_Check, PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.string cimport memcpy, memmove
 
@@ -25,7 +26,7 @@ from redis_fastbatch._core.runtime.utf8 cimport (
 
 from collections.abc import Mapping
 
-from redis_fastbatch.errors import EncodeError, FastBatchError
+from redis_fastbatch.errors import EncodeError, FastBatchError, not_a_pair
 
 # proto-max-bulk-len's default: a longer argument costs the connection.
 cdef Py_ssize_t MAX_BULK = 512 * 1024 * 1024
@@ -310,7 +311,7 @@ cdef class ItemSource:
         elif pairs and isinstance(items, Mapping):
             self.iterator = iter(items.items())
         elif isinstance(items, (str, bytes, bytearray)):
-            raise TypeError(f"a batch of keys or items is expected, not one {type(items).__name__}")
+            raise TypeError(f"expected an iterable of items or keys, got one {type(items).__name__}: {items!r:.100}")
         else:
             self.iterator = iter(items)
 
@@ -346,14 +347,15 @@ cdef class ItemSource:
         return True
 
     cdef int unpack(self, object item) except -1:
-        if PyTuple_CheckExact(item) and PyTuple_GET_SIZE(item) == 2:
+        # Other iterables of two are mistakes: a dict of two fields, a set, a string of two characters.
+        if PyTuple_Check(item) and PyTuple_GET_SIZE(item) == 2:
             self.key = <object>PyTuple_GET_ITEM(item, 0)
             self.value = <object>PyTuple_GET_ITEM(item, 1)
-            return 0
-        try:
-            self.key, self.value = item
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"an item is a pair of key and value, not {item!r:.100}") from error
+        elif PyList_Check(item) and PyList_GET_SIZE(item) == 2:
+            self.key = <object>PyList_GET_ITEM(item, 0)
+            self.value = <object>PyList_GET_ITEM(item, 1)
+        else:
+            raise TypeError(not_a_pair(item))
         return 0
 
 

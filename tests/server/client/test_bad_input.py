@@ -240,9 +240,13 @@ def test_an_atomic_batch_whose_generator_raises_writes_nothing(client: redis.Red
     assert client.dbsize() == 0
 
 
-@pytest.mark.parametrize("item", ["abc", ("a",), ("a", 1, 2), 5, None], ids=str)
+@pytest.mark.parametrize(
+    "item",
+    ["abc", "ab", b"ab", ("a",), ("a", 1, 2), ["a"], {1, 2}, {"id": 1, "n": 2}, range(2), 5, None],
+    ids=str,
+)
 def test_an_item_that_is_no_pair(client: redis.Redis, item: Any) -> None:
-    with pytest.raises(TypeError, match="a pair of key and value") as caught:
+    with pytest.raises(TypeError, match=r"^expected \(key, value\) as a tuple or list of two, got ") as caught:
         FastBatch(client).batch_set([("good", 1), item, ("later", 2)])
     assert caught.value.report.written == 1  # type: ignore[attr-defined]
     assert client.keys() == [b"good"]

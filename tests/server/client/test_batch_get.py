@@ -93,14 +93,14 @@ def test_keys_in_any_form(valkey_client: redis.Redis, form: Any) -> None:
 def test_one_string_is_no_batch(valkey_client: redis.Redis, keys: Any) -> None:
     fast = FastBatch(valkey_client)
     for call in (fast.batch_get, fast.batch_delete):
-        with pytest.raises(TypeError, match="a batch of keys"):
+        with pytest.raises(TypeError, match="keys must be an iterable of keys, got one "):
             call(keys)
 
 
 def test_one_string_is_no_batch_to_iterate(valkey_client: redis.Redis) -> None:
-    with pytest.raises(TypeError, match="a batch of keys"):
+    with pytest.raises(TypeError, match="keys must be an iterable of keys, got one "):
         list(FastBatch(valkey_client).batch_get_iter("text"))
-    with pytest.raises(TypeError, match="a batch of keys"):
+    with pytest.raises(TypeError, match="keys must be an iterable of keys, got one "):
         FastBatch(valkey_client).batch_get("text", workers=2)
 
 

@@ -573,18 +573,18 @@ def test_numbers_that_count_nothing(name: str) -> None:
         "workers": [fast.batch_set, fast.batch_get],
     }
     for call in calls[name]:
-        with pytest.raises(ValueError, match=f"^{name} must be at least 1, not 0$"):
+        with pytest.raises(ValueError, match=f"^{name} must be at least 1, got 0$"):
             call({"a": 1}, **{name: 0})
-        with pytest.raises(TypeError, match=f"^{name} is an int, not str$"):
+        with pytest.raises(TypeError, match=f"^{name} must be an int, got str "):
             call({"a": 1}, **{name: "1"})
 
 
 def test_a_largest_value_below_nothing() -> None:
     """It meant no limit."""
     for kind, client in ((FastBatch, redis.Redis()), (AsyncFastBatch, redis.asyncio.Redis())):
-        with pytest.raises(ValueError, match="max_value_size must be at least 0, not -1"):
+        with pytest.raises(ValueError, match="max_value_size must be at least 0, got -1"):
             kind(client, max_value_size=-1)
-        with pytest.raises(TypeError, match="max_value_size is an int, not str"):
+        with pytest.raises(TypeError, match="max_value_size must be an int, got str"):
             kind(client, max_value_size="1")
 
 

@@ -280,7 +280,7 @@ def test_hooks_that_would_not_be_called(client: redis.Redis) -> None:
     with pytest.raises(TypeError, match=r"^on_error is called and not awaited"):
         fast.batch_get(["a"], on_error=later)
     for hook in (5, True, "name"):
-        with pytest.raises(TypeError, match=r"^on_chunk is a callable, not "):
+        with pytest.raises(TypeError, match=r"^on_chunk must be a callable, got "):
             fast.batch_set({"a": 1}, on_chunk=hook)  # type: ignore[arg-type]
     assert not client.exists("a")
 

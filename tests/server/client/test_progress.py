@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,6 +16,7 @@ import redis
 
 from redis_fastbatch import BatchError, FastBatch
 from redis_fastbatch.report import LineProgress, make_progress
+from redis_fastbatch.server import EmbeddedServer
 
 
 def test_a_callable_hears_done_and_total(client: redis.Redis) -> None:
@@ -127,3 +130,49 @@ def test_a_plain_line(monkeypatch: pytest.MonkeyPatch) -> None:
         assert expected in stream.getvalue()
         assert stream.getvalue().count("\n") == 1
         assert stream.getvalue().endswith("\n")
+
+
+class Hung(io.StringIO):
+    """A terminal that was there and has gone."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize("stream", [None, Hung()], ids=["none", "gone"])
+def test_progress_without_a_terminal_writes_all_the_same(
+    valkey_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, stream: Any
+) -> None:
+    monkeypatch.setattr(LineProgress, "INTERVAL", 0.0)
+    # rich is not there for the plain line to be drawn.
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    with monkeypatch.context() as without:
+        without.setattr(sys, "stderr", stream)
+        report = FastBatch(valkey_client).batch_set({f"k{i}": i for i in range(3000)}, progress=True)
+    assert report.written == valkey_client.dbsize() == 3000
+
+
+def test_a_closed_standard_error_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = io.StringIO()
+    closed.close()
+    with monkeypatch.context() as without:
+        without.setattr(sys, "stderr", closed)
+        assert make_progress(True, 10) is None
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_process_without_standard_error_writes_all_the_same(valkey: EmbeddedServer, closed: str) -> None:
+    with valkey.client() as client:
+        client.flushall()
+        code = (
+            "from redis_fastbatch import FastBatch\n"
+            f"FastBatch.from_url({valkey.url!r}).batch_set({{f'k{{i}}': i for i in range(3000)}}, progress=True)"
+        )
+        done = subprocess.run(
+            ["bash", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, code], capture_output=True, timeout=60
+        )
+        assert (done.returncode, done.stdout) == (0, b"")
+        assert client.dbsize() == 3000
