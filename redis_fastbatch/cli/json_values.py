@@ -6,7 +6,7 @@ import codecs
 import json
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from redis_fastbatch.cli.common import CliError
 from redis_fastbatch.cli.encoding import refuse_other_encodings
@@ -19,6 +19,7 @@ PIECE = 1024 * 1024
 """Bytes read at a time where values are not lines."""
 
 _BLANKS = re.compile(r"[ \t\r\n]*")
+_BLANKS_IN_LINES = b" \t\r"
 
 
 class Source(Protocol):
@@ -31,18 +32,9 @@ class Source(Protocol):
         """Return a line with its end, or the first `size` bytes of it; none at the end."""
 
 
-class JsonValue(NamedTuple):
-    """A value and its place.
-
-    Attributes:
-        line: the line on which it begins, the first being 1.
-        value: the value; where there is an error, the text of its line as far as it is known.
-        error: why the value cannot be used; None where it can.
-    """
-
-    line: int
-    value: Any
-    error: EncodeError | None = None
+JsonValue: TypeAlias = tuple[int, Any, EncodeError | None]
+"""The line on which a value begins, the first being 1; the value, or the text of its line where there is an error;
+and the error, None where the value can be used."""
 
 
 def json_values(file: str, source: Source) -> Iterator[JsonValue]:
@@ -79,25 +71,26 @@ def json_values(file: str, source: Source) -> Iterator[JsonValue]:
         return
     while line:
         if len(line) > LONGEST_VALUE and not line.endswith(b"\n"):
-            yield JsonValue(number, shown(line), EncodeError(f"the line is longer than {LONGEST_VALUE:,} bytes"))
+            yield number, shown(line), EncodeError(f"the line is longer than {LONGEST_VALUE:,} bytes")
             while line and not line.endswith(b"\n"):
                 line = source.readline(PIECE)
         elif line.strip():
-            yield _line_value(loads, number, line)
+            try:
+                value = loads(line)
+            except (EncodeError, ValueError, RecursionError) as error:
+                yield number, _text(line), _reason(error)
+            else:
+                yield number, value, None
         number += 1
         line = source.readline(LONGEST_VALUE + 1)
 
 
-def _line_value(loads: Callable[[bytes], Any], number: int, line: bytes) -> JsonValue:
-    try:
-        return JsonValue(number, loads(line))
-    except json.JSONDecodeError as error:
-        reason = f"not JSON: {error.msg} (column {error.pos + 1})"
-    except EncodeError as error:
-        reason = error.reason
-    except (ValueError, RecursionError) as error:
-        reason = f"not JSON that can be read: {error}"
-    return JsonValue(number, _text(line), EncodeError(reason))
+def _reason(error: Exception) -> EncodeError:
+    if isinstance(error, EncodeError):
+        return error
+    if isinstance(error, json.JSONDecodeError):
+        return EncodeError(f"not JSON: {error.msg} (column {error.pos + 1})")
+    return EncodeError(f"not JSON that can be read: {error}")
 
 
 def _is_beginning_of_object(line: bytes) -> bool:
@@ -147,7 +140,7 @@ class _Decoder:
     def _float(self, text: str) -> float:
         number = float(text)
         if number - number != 0:
-            self.changed = f"the number {text:.100} is beyond those of 64 bits, the largest of which is 1.8e308"
+            self.changed = f"the number {text:.100} is too large for a float of 64 bits, which ends at 1.8e308"
         return number
 
 
@@ -182,13 +175,13 @@ def line_reader() -> Callable[[bytes], Any]:
         except (ValueError, RecursionError):
             # It takes no NaN, no infinity and no byte order mark.
             return loads(line)
-        # msgspec keeps the last of equal names. There are at most as many names as colons, and as quotes with a
-        # colon or a blank after them. If a value has as many as either, it lost none.
-        if line.count(b":") == (names := _names(value)):
-            return value
-        if line.count(b'":') + line.count(b'" ') + line.count(b'"\t') + line.count(b'"\r') == names:
-            return value
-        return loads(line)
+        # msgspec keeps the last of equal names. Every name ends with a quote and a colon, with nothing but blanks
+        # between them. If the value has as many names as there are such pairs in the line, it lost none.
+        if type(value) is dict:
+            most = line.translate(None, _BLANKS_IN_LINES).count(b'":')
+            if most != len(value) and most != _names(value):
+                return loads(line)
+        return value
 
     return fast_loads
 
@@ -276,8 +269,8 @@ class _Document:
         self._line += text.count("\n")
         self._at = end
         if self._decoder.changed is not None:
-            return JsonValue(line, text, EncodeError(self._decoder.changed))
-        return JsonValue(line, value)
+            return line, text, EncodeError(self._decoder.changed)
+        return line, value, None
 
     def _next(self) -> str:
         """Go to what is not blank; return its first character, or "" at the end."""
