@@ -23,7 +23,7 @@ from redis_fastbatch._engine.pacing import HOLD, LINGER, Pace
 from redis_fastbatch._transports.async_source import Age, Feed, starve
 from redis_fastbatch._transports.borrowing import borrow_async
 from redis_fastbatch._transports.redispy import asyncio as redispy
-from redis_fastbatch._transports.redispy import push_handler
+from redis_fastbatch._transports.redispy import push_handler, reply_reader
 from redis_fastbatch._transports.retry import Attempts
 
 FIRST_PACE = 64
@@ -163,7 +163,7 @@ class WireChannel:
     def __init__(self, connection: Any, transport: asyncio.Transport, max_value_size: int) -> None:
         self._connection = connection
         self._transport = transport
-        self._reader = ReplyReader(max_value_size)
+        self._reader = reply_reader(max_value_size)
         self._wire = Wire(self._transport, self._reader)
 
     async def __aenter__(self) -> WireChannel:

@@ -20,10 +20,10 @@ from typing import Any, Protocol
 from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError
 
 from redis_fastbatch._core.resp.encoder import Chunk
-from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
+from redis_fastbatch._core.resp.replies import ErrorReply
 from redis_fastbatch._engine.flight import Flight
 from redis_fastbatch._transports.borrowing import borrow
-from redis_fastbatch._transports.redispy import push_handler
+from redis_fastbatch._transports.redispy import push_handler, reply_reader
 from redis_fastbatch._transports.redispy import sync as redispy
 from redis_fastbatch._transports.retry import Attempts
 from redis_fastbatch._transports.waiting import wait_for
@@ -67,7 +67,7 @@ class SocketChannel:
     def __init__(self, connection: Any, sock: socket.socket, max_value_size: int) -> None:
         self.socket = sock
         self._connection = connection
-        self._reader = ReplyReader(max_value_size)
+        self._reader = reply_reader(max_value_size)
         # What was received is where it belongs: False within the lines that see to that.
         self._in_order = True
 

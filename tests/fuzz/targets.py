@@ -22,6 +22,7 @@ from redis_fastbatch._core.resp.encoder import BatchWriter, Command
 from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
 from redis_fastbatch._core.toolkit import plain as plain
 from redis_fastbatch._core.toolkit.codec import ToolkitCodec, ToolkitMsgpackCodec
+from redis_fastbatch._transports.redispy import reply_reader
 
 CORPUS = Path(__file__).parent / "corpus"
 REFUSED = "refused"
@@ -74,7 +75,7 @@ def check_msgpack_loads(data: bytes) -> None:
 
 def fed(data: bytes, step: int) -> list[Any]:
     """All the replies of a stream that comes in pieces of so many bytes, and how it ended."""
-    reader, found = ReplyReader(), []
+    reader, found = reply_reader(), []
     try:
         for start in range(0, len(data), step):
             reader.feed(data[start : start + step])
@@ -134,7 +135,7 @@ def statuses_of(reader: ReplyReader, out: dict[str, Any]) -> None:
 
 def read_as(data: bytes, step: int, read: Callable[[ReplyReader, dict[str, Any]], None]) -> None:
     """Reads a stream in pieces for the kind of replies that it may not be."""
-    reader, out = ReplyReader(1000), {}
+    reader, out = reply_reader(1000), {}
     try:
         for start in range(0, len(data), step):
             reader.feed(data[start : start + step])

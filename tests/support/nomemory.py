@@ -19,8 +19,9 @@ import msgpack
 from redis_fastbatch import MsgpackCodec
 from redis_fastbatch._core.raw import RawCodec
 from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk, Command
-from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
+from redis_fastbatch._core.resp.replies import ErrorReply
 from redis_fastbatch._core.toolkit.codec import ToolkitCodec, ToolkitMsgpackCodec
+from redis_fastbatch._transports.redispy import reply_reader
 from redis_fastbatch.errors import FastBatchError
 
 MOST = 20_000
@@ -70,7 +71,7 @@ def loads_anew(make: Callable[[], Any], data: bytes) -> Callable[[], Any]:
 
 def parsed(data: bytes) -> list[list[bytes]]:
     """The commands in some bytes, which are those of whole commands and nothing else."""
-    reader = ReplyReader()
+    reader = reply_reader()
     reader.feed(data)
     commands = []
     while (whole := reader.reply()) is not None:
@@ -102,7 +103,7 @@ def fill(command: Command, extract: Command | None = None) -> tuple[Callable[[],
 
 
 def read_values() -> Any:
-    reader, out, failures = ReplyReader(), {}, []
+    reader, out, failures = reply_reader(), {}, []
     for start in range(0, len(ARRAY), 40):
         reader.feed(ARRAY[start : start + 40])
         if not reader.elements and not out and reader.array(8) is not True:
@@ -119,7 +120,7 @@ def values_checked(result: Any) -> Any:
 
 
 def read_statuses() -> Any:
-    reader, others = ReplyReader(), []
+    reader, others = reply_reader(), []
     reader.feed(STATUSES)
     reader.statuses(6, 0, others)
     return [(index, str(one) if isinstance(one, ErrorReply) else one) for index, one in others]

@@ -16,6 +16,7 @@ from msgpack_reference import their_value
 from redis_fastbatch import DecodeError, MsgpackCodec
 from redis_fastbatch._core.raw import RawCodec
 from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
+from redis_fastbatch._transports.redispy import reply_reader
 
 MEGABYTE = 1_000_000
 
@@ -234,7 +235,7 @@ def test_invalid_utf8_is_refused_where_it_stands(text: bytes) -> None:
 
 
 def fed(data: bytes, max_value_size: int = 0) -> ReplyReader:
-    reader = ReplyReader(max_value_size)
+    reader = reply_reader(max_value_size)
     reader.feed(data)
     return reader
 
@@ -291,7 +292,7 @@ def test_push_messages_behind_the_last_reply() -> None:
     reader.feed(b"\r\n")
     assert reader.finished() is True
     assert reader.pushes == [[b"a", 1], [b"b"]]
-    assert ReplyReader().finished() is True
+    assert reply_reader().finished() is True
 
 
 @pytest.mark.parametrize("count", [2**31, 10**17, 10**18 - 1])

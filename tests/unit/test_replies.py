@@ -14,6 +14,7 @@ from redis.exceptions import InvalidResponse
 
 from redis_fastbatch import DecodeError, MsgpackCodec, RawCodec
 from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
+from redis_fastbatch._transports.redispy import reply_reader
 from redis_fastbatch.codecs import ValueCodec, resolve
 
 BIG = 12345678901234567890
@@ -68,7 +69,7 @@ def plain(reply: Any) -> Any:
 
 
 def read_statuses(parts: list[bytes], count: int) -> tuple[list[tuple[int, Any]], ReplyReader, int]:
-    reader = ReplyReader()
+    reader = reply_reader()
     others: list[tuple[int, Any]] = []
     done = 0
     for piece in parts:
@@ -111,7 +112,7 @@ def test_statuses_in_any_pieces(data: bytes, expected: list[tuple[int, Any]]) ->
 
 
 def test_statuses_stop_at_the_limit() -> None:
-    reader = ReplyReader()
+    reader = reply_reader()
     reader.feed(b"+OK\r\n" * 5)
     others: list[tuple[int, Any]] = []
     assert reader.statuses(3, 0, others) == 3
@@ -121,7 +122,7 @@ def test_statuses_stop_at_the_limit() -> None:
 
 
 def test_statuses_count_on_from_where_they_stood() -> None:
-    reader = ReplyReader()
+    reader = reply_reader()
     others: list[tuple[int, Any]] = []
     reader.feed(b"+OK\r\n-ERR a\r\n")
     assert reader.statuses(10, 100, others) == 2
@@ -131,7 +132,7 @@ def test_statuses_count_on_from_where_they_stood() -> None:
 
 
 def test_nothing_arrived_is_nothing_read() -> None:
-    reader = ReplyReader()
+    reader = reply_reader()
     assert reader.statuses(5, 0, []) == 0
     assert reader.reply() is None
     assert reader.array(1) is False
@@ -187,7 +188,7 @@ def test_replies_of_any_kind_in_any_pieces(some: list[bytes], data: st.DataObjec
     pushes_at = data.draw(st.lists(st.integers(0, len(some) - 1), max_size=2))
     with_pushes = b"".join((PUSH if i in pushes_at else b"") + one for i, one in enumerate(some))
     for raw in (stream, with_pushes):
-        reader = ReplyReader()
+        reader = reply_reader()
         found = []
         for piece in pieces(raw, tuple(min(cut, len(raw)) for cut in cuts)):
             feed(reader, piece)
@@ -199,7 +200,7 @@ def test_replies_of_any_kind_in_any_pieces(some: list[bytes], data: st.DataObjec
 
 
 def test_a_reply_larger_than_the_buffer() -> None:
-    reader = ReplyReader()
+    reader = reply_reader()
     body = bytes(range(256)) * 8000
     stream = bulk(body) + b"+OK\r\n"
     for start in range(0, len(stream), 50_000):
@@ -223,7 +224,7 @@ def read_values(
 ) -> tuple[Any, list[Any], ReplyReader]:
     """An array read as a flight does it; stops where an error reply comes instead."""
     keys = KEYS if keys is None else keys
-    reader = ReplyReader(**options)
+    reader = reply_reader(**options)
     found = out()
     failures: list[Any] = []
     begun: Any = False
@@ -277,7 +278,7 @@ def test_a_key_asked_for_twice() -> None:
 
 def test_values_single_after_single() -> None:
     # As a pipeline of GETs has them: no array around them, an error for one of them.
-    reader = ReplyReader()
+    reader = reply_reader()
     found: dict[str, Any] = {}
     failures: list[Any] = []
     done = 0
@@ -323,7 +324,7 @@ def test_an_error_instead_of_the_array(error: bytes) -> None:
     ],
 )
 def test_another_reply_than_the_array(answer: bytes) -> None:
-    reader = ReplyReader()
+    reader = reply_reader()
     reader.feed(answer)
     with pytest.raises(InvalidResponse):
         reader.array(4)
@@ -350,7 +351,7 @@ def test_another_reply_than_the_array(answer: bytes) -> None:
     ],
 )
 def test_another_reply_than_a_value(value: bytes) -> None:
-    reader = ReplyReader()
+    reader = reply_reader()
     reader.feed(b"*1\r\n" + value + b"\r\n" * 5)
     assert reader.array(1) is True
     with pytest.raises(InvalidResponse):
@@ -377,7 +378,7 @@ def test_another_reply_than_a_value(value: bytes) -> None:
 )
 def test_garbage_is_an_invalid_response(garbage: bytes) -> None:
     for parts in every_way(garbage + b"+OK\r\n" * 3):
-        reader = ReplyReader()
+        reader = reply_reader()
         with pytest.raises(InvalidResponse):  # noqa: PT012
             for piece in parts:
                 feed(reader, piece)
@@ -394,7 +395,7 @@ def test_any_bytes_are_replies_or_refused(data: bytes) -> None:
         lambda reader: reader.array(2),
         lambda reader: reader.values(KEYS, 0, MsgpackCodec(), None, {}, []),
     ):
-        reader = ReplyReader()
+        reader = reply_reader()
         reader.feed(data)
         try:
             read(reader)
@@ -404,7 +405,7 @@ def test_any_bytes_are_replies_or_refused(data: bytes) -> None:
 
 
 def test_replies_nested_without_end_are_refused() -> None:
-    reader = ReplyReader()
+    reader = reply_reader()
     reader.feed(b"*1\r\n" * 10_000)
     with pytest.raises(InvalidResponse, match="nested"):
         reader.reply()
@@ -417,7 +418,7 @@ def test_announced_lengths_cost_nothing() -> None:
         b"%99999999999999\r\n",
         b"=99999999999999\r\n",
     ):
-        reader = ReplyReader()
+        reader = reply_reader()
         reader.feed(header)
         assert reader.reply() is None
         with reader.free_space() as free:
@@ -452,7 +453,7 @@ def test_what_is_no_exception_passes_through() -> None:
     def hook(code: int, data: bytes) -> Any:
         raise KeyboardInterrupt
 
-    reader = ReplyReader()
+    reader = reply_reader()
     reader.feed(b"*1\r\n" + bulk(b"\xd4\x01x"))
     assert reader.array(1) is True
     with pytest.raises(KeyboardInterrupt):
@@ -460,7 +461,7 @@ def test_what_is_no_exception_passes_through() -> None:
 
 
 def test_a_value_longer_than_allowed_is_refused_before_it_arrives() -> None:
-    reader = ReplyReader(max_value_size=10)
+    reader = reply_reader(max_value_size=10)
     reader.feed(b"*2\r\n" + bulk(b"x" * 10) + b"$11\r\n")
     assert reader.array(2) is True
     found: dict[str, Any] = {}
@@ -474,7 +475,7 @@ def test_a_value_longer_than_allowed_is_refused_before_it_arrives() -> None:
 
 
 def test_more_received_than_there_was_room_for_is_an_error() -> None:
-    reader = ReplyReader()
+    reader = reply_reader()
     room = len(reader.free_space())
     for wrong in (room + 1, -1):
         with pytest.raises(ValueError, match="cannot have received"):
@@ -482,7 +483,7 @@ def test_more_received_than_there_was_room_for_is_an_error() -> None:
 
 
 def test_the_buffer_does_not_move_while_it_is_filled() -> None:
-    reader = ReplyReader()
+    reader = reply_reader()
     view = reader.free_space()
     reader.received(len(view))
     with pytest.raises(BufferError):

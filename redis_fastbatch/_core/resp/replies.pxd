@@ -34,7 +34,10 @@ cdef class ReplyReader(ReceiveBuffer):
     cdef readonly Py_ssize_t elements     # of the array being read that are still to come
     cdef Py_ssize_t max_value_size
     cdef object parser
+    cdef object make_parser
+    cdef object protocol_error
 
+    cdef Py_ssize_t broken(self, str reason) except -2
     cdef Py_ssize_t line_end(self, Py_ssize_t start) noexcept
     cdef Py_ssize_t integer(self, Py_ssize_t start, Py_ssize_t stop) except? -2
     cdef object parse(self, Py_ssize_t stop)

@@ -15,10 +15,6 @@ from libc.string cimport memchr, memcmp
 from redis_fastbatch._core.runtime.buffer cimport ReceiveBuffer
 from redis_fastbatch._core.codec cimport ValueCodec
 
-import hiredis
-
-from redis.exceptions import InvalidResponse
-
 from redis_fastbatch.errors import DecodeError
 
 cdef enum:
@@ -33,6 +29,10 @@ cdef object NOT_ENOUGH = object()
 
 class ErrorReply(Exception):
     """An error the server replied with, such as "OOM command not allowed"; its text is args[0]."""
+
+
+class ProtocolError(Exception):
+    """The received bytes are not the RESP that was expected. Nothing more can be read from the connection."""
 
 
 cdef extern from *:
@@ -52,10 +52,6 @@ def new_dict(Py_ssize_t size):
     """An empty dict with room for `size` keys, where this Python can make one: filling it then never means
     building its table anew (48 to 27 ns a key)."""
     return FASTBATCH_NEW_DICT(size)
-
-
-cdef Py_ssize_t broken(str reason) except -2:
-    raise InvalidResponse(f"Protocol Error: {reason}")
 
 
 cdef class ValueRun:
@@ -113,9 +109,14 @@ cdef class ReplyReader(ReceiveBuffer):
         elements: how many of an array, begun by array(), are still to be read.
     """
 
-    def __init__(self, Py_ssize_t max_value_size=0):
+    def __init__(self, Py_ssize_t max_value_size=0, *, make_parser, protocol_error=ProtocolError):
         self.pushes = []
         self.max_value_size = max_value_size
+        self.make_parser = make_parser
+        self.protocol_error = protocol_error
+
+    cdef Py_ssize_t broken(self, str reason) except -2:
+        raise self.protocol_error(f"Protocol Error: {reason}")
 
     cdef Py_ssize_t line_end(self, Py_ssize_t start) noexcept:
         """Where the line's CRLF is; INCOMPLETE when it has not arrived."""
@@ -137,10 +138,10 @@ cdef class ReplyReader(ReceiveBuffer):
         if negative:
             start += 1
         if not 0 < stop - start < LONGEST_NUMBER:
-            return broken(f"a number of {stop - start} digits")
+            return self.broken(f"a number of {stop - start} digits")
         for i in range(start, stop):
             if not c'0' <= self.data[i] <= c'9':
-                return broken(f"byte {self.data[i] & 0xFF:#04x} in a number")
+                return self.broken(f"byte {self.data[i] & 0xFF:#04x} in a number")
             number = number * 10 + (self.data[i] - c'0')
         return -number if negative else number
 
@@ -149,17 +150,17 @@ cdef class ReplyReader(ReceiveBuffer):
         if self.data[self.position] == c'=':
             return self.verbatim(stop)
         if self.parser is None:
-            self.parser = hiredis.Reader(
-                protocolError=InvalidResponse, replyError=ErrorReply, notEnoughData=NOT_ENOUGH
+            self.parser = self.make_parser(
+                protocolError=self.protocol_error, replyError=ErrorReply, notEnoughData=NOT_ENOUGH
             )
         self.parser.feed(PyBytes_FromStringAndSize(self.data + self.position, stop - self.position))
         try:
             reply = self.parser.gets()
         except TypeError as error:
             # A map or set of what cannot be hashed.
-            broken(str(error))
+            self.broken(str(error))
         if reply is NOT_ENOUGH or self.parser.has_data():
-            broken("a reply whose end is in doubt")
+            self.broken("a reply whose end is in doubt")
         self.position = stop
         return reply
 
@@ -167,9 +168,9 @@ cdef class ReplyReader(ReceiveBuffer):
         """The text of a verbatim string. Not through hiredis, which (3.5) reads four bytes behind it."""
         cdef Py_ssize_t start = self.line_end(self.position) + 2
         if stop - start < 6 or self.data[start + 3] != c':':
-            broken("a verbatim string without its format")
+            self.broken("a verbatim string without its format")
         if self.data[stop - 2] != c'\r' or self.data[stop - 1] != c'\n':
-            broken("a verbatim string that does not end where its length says")
+            self.broken("a verbatim string that does not end where its length says")
         self.position = stop
         return PyBytes_FromStringAndSize(self.data + start + 4, stop - start - 6)
 
@@ -191,11 +192,11 @@ cdef class ReplyReader(ReceiveBuffer):
         """To be called when no reply is outstanding: False while a push message has arrived in part.
 
         Raises:
-            redis.exceptions.InvalidResponse: there is a reply that nobody asked for. Which of those before
+            ProtocolError: there is a reply that nobody asked for. Which of those before
                 it were the right ones cannot be known.
         """
         if self.skip_pushes():
-            broken(f"a reply that was not asked for begins with byte {self.data[self.position] & 0xFF:#04x}")
+            self.broken(f"a reply that was not asked for begins with byte {self.data[self.position] & 0xFF:#04x}")
         return self.position == self.end
 
     def reply(self):
@@ -204,7 +205,7 @@ cdef class ReplyReader(ReceiveBuffer):
         An error is an ErrorReply, returned and not raised.
 
         Raises:
-            redis.exceptions.InvalidResponse: the bytes are no RESP.
+            ProtocolError: the bytes are no RESP.
         """
         cdef Py_ssize_t stop
         if not self.skip_pushes():
@@ -251,7 +252,7 @@ cdef class ReplyReader(ReceiveBuffer):
             refused the command.
 
         Raises:
-            redis.exceptions.InvalidResponse: another kind of reply, or an array of another length.
+            ProtocolError: another kind of reply, or an array of another length.
         """
         cdef Py_ssize_t stop
         cdef Py_ssize_t count
@@ -263,13 +264,13 @@ cdef class ReplyReader(ReceiveBuffer):
                 return False
             if isinstance(whole[0], ErrorReply):
                 return whole[0]
-            broken(f"an array expected, found {whole[0]!r:.80}")
+            self.broken(f"an array expected, found {whole[0]!r:.80}")
         stop = self.line_end(self.position)
         if stop == INCOMPLETE:
             return False
         count = self.integer(self.position + 1, stop)
         if count != expected:
-            broken(f"an array of {expected} expected, one of {count} found")
+            self.broken(f"an array of {expected} expected, one of {count} found")
         self.position = stop + 2
         self.elements = count
         return True
@@ -293,7 +294,7 @@ cdef class ReplyReader(ReceiveBuffer):
         Raises:
             DecodeError: a value is longer than max_value_size. The rest of it cannot be skipped: the
                 connection is of no further use.
-            redis.exceptions.InvalidResponse: the bytes are no RESP.
+            ProtocolError: the bytes are no RESP.
         """
         cdef ValueRun run = ValueRun(keys, done, default, out)
         if run.count - done > most:
@@ -328,7 +329,7 @@ cdef class ReplyReader(ReceiveBuffer):
                     return 0
                 if size < 0:
                     if size != -1:
-                        broken(f"a bulk string of {size} bytes")
+                        self.broken(f"a bulk string of {size} bytes")
                     run.put(run.default)
                     self.position = start
                 else:
@@ -338,7 +339,7 @@ cdef class ReplyReader(ReceiveBuffer):
                     if self.end - start - 2 < size:
                         return 0
                     if self.data[start + size] != c'\r' or self.data[start + size + 1] != c'\n':
-                        broken("a bulk string that does not end where its length says")
+                        self.broken("a bulk string that does not end where its length says")
                     run.undecodable = start + size + 2
                     value = codec.decode(self.data + start, size)
                     run.undecodable = 0
@@ -370,7 +371,7 @@ cdef class ReplyReader(ReceiveBuffer):
             if not str(whole[0]).startswith("WRONGTYPE"):
                 run.refused.append((run.keys[run.done], whole[0]))
         elif whole[0] is not None or is_array:
-            broken(f"a bulk string expected, found {whole[0]!r:.80}")
+            self.broken(f"a bulk string expected, found {whole[0]!r:.80}")
         run.put(run.default)
         return True
 
@@ -387,7 +388,7 @@ cdef class ReplyReader(ReceiveBuffer):
         at = self.line_end(self.position)
         if at == INCOMPLETE:
             if self.end - self.position > LONGEST_NUMBER + 3:
-                broken("a bulk string's header without an end")
+                self.broken("a bulk string's header without an end")
             return INCOMPLETE
         size[0] = self.integer(self.position + 1, at)
         return at + 2
@@ -398,14 +399,14 @@ cdef Py_ssize_t reply_end(ReplyReader reader, Py_ssize_t start, int depth) excep
     cdef char kind
     cdef Py_ssize_t stop, count, i
     if depth > MAX_NESTING:
-        return broken(f"replies nested more than {MAX_NESTING} levels deep")
+        return reader.broken(f"replies nested more than {MAX_NESTING} levels deep")
     if start >= reader.end:
         return INCOMPLETE
     kind = reader.data[start]
     if kind not in b"+-:_,#($=!*~>%|":
-        return broken(f"byte {kind & 0xFF:#04x} begins no reply")
+        return reader.broken(f"byte {kind & 0xFF:#04x} begins no reply")
     if depth and kind in b">|=":
-        return broken(f"{chr(kind)} inside a reply")
+        return reader.broken(f"{chr(kind)} inside a reply")
     stop = reader.line_end(start)
     if stop == INCOMPLETE:
         return INCOMPLETE

@@ -11,12 +11,13 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import hiredis
 from redis import ConnectionPool
 from redis.connection import HiredisRespSerializer
-from redis.exceptions import ConnectionError, ReadOnlyError
+from redis.exceptions import ConnectionError, InvalidResponse, ReadOnlyError
 from redis.utils import HIREDIS_AVAILABLE
 
-from redis_fastbatch._core.resp.replies import ErrorReply
+from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
 
 logger = logging.getLogger("redis_fastbatch")
 
@@ -30,6 +31,15 @@ GET_CONNECTION_ARGUMENTS = ("MSET",) if _takes_name else ()
 def is_cluster(client: Any) -> bool:
     """Return whether this is a client of a cluster, synchronous or asyncio."""
     return hasattr(client, "nodes_manager")
+
+
+def reply_reader(max_value_size: int = 0) -> ReplyReader:
+    """Return a reader of replies that parses with hiredis and raises redis-py's InvalidResponse.
+
+    Args:
+        max_value_size: longer values are refused, in bytes; 0 for no limit.
+    """
+    return ReplyReader(max_value_size, make_parser=hiredis.Reader, protocol_error=InvalidResponse)
 
 
 def connection_counts(pool: Any) -> tuple[int, int]:
