@@ -99,9 +99,9 @@ def _disconnect(pool: ConnectionPool) -> bool:
 
 
 def _stats(pool: Any) -> dict[str, int]:
-    free, in_use = connection_counts(pool)
+    created, free, in_use = connection_counts(pool)
     stats = {
-        "created_connections": getattr(pool, "_created_connections", free + in_use),
+        "created_connections": created,
         "available_connections": free,
         "in_use_connections": in_use,
     }

@@ -42,9 +42,10 @@ def reply_reader(max_value_size: int = 0) -> ReplyReader:
     return ReplyReader(max_value_size, make_parser=hiredis.Reader, protocol_error=InvalidResponse)
 
 
-def connection_counts(pool: Any) -> tuple[int, int]:
-    """Return how many connections of a pool are free, and how many are in use."""
-    return len(pool._available_connections), len(pool._in_use_connections)
+def connection_counts(pool: Any) -> tuple[int, int, int]:
+    """Return how many connections a pool has made, how many of them are free, and how many are in use."""
+    free, in_use = len(pool._available_connections), len(pool._in_use_connections)
+    return getattr(pool, "_created_connections", free + in_use), free, in_use
 
 
 def explain(connection: Any, reply: ErrorReply, sentinel_managed: type[Any]) -> Exception:

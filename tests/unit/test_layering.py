@@ -1,0 +1,202 @@
+"""The package's layers, proved from the imports themselves.
+
+A module imports from layers below its own, and from its own layer. Modules never import each other in a circle.
+The order is that of the design, with these details:
+
+- errors and report are at the bottom, because every layer raises the one and the engine fills in the other;
+- server only needs errors, codecs only the core;
+- _arguments is above the engine, whose limits it checks, and below the transports: threads.py checks `workers`;
+- _tables and _cluster do not know each other, nor do toolkit and cli.
+
+Imports within functions count. Imports for type checkers do not.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "redis_fastbatch"
+NAME = PACKAGE.name
+
+LAYERS = (
+    {"_version", "errors"},
+    {"report"},
+    {"_core", "server"},
+    {"codecs", "_engine"},
+    {"_arguments"},
+    {"_transports"},
+    {"_cluster", "_tables"},
+    {"_base_client"},
+    {"client", "async_client"},
+    {"toolkit", "cli"},
+    {"__init__", "__main__"},
+)
+
+SHELVES = ({"runtime"}, {"codec"}, {"raw", "msgpack"}, {"resp", "toolkit"}, {"arrow"})
+"""The layers within _core."""
+
+INPUT_AND_OUTPUT = {"asyncio", "select", "selectors", "socket", "ssl"}
+
+CYTHON_IMPORT = re.compile(
+    r"^[ ]*(?:from[ ]+([\w.]+)[ ]+c?import[ ]+(\([^)]*\)|[^#\n]*)|c?import[ ]+([\w.]+))", re.MULTILINE
+)
+
+
+def module_of(file: Path) -> str:
+    """Return a file's module, such as "_core.resp.replies"; "__init__" for the package itself."""
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+FILES = sorted(file for file in PACKAGE.rglob("*") if file.suffix in (".py", ".pyx", ".pxd"))
+MODULES = {module_of(file) for file in FILES}
+
+
+class Imports(ast.NodeVisitor):
+    """Collects (module, name) for every import that is carried out; name is None for `import module`."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, str | None]] = []
+
+    def visit_Import(self, node: ast.Import) -> None:
+        self.found += [(alias.name, None) for alias in node.names]
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        assert node.level == 0, "imports are absolute here"
+        self.found += [(node.module or "", alias.name) for alias in node.names]
+
+    def visit_If(self, node: ast.If) -> None:
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            for statement in node.orelse:
+                self.visit(statement)
+        else:
+            self.generic_visit(node)
+
+
+def imports_of(file: Path) -> Iterator[tuple[str, str | None]]:
+    """Yield what a file imports or cimports, as Imports does."""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".py":
+        visitor = Imports()
+        visitor.visit(ast.parse(text))
+        yield from visitor.found
+        return
+    for module, names, plain in CYTHON_IMPORT.findall(text):
+        if plain:
+            yield plain, None
+        for name in re.findall(r"[\w.*]+", names.partition(" as ")[0]):
+            yield module, name
+
+
+def own_imports(file: Path) -> Iterator[str]:
+    """Yield the package's modules that a file imports."""
+    for module, name in imports_of(file):
+        if module.partition(".")[0] != NAME:
+            continue
+        inner = module.partition(".")[2]
+        full = f"{inner}.{name}".lstrip(".")
+        target = full if full in MODULES else inner or "__init__"
+        assert target in MODULES, f"{file}: {module}, {name}"
+        if target != module_of(file):
+            yield target
+
+
+def rank_of(module: str) -> tuple[int, int]:
+    """Return the numbers of a module's layer, and of its shelf within _core."""
+    first, _, rest = module.partition(".")
+    layer = next(number for number, names in enumerate(LAYERS) if first in names)
+    if first != "_core" or not rest:
+        return layer, -1
+    shelf = rest.partition(".")[0]
+    return layer, next(number for number, names in enumerate(SHELVES) if shelf in names)
+
+
+def group_of(module: str) -> str:
+    """Return what a module belongs to within its layer: a package, or a shelf of _core."""
+    return ".".join(module.split(".")[: 2 if module.startswith("_core.") else 1])
+
+
+def test_everything_has_its_layer() -> None:
+    assert len(FILES) > 80
+    for module in MODULES:
+        rank_of(module)
+
+
+def test_imports_point_downwards() -> None:
+    upwards = [
+        f"{module_of(file)} imports {target}"
+        for file in FILES
+        for target in own_imports(file)
+        if rank_of(target) > rank_of(module_of(file))
+    ]
+    assert upwards == []
+
+
+def test_neighbours_in_a_layer_do_not_know_each_other() -> None:
+    sideways = [
+        f"{module} imports {target}"
+        for file in FILES
+        for module in [module_of(file)]
+        for target in own_imports(file)
+        if rank_of(target) == rank_of(module) and group_of(target) != group_of(module)
+    ]
+    assert sideways == []
+
+
+def test_no_circles() -> None:
+    graph: dict[str, set[str]] = {module: set() for module in MODULES}
+    for file in FILES:
+        graph[module_of(file)].update(own_imports(file))
+    done: set[str] = set()
+
+    def walk(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join((*path, module))
+        if module not in done:
+            for target in sorted(graph[module]):
+                walk(target, (*path, module))
+            done.add(module)
+
+    for module in sorted(graph):
+        walk(module, ())
+
+
+def foreign_imports(package: str) -> dict[str, set[str]]:
+    """Return, for each module of a package, what it imports from elsewhere."""
+    found: dict[str, set[str]] = {}
+    for file in FILES:
+        if module_of(file).partition(".")[0] == package:
+            names = {module for module, _ in imports_of(file) if module.partition(".")[0] != NAME}
+            found.setdefault(module_of(file), set()).update(names)
+    assert any(found.values())
+    return found
+
+
+def test_the_engine_does_no_input_or_output() -> None:
+    for module, names in foreign_imports("_engine").items():
+        tops = {name.partition(".")[0] for name in names - {"redis.exceptions"}}
+        assert not tops & {*INPUT_AND_OUTPUT, "redis", "hiredis"}, module
+
+
+def test_the_core_knows_no_client() -> None:
+    for module, names in foreign_imports("_core").items():
+        assert not {name.partition(".")[0] for name in names} & {*INPUT_AND_OUTPUT, "redis", "hiredis"}, module
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("from a.b cimport (\n    c,\n    d,\n)\n", [("a.b", "c"), ("a.b", "d")]),
+        ("from a.b cimport c as d  # not e\n", [("a.b", "c")]),
+        ("    cimport a.b\n", [("a.b", None)]),
+        ("import a\n", [("a", None)]),
+    ],
+)
+def test_cython_imports_are_seen(tmp_path: Path, text: str, found: list[tuple[str, str | None]]) -> None:
+    file = tmp_path / "module.pyx"
+    file.write_text(text)
+    assert list(imports_of(file)) == found
