@@ -358,7 +358,7 @@ def test_what_hooks_raise_is_told_with_its_type(client: redis.Redis, error: Exce
         raise error
 
     for codec, reason in (
-        (Odd(), f"a {type(error).__name__}: {words}"),
+        (Odd(), f"dumps() failed for {type(error).__name__}: {words}"),
         (MsgpackCodec(default=raising), f"default() failed on a {type(error).__name__}: {words}"),
     ):
         report = FastBatch(client, codec).batch_set({"a": error}, on_error="report")

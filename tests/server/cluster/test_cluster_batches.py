@@ -127,7 +127,7 @@ def test_an_atomic_batch_needs_one_slot(cluster_client: redis.RedisCluster) -> N
     assert batch.batch_get(list(items)) == items
     with pytest.raises(ValueError, match=r"'a' is in slot 15495, 'b' in 3300.*\{tag\}"):
         batch.batch_set({"a": 1, "b": 2}, atomic=True)
-    with pytest.raises(TypeError, match="not one str"):
+    with pytest.raises(TypeError, match="got one str"):
         batch.batch_set("ab", atomic=True)
     with pytest.raises(BatchError) as caught:
         batch.batch_set({**items, "{tag}": object()}, atomic=True)
