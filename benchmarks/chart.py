@@ -1,4 +1,8 @@
-"""Draw ours, the peers and the floor from a results file: `python -m benchmarks.chart results.json chart.png`."""
+"""Draw ours, the peers and the floor from a results file.
+
+`python -m benchmarks.chart results.json chart.png` draws all peers. With `--small` it draws the README's chart:
+four peers, writing and reading side by side.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +24,19 @@ from benchmarks.tables import OPERATION_TITLES
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = {"ours": "#c0392b", "peer": "#8395a7", "floor": "#d5dbe1"}
+COLOURS = {"ours": "#c0392b", "peer": "#8395a7", "floor": "#c3a36b"}
+BRACKETS = "In brackets: how many times faster redis_fastbatch is."
+NOTE_COLOUR = "#57606f"
 FLOOR = "the floor: a bare socket"
+# The small chart's peers, from top to bottom, with their labels. The floor and ours stand above them.
+SMALL_PEERS = {
+    "redis-py mset/mget + msgspec": "redis-py, MSET/MGET + msgspec",
+    "valkey-glide mset/mget + msgspec": "valkey-glide, MSET/MGET + msgspec",
+    "redis-py pipeline + msgpack": "redis-py, pipeline + msgpack",
+    "redis-toolkit 0.4.0": "redis-toolkit 0.4.0",
+}
+SMALL_OPERATIONS = ("set", "get")
+SMALL_INCHES = (9.0, 2.75)
 # Beyond this ratio the shortest bar would be too small to see.
 LINEAR_UP_TO = 25
 INCHES_A_BAR = 0.27
@@ -36,7 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cells = _cells(measured, options.server, options.shape, options.size)
     if not cells:
         raise SystemExit(f"nothing measured of {options.shape} x {options.size} on {options.server}")
-    draw(measured, cells, options.picture)
+    if options.small:
+        draw_small(measured, cells, options.picture)
+    else:
+        draw(measured, cells, options.picture)
 
 
 def draw(measured: Results, cells: Sequence[Cell], picture: Path) -> None:
@@ -52,10 +70,66 @@ def draw(measured: Results, cells: Sequence[Cell], picture: Path) -> None:
     )
     for axis, cell, each in zip(axes[:, 0], cells, bars, strict=True):
         _panel(axis, cell, each)
-    figure.text(0.01, 0.003, _circumstances(measured, cells[0]), fontsize=7, color="#57606f")
+    figure.text(0.01, 0.003, f"{BRACKETS} {_circumstances(measured, cells[0])}", fontsize=7, color=NOTE_COLOUR)
     figure.tight_layout(rect=(0, 0.015, 1, 1))
     figure.savefig(picture, dpi=150)
     pyplot.close(figure)
+
+
+def draw_small(measured: Results, cells: Sequence[Cell], picture: Path) -> None:
+    """Draw ours, the floor and four well-known peers: writing and reading side by side, on one linear scale."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    shown = [cell for cell in cells if cell.operation in SMALL_OPERATIONS]
+    figure, axes = pyplot.subplots(1, len(shown), figsize=SMALL_INCHES, sharex=True, sharey=True, squeeze=False)
+    for axis, cell in zip(axes[0], shown, strict=True):
+        _small_panel(axis, cell)
+    first = shown[0]
+    title = f"{first.size:,} x {SHAPES[first.shape].title}: nanoseconds per item"
+    figure.text(0.01, 0.925, title, fontsize=10, fontweight="bold")
+    figure.text(0.01, 0.855, f"Shorter is better. {BRACKETS}", fontsize=8.5)
+    figure.text(0.01, 0.02, _circumstances(measured, first), fontsize=7, color=NOTE_COLOUR)
+    figure.tight_layout(rect=(0, 0.04, 1, 0.86), w_pad=2)
+    figure.savefig(picture, dpi=150)
+    pyplot.close(figure)
+
+
+def _small_panel(axis: Axes, cell: Cell) -> None:
+    floor, ours = cell.floor, cell.ours
+    peers = [(cell.named(name), label) for name, label in SMALL_PEERS.items()]
+    rows = [(floor, FLOOR), (ours, OURS), *peers]
+    measured = [(timing, label) for timing, label in rows if timing]
+    nanoseconds = [timing.median / cell.size for timing, _ in measured]
+    places = range(len(measured))
+    axis.barh(places, nanoseconds, height=0.72, color=[COLOURS[timing.role] for timing, _ in measured])
+    axis.set_yticks(places, [label for _, label in measured], fontsize=9)
+    # Both panels share the axis: inverting it twice would turn it back.
+    axis.set_ylim(len(measured) - 0.4, -0.6)
+    # The panel on the right has no labels: it shares those of the first.
+    for label in axis.get_yticklabels():
+        label.set_fontweight("bold" if label.get_text() == OURS else "normal")
+    axis.margins(x=0.25)
+    for place, (timing, _), value in zip(places, measured, nanoseconds, strict=True):
+        _annotate(axis, (value, place), _label(cell, timing, value), timing.role)
+    axis.set_title(OPERATION_TITLES[cell.operation].capitalize(), fontsize=9.5, loc="left")
+    axis.locator_params(axis="x", nbins=4)
+    axis.xaxis.set_major_formatter("{x:,.0f}")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(axis="x", labelsize=8)
+    axis.tick_params(axis="y", length=0)
+
+
+def _annotate(axis: Axes, position: tuple[float, float], text: str, role: str) -> None:
+    axis.annotate(
+        text,
+        position,
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=8,
+        fontweight="bold" if role == "ours" else "normal",
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--server", default="valkey")
     parser.add_argument("--shape", default="dict5")
     parser.add_argument("--size", type=int, default=10_000)
+    parser.add_argument("--small", action="store_true", help="four peers, writing and reading side by side")
     return parser
 
 
@@ -95,15 +170,7 @@ def _panel(axis: Axes, cell: Cell, bars: Sequence[Timing]) -> None:
         axis.set_xlim(left=10 ** math.floor(math.log10(min(nanoseconds))))
     axis.xaxis.set_major_formatter("{x:,.0f}")
     for place, timing, value in zip(places, bars, nanoseconds, strict=True):
-        axis.annotate(
-            _label(cell, timing, value),
-            (value, place),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-            fontweight="bold" if timing.role == "ours" else "normal",
-        )
+        _annotate(axis, (value, place), _label(cell, timing, value), timing.role)
     title = f"{OPERATION_TITLES[cell.operation].capitalize()} {cell.size:,} x {SHAPES[cell.shape].title}"
     axis.set_title(
         f"{title}: nanoseconds per item{', logarithmic' if logarithmic else ''}", fontsize=9, loc="left"
@@ -116,7 +183,7 @@ def _label(cell: Cell, timing: Timing, nanoseconds: float) -> str:
     ours = cell.ours
     if ours is None or timing.role != "peer":
         return f"{nanoseconds:,.0f}"
-    return f"{nanoseconds:,.0f}  ({ours.times_faster_than(timing).value:.1f}x ours)"
+    return f"{nanoseconds:,.0f}  ({ours.times_faster_than(timing).value:.1f}x)"
 
 
 def _circumstances(measured: Results, cell: Cell) -> str:
