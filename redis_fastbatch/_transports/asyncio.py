@@ -22,6 +22,7 @@ from redis_fastbatch._engine.flight import Flight
 from redis_fastbatch._engine.pacing import HOLD, LINGER, Pace
 from redis_fastbatch._transports.async_source import Age, Feed, starve
 from redis_fastbatch._transports.borrowing import borrow_async
+from redis_fastbatch._transports.parsed_replies import ParsedReplies, explain
 from redis_fastbatch._transports.redispy import asyncio as redispy
 from redis_fastbatch._transports.redispy import push_handler, reply_reader
 from redis_fastbatch._transports.retry import Attempts
@@ -228,10 +229,9 @@ class WireChannel:
 class PublicChannel:
     """Speaks through the public methods of a connection."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, max_value_size: int) -> None:
         self._connection = connection
-        self._reply: Any = None
-        self._has_reply = False
+        self._replies: Any = ParsedReplies(max_value_size)
 
     async def __aenter__(self) -> PublicChannel:
         return self
@@ -249,20 +249,18 @@ class PublicChannel:
         flight.finished(chunk)
 
     def take(self, flight: Flight) -> bool:
-        """Gives the flight the reply that arrival() waited for."""
-        if not self._has_reply:
+        """Let the flight read the reply that arrival() waited for, or some of it; False if it has read all."""
+        if self._replies.finished():
             return False
-        self._has_reply = False
-        flight.take_reply(self._reply)
+        flight.take(self._replies, explain)
         return True
 
     async def arrival(self) -> None:
         """Reads a reply."""
         try:
-            self._reply = await self._connection.read_response(disable_decoding=True)
+            self._replies.feed(await self._connection.read_response(disable_decoding=True))
         except ResponseError as error:
-            self._reply = error
-        self._has_reply = True
+            self._replies.feed(error)
 
     async def arrival_or_item(self, feed: Feed, seconds: float | None) -> None:
         """Waits for the source's next item, so many seconds at most, then for a reply: reading it cannot be left
@@ -373,7 +371,7 @@ class AsyncLease:
             raise asyncio.CancelledError
         transport = redispy.known_transport(self.connection)
         if transport is None:
-            return PublicChannel(self.connection)
+            return PublicChannel(self.connection, self._max_value_size)
         return WireChannel(self.connection, transport, self._max_value_size)
 
     async def ask(self, *command: str) -> Any:

@@ -23,6 +23,7 @@ from redis_fastbatch._core.resp.encoder import Chunk
 from redis_fastbatch._core.resp.replies import ErrorReply
 from redis_fastbatch._engine.flight import Flight
 from redis_fastbatch._transports.borrowing import borrow
+from redis_fastbatch._transports.parsed_replies import ParsedReplies, explain
 from redis_fastbatch._transports.redispy import push_handler, reply_reader
 from redis_fastbatch._transports.redispy import sync as redispy
 from redis_fastbatch._transports.retry import Attempts
@@ -180,8 +181,9 @@ class SocketChannel:
 class PublicChannel:
     """Speaks through the public methods of a connection."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, max_value_size: int) -> None:
         self._connection = connection
+        self._replies: Any = ParsedReplies(max_value_size)
 
     def __enter__(self) -> PublicChannel:
         return self
@@ -196,10 +198,10 @@ class PublicChannel:
 
     def receive(self, flight: Flight) -> None:
         try:
-            reply = self._connection.read_response(disable_decoding=True)
+            self._replies.feed(self._connection.read_response(disable_decoding=True))
         except ResponseError as error:
-            reply = error
-        flight.take_reply(reply)
+            self._replies.feed(error)
+        flight.take(self._replies, explain)
 
     def receive_arrived(self, flight: Flight) -> None:
         while flight.in_flight and self._connection.can_read(timeout=0):
@@ -300,7 +302,7 @@ class Lease:
         connection = redispy.without_cache(self.connection)
         sock = redispy.known_socket(connection)
         if sock is None:
-            return PublicChannel(connection)
+            return PublicChannel(connection, self._max_value_size)
         return SocketChannel(connection, sock, self._max_value_size)
 
     def ask(self, *command: str) -> Any:

@@ -20,7 +20,7 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from checks import in_use, proxied
-from redis_fastbatch import AsyncFastBatch, BatchError, FastBatch, FastBatchError
+from redis_fastbatch import AsyncFastBatch, BatchError, DecodeError, FastBatch, FastBatchError
 from redis_fastbatch._transports.redispy import GET_CONNECTION_ARGUMENTS
 from redis_fastbatch._transports.sync import PublicChannel, SocketChannel, lease
 from redis_fastbatch.server import EmbeddedServer
@@ -417,6 +417,35 @@ def test_both_ways_of_speaking_report_alike(server: EmbeddedServer, options: dic
         )
         pool.disconnect()
     assert reports[0] == reports[1]
+
+
+def test_both_ways_of_speaking_read_alike(server: EmbeddedServer) -> None:
+    found = []
+    for kind in (redis.Connection, Counting):
+        pool = redis.ConnectionPool(connection_class=kind, host=server.host, port=server.port)
+        client = redis.Redis(connection_pool=pool)
+        client.flushall()
+        fast = FastBatch(client, max_value_size=1000)
+        fast.batch_set({f"k{i}": i for i in range(2000)})
+        client.lpush("list", "element")
+        client.set("no msgpack", b"\xc1")
+        keys = [*(f"k{i}" for i in range(0, 4000, 2)), "list", "no msgpack"]
+        failures: list[tuple[Any, Any, str]] = []
+
+        def on_error(key: Any, value: Any, error: Exception, noted: list[Any] = failures) -> None:
+            noted.append((key, value, str(error)))
+
+        values = fast.batch_get(keys, default="default", on_error=on_error)
+        pairs = list(fast.batch_get_iter(keys, on_error="report"))
+        deleted = fast.batch_delete(keys)
+        client.set("long", "x" * 1001)
+        with pytest.raises(DecodeError, match="max_value_size is 1000") as caught:
+            fast.batch_get(["k1", "long"])
+        found.append((list(values.items()), pairs, failures, deleted, caught.value.key))
+        pool.disconnect()
+    assert found[0] == found[1]
+    assert found[0][3:] == (1002, "long")
+    assert [key for key, _, _ in found[0][2]] == ["no msgpack"]
 
 
 def test_a_subclass_that_changes_nothing_is_known(valkey: EmbeddedServer) -> None:
