@@ -1,34 +1,52 @@
-"""CSV as a stream of record batches, by pyarrow: in blocks, with its types, and whole or not at all."""
+"""CSV as a stream of record batches: pyarrow reads it in blocks of whole rows."""
 
 from __future__ import annotations
 
 import argparse
 import codecs
 import contextlib
+import csv
+import functools
 import io
-import re
+import itertools
+import secrets
 import sys
-import threading
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+import zlib
+from array import array
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis_fastbatch._tables.write import split_key
-from redis_fastbatch.cli.common import CliError, file_reason, plain
+from redis_fastbatch.cli.common import CliError
+from redis_fastbatch.cli.encoding import refuse_other_encodings
+from redis_fastbatch.errors import EncodeError
+from redis_fastbatch.report import BatchReport
 
 if TYPE_CHECKING:
+    from redis_fastbatch.cli.csv_types import ColumnTypes
     from redis_fastbatch.cli.inputs import Pipe
 
 CSV_HEAD = 8 * 1024 * 1024
 """Bytes of CSV that the types of columns are taken from; no row is longer."""
 
 CSV_BLOCK = 1024 * 1024
-"""Bytes of CSV read at a time behind that. Arrow reads 32 blocks ahead, and decodes one for each processor."""
+"""Bytes of CSV read at a time after that."""
+
+BLOCKS_AHEAD = 2
+"""Blocks that are read and converted while rows before them are written."""
+
+DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
+"""What a file may have between its columns where it does not have what was expected."""
 
 
 def open_csv(
     stream: Any, pipe: Pipe | None, options: argparse.Namespace, stack: contextlib.ExitStack, *, tabs: bool
-) -> tuple[Any, Iterator[Any]]:
-    """The schema of a CSV file and its record batches.
+) -> CsvRows:
+    """Open a CSV file.
 
     Args:
         stream: the file's bytes.
@@ -38,224 +56,472 @@ def open_csv(
         tabs: the file's name says that tabs are between its columns.
 
     Raises:
-        CliError: the file is not as the options say, or has keys that would be read as numbers and change.
+        CliError: the file is not as the options say.
     """
-    ending = CsvEnding(_delimiter(options.delimiter, tabs=tabs))
-    blocks = CsvBlocks(stream, pipe, ending.row)
-    stack.callback(blocks.end)
-    stack.enter_context(_unread_rows_untold())
-    types = _types(options.types)
-    head = blocks.begin()
-    reader = _reader(blocks, ending, options, types)
-    _refuse_changed_keys(head, ending.delimiter, reader.schema, options.key, types)
-    return reader.schema, _whole(reader, ending, options.file)
+    rows = CsvRows(stream, pipe, options, _delimiter(options.delimiter, tabs=tabs))
+    stack.callback(rows.end)
+    return rows
 
 
-def _reader(blocks: CsvBlocks, ending: CsvEnding, options: argparse.Namespace, types: dict[str, Any]) -> Any:
-    """Arrow's reader, whose columns are known."""
-    import pyarrow as pa
-    from pyarrow import csv
-
-    convert: dict[str, Any] = {"column_types": types}
-    if options.nulls:
-        convert |= {"null_values": options.nulls, "strings_can_be_null": True, "quoted_strings_can_be_null": False}
-    try:
-        reader = csv.open_csv(
-            pa.PythonFile(blocks, mode="r"),
-            csv.ReadOptions(block_size=CSV_HEAD),
-            csv.ParseOptions(delimiter=ending.delimiter, newlines_in_values=True, invalid_row_handler=ending.met),
-            csv.ConvertOptions(**convert),
-        )
-        # Names become text only here.
-        names = reader.schema.names
-    except pa.ArrowInvalid as error:
-        if "Empty CSV file" in str(error) and not blocks.blank:
-            raise CliError(f"{options.file}: the header has no end: a quote is left open") from None
-        raise
-    except UnicodeDecodeError as error:
-        raise CliError(f"the header is no UTF-8: {error.object!r:.80}") from None
-    for name in types:
-        if name not in names:
-            raise CliError(f"--type {name}: there is no such column; there are {', '.join(names)}")
-    return reader
-
-
-def _refuse_changed_keys(head: bytes, delimiter: str, schema: Any, key: str, types: dict[str, Any]) -> None:
-    """Refuses columns of keys that Arrow reads as whole numbers, and that are written otherwise: 007 would become
-    7."""
-    import pyarrow as pa
-    from pyarrow import compute, csv
-
-    wanted = [
-        column
-        for _, column in split_key(key)
-        if schema.names.count(column) == 1
-        and column not in types
-        and pa.types.is_integer(schema.field(column).type)
-    ]
-    if not wanted:
-        return
-    texts = csv.read_csv(
-        io.BytesIO(head),
-        csv.ReadOptions(block_size=len(head) + 1),
-        # The head may end amid a row.
-        csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=lambda _: "skip"),
-        csv.ConvertOptions(include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string())),
-    )
-    for name, column in zip(wanted, texts.columns, strict=True):
-        changed = column.filter(compute.match_substring_regex(column, _CHANGED_AS_NUMBERS))
-        if len(changed):
-            raise CliError(
-                f"the key column {name!r} has {changed[0].as_py()!r}, and would be read as numbers, which are "
-                f"written otherwise: --type {name}=string takes the text, --type {name}=int64 the number"
-            )
-
-
-_CHANGED_AS_NUMBERS = r"^-?0[0-9xX]|^-0$|^\s+[-0-9]|[0-9a-fA-F]\s+$"
-"""Whole numbers with zeros before them, in base 16, or with blanks, all of which Arrow reads."""
-
-
-class CsvEnding:
-    """A row that goes behind the last one, and that Arrow takes for one only if no quote is left open there.
-
-    It has more columns than any file. Behind a quote that is left open it is a piece of the last row's text.
+@dataclass
+class FailedRow:
+    """A row of the file that is not among those that are written.
 
     Attributes:
-        row: its bytes.
-        seen: Arrow took it for a row.
-        wrong: the row that swallowed it had too few columns to be one.
+        line: the line that it begins in, counted from 1.
+        item: what it holds.
+        reason: why it failed.
+        before: how many rows of its block before it did not fail.
     """
 
-    def __init__(self, delimiter: str) -> None:
-        self.delimiter = delimiter
-        self._text = delimiter * 100_003
-        self.row = f"\n{self._text}".encode()
-        self.seen = False
-        self.wrong = False
-
-    def met(self, row: Any) -> str:
-        """Says what becomes of a row of another number of columns than the file has."""
-        if not row.text.endswith(self._text):
-            return "error"
-        self.seen = row.text == self._text
-        self.wrong = not self.seen
-        return "skip"
+    line: int
+    item: Any
+    reason: str
+    before: int
 
 
-def _whole(batches: Iterable[Any], ending: CsvEnding, file: str) -> Iterator[Any]:
-    """The batches, of which the last is given once it is known that the file does not end amid it."""
-    last: list[Any] = []
-    rows = 0
-    for batch in batches:
-        if batch.num_rows:
-            yield from last
-            last = [batch]
-            rows += batch.num_rows
-    if not ending.seen:
-        row = rows if ending.wrong else rows - 1
-        raise CliError(f"{file}: the file ends within quotes, which begin in row {row} and are never closed")
-    yield from last
-
-
-@contextlib.contextmanager
-def _unread_rows_untold() -> Iterator[None]:
-    """Keeps pyarrow from telling, traceback and all, that it cannot show CsvEnding a row that is no UTF-8. It
-    raises for that row whatever CsvEnding would have said."""
-    before = sys.unraisablehook
-
-    def heard(unraisable: Any) -> None:
-        if not isinstance(unraisable.exc_value, UnicodeDecodeError):
-            before(unraisable)
-
-    sys.unraisablehook = heard
-    try:
-        yield
-    finally:
-        sys.unraisablehook = before
-
-
-class CsvBlocks(io.RawIOBase):
-    """A stream that gives Arrow a large block first, then small ones, and `ending` behind the last.
-
-    Arrow takes the types of columns from the first block, which is why that is large. How many blocks it reads
-    ahead cannot be set, only how large they are.
-
-    It reads them in a thread of its own, and waits for that when it lets go of the reader. One that was still at
-    it when Python ended would end the process with an abort.
+@dataclass
+class Block:
+    """Some rows of the file.
 
     Attributes:
-        blank: there were only empty lines so far.
+        rows: those that can be written, as a record batch.
+        first_line: the line that the first one begins in.
+        lines: the lines between each and the one before it, packed; None where each row is one line.
+        failed: those that cannot be written.
     """
 
-    def __init__(self, stream: Any, pipe: Pipe | None, ending: bytes) -> None:
+    rows: Any
+    first_line: int
+    lines: bytes | None = None
+    failed: list[FailedRow] = field(default_factory=list)
+
+
+class CsvRows:
+    """The rows of a CSV file.
+
+    Blocks that are given to Arrow begin and end with a row, so that none cuts a cell. They are read and converted
+    in one thread, ahead of those that write them.
+
+    Args:
+        stream: the file's bytes.
+        pipe: where they come from, where that is standard input.
+        options: the command's.
+        delimiter: what is between columns.
+
+    Attributes:
+        report: counts rows that fail before they are written, by their lines.
+        on_failure: hears of them.
+        schema: of the rows.
+
+    Raises:
+        CliError: the file is not as the options say.
+    """
+
+    def __init__(self, stream: Any, pipe: Pipe | None, options: argparse.Namespace, delimiter: str) -> None:
+        self.report = BatchReport()
+        self.on_failure: Callable[[Any, Any, Exception], None] = lambda line, item, error: None
+        self._stops = getattr(options, "on_error", "report") == "stop"
+        self._file: str = options.file
         self._stream = stream
         self._pipe = pipe
-        self._ending = ending
-        self.blank = True
-        self._size = 0
-        self._first: list[bytes] = []
-        self._quoted = False
+        self._delimiter = delimiter
+        self._rest = b""
+        self._all_read = False
         self._ended = False
-        self._reading = threading.Lock()
+        self._pool = ThreadPoolExecutor(1, "redis-fastbatch-csv")
+        self._firsts: list[int] = []
+        self._blocks: list[tuple[int, bytes | None]] = []
+        self._rows = 0
 
-    def begin(self) -> bytes:
-        """Reads what Arrow wants before it tells the columns, and would not let itself be interrupted in.
+        self._fill(CSV_HEAD)
+        refuse_other_encodings(self._rest[:4], self._file, "tsv" if delimiter == "\t" else "csv")
+        self._rest = self._rest.removeprefix(codecs.BOM_UTF8)
+        # Classic Mac OS ended lines with a carriage return alone.
+        self._line_end = b"\n" if b"\n" in self._rest else b"\r"
+        self._types, self._line = self._header(options)
+        self._parser = Parser(self._types, delimiter, options.nulls)
+        self._first = self._next_block()
+        self.schema = self._types.schema
 
-        Returns:
-            The first of it, which is what Arrow takes types from.
+    @property
+    def columns(self) -> str:
+        """The columns and their types in one line of text."""
+        return self._types.described()
+
+    def line_of(self, row: int) -> int:
+        """Return the line, counted from 1, that a row begins in. Rows count from 0; failed ones do not count."""
+        place = bisect_right(self._firsts, row) - 1
+        first_line, lines = self._blocks[place]
+        row -= self._firsts[place]
+        return first_line + row if lines is None else first_line + _unpacked(lines)[row]
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield record batches of the rows that can be written.
+
+        Raises:
+            CliError: the file ends within quotes, or has a row that is too long.
         """
-        head, more = self._block(CSV_HEAD), self._block(CSV_HEAD)
-        # A last row without a line's end is among those that types are taken from.
-        self._first = [head, more] if self._ending else [head + more]
-        return self._first[0]
-
-    def readable(self) -> bool:
-        """Asked by Arrow."""
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        """The next block, of at most `size` bytes, the ending not counted; none at the end."""
-        with self._reading:
-            if self._first:
-                return self._first.pop(0)
-            return b"" if self._ended else self._block(size)
+        ahead: deque[Future[Block | None]] = deque()
+        block = self._first
+        while block is not None:
+            while len(ahead) < BLOCKS_AHEAD:
+                ahead.append(self._pool.submit(self._next_block))
+            yield from self._settled(block)
+            block = ahead.popleft().result()
 
     def end(self) -> None:
-        """There are no more blocks, whatever the stream still has; returns when nobody is reading it."""
+        """End the reading ahead, whatever the stream still has; return when nothing reads it any more."""
         self._ended = True
         if self._pipe is not None:
             self._pipe.end()
-        with self._reading:
-            pass
+        self._pool.shutdown(cancel_futures=True)
 
-    def _block(self, size: int) -> bytes:
-        block: bytes = self._stream.read(min(size, self._size or size))
-        self._size = CSV_BLOCK
-        # Arrow gives up on a row that has no end in the block behind the one in which it begins.
-        more, whole = block, has_row_end(block, quoted=self._quoted)
-        while more and not whole and len(block) < size:
-            more = self._stream.read(min(size - len(block), CSV_BLOCK))
-            block += more
-            whole = has_row_end(block, quoted=self._quoted)
-        # Where no end is found, the quotes before it quoted nothing.
-        self._quoted = whole and self._quoted != bool(block.count(b'"') % 2)
-        # In a file of empty lines the ending would be the header.
-        self.blank = self.blank and not block.removeprefix(codecs.BOM_UTF8).strip(b"\r\n")
-        if not more and not self.blank:
-            block, self._ending = block + self._ending, b""
+    def _settled(self, block: Block) -> Iterator[Any]:
+        """The block's rows; its failed ones are reported."""
+        rows = block.rows
+        if block.failed and self._stops:
+            # Those before the first failure are written.
+            del block.failed[1:]
+            rows = rows.slice(0, block.failed[0].before)
+        self._firsts.append(self._rows)
+        self._blocks.append((block.first_line, block.lines))
+        self._rows += rows.num_rows
+        if self._stops and rows.num_rows:
+            yield rows
+        for failed in block.failed:
+            error = EncodeError(f"line {failed.line}: {failed.reason}")
+            self.report.add_failure(failed.line, error)
+            self.on_failure(failed.line, failed.item, error)
+        if not self._stops and rows.num_rows:
+            yield rows
+
+    def _fill(self, size: int) -> None:
+        """Reads until there are so many bytes that no block has had yet, or no more."""
+        pieces = [self._rest]
+        missing = size - len(self._rest)
+        while missing > 0 and not self._all_read:
+            piece = self._stream.read(missing)
+            self._all_read = not piece
+            missing -= len(piece)
+            pieces.append(piece)
+        self._rest = b"".join(pieces)
+
+    def _header(self, options: argparse.Namespace) -> tuple[ColumnTypes, int]:
+        """The columns, and the line after the header, which is taken off what was read."""
+        from redis_fastbatch.cli.csv_types import ColumnTypes
+
+        split = SplitRows(self._rest, self._delimiter)
+        header = next((row for row in split if row.cells), None)
+        if header is None and split.open_row is None:
+            raise CliError(f"{self._file}: Empty CSV file: a header is expected")
+        if header is None or (header.end == len(self._rest) and not self._all_read):
+            raise CliError(f"{self._file}: the header has no end: a quote is left open")
+        names = []
+        for name in map(_bytes, header.cells):
+            try:
+                names.append(name.decode())
+            except UnicodeDecodeError:
+                raise CliError(f"{self._file}: the header is not UTF-8: {name!r:.80}") from None
+        self._refuse_other_header(names, options)
+        line = 1 + self._rest.count(self._line_end, 0, header.end)
+        self._rest = self._rest[header.end :]
+        return ColumnTypes(names, options), line
+
+    def _refuse_other_header(self, names: list[str], options: argparse.Namespace) -> None:
+        """Raise CliError where the key's columns are missing and the header shows why."""
+        keys = [column for _, column in split_key(options.key) if column is not None]
+        missing = [key for key in keys if key not in names]
+        if missing and any(character < " " and character not in "\t\r\n" for character in "".join(names)):
+            raise CliError(
+                f"{self._file}: expected a CSV header with {missing[0]!r}, found {','.join(names)!r:.80}: say "
+                "with --format what the file is"
+            )
+        for other, name in DELIMITERS.items():
+            if missing and len(names) == 1 and set(keys) <= set(names[0].split(other)):
+                given = "'\\t'" if other == "\t" else f"'{other}'"
+                raise CliError(
+                    f"column {missing[0]!r}: there is no such column; there is one, {names[0]!r:.200}, with "
+                    f"{name} in its name: give --delimiter {given}"
+                )
+
+    def _next_block(self) -> Block | None:
+        """The next rows; None at the end."""
+        if self._ended:
+            return None
+        try:
+            return self._read_block()
+        except BaseException:
+            self._ended = True
+            raise
+
+    def _read_block(self) -> Block | None:
+        first = self._types.schema is None
+        size = CSV_HEAD if first else CSV_BLOCK
+        while True:
+            self._fill(size)
+            if self._all_read:
+                block = self._block(self._rest) if self._rest or first else None
+                if self._rest and block is None:
+                    raise self._open_quote()
+                self._rest = b""
+                return block
+            for row_end in likely_row_end, self._row_end:
+                end = row_end(self._rest)
+                block = self._block(self._rest[:end]) if end else None
+                if block is not None:
+                    self._rest = self._rest[end:]
+                    return block
+            if len(self._rest) >= CSV_HEAD:
+                raise CliError(
+                    f"{self._file}: the row that begins in line {self._line} is longer than {CSV_HEAD:,} bytes, "
+                    "or a quote is left open in it"
+                )
+            # What has no end yet is not looked through again for each further block.
+            size = min(2 * max(len(self._rest), CSV_BLOCK), CSV_HEAD)
+
+    def _row_end(self, data: bytes) -> int:
+        """Where the last row ends that is whole."""
+        split = SplitRows(data, self._delimiter)
+        # The last of all may go on in the next block.
+        return max((row.start for row in split), default=0) if split.open_row is None else split.open_row
+
+    def _open_quote(self) -> CliError:
+        """The file's last row has no end."""
+        split = SplitRows(self._rest, self._delimiter)
+        deque(split, 0)
+        line = self._line + self._rest.count(self._line_end, 0, split.open_row)
+        return CliError(
+            f"{self._file}: the file ends within quotes, which begin in the row of line {line} and are not closed"
+        )
+
+    def _block(self, data: bytes) -> Block | None:
+        """The rows of some whole lines; None where these end within quotes."""
+        try:
+            cells = self._parser.read(data)
+        except OpenQuoteError:
+            return None
+        offsets: Any = None
+        failed: list[FailedRow] = []
+        if cells is None:
+            sorted_out = self._sorted_out(data)
+            if sorted_out is None:
+                return None
+            cells, offsets, failed = sorted_out
+        line_ends = data.count(self._line_end)
+        # The last line of a file may have no end.
+        lines = line_ends + (data[-1:] not in (b"", self._line_end))
+        if offsets is None and (cells.num_rows != lines or self._has_other_line_ends(data)):
+            offsets = self._offsets(data, cells, lines)
+        if self._types.schema is None:
+            self._types.infer(cells)
+        rows, bad = self._types.convert(cells)
+        if bad:
+            offsets = range(cells.num_rows) if offsets is None else offsets
+            for row, reason in bad.items():
+                item = dict(zip(self._types.names, (column[row].as_py() for column in cells.columns), strict=True))
+                failed.append(FailedRow(self._line + offsets[row], item, reason, row))
+            failed.sort(key=lambda row: row.line)
+            numbers = sorted(bad)
+            for entry in failed:
+                entry.before -= bisect_left(numbers, entry.before)
+            offsets = [offset for row, offset in enumerate(offsets) if row not in bad]
+        block = Block(rows, self._line, None if offsets is None else _packed(offsets), failed)
+        self._line += line_ends
         return block
 
+    def _sorted_out(self, data: bytes) -> tuple[Any, list[int], list[FailedRow]] | None:
+        """Rows of which some have another number of cells, or are not UTF-8: the cells of the others, the lines
+        that these begin in, counted from the first, and those that fail. None if the last ends within quotes."""
+        good: list[bytes] = []
+        offsets: list[int] = []
+        failed: list[FailedRow] = []
+        split = SplitRows(data, self._delimiter)
+        line = start = 0
+        for row in split:
+            if not row.cells:
+                continue
+            line, start = line + data.count(self._line_end, start, row.start), row.start
+            cells = list(map(_bytes, row.cells))
+            reason = self._types.fault(cells)
+            if reason is None:
+                good.append(data[row.start : row.end])
+                offsets.append(line)
+            else:
+                item = [cell.decode("utf-8", "backslashreplace") for cell in cells]
+                failed.append(FailedRow(self._line + line, item, reason, len(good)))
+        if split.open_row is not None:
+            return None
+        read = self._parser.read(b"".join(good))
+        if read is None or read.num_rows != len(good):
+            raise CliError(f"{self._file}: Arrow cannot read lines {self._line} to {self._line + line}")
+        return read, offsets, failed
 
-def has_row_end(block: bytes, *, quoted: bool) -> bool:
-    """Whether there is a line's end in a block of CSV that is not in quotes; `quoted` says how it begins."""
-    start = 0
-    while True:
-        quote = block.find(b'"', start)
-        if not quoted and block.find(b"\n", start, quote if quote >= 0 else len(block)) >= 0:
-            return True
-        if quote < 0:
-            return False
-        quoted, start = not quoted, quote + 1
+    def _has_other_line_ends(self, data: bytes) -> bool:
+        """Whether rows may end where no line does, as lines are counted here."""
+        if self._line_end == b"\r":
+            return b"\n" in data
+        return b"\r" in data and data.count(b"\r") != data.count(b"\r\n")
+
+    def _offsets(self, data: bytes, cells: Any, lines: int) -> list[int]:
+        """The lines that rows begin in, counted from the first one's."""
+        from redis_fastbatch.cli.csv_types import substrings
+
+        if not self._has_other_line_ends(data):
+            # Exact where there are no lines but those of rows.
+            within = substrings(cells, self._line_end.decode())
+            if len(within) + sum(within) == lines:
+                return list(itertools.accumulate((1 + more for more in within[:-1]), initial=0))
+        offsets = []
+        line = start = 0
+        for row in SplitRows(data, self._delimiter):
+            if row.cells:
+                line, start = line + data.count(self._line_end, start, row.start), row.start
+                offsets.append(line)
+        return offsets
+
+
+class OpenQuoteError(Exception):
+    """Rows end within quotes."""
+
+
+class Parser:
+    """Cells of whole rows, by Arrow.
+
+    Args:
+        types: of the columns.
+        delimiter: what is between them.
+        nulls: cells that are null unless they are in quotes.
+    """
+
+    def __init__(self, types: ColumnTypes, delimiter: str, nulls: list[str]) -> None:
+        self._types = types.read_as()
+        self._delimiter = delimiter
+        self._nulls = nulls
+        # A row that stands after the last one only if no quote is left open there.
+        self._mark = f"end-{secrets.token_hex(8)}"
+        self._last_row = (self._mark + delimiter * (len(types.names) - 1) + "\n").encode()
+
+    def read(self, data: bytes) -> Any:
+        """Return a record batch of the cells as text; None where a row has too few or too many, or is not UTF-8.
+
+        Raises:
+            OpenQuoteError: the last row ends within quotes.
+        """
+        import pyarrow as pa
+        from pyarrow import csv
+
+        whole = data + (b"" if data[-1:] in b"\r\n" else b"\n") + self._last_row
+        try:
+            table = csv.read_csv(
+                pa.BufferReader(whole),
+                # In one block: nothing is cut.
+                csv.ReadOptions(column_names=list(self._types), block_size=len(whole)),
+                csv.ParseOptions(delimiter=self._delimiter),
+                csv.ConvertOptions(
+                    column_types=self._types,
+                    null_values=self._nulls,
+                    strings_can_be_null=bool(self._nulls),
+                    quoted_strings_can_be_null=False,
+                ),
+            )
+        except pa.ArrowInvalid:
+            return None
+        (batch,) = table.combine_chunks().to_batches()
+        if batch.column(0)[-1].as_py() not in (self._mark, self._mark.encode()):
+            raise OpenQuoteError
+        return batch.slice(0, batch.num_rows - 1)
+
+
+class SplitRow(NamedTuple):
+    """A row as the standard library reads it.
+
+    Attributes:
+        cells: its cells, a character for each byte; none of an empty line.
+        start, end: where it is in the data.
+    """
+
+    cells: list[str]
+    start: int
+    end: int
+
+
+class SplitRows:
+    """The rows of CSV data and where they are, by the standard library: slower than Arrow.
+
+    Attributes:
+        open_row: where the last row begins, if it ends within quotes; known at the end. It is not among the rows.
+    """
+
+    def __init__(self, data: bytes, delimiter: str) -> None:
+        self.open_row: int | None = None
+        self._data = data
+        self._delimiter = delimiter
+        self._end = 0
+        self._over = False
+
+    def __iter__(self) -> Iterator[SplitRow]:
+        """Yield the rows."""
+        # No longer cells than 128 KiB is the module's default.
+        csv.field_size_limit(2**31 - 1)
+        start = 0
+        for cells in csv.reader(self._lines(), delimiter=self._delimiter):
+            if self._over:
+                self.open_row = None if cells == ["", _OVER] else start
+                return
+            yield SplitRow(cells, start, self._end)
+            start = self._end
+
+    def _lines(self) -> Iterator[str]:
+        text = self._data.decode("latin-1")
+        if sys.version_info < (3, 11):
+            # Where the module does not take zero bytes.
+            text = text.replace("\0", "\1")
+        for line in io.StringIO(text, newline=""):
+            self._end += len(line)
+            yield line
+        self._over = True
+        yield self._delimiter + _OVER
+
+
+_OVER = "over"
+"""In a line after the last one, which is a row of its own unless a quote is left open."""
+
+
+def _bytes(cell: str) -> bytes:
+    return cell.encode("latin-1")
+
+
+def likely_row_end(data: bytes) -> int:
+    """Return where the last row of the data ends, if quotes are only where they should be; 0 where no row ends."""
+    for line_end in b"\n", b"\r":
+        # A carriage return at the very end may be half of a line's end.
+        end = data.rfind(line_end, 0, len(data) if line_end == b"\n" else len(data) - 1) + 1
+        if not data.count(b'"', 0, end) % 2:
+            if end:
+                return end
+            continue
+        # It is in quotes, and the last of them opens a cell; before that is text without quotes.
+        quote = data.rfind(b'"', 0, end)
+        while quote >= 0:
+            before = data.rfind(b'"', 0, quote)
+            end = data.rfind(line_end, before + 1, quote) + 1
+            if end:
+                return end
+            quote = data.rfind(b'"', 0, before) if before >= 0 else -1
+    return 0
+
+
+def _packed(offsets: Iterable[int]) -> bytes:
+    steps = array("q", (after - before for before, after in itertools.pairwise((0, *offsets))))
+    return zlib.compress(steps.tobytes(), 1)
+
+
+@functools.lru_cache(4)
+def _unpacked(packed: bytes) -> list[int]:
+    steps = array("q")
+    steps.frombytes(zlib.decompress(packed))
+    return list(itertools.accumulate(steps))
 
 
 def _delimiter(given: str | None, *, tabs: bool) -> str:
@@ -263,38 +529,3 @@ def _delimiter(given: str | None, *, tabs: bool) -> str:
     if len(text) != 1 or not text.isascii() or text in '"\r\n':
         raise CliError(f"--delimiter is one character of ASCII, no quote and no line's end, not {text!r}")
     return text
-
-
-def _types(given: list[str]) -> dict[str, Any]:
-    types = {}
-    for entry in given:
-        column, equals, name = entry.rpartition("=")
-        if not equals:
-            raise CliError(f"--type {entry}: COLUMN=TYPE is expected, such as zip=string")
-        types[column] = _type(name, entry)
-    return types
-
-
-def _type(name: str, entry: str) -> Any:
-    """The Arrow type of a name."""
-    import pyarrow as pa
-
-    decimal = re.fullmatch(r"decimal128\((\d+), ?(\d+)\)", name)
-    try:
-        return pa.decimal128(int(decimal[1]), int(decimal[2])) if decimal else pa.type_for_alias(name)
-    except ValueError as error:
-        reason = plain(error) if decimal else f"there is no type {name!r}"
-        raise CliError(
-            f"--type {entry}: {reason}; there are string, binary, bool, int8 to int64, uint8 to uint64, float32, "
-            "float64, date32, timestamp[us], time64[us], decimal128(10,2) and others of Arrow"
-        ) from None
-
-
-def csv_reason(file: str, error: Exception) -> str:
-    """What is wrong with the file, and what may help."""
-    reason = file_reason(file, error)
-    if "straddling object" in reason:
-        return f"{file}: a row is longer than {CSV_HEAD:,} bytes, or a quote is left open"
-    if "conversion error" in reason:
-        return f"{reason}. The first rows had another type: give the column's with --type COLUMN=TYPE"
-    return reason

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from redis_fastbatch.cli.common import CliError, file_reason
-from redis_fastbatch.cli.csv_input import csv_reason, open_csv
+from redis_fastbatch.cli.csv_input import CsvRows, open_csv
 from redis_fastbatch.cli.json_values import JsonValue, json_values
 from redis_fastbatch.cli.parquet_input import open_parquet
 
@@ -41,12 +41,14 @@ class Input:
 
     Attributes:
         reader: an Arrow reader of its rows; None where there are `values`.
+        csv: the rows of CSV, which the reader reads.
         values: the values of a file of JSON.
         rows: how many rows there are, where that is known.
         broken: what the reader raised: those who read it through Arrow get it as a text, traceback and all.
     """
 
     reader: Any = None
+    csv: CsvRows | None = None
     values: Iterable[JsonValue] | None = None
     rows: int | None = None
     broken: CliError | None = None
@@ -79,11 +81,12 @@ def add_format(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--delimiter", help="CSV: what stands between columns (default: a comma; a tab for .tsv)")
     group.add_argument(
         "--type", action="append", default=[], metavar="COLUMN=TYPE", dest="types",
-        help="CSV: a column's type, such as zip=string or price=float64, where the first rows would mislead",
+        help="CSV: a column's type, such as zip=string or price=float64, instead of the one that its first cells "
+        "show; *=string leaves all other columns text",
     )  # fmt: skip
     group.add_argument(
         "--null", action="append", default=[], metavar="TEXT", dest="nulls",
-        help="CSV: this text is a null, in columns of strings too; may be given several times",
+        help="CSV: this text is a null unless it is in quotes, in columns of text too; may be given several times",
     )  # fmt: skip
 
 
@@ -136,8 +139,9 @@ def open_input(options: argparse.Namespace) -> Iterator[Input]:
             pipe = _pipe(options.file)
             stream = _stream(options.file, pipe, compression, stack)
             if kind == "csv":
-                opened = Input()
-                opened.read(*open_csv(stream, pipe, options, stack, tabs=tabs), partial(csv_reason, options.file))
+                csv_rows = open_csv(stream, pipe, options, stack, tabs=tabs)
+                opened = Input(csv=csv_rows)
+                opened.read(csv_rows.schema, csv_rows, partial(file_reason, options.file))
             elif kind == "ndjson":
                 buffered = stack.enter_context(io.BufferedReader(stream, 1 << 20))
                 opened = Input(values=_values(options.file, buffered))

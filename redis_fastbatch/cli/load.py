@@ -30,6 +30,7 @@ from redis_fastbatch.cli.common import (
     say,
     tells_of_a_cluster,
 )
+from redis_fastbatch.cli.csv_input import CsvRows
 from redis_fastbatch.cli.inputs import Input, add_format, open_input
 from redis_fastbatch.cli.json_lines import json_line, json_text
 from redis_fastbatch.cli.json_rows import JsonRows
@@ -39,7 +40,6 @@ from redis_fastbatch.errors import EncodeError
 from redis_fastbatch.report import BatchReport, Progress, make_progress
 
 Named: TypeAlias = Callable[[Any, Exception], tuple[Any, Exception]]
-OnFailure: TypeAlias = Callable[[Any, Any, Exception], None]
 
 SHOWN_FAILURES = 10
 HASHES_AT_ONCE = 10_000
@@ -112,7 +112,7 @@ def run(options: argparse.Namespace) -> int:
     broken: Exception | None = None
     started = time.perf_counter()
     with open_input(options) as source, connect(options.url, options.codec, cluster=options.cluster) as batch:
-        place = "row" if source.values is None else "line"
+        place = "row" if source.values is None and source.csv is None else "line"
         failures = Failures(options.on_error, Path(options.file), place)
         progress = None if options.quiet else make_progress(True, source.rows)
         try:
@@ -131,7 +131,10 @@ def run(options: argparse.Namespace) -> int:
             broken = broken or error
     report.seconds = time.perf_counter() - started
     if broken is None or report.total:
-        _tell(options, report, "interrupted: " if interrupted else "ended early: " if broken else "")
+        early = "interrupted: " if interrupted else "ended early: " if broken else ""
+        _tell(options, report, early, failures.place)
+        if source.csv is not None and not early and not options.quiet:
+            say(f"columns: {source.csv.columns}")
     if broken is not None:
         raise broken
     if interrupted:
@@ -139,13 +142,13 @@ def run(options: argparse.Namespace) -> int:
     return EXIT_FAILED if report.failed or failures.stopped else 0
 
 
-def _tell(options: argparse.Namespace, report: BatchReport, early: str) -> None:
+def _tell(options: argparse.Namespace, report: BatchReport, early: str, place: str) -> None:
     if options.on_error == "stop" and report.failures:
         key, error = next(iter(report.failures.items()))
-        say(f"stopped at {_reason(key, error)}")
+        say(f"stopped at {_reason(key, error, place)}")
     if options.on_error == "report":
         for key, error in _in_order(report.failures)[:SHOWN_FAILURES]:
-            say(_reason(key, error))
+            say(_reason(key, error, place))
         if report.failed > SHOWN_FAILURES:
             say(f"... and {report.failed - SHOWN_FAILURES:,} more")
     if not options.quiet or early:
@@ -158,11 +161,11 @@ def _in_order(failures: dict[Any, Exception]) -> list[tuple[Any, Exception]]:
     return sorted(found, key=itemgetter(0)) if all(isinstance(key, int) for key in failures) else found
 
 
-def _reason(key: Any, error: Exception) -> str:
+def _reason(key: Any, error: Exception, place: str) -> str:
     reason = plain(error)
     if reason.startswith(("row ", "line ")) or (isinstance(error, EncodeError) and error.key is not None):
         return reason
-    return f"row {key}: {reason}" if isinstance(key, int) else f"key {key!r}: {reason}"
+    return f"{place} {key}: {reason}" if isinstance(key, int) else f"key {key!r}: {reason}"
 
 
 class Failures:
@@ -179,7 +182,7 @@ class Failures:
 
     def __init__(self, mode: str, source: Path | None = None, place: str = "row") -> None:
         self.stopped = False
-        self._place = place
+        self.place = place
         self.may_stop = mode == "stop"
         self._lock = threading.Lock()
         self._file: IO[str] | None = None
@@ -196,10 +199,10 @@ class Failures:
             CliError: the server is a node of a cluster, where most rows would fail alike.
         """
         if tells_of_a_cluster(error):
-            raise CliError(f"{_reason(key, error)}: {A_NODE}")
+            raise CliError(f"{_reason(key, error, self.place)}: {A_NODE}")
         self.stopped = self.may_stop
         if self._file is not None:
-            place = {self._place: key} if isinstance(key, int) else {"key": _text(key)}
+            place = {self.place: key} if isinstance(key, int) else {"key": _text(key)}
             failed = {**place, "error": plain(error)}
             try:
                 line = json_line({**failed, "item": value})
@@ -259,6 +262,8 @@ class Load:
         self._failures = failures
         self._tally = tally
         self._workers = affordable(batch.client, options.workers)
+        if source.csv is not None:
+            source.csv.on_failure = failures
 
     def run(self) -> None:
         """Writes everything, or what comes before the first failure."""
@@ -268,18 +273,31 @@ class Load:
             if self._source.broken is not None:
                 raise self._source.broken from None
             raise
+        finally:
+            if self._source.csv is not None:
+                self._tally.add(self._source.csv.report)
 
     def _run(self) -> None:
         if self._source.values is not None:
             self._load_values(self._source.values)
         elif self._workers == 1:
             table = stoppable(self._source.reader, self._failures)
-            self._load_table(table, self._failures, self._tally.listener())
+            self._load_table(table, _as_it_is, self._tally.listener())
         else:
             self._share()
 
-    def _load_table(self, table: Any, failures: OnFailure, progress: Any, part: Part | None = None) -> None:
-        """Writes what an Arrow reader yields; its report is in the tally, whatever happens."""
+    def _load_table(self, table: Any, in_file: Named, progress: Any) -> None:
+        """Writes what an Arrow reader yields; its report is in the tally, whatever happens. `in_file` says what
+        number a row has in the whole file."""
+
+        def named(row: int, error: Exception) -> tuple[int, Exception]:
+            row, error = in_file(row, error)
+            return (row, error) if self._source.csv is None else _by_line(self._source.csv, row, error)
+
+        def failures(row: int, value: Any, error: Exception) -> None:
+            row, error = named(row, error)
+            self._failures(row, value, error)
+
         write = partial(
             self._batch.batch_set_table,
             table,
@@ -291,7 +309,7 @@ class Load:
             progress=progress,
             on_error=failures,
         )
-        self._counted(write, _as_it_is if part is None else part.in_file)
+        self._counted(write, named)
 
     def _counted(self, write: Callable[[], BatchReport], named: Named) -> None:
         """Writes; the report is in the tally, whatever happens, with its failures as `named` has them."""
@@ -312,13 +330,8 @@ class Load:
 
         def work(listener: Any) -> None:
             part = Part(shared)
-
-            def failures(row: int, value: Any, error: Exception) -> None:
-                row, error = part.in_file(row, error)
-                self._failures(row, value, error)
-
             try:
-                self._load_table(part.reader(), failures, listener, part)
+                self._load_table(part.reader(), part.in_file, listener)
             except BaseException as error:
                 shared.stop()
                 errors.append(error)
@@ -397,6 +410,14 @@ class Load:
 
 def _as_it_is(key: Any, error: Exception) -> tuple[Any, Exception]:
     return key, error
+
+
+def _by_line(rows: CsvRows, row: int, error: Exception) -> tuple[int, Exception]:
+    """A failed row of CSV, and its error, by the line that it begins in."""
+    line = rows.line_of(row)
+    if isinstance(error, EncodeError):
+        error = EncodeError(error.reason.replace(f"row {row}: ", f"line {line}: ", 1))
+    return line, error
 
 
 def _by_key(keys: list[str], row: int, error: Exception) -> tuple[Any, Exception]:

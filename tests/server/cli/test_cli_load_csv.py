@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import io
-import subprocess
-import sys
+import json
 import time
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,13 +18,25 @@ from redis_fastbatch.cli import csv_input, inputs
 pa = pytest.importorskip("pyarrow")
 
 
+def load_text(shell: Shell, tmp_path: Path, text: str | bytes, *more: object, key: str = "k") -> tuple[int, str]:
+    """Loads a file of that text."""
+    path = tmp_path / "a.csv"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return shell("load", path, "--key", key, *more)
+
+
+def rows_of(shell: Shell) -> list[Any]:
+    """All values, in the order of their keys."""
+    return list(shell.batch.batch_get(sorted(shell.batch.scan())).values())
+
+
 def test_csv_options(shell: Shell, tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"
     path.write_text('zip\tn\ts\n00501\tNA\t""\n10001\t5\tNA\n2\t6\tx\n')
-    shell("load", path, "--key", "zip", "--type", "zip=string")
+    shell("load", path, "--key", "zip")
     assert shell.batch.batch_get(["00501", "10001"]) == {
-        "00501": {"zip": "00501", "n": None, "s": ""},
-        "10001": {"zip": "10001", "n": 5, "s": "NA"},
+        "00501": {"zip": "00501", "n": "NA", "s": ""},
+        "10001": {"zip": "10001", "n": "5", "s": "NA"},
     }
     shell("load", path, "--key", "zip", "--type", "zip=int64", "--null", "NA")
     assert shell.batch.batch_get(["501", "10001"]) == {
@@ -32,7 +45,281 @@ def test_csv_options(shell: Shell, tmp_path: Path) -> None:
     }
     path.write_text("a;b\n1;2\n")
     assert shell("load", path, "--key", "a", "--delimiter", ";")[0] == 0
-    assert shell.batch.batch_get(["1"]) == {"1": {"a": 1, "b": 2}}
+    assert shell.batch.batch_get(["1"]) == {"1": {"a": "1", "b": 2}}
+
+
+@pytest.mark.parametrize(("other", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
+def test_another_delimiter_is_suggested(shell: Shell, tmp_path: Path, other: str, name: str) -> None:
+    code, said = load_text(shell, tmp_path, f"k{other}a\n1{other}2,5\n")
+    given = repr(other)
+    assert code == 1
+    assert said == (
+        f"redis-fastbatch: column 'k': there is no such column; there is one, {f'k{other}a'!r}, with {name} in "
+        f"its name: give --delimiter {given}\n"
+    )
+    assert load_text(shell, tmp_path, f"k{other}a\n1{other}2,5\n", "--delimiter", given.strip("'"))[0] == 0
+
+
+def test_whole_numbers_among_floats(shell: Shell, tmp_path: Path) -> None:
+    for cells in ("0.5", "1", "", "-20"), ("1", "0.5", "", "-20"):
+        said = load_text(shell, tmp_path, "k,v\n" + "".join(f"{i},{cell}\n" for i, cell in enumerate(cells)))[1]
+        assert said.splitlines()[-1] == "columns: k string, v float64"
+        assert [row["v"] for row in rows_of(shell)] == [float(cell) if cell else None for cell in cells]
+    for cells in ("0.5", "9007199254740993"), ("9223372036854775808", "1"), ("0.5", "-0"):
+        shell.client.flushdb()
+        load_text(shell, tmp_path, "k,v\n" + "".join(f"{i},{cell}\n" for i, cell in enumerate(cells)))
+        assert [row["v"] for row in rows_of(shell)] == list(cells)
+
+
+INFERRED = [
+    ("7", 7, "int64"),
+    ("-12", -12, "int64"),
+    ("0", 0, "int64"),
+    ("9223372036854775807", 2**63 - 1, "int64"),
+    ("-9223372036854775808", -(2**63), "int64"),
+    ('"7"', 7, "int64"),
+    ("19.90", 19.9, "float64"),
+    ("-0.5", -0.5, "float64"),
+    ("0.30000000000000004", 0.30000000000000004, "float64"),
+    ("0.00000000000000012345", 1.2345e-16, "float64"),
+    ("true", True, "bool"),
+    ("2024-05-01", "2024-05-01", "date32"),
+    ("2024-05-01T12:30:00", "2024-05-01T12:30:00", "timestamp[us]"),
+    ("2024-05-01 12:30:00.25", "2024-05-01T12:30:00.250000", "timestamp[us]"),
+    ("2024-05-01T12:30:00Z", datetime(2024, 5, 1, 12, 30, tzinfo=timezone.utc), "timestamp[us, tz=UTC]"),
+]
+
+TEXTS = [
+    *(
+        "+32475123456",
+        "9223372036854775808",
+        "-0",
+        "007",
+        '"007"',
+        "00",
+        "0x10",
+        "1_000",
+        " 5",
+        "5 ",
+        "1E5",
+        "1.5e3",
+    ),
+    *(
+        "inf",
+        "nan",
+        "NaN",
+        "00.5",
+        "-00.5",
+        ".5",
+        "5.",
+        "+1.5",
+        "0.1234567890123456789",
+        "NA",
+        "null",
+        "NULL",
+        "None",
+    ),
+    *(
+        "True",
+        "TRUE",
+        "yes",
+        "t",
+        "1.5.2",
+        "12:30",
+        "03:45",
+        "12:30:00",
+        "2024-05",
+        "2024-05-01T12:30",
+    ),
+    *("2024-02-30", "0000-01-01", "2024-05-01T24:00:00", "2024-05-01T12:30:00+02:00", "2024-05-01T12:30:00z"),
+    *("2024-05-01T12:30:00.1234567", "0000-05-01T12:30:00", "01.05.2024", "٣", "1,5", "$5", "5%", "-", ""),
+]
+
+
+@pytest.mark.parametrize(("cell", "value", "kind"), INFERRED)
+def test_types_that_are_inferred(shell: Shell, tmp_path: Path, cell: str, value: object, kind: str) -> None:
+    code, said = load_text(shell, tmp_path, f"k,v\n1,{cell}\n2,\n3,{cell}\n")
+    assert (code, said.splitlines()[-1]) == (0, f"columns: k string, v {kind}")
+    assert [row["v"] for row in rows_of(shell)] == [value, None, value]
+    assert type(rows_of(shell)[0]["v"]) is type(value)
+
+
+@pytest.mark.parametrize("cell", TEXTS)
+def test_cells_that_stay_text(shell: Shell, tmp_path: Path, cell: str) -> None:
+    written = f'"{cell}"' if "," in cell else cell
+    code, said = load_text(shell, tmp_path, f"k,v\n1,{written}\n2,{written}\n")
+    assert (code, said.splitlines()[-1]) == (0, "columns: k string, v string")
+    assert [row["v"] for row in rows_of(shell)] == [cell.strip('"')] * 2
+
+
+@pytest.mark.parametrize(("first", "kind"), [(cell, kind) for cell, _, kind in INFERRED])
+def test_one_cell_of_another_form_makes_a_column_text(shell: Shell, tmp_path: Path, first: str, kind: str) -> None:
+    for other in ("x", "05"):
+        assert load_text(shell, tmp_path, f"k,v\n1,{first}\n2,{other}\n3,\n")[0] == 0
+        assert [row["v"] for row in rows_of(shell)] == [first.strip('"'), other, ""]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize(("first", "kind"), [(cell, kind) for cell, _, kind in INFERRED])
+def test_later_cells_that_do_not_fit_fail_their_rows(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str, kind: str, workers: int
+) -> None:
+    """One of them ended the load, and 007 became 7."""
+    monkeypatch.setattr(csv_input, "CSV_HEAD", 1000)
+    monkeypatch.setattr(csv_input, "CSV_BLOCK", 700)
+    bad = ["007", "x", "-0", "1E5", "True", "2024-02-30", "+5", "0.1234567890123456789", " 5"]
+    cells = dict(zip(range(300, 750, 50), bad, strict=True))
+    text = "k,v\n" + "".join(f"{i},{cells.get(i, first)}\n" for i in range(900))
+    failed = {f"{i}": i + 2 for i in cells}
+    dead = tmp_path / "dead.ndjson"
+    code, said = load_text(shell, tmp_path, text, "--on-error", dead, "--workers", workers)
+    assert code == 1
+    assert said.startswith(f"{900 - len(failed)} written, {len(failed)} failed; "), said
+    assert shell.client.dbsize() == 900 - len(failed)
+    lines = sorted(map(json.loads, dead.read_text().splitlines()), key=lambda entry: entry["line"])
+    assert [(entry["item"]["k"], entry["line"]) for entry in lines] == list(failed.items())
+    assert lines[0] == {
+        "line": 302,
+        "error": f"line 302: column 'v': expected {kind}, which its first cells are, found '007': --type v=string "
+        "takes any text",
+        "item": {"k": "300", "v": "007"},
+    }
+    shell.client.flushdb()
+    assert load_text(shell, tmp_path, text, "--type", "v=string")[0] == 0
+    assert {row["v"] for row in rows_of(shell)} == {first.strip('"'), *bad}
+
+
+def test_types_that_are_given(shell: Shell, tmp_path: Path) -> None:
+    text = "k,v,w\n007,+5,12:30:00\n"
+    assert load_text(shell, tmp_path, text, "--type", "k=int64", "--type", "w=time64[us]")[0] == 0
+    assert shell.batch.batch_get(["7"]) == {"7": {"k": 7, "v": "+5", "w": "12:30:00"}}
+    code, said = load_text(shell, tmp_path, "k,v\n1,5\n2,1.5\n3, 8 \n", "--type", "v=int64")
+    assert code == 1
+    assert "line 3: column 'v': expected int64, which --type gives it, found '1.5'" in said
+    assert shell.batch.batch_get(["1", "2", "3"])["3"] == {"k": "3", "v": 8}
+
+
+def test_no_column_is_inferred_where_all_are_strings(shell: Shell, tmp_path: Path) -> None:
+    code, said = load_text(shell, tmp_path, "k,a,b\n1,2,true\n", "--type", "*=string", "--type", "b=bool")
+    assert (code, said.splitlines()[-1]) == (0, "columns: k string, a string, b bool")
+    assert rows_of(shell) == [{"k": "1", "a": "2", "b": True}]
+    assert load_text(shell, tmp_path, "k,a\n1,2\n", "--quiet") == (0, "")
+
+
+def test_hashes_have_the_text_of_each_cell(shell: Shell, tmp_path: Path) -> None:
+    cells = ["1.50", "true", "2024-05-01 12:30:00", "7", "", "19.90"]
+    names = "abcdef"
+    assert load_text(shell, tmp_path, f"k,{','.join(names)}\n1,{','.join(cells)}\n", "--as", "hash")[0] == 0
+    found = {name.decode(): cell.decode() for name, cell in shell.client.hgetall("1").items()}
+    assert found == {"k": "1", **dict(zip(names, cells, strict=True))}
+    assert load_text(shell, tmp_path, "k,a\n1,1.50\n", "--as", "hash", "--type", "a=float64")[0] == 0
+    assert shell.client.hget("1", "a") == b"1.5"
+
+
+@pytest.mark.parametrize("key", ["k", "{k}", "x:{v}:{k}"])
+def test_keys_are_text(shell: Shell, tmp_path: Path, key: str) -> None:
+    """Two times of one instant were one key, and 12:30 became 12:30:00."""
+    texts = ["12:30", "2024-05-01 12:30:00", "2024-05-01T12:30:00", "007", "7", "1.50", "1.5", "true", "-0", " 5"]
+    lines = "".join(f"{text},1\n" for text in texts)
+    code, said = load_text(shell, tmp_path, f"k,v\n{lines}", key=key)
+    assert (code, said.partition(";")[0]) == (0, f"{len(texts)} written"), said
+    assert {found.decode() for found in shell.client.scan_iter()} == {
+        key.replace("{k}", text).replace("{v}", "1") if "{" in key else text for text in texts
+    }
+    assert {row["k"] for row in rows_of(shell)} == set(texts)
+
+
+def test_a_row_without_a_key(shell: Shell, tmp_path: Path) -> None:
+    code, said = load_text(shell, tmp_path, 'k,a\n,x\n"",y\n3,z\n', key="order:{k}")
+    assert (code, shell.client.keys()) == (1, [b"order:3"])
+    assert said.splitlines()[:2] == [f"line {line}: the key column 'k' is null" for line in (2, 3)]
+
+
+RAGGED = b'k,a\n1,"x\ny"\n\n2,x,"y\n"\n3\n4,caf\xe9\n5,z\n,w\n6,v\n'
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_rows_that_are_not_as_the_header_says(shell: Shell, tmp_path: Path, workers: int, line_end: bytes) -> None:
+    """One of them ended the load."""
+    dead = tmp_path / "dead.ndjson"
+    data = RAGGED.replace(b"\n", line_end)
+    code, said = load_text(shell, tmp_path, data, "--on-error", dead, "--workers", workers)
+    assert (code, said.partition(";")[0]) == (1, "3 written, 4 failed")
+    assert [(row["k"], row["a"]) for row in rows_of(shell)] == [
+        ("1", f"x{line_end.decode()}y"), ("5", "z"), ("6", "v")
+    ]  # fmt: skip
+    entries = [json.loads(line) for line in dead.read_text().splitlines()]
+    assert [(entry["line"], entry["item"]) for entry in entries] == [
+        (5, ["2", "x", f"y{line_end.decode()}"]), (7, ["3"]), (8, ["4", "caf\\xe9"]), (10, {"k": None, "a": "w"})
+    ]  # fmt: skip
+    for entry, words in zip(
+        entries,
+        ["expected 2 cells, as the header has, found 3", "found 1", "expected UTF-8", "is null"],
+        strict=True,
+    ):
+        assert entry["error"].startswith(f"line {entry['line']}: ")
+        assert words in entry["error"]
+
+
+def test_stops_at_a_row_that_is_not_as_the_header_says(shell: Shell, tmp_path: Path) -> None:
+    code, said = load_text(shell, tmp_path, "k,v\n1,2\n3,4\n5\n6,7\n8\n", "--on-error", "stop")
+    assert (code, said.splitlines()[0]) == (1, "stopped at line 4: expected 2 cells, as the header has, found 1")
+    assert sorted(shell.client.keys()) == [b"1", b"3"]
+
+
+def test_rows_that_the_server_refuses_have_their_lines(shell: Shell, tmp_path: Path) -> None:
+    dead = tmp_path / "dead.ndjson"
+    shell.client.set("2", "not a hash")
+    for workers in (1, 2):
+        text = 'k,a\n1,"x\ny\n"\n2,z\n'
+        code, said = load_text(shell, tmp_path, text, "--as", "hash", "--workers", workers)
+        assert (code, said.splitlines()[0].startswith("line 5: WRONGTYPE")) == (1, True), said
+        load_text(shell, tmp_path, text, "--as", "hash", "--workers", workers, "--on-error", dead)
+        (entry,) = map(json.loads, dead.read_text().splitlines())
+        assert (entry["line"], entry["item"]) == (5, {"k": "2", "a": "z"})
+
+
+def test_line_ends_of_old_macs(shell: Shell, tmp_path: Path) -> None:
+    code, said = load_text(shell, tmp_path, 'k,a\r1,"x\ry"\r2,z\r3\r')
+    assert (code, said.splitlines()[0]) == (1, "line 5: expected 2 cells, as the header has, found 1")
+    assert rows_of(shell) == [{"k": "1", "a": "x\ry"}, {"k": "2", "a": "z"}]
+
+
+def test_a_line_end_cut_by_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cell lost its line feed, or the file was refused because its last one was alone in a block."""
+    monkeypatch.setattr(csv_input, "CSV_HEAD", 300)
+    monkeypatch.setattr(csv_input, "CSV_BLOCK", 100)
+    path = tmp_path / "a.csv"
+    options = argparse.Namespace(file=str(path), key="k", format=None, delimiter=None, types=[], nulls=[])
+    for cell, row in ("a\r\nb", b'%03d,"a\r\nb"\r\n'), ("ab", b"%03d,ab\r\n"):
+        # Blocks end within each of a row's bytes in turn.
+        for length in range(30):
+            first = "x" * length
+            path.write_bytes(f"k,v\r\n0,{first}\r\n".encode() + b"".join(row % i for i in range(100)))
+            with inputs.open_input(options) as source:
+                found = pa.Table.from_batches(source.reader).column("v").to_pylist()
+            assert found == [first, *[cell] * 100]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [("utf-16", "UTF-16"), ("utf-16-le", "UTF-16LE"), ("utf-16-be", "UTF-16BE"), ("utf-32", "UTF-32")],
+)
+def test_other_encodings_are_refused_by_name(shell: Shell, tmp_path: Path, encoding: str, name: str) -> None:
+    code, said = load_text(shell, tmp_path, "k,a\n1,é\n".encode(encoding))
+    assert (code, f"expected UTF-8, found {name}: " in said) == (1, True), said
+    assert not shell.client.dbsize()
+
+
+def test_a_byte_order_mark_is_not_in_the_first_name(shell: Shell, tmp_path: Path) -> None:
+    assert load_text(shell, tmp_path, "k,a\n1,é\n".encode("utf-8-sig"))[0] == 0
+    assert rows_of(shell) == [{"k": "1", "a": "é"}]
+
+
+def test_cells_that_are_not_utf8_are_kept_as_bytes(shell: Shell, tmp_path: Path) -> None:
+    assert load_text(shell, tmp_path, b"k,a,b\n1,caf\xe9,x\n", "--type", "a=binary")[0] == 0
+    assert rows_of(shell) == [{"k": "1", "a": b"caf\xe9", "b": "x"}]
 
 
 @pytest.mark.parametrize("delimiter", ["", "€", '"', "\n", "\r", "ab"])
@@ -63,52 +350,8 @@ def test_a_header_that_is_no_utf8(shell: Shell, tmp_path: Path) -> None:
     """What was written could be read by nobody."""
     (tmp_path / "a.csv").write_bytes(b"id,na\xe9me\n1,caf\n")
     code, said = shell("load", tmp_path / "a.csv", "--key", "id")
-    assert (code, "the header is no UTF-8: b'na\\xe9me'" in said) == (1, True), said
+    assert (code, "the header is not UTF-8: b'na\\xe9me'" in said) == (1, True), said
     assert not shell.client.dbsize()
-
-
-@pytest.mark.parametrize("head", [50, 8_000_000])
-@pytest.mark.parametrize("key", ["zip", "z:{name}:{zip}{zip}"])
-@pytest.mark.parametrize("text", ["00501", "-01", "-0", "0x10", " 5", "5 "])
-def test_keys_that_numbers_are_not_written_as(
-    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, head: int, text: str
-) -> None:
-    """007 was stored under the key 7, where another row might be."""
-    monkeypatch.setattr(csv_input, "CSV_HEAD", head)
-    path = tmp_path / "a.csv"
-    path.write_text(f"name,zip\na,10001\nb,\nc,{text}\n" + '"a longer\nname",12345\n' * 10)
-    code, said = shell("load", path, "--key", key)
-    assert code == 1
-    assert said.startswith(f"redis-fastbatch: the key column 'zip' has {text!r}, and would be read as numbers")
-    assert "--type zip=string takes the text, --type zip=int64 the number" in said
-    assert not shell.client.dbsize()
-
-
-def test_types_decide_about_zeros_before_keys(shell: Shell, tmp_path: Path) -> None:
-    path = tmp_path / "a.csv"
-    path.write_text("name,zip\na,10001\nc,00501\n")
-    for kind, stored in ("string", b"00501"), ("int64", b"501"):
-        shell.client.flushdb()
-        assert shell("load", path, "--key", "zip", "--type", f"zip={kind}")[0] == 0
-        assert sorted(shell.client.keys()) == sorted([b"10001", stored])
-    path.write_text("name,zip\na,0\nc,-5\nd,10\n")
-    assert shell("load", path, "--key", "zip")[0] == 0
-
-
-def test_a_type_that_does_not_hold(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("redis_fastbatch.cli.csv_input.CSV_HEAD", 1000)
-    path = tmp_path / "a.csv"
-    path.write_text("k,v\n" + "".join(f"{i},{i}\n" for i in range(1000)) + "1000,word\n")
-    code, said = shell("load", path, "--key", "k")
-    assert code == 1
-    assert "conversion error to int64" in said
-    assert "give the column's with --type COLUMN=TYPE" in said
-    written, reason = said.splitlines()
-    assert written.startswith("ended early: ")
-    assert reason.startswith(f"redis-fastbatch: {path}: ")
-    assert "Traceback" not in said
-    assert shell("load", path, "--key", "k", "--workers", 2)[1].splitlines()[-1] == reason
-    assert shell("load", path, "--key", "k", "--type", "v=string")[0] == 0
 
 
 @pytest.mark.parametrize("line", ["x" * 999, "x" * 997 + "\n", '<a b=""c"">\n'])
@@ -119,7 +362,7 @@ def test_csv_of_rows_longer_than_a_block(shell: Shell, tmp_path: Path, line: str
     code, said = shell("load", path, "--key", "k")
     assert (code, said.partition(";")[0]) == (0, "5 written")
     assert shell.batch.batch_get(list("01234")) == {
-        f"{i}": {"k": i, "v": f"{i},{text}".replace('""', '"')} for i in range(5)
+        f"{i}": {"k": f"{i}", "v": f"{i},{text}".replace('""', '"')} for i in range(5)
     }
 
 
@@ -137,24 +380,24 @@ def test_csv_with_quotes_that_quote_nothing(shell: Shell, tmp_path: Path, quoted
 
 
 @pytest.mark.parametrize(
-    ("text", "place"),
+    ("text", "line"),
     [
-        ("id,a\n" + "".join(f"{i},text\n" if i != 10 else f'{i},"text {i}\n' for i in range(1000)), "row 10"),
-        ('id,a\n1,"x"\n2,"tex', "row 1"),
-        ('id,a\n1,"x"\n2,"tex""', "row 1"),
-        ('id,a\n1,x\n"2', "row 1"),
-        ('id\n1\n"2\n', "row 1"),
-        ('id,a\n1,"', "row 0"),
-        ('id,a\n7,5" pipe\n1,"x\n', "row 1"),
+        ("id,a\n" + "".join(f"{i},text\n" if i != 10 else f'{i},"text {i}\n' for i in range(1000)), 12),
+        ('id,a\n1,"x"\n2,"tex', 3),
+        ('id,a\n1,"x"\n2,"tex""', 3),
+        ('id,a\n1,x\n"2', 3),
+        ('id\n1\n"2\n', 3),
+        ('id,a\n1,"', 2),
+        ('id,a\n7,5" pipe\n1,"x\n', 3),
     ],
 )
 @pytest.mark.parametrize("workers", [1, 2])
-def test_csv_that_ends_within_quotes(shell: Shell, tmp_path: Path, text: str, place: str, workers: int) -> None:
+def test_csv_that_ends_within_quotes(shell: Shell, tmp_path: Path, text: str, line: int, workers: int) -> None:
     """All rows behind the quote were in the cell of one that was written."""
     path = tmp_path / "a.csv"
     path.write_text(text)
     code, said = shell("load", path, "--key", "id", "--workers", workers)
-    reason = f"{path}: the file ends within quotes, which begin in {place} and are never closed"
+    reason = f"{path}: the file ends within quotes, which begin in the row of line {line} and are not closed"
     assert (code, said) == (1, f"redis-fastbatch: {reason}\n")
     assert shell.client.dbsize() == 0
 
@@ -176,7 +419,7 @@ def test_a_large_csv_that_ends_within_quotes(
     path.write_text("id,a\n" + "".join(rows)[:-2])
     code, said = shell("load", path, "--key", "id")
     assert code == 1
-    assert "within quotes, which begin in row 4999" in said
+    assert "within quotes, which begin in the row of line 5001 and" in said
     assert said.startswith(f"ended early: {shell.client.dbsize():,} written")
     assert 4900 < shell.client.dbsize() < 5000
     assert max(map(int, shell.client.keys())) == shell.client.dbsize() - 1
@@ -187,7 +430,8 @@ def test_a_large_csv_that_ends_within_quotes(
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n", "\r", "\n\n\n"])
 @pytest.mark.parametrize(
-    "rows", [['5" pipe,x', "1,2"], ["1,2", '5,x"'], ['"a""","b"', '1,"""x"""'], ["1,2", '"3"4,"5"6"'], ["1", '""']]
+    "rows",
+    [['5" pipe,x', "1,2"], ["1,2", '5,x"'], ['"a""","b"', '1,"""x"""'], ["1,2", '"3"4,"5"6"'], ["1", '"2"']],
 )
 def test_csv_whose_quotes_are_all_closed(shell: Shell, tmp_path: Path, rows: list[str], end: str) -> None:
     path = tmp_path / "a.csv"
@@ -203,18 +447,6 @@ def test_csv_without_a_line(shell: Shell, tmp_path: Path, text: bytes) -> None:
     (tmp_path / "a.csv").write_bytes(text)
     code, said = shell("load", tmp_path / "a.csv", "--key", "id")
     assert (code, "Empty CSV file" in said) == (1, True), said
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="a shell")
-def test_rows_of_another_number_of_columns(shell: Shell, tmp_path: Path) -> None:
-    path = tmp_path / "a.csv"
-    for row in (b"2,x,y", b"2,\xe9,y", b"2"):
-        path.write_bytes(b"id,a\n1,x\n" + row + b"\n")
-        command = [sys.executable, "-m", "redis_fastbatch", "load", path, "--key", "id", "--url", shell.url]
-        done = subprocess.run(command, capture_output=True)
-        assert done.returncode == 1
-        assert done.stderr.count(b"\n") == 1, done.stderr
-        assert b"Expected 2 columns, got " in done.stderr
 
 
 def test_csv_types_are_those_of_the_first_eight_megabytes(shell: Shell, tmp_path: Path) -> None:

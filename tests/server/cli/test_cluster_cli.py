@@ -22,8 +22,8 @@ def test_what_is_loaded_is_dumped(
     assert main(["load", str(source), "--key", "row:{id}", *server]) == 0
     assert len(list(cluster_client.scan_iter("row:*"))) == 5000
     assert main(["dump", str(copy), "--match", "row:*", *server]) == 0
-    rows = sorted((json.loads(line) for line in copy.read_text().splitlines()), key=lambda row: row["id"])
-    assert [(row["id"], row["name"]) for row in rows] == [(n, f"name {n}") for n in range(5000)]
+    rows = sorted((json.loads(line) for line in copy.read_text().splitlines()), key=lambda row: int(row["id"]))
+    assert [(int(row["id"]), row["name"]) for row in rows] == [(n, f"name {n}") for n in range(5000)]
 
 
 def test_a_cluster_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -1,0 +1,318 @@
+"""The types of CSV columns: which are inferred, and how cells of text become them without a change."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import compute, csv
+
+from redis_fastbatch._tables.write import split_key
+from redis_fastbatch.cli.common import CliError, plain
+
+EVERY_COLUMN = "*"
+"""Stands for all columns in --type."""
+
+KEPT_DIGITS = 15
+"""Digits of a decimal that a float64 always keeps."""
+
+DATE_FROM_YEAR_1 = -719162
+"""0001-01-01 as a date32."""
+
+_YEAR = "(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"
+_DATE = f"{_YEAR}-[0-9]{{2}}-[0-9]{{2}}"
+_TIME = f"{_DATE}[T ][0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}(?:\\.[0-9]{{1,6}})?"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How cells of text become values of a type.
+
+    Attributes:
+        kind: the type, from Arrow.
+        name: what --type calls it.
+        form: the only form of a cell that is taken, as a regular expression; None where --type gave the type.
+    """
+
+    kind: Any
+    name: str
+    form: str | None = None
+
+    def converted(self, cells: Any) -> Any:
+        """Return the cells as values, or None unless all of them fit. Nulls stay null."""
+        try:
+            values = self._cast(cells)
+        except pa.ArrowInvalid:
+            return None
+        return values if self._keeps(cells, values) else None
+
+    def converted_one_by_one(self, cells: Any) -> tuple[Any, Any]:
+        """Return the cells as values, null where one does not fit, and which ones fit or are null."""
+        nothing = pa.scalar(None, cells.type)
+        fits = [True] * len(cells)
+        if self.form is not None:
+            # Most are found at once.
+            formed = compute.match_substring_regex(cells, f"^(?:{self.form})$")
+            fits = compute.fill_null(formed, True).to_pylist()
+            cells = compute.if_else(formed, cells, nothing)
+
+        def find(start: int, stop: int) -> None:
+            if self.converted(cells.slice(start, stop - start)) is not None:
+                return
+            if stop - start == 1:
+                fits[start] = False
+                return
+            middle = (start + stop) // 2
+            find(start, middle)
+            find(middle, stop)
+
+        find(0, len(cells))
+        mask = pa.array(fits, pa.bool_())
+        return self._cast(compute.if_else(mask, cells, nothing)), mask
+
+    def _cast(self, cells: Any) -> Any:
+        if pa.types.is_boolean(self.kind) and self.form is not None:
+            return compute.equal(cells, "true")
+        try:
+            return compute.cast(cells, self.kind)
+        except pa.ArrowNotImplementedError:
+            return _read_as(cells, self.kind)
+        except pa.ArrowInvalid:
+            if self.form is not None or not _is_text(cells.type) or _is_text(self.kind):
+                raise
+            # What --type gives a type may have blanks around it.
+            return compute.cast(compute.utf8_trim_whitespace(cells), self.kind)
+
+    def _keeps(self, cells: Any, values: Any) -> bool:
+        """Whether the cells have the only form that is taken, where their values alone do not show that."""
+        if self.form is None:
+            return True
+        if pa.types.is_date(self.kind):
+            first = compute.min(values.cast(pa.int32())).as_py()
+            return first is None or first >= DATE_FROM_YEAR_1
+        suspects = cells
+        if pa.types.is_integer(self.kind):
+            # Most numbers do not begin with a zero, and need no regular expression.
+            suspects = cells.filter(compute.or_(compute.starts_with(cells, "0"), compute.starts_with(cells, "-0")))
+        if not compute.all(compute.match_substring_regex(suspects, f"^(?:{self.form})$"), min_count=0).as_py():
+            return False
+        return not pa.types.is_floating(self.kind) or _floats_keep(cells, values)
+
+
+TEXT = Rule(pa.string(), "string")
+
+INFERRED = [
+    Rule(pa.int64(), "int64", "-?[1-9][0-9]*|0"),
+    # Many programs write 1.0 as 1.
+    Rule(pa.float64(), "float64", r"-?(?:0|[1-9][0-9]*)\.[0-9]+|-?[1-9][0-9]*|0"),
+    Rule(pa.bool_(), "bool", "true|false"),
+    Rule(pa.date32(), "date32", _DATE),
+    Rule(pa.timestamp("us"), "timestamp[us]", _TIME),
+    Rule(pa.timestamp("us", "UTC"), "timestamp[us, tz=UTC]", f"{_TIME}Z"),
+]
+"""The types that are inferred, the first that fits."""
+
+
+def _is_text(kind: Any) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _floats_keep(cells: Any, values: Any) -> bool:
+    """Whether no cell has digits that its float64 does not keep."""
+    long = compute.greater(compute.binary_length(cells), KEPT_DIGITS)
+    if not compute.any(long, min_count=0).as_py():
+        return True
+    cells, values = cells.filter(long), values.filter(long)
+    # Those that are written in the same way keep them; zeros at the end and exponents are compared one by one.
+    others = compute.not_equal(compute.cast(values, pa.string()), cells)
+    pairs = zip(cells.filter(others).to_pylist(), values.filter(others).to_pylist(), strict=True)
+    return all(Decimal(cell) == Decimal(repr(value)) for cell, value in pairs)
+
+
+def _read_as(cells: Any, kind: Any) -> Any:
+    """The cells by way of the CSV reader, which reads some types that cast() does not, such as times."""
+    if not len(cells):
+        return pa.array([], kind)
+    text = io.BytesIO()
+    csv.write_csv(pa.table([cells], names=["0"]), text, csv.WriteOptions(include_header=False))
+    parse = csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False)
+    convert = csv.ConvertOptions(column_types={"0": kind}, null_values=[""])
+    read = csv.ReadOptions(column_names=["0"], block_size=max(text.tell(), 1))
+    return csv.read_csv(io.BytesIO(text.getvalue()), read, parse, convert).column(0).combine_chunks()
+
+
+class ColumnTypes:
+    """What each column becomes.
+
+    Args:
+        names: of the columns, in their order.
+        options: the command's.
+
+    Attributes:
+        schema: of the rows; complete once the first rows were converted.
+    """
+
+    def __init__(self, names: list[str], options: argparse.Namespace) -> None:
+        self.names = names
+        types = given_types(options.types)
+        for name in types:
+            if name not in names and name != EVERY_COLUMN:
+                raise CliError(f"--type {name}: there is no such column; there are {', '.join(names)}")
+        self.keys = {column for _, column in split_key(options.key) if column is not None}
+        wanted = None if getattr(options, "columns", None) is None else {*options.columns, *self.keys}
+        text_only = getattr(options, "as_", "value") == "hash"
+        self._rules: list[Rule | None] = []
+        for name in names:
+            rule = types.get(name)
+            if rule is None and (name in self.keys or text_only or not (wanted is None or name in wanted)):
+                rule = TEXT
+            self._rules.append(rule or types.get(EVERY_COLUMN))
+        self.schema: Any = None
+
+    def read_as(self) -> dict[str, Any]:
+        """Return as what type each column is read before it is converted, by its number."""
+        return {
+            str(i): pa.binary() if rule is not None and _is_bytes(rule.kind) else pa.string()
+            for i, rule in enumerate(self._rules)
+        }
+
+    def fault(self, cells: list[bytes]) -> str | None:
+        """Return why a row of these cells is not one, or None."""
+        if len(cells) != len(self.names):
+            return f"expected {len(self.names)} cells, as the header has, found {len(cells)}"
+        for name, rule, cell in zip(self.names, self._settled(), cells, strict=True):
+            if not _is_bytes(rule.kind):
+                try:
+                    cell.decode()
+                except UnicodeDecodeError:
+                    return (
+                        f"column {name!r}: expected UTF-8, found {cell!r:.100}: convert the file, such as with "
+                        f"iconv -f latin1 -t utf-8, or keep the bytes with --type {name}=binary"
+                    )
+        return None
+
+    def infer(self, cells: Any) -> None:
+        """Settle the types that are not given by the first rows' cells."""
+        for i, column in enumerate(cells.columns):
+            if self._rules[i] is None:
+                self._rules[i] = _inferred(column)
+        self.schema = pa.schema(
+            [pa.field(name, rule.kind) for name, rule in zip(self.names, self._settled(), strict=True)]
+        )
+
+    def described(self) -> str:
+        """Return the columns and their types in one line."""
+        return ", ".join(f"{name} {rule.name}" for name, rule in zip(self.names, self._settled(), strict=True))
+
+    def convert(self, cells: Any) -> tuple[Any, dict[int, str]]:
+        """Return rows of text as rows of the columns' types, and why some are not there, by their number."""
+        columns = []
+        bad: dict[int, str] = {}
+        for name, rule, column in zip(self.names, self._settled(), cells.columns, strict=True):
+            if rule is TEXT:
+                columns.append(_without_empty(column) if name in self.keys else column)
+                continue
+            given = column if _is_text(rule.kind) else _without_empty(column)
+            values = rule.converted(given)
+            if values is None:
+                values, fits = rule.converted_one_by_one(given)
+                for row in compute.indices_nonzero(compute.invert(fits)).to_pylist():
+                    bad.setdefault(row, _misfit(name, rule, column[row].as_py()))
+            columns.append(values)
+        rows = pa.RecordBatch.from_arrays(columns, schema=self.schema)
+        if bad:
+            rows = rows.filter(pa.array([row not in bad for row in range(len(rows))], pa.bool_()))
+        return rows, bad
+
+    def _settled(self) -> list[Rule]:
+        return [rule or TEXT for rule in self._rules]
+
+
+def _misfit(name: str, rule: Rule, cell: str | bytes) -> str:
+    if rule.form is None:
+        return f"column {name!r}: expected {rule.name}, which --type gives it, found {cell!r:.100}"
+    return (
+        f"column {name!r}: expected {rule.name}, which its first cells are, found {cell!r:.100}: "
+        f"--type {name}=string takes any text"
+    )
+
+
+def _without_empty(column: Any) -> Any:
+    empty = compute.equal(compute.binary_length(column), 0)
+    if not compute.any(empty, min_count=0).as_py():
+        return column
+    return compute.if_else(empty, pa.scalar(None, column.type), column)
+
+
+def _inferred(column: Any) -> Rule:
+    """The type whose form all cells have that are not empty; text where there is none."""
+    cells = _without_empty(column)
+    place = compute.index(compute.is_valid(cells), True).as_py()
+    if place >= 0:
+        first = cells[place].as_py()
+        for rule in INFERRED:
+            if not re.fullmatch(rule.form or "", first) or rule.converted(cells) is None:
+                continue
+            if pa.types.is_floating(rule.kind) and not compute.any(compute.match_substring(cells, ".")).as_py():
+                # Whole numbers beyond 64 bits are not floats.
+                continue
+            return rule
+    return TEXT
+
+
+def substrings(cells: Any, text: str) -> list[int]:
+    """Return how often a text is in the cells of each row."""
+    count = pa.array([0] * cells.num_rows, pa.int64())
+    for column in cells.columns:
+        found = compute.fill_null(compute.count_substring(column, text), 0)
+        count = compute.add(count, found.cast(pa.int64()))
+    return list(count.to_pylist())
+
+
+def _is_bytes(kind: Any) -> bool:
+    return bool(
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+        or pa.types.is_binary_view(kind)
+    )
+
+
+def given_types(entries: list[str]) -> dict[str, Rule]:
+    """Return the types that --type gives to columns.
+
+    Raises:
+        CliError: there is no such type, or no text is read as one.
+    """
+    types = {}
+    for entry in entries:
+        column, equals, name = entry.rpartition("=")
+        if not equals:
+            raise CliError(f"--type {entry}: COLUMN=TYPE is expected, such as zip=string")
+        types[column] = Rule(_type(name, entry), name)
+    return types
+
+
+def _type(name: str, entry: str) -> Any:
+    """The Arrow type of a name."""
+    decimal = re.fullmatch(r"decimal128\((\d+), ?(\d+)\)", name)
+    zoned = re.fullmatch(r"timestamp\[(s|ms|us|ns), ?tz=(.+)\]", name)
+    try:
+        if decimal:
+            kind = pa.decimal128(int(decimal[1]), int(decimal[2]))
+        else:
+            kind = pa.timestamp(zoned[1], zoned[2]) if zoned else pa.type_for_alias(name)
+        # Raises where no text is read as one at all.
+        Rule(kind, name).converted(pa.array(["1"], pa.binary() if _is_bytes(kind) else pa.string()))
+    except (ValueError, pa.ArrowNotImplementedError) as error:
+        reason = plain(error) if decimal else f"there is no type {name!r}"
+        raise CliError(
+            f"--type {entry}: {reason}; there are string, binary, bool, int8 to int64, uint8 to uint64, float32, "
+            "float64, date32, timestamp[us], time64[us], decimal128(10,2) and others of Arrow"
+        ) from None
+    return kind
