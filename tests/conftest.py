@@ -1,15 +1,22 @@
-"""Fixtures: servers, started once a session when a test first asks for them, and clients of emptied ones."""
+"""The two tiers of tests, and fixtures: servers, which start when a test first asks for them, and clients.
+
+`pytest` runs the default tier: every behaviour once, on the embedded server. `pytest --full` runs all tests.
+Each worker of pytest-xdist starts servers of its own.
+"""
 
 from __future__ import annotations
 
+import re
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import redis
 
+import tiers
 from cli_shell import Shell
 from redis_fastbatch.server import (
     EmbeddedServer,
@@ -35,6 +42,88 @@ from servers import (
 # A shell's background job starts with Ctrl-C ignored, and hands that on: tests of Ctrl-C need it back.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Tests that ask for one of these servers are of the full tier: Debian's is the only one that is built with TLS.
+OTHER_SERVERS = frozenset({"redis7", "redis82", "tls_server"})
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--full",
+        action="store_true",
+        help="run the full tier too: all servers, faults at every byte, long fuzzing, what measures time",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "full: runs with --full only")
+    tiers.full = config.getoption("--full")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Run a few files in this process: two more processes cost more than they save."""
+    if config.args and all(Path(argument.split("::")[0]).is_file() for argument in config.args):
+        config.option.dist = "no"
+        return 0
+    return None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    _fail_for_ids_with_addresses(items)
+    for item in items:
+        if "cluster" in _asked_for(item):
+            # One worker starts the six processes of the cluster, not each.
+            item.add_marker(pytest.mark.xdist_group("cluster"))
+    if config.getoption("--full"):
+        return
+    left_out = [item for item in items if _is_full(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not _is_full(item)]
+    config.stash[LEFT_OUT] = len(left_out)
+
+
+def _fail_for_ids_with_addresses(items: list[pytest.Item]) -> None:
+    for item in items:
+        if ADDRESS.search(item.nodeid):
+            raise pytest.UsageError(f"{item.nodeid} has another id in each process: use ids=labels.label")
+
+
+def _is_full(item: pytest.Item) -> bool:
+    return item.get_closest_marker("full") is not None or not OTHER_SERVERS.isdisjoint(_asked_for(item))
+
+
+def _asked_for(item: pytest.Item) -> set[object]:
+    """Return a test's fixtures and its parameters that are strings, which may name fixtures."""
+    assert isinstance(item, pytest.Function)
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return {*item.fixturenames, *(one for one in parameters if isinstance(one, str))}
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = session.config.stash.get(LEFT_OUT, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over from a worker how many tests it left out: each worker collects all tests."""
+    if hasattr(node, "workeroutput"):
+        node.config.stash[LEFT_OUT] = node.workeroutput["left_out"]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    reasons = Counter(str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", []))
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"{count} skipped: {reason.removeprefix('Skipped: ')}")
+    left_out = config.stash.get(LEFT_OUT, 0)
+    if left_out:
+        terminalreporter.write_line(f"{left_out} tests of the full tier left out: `pytest --full` runs them too")
 
 
 @pytest.fixture(scope="session")

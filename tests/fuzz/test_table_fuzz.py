@@ -18,6 +18,7 @@ from redis_fastbatch._core.arrow.rows import TableWriter
 from redis_fastbatch._core.arrow.stream import ArrowStream
 from redis_fastbatch._engine.commands import MSET
 from redis_fastbatch.errors import EncodeError
+from tiers import examples
 
 pa = pytest.importorskip("pyarrow")
 np = pytest.importorskip("numpy")
@@ -54,7 +55,7 @@ def tightened(table: Any) -> Any:
     return pa.table(columns, names=table.column_names)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(tables())
 def test_nothing_beyond_the_buffers_is_read(table: Any) -> None:
     assert values_of(tightened(table)) == expected(table)
@@ -85,7 +86,7 @@ def outcome(table: Any) -> int:
 WILD = st.one_of(st.integers(-3, 12), st.sampled_from([-(2**31), 2**31 - 1, 2**30, -1]))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(WILD, min_size=2, max_size=9), st.integers(0, 9))
 def test_wild_offsets_of_lists(offsets: list[int], items: int) -> None:
     """Offsets that point anywhere: the rows that have them fail, the others are right."""
@@ -100,7 +101,7 @@ def test_wild_offsets_of_lists(offsets: list[int], items: int) -> None:
     assert outcome(table) == right.count(False)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(WILD, min_size=1, max_size=9), st.integers(1, 5))
 def test_wild_indices_of_dictionaries(indices: list[int], words: int) -> None:
     wild = np.zeros(len(indices), np.int32)
@@ -112,7 +113,7 @@ def test_wild_indices_of_dictionaries(indices: list[int], words: int) -> None:
     assert outcome(table) == sum(not 0 <= index < words for index in indices)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(st.tuples(WILD, WILD, WILD, WILD), min_size=1, max_size=5), st.integers(0, 30))
 def test_wild_views(views: list[tuple[int, int, int, int]], size: int) -> None:
     wild = np.zeros((len(views), 4), np.int32)
@@ -128,7 +129,7 @@ def test_wild_views(views: list[tuple[int, int, int, int]], size: int) -> None:
     assert outcome(table) == right.count(False)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(WILD, min_size=2, max_size=6))
 def test_falling_offsets_of_texts(offsets: list[int]) -> None:
     """How long a text column's bytes are the interface does not tell; that offsets do not fall is checked."""

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgpack import ExtType, Timestamp
 
+from labels import label
 from msgpack_reference import (
     REFUSED,
     UTC,
@@ -28,6 +29,7 @@ from msgpack_reference import (
     values,
 )
 from redis_fastbatch import DecodeError, EncodeError, MsgpackCodec
+from tiers import examples
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def codec() -> MsgpackCodec:
 
 
 @given(value=values)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_writes_the_same_bytes_and_reads_the_same_values(codec: MsgpackCodec, value: Any) -> None:
     data = codec.dumps(value)
     assert data == their_bytes(value)
@@ -45,7 +47,7 @@ def test_writes_the_same_bytes_and_reads_the_same_values(codec: MsgpackCodec, va
 
 
 @given(value=values, data=st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_spoilt_bytes_are_read_alike_or_refused_by_both(
     codec: MsgpackCodec, value: Any, data: st.DataObject
 ) -> None:
@@ -58,13 +60,13 @@ def test_spoilt_bytes_are_read_alike_or_refused_by_both(
 
 
 @given(data=st.binary(max_size=60))
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=examples(600), deadline=None)
 def test_any_bytes_are_read_alike_or_refused_by_both(codec: MsgpackCodec, data: bytes) -> None:
     agree(codec, data)
 
 
 @given(value=values)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_truncated_anywhere_it_is_refused(codec: MsgpackCodec, value: Any) -> None:
     data = codec.dumps(value)
     for size in range(len(data)):
@@ -341,7 +343,7 @@ Point = collections.namedtuple("Point", "x y")
         {Text("key"): Number(1)},
         {1: "a", "1": "b", b"1": "c", None: "d", False: "e", 1.5: "f"},
     ],
-    ids=repr,
+    ids=label,
 )
 def test_subclasses_are_written_as_their_bases(codec: MsgpackCodec, value: Any) -> None:
     for nested in (value, [value], {"k": value}):

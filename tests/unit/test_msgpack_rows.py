@@ -15,6 +15,7 @@ from msgpack import ExtType
 
 from msgpack_reference import agree, numbers, same, their_bytes, their_value, values
 from redis_fastbatch import DecodeError, MsgpackCodec
+from tiers import examples
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ CHANGES: list[Callable[[dict[Any, Any]], object]] = [
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_rows_of_few_shapes_stay_independent(data: st.DataObject) -> None:
     known = data.draw(st.lists(shapes, min_size=1, max_size=3))
     codec = MsgpackCodec()
@@ -217,7 +218,7 @@ def test_rows_truncated_after_their_shape_is_known() -> None:
 
 
 @given(place=st.integers(0, 60), byte=st.integers(0, 255))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_rows_spoilt_after_their_shape_is_known(place: int, byte: int) -> None:
     codec = MsgpackCodec()
     data = their_bytes({"id": 5, "name": "some name", "tags": ["a", {"b": 1}], "at": 2.5, "raw": b"abc"})
@@ -357,7 +358,7 @@ def test_a_codec_is_released_with_its_hooks() -> None:
 
 @example(rows=[{"a": 1}] * 20)
 @given(rows=st.lists(st.dictionaries(st.sampled_from("abcd"), values, max_size=4), max_size=30))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_the_collector_may_run_at_any_time(rows: list[dict[str, Any]]) -> None:
     codec = MsgpackCodec()
     before = gc.get_threshold()

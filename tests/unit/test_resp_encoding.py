@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from labels import label
 from redis_fastbatch import EncodeError, MsgpackCodec, RawCodec
 from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk, Command
 from redis_fastbatch.codecs import ValueCodec, resolve
@@ -248,14 +249,14 @@ class Shown(float):
         (Shown(2.5), b"2.5"),
         ("with\r\nlines", b"with\r\nlines"),
     ],
-    ids=repr,
+    ids=label,
 )
 def test_keys(key: Any, expected: bytes) -> None:
     assert sent(only_chunk(writer([(key, b"v")], MSET))) == [[b"MSET", expected, b"v"]]
     assert sent(only_chunk(writer([key], MGET))) == [[b"MGET", expected]]
 
 
-@pytest.mark.parametrize("key", [None, True, False, (), ("a",), object(), ["a"], {"a": 1}, 1j], ids=repr)
+@pytest.mark.parametrize("key", [None, True, False, (), ("a",), object(), ["a"], {"a": 1}, 1j], ids=label)
 def test_keys_of_other_types_are_refused(key: Any) -> None:
     batch = writer([("good", b"1"), (key, b"2"), ("fine", b"3")], MSET)
     assert sent(only_chunk(batch)) == [[b"MSET", b"good", b"1", b"fine", b"3"]]

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from redis_fastbatch import EncodeError, FastBatch
 from redis_fastbatch._tables.write import arrow_default
 from redis_fastbatch.server import EmbeddedServer
+from tiers import examples
 
 pa = pytest.importorskip("pyarrow")
 
@@ -163,7 +164,7 @@ def test_map_with_nested_keys() -> None:
         values_of(pa.table({"m": pa.array([], kind)}))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(tables())
 def test_any_table_has_the_bytes_of_the_dict_path(table: Any) -> None:
     assert values_of(table) == expected(table)

@@ -18,10 +18,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from labels import label
 from redis_fastbatch import DecodeError, EncodeError
 from redis_fastbatch._core.toolkit import plain as plain
 from redis_fastbatch._core.toolkit.codec import ToolkitCodec
 from redis_fastbatch.codecs import resolve
+from tiers import examples
 from toolkit_reference import outcome, same, same_outcome, toolkit_module
 
 # One codec for all examples: what it remembers of one value must never show in another.
@@ -125,13 +127,13 @@ values = st.recursive(
 @example({1: "a", "1": "b", False: "c", 1.5: "d", None: "e", math.inf: "f"})
 @example([0.0, -0.0, 1e15, 1e16, 1e17, 1e-4, 1e-5, 123456789012345.6, 5e-324, 1.7976931348623157e308, 0.1 + 0.2])
 @example([2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 10**4000, 0, 9, 10, 99, 100, 999, 1000, 9999, 10000])
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=examples(600), deadline=None)
 def test_writes_the_same_bytes(theirs: Any, value: Any) -> None:
     assert same_outcome(outcome(codec.dumps, value), outcome(theirs.serialize_value, value))
 
 
 @given(values)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_reads_what_either_writes(theirs: Any, value: Any) -> None:
     written = outcome(theirs.serialize_value, value)
     if written[0] == "returned":
@@ -140,7 +142,7 @@ def test_reads_what_either_writes(theirs: Any, value: Any) -> None:
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False) | plain_floats)
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=examples(2000), deadline=None)
 def test_floats_are_spelt_as_repr_does(number: float) -> None:
     assert codec.dumps(number) == b'{"__type__": "float", "__data__": %s}' % repr(number).encode()
 
@@ -159,7 +161,7 @@ def test_floats_near_every_power_are_spelt_as_repr_does() -> None:
 
 
 @given(st.binary(max_size=30) | any_text.map(lambda text: text.encode("utf-8", "surrogatepass")))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_reads_any_bytes_alike(theirs: Any, data: bytes) -> None:
     assert same_outcome(outcome(codec.loads, data), outcome(theirs.deserialize_value, data))
 
@@ -200,7 +202,7 @@ nested_wrappers = st.recursive(
     st.booleans(),
     st.sampled_from([(", ", ": "), (",", ":"), (" , ", " : ")]),
 )
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=examples(800), deadline=None)
 def test_reads_any_json_alike(theirs: Any, value: Any, ascii_only: bool, separators: tuple[str, str]) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only, separators=separators)
     data = text.encode("utf-8", "surrogatepass")
@@ -227,7 +229,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 
 @given(damaged())
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(1500), deadline=None)
 def test_reads_damaged_values_alike(theirs: Any, data: bytes) -> None:
     assert same_outcome(outcome(codec.loads, data), outcome(theirs.deserialize_value, data))
 
@@ -381,7 +383,7 @@ def test_numpy_arrays_are_written_and_read_alike(theirs: Any) -> None:
         "\ud800",
         ["\udfff"],
     ],
-    ids=ascii,
+    ids=label,
 )
 def test_what_the_toolkit_refuses_is_refused(theirs: Any, value: Any) -> None:
     with pytest.raises(EncodeError):

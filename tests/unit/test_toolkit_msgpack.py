@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from labels import label
 from redis_fastbatch import DecodeError, EncodeError
 from redis_fastbatch._core.toolkit.codec import ToolkitCodec, ToolkitMsgpackCodec
 from redis_fastbatch.codecs import resolve
+from tiers import examples
 from toolkit_reference import outcome, same, same_outcome, toolkit_module
 
 TAG = b"\xc1"
@@ -32,7 +34,7 @@ values = st.recursive(
 
 
 @given(values)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_writes_messagepack_behind_the_tag(value: Any) -> None:
     data = codec.dumps(value)
     assert data == TAG + msgpack.packb(value, use_bin_type=True)
@@ -40,7 +42,7 @@ def test_writes_messagepack_behind_the_tag(value: Any) -> None:
 
 
 @given(values)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_reads_what_the_toolkit_wrote(value: Any) -> None:
     written = outcome(toolkit.dumps, value)
     if written[0] == "returned":
@@ -48,7 +50,7 @@ def test_reads_what_the_toolkit_wrote(value: Any) -> None:
 
 
 @given(st.binary(max_size=30) | st.text(max_size=20).map(str.encode))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 def test_bytes_without_the_tag_read_as_the_toolkit_reads_them(data: bytes) -> None:
     if data[:1] != TAG:
         theirs = toolkit_module("utils.serializers")
@@ -117,7 +119,7 @@ def test_what_messagepack_has_no_place_for_is_written_as_the_toolkit_writes_it()
         assert str(codec.loads(data)) == str(value)
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, {"a": [2**70, {1}]}, "\ud800"], ids=ascii)
+@pytest.mark.parametrize("value", [object(), {1, 2}, {"a": [2**70, {1}]}, "\ud800"], ids=label)
 def test_what_neither_holds_is_refused(value: Any) -> None:
     with pytest.raises(EncodeError) as caught:
         codec.dumps(value)

@@ -14,6 +14,7 @@ import redis
 
 from checks import commands, in_use, proxied
 from faults.proxy import Direction
+from labels import label
 from redis_fastbatch import BatchError, DecodeError, EncodeError, FastBatch, FastBatchError, MsgpackCodec
 from redis_fastbatch.server import EmbeddedServer
 
@@ -110,7 +111,7 @@ def test_an_atomic_batch_sends_nothing(valkey: EmbeddedServer, broken: tuple[Any
             assert b"MSET\r\n" not in sent
 
 
-@pytest.mark.parametrize("key", [None, True, 1j, ("a", "b"), object(), frozenset()], ids=str)
+@pytest.mark.parametrize("key", [None, True, 1j, ("a", "b"), object(), frozenset()], ids=label)
 def test_a_key_of_a_wrong_type(client: redis.Redis, key: Any) -> None:
     for options in ({}, {"ex": 60}, {"xx": True}):
         client.mset({"a": "old", "b": "old"})
@@ -252,7 +253,7 @@ def test_an_item_that_is_no_pair(client: redis.Redis, item: Any) -> None:
     assert client.keys() == [b"good"]
 
 
-@pytest.mark.parametrize("items", ["text", b"bytes", 5, None, object()], ids=str)
+@pytest.mark.parametrize("items", ["text", b"bytes", 5, None, object()], ids=label)
 def test_what_is_no_batch_at_all(valkey_client: redis.Redis, items: Any) -> None:
     with pytest.raises(TypeError):
         FastBatch(valkey_client).batch_set(items)
@@ -324,7 +325,7 @@ def test_on_error_of_another_kind(valkey_client: redis.Redis, on_error: Any) -> 
         ("raw", "\ud800", "surrogate"),
         ("raw", memoryview(b"abcd")[::2], "contiguous"),
     ],
-    ids=lambda value: "" if isinstance(value, (list, dict)) else str(value).encode("ascii", "replace").decode(),
+    ids=lambda value: "" if isinstance(value, (list, dict)) else label(value),
 )
 def test_other_codecs(client: redis.Redis, codec: str, value: Any, message: str) -> None:
     with pytest.raises(BatchError, match=message) as caught:

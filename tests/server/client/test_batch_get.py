@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from redis_fastbatch import DecodeError, EncodeError, FastBatch
 from redis_fastbatch._engine.read import FIRST_KEYS, READ_WINDOW
+from tiers import examples
 
 
 def packed(items: dict[Any, Any]) -> dict[Any, bytes]:
@@ -165,7 +166,7 @@ def test_many_large_values(client: redis.Redis) -> None:
     extra=st.lists(st.text(min_size=1, max_size=3), max_size=30),
     chunk_size=st.integers(1, 400),
 )
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_values(valkey_client: redis.Redis, items: dict[str, Any], extra: list[str], chunk_size: int) -> None:
     valkey_client.flushall()
     fast = FastBatch(valkey_client)

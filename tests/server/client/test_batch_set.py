@@ -22,6 +22,7 @@ from redis_fastbatch import FastBatch, MsgpackCodec
 from redis_fastbatch.codecs import RawCodec, ToolkitCodec, ToolkitMsgpackCodec
 from redis_fastbatch.server import EmbeddedServer
 from servers import wait_until
+from tiers import examples
 
 
 def record(i: int) -> dict[str, Any]:
@@ -170,7 +171,7 @@ def test_many_large_values(client: redis.Redis) -> None:
     chunk_size=st.integers(1, 60),
     options=st.sampled_from([{}, {"ex": 100}, {"nx": True}, {"atomic": True}, {"atomic": True, "px": 99_999}]),
 )
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_items(
     valkey_client: redis.Redis, items: dict[Any, Any], chunk_size: int, options: dict[str, Any]
 ) -> None:

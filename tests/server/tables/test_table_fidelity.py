@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from redis_fastbatch import BatchError, EncodeError, FastBatch
 from redis_fastbatch.server import EmbeddedServer
+from tiers import examples
 
 pa = pytest.importorskip("pyarrow")
 ffi = pytest.importorskip("pyarrow.cffi").ffi
@@ -137,7 +138,7 @@ def module_batch(server: EmbeddedServer) -> Any:
         yield batch
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(byte_columns(), byte_columns(), st.integers(0, 2))
 def test_any_bytes_in_any_text_column(module_batch: FastBatch, first: Any, second: Any, start: int) -> None:
     rows = min(len(first), len(second))
@@ -160,7 +161,7 @@ def test_any_bytes_in_any_text_column(module_batch: FastBatch, first: Any, secon
     assert module_batch.batch_get(keys) == dict.fromkeys(keys) | good
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(some_bytes, max_size=8), st.sampled_from(list(TEXTS)), st.sampled_from(["k", "p:{k}", "{k}:{k}"]))
 def test_any_bytes_as_keys(module_batch: FastBatch, keys: list[bytes], kind: Any, template: str) -> None:
     table = pa.table({"k": text(keys, kind), "n": range(len(keys))})

@@ -21,6 +21,7 @@ from redis_fastbatch import DecodeError, FastBatch, MsgpackCodec
 from redis_fastbatch._core.arrow.builder import RowsBuilder
 from redis_fastbatch._core.arrow.export import ExportedRows
 from redis_fastbatch.server import EmbeddedServer
+from tiers import examples
 
 numpy = pytest.importorskip("numpy")
 pa = pytest.importorskip("pyarrow")
@@ -632,7 +633,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.dictionaries(st.sampled_from(["a", "b", "c"]), VALUES, max_size=3), max_size=4))
 def test_any_rows_come_back_or_are_refused(rows: list[dict[str, Any]]) -> None:
     try:
@@ -655,7 +656,7 @@ def agrees(written: Any, read: Any) -> bool:
     return bool(written == read) or (written != written and read != read)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(st.binary(max_size=60))
 def test_any_bytes(data: bytes) -> None:
     """Anything at all is a row or a DecodeError, and leaves buffers that pyarrow finds valid."""

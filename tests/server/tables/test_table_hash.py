@@ -21,6 +21,7 @@ from redis_fastbatch import BatchError, EncodeError, FastBatch
 from redis_fastbatch._core.arrow.hashes import HashWriter
 from redis_fastbatch._core.arrow.stream import ArrowStream
 from redis_fastbatch.server import EmbeddedServer
+from tiers import examples
 
 pa = pytest.importorskip("pyarrow")
 
@@ -100,7 +101,7 @@ def test_floats_are_what_repr_writes() -> None:
     assert texts_of(numbers) == [repr(number).encode() for number in numbers]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.lists(
         st.one_of(

@@ -11,8 +11,10 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from labels import label
 from redis_fastbatch.server import EmbeddedServer
 from redis_fastbatch.toolkit import RedisOptions, RedisToolkit, pool_manager, serialize_value
+from tiers import examples
 from toolkit_reference import outcome, same, toolkit_module
 
 VALUES: dict[str, Any] = {
@@ -73,7 +75,7 @@ def refusals(toolkit: Any, value: Any, *options: Any) -> list[Any]:
 @pytest.mark.parametrize(
     "value",
     [[{1}], {"a": object()}, {b"a": 1}, {(1, 2): 3}, "\ud800", ["\ud83d\ude00"], [Text("\udfff")]],
-    ids=ascii,
+    ids=label,
 )
 def test_what_cannot_be_written_fails_for_the_same_reason(fleet: tuple[Any, RedisToolkit], value: Any) -> None:
     errors = [error for toolkit in fleet for error in refusals(toolkit, value)]
@@ -135,7 +137,7 @@ def test_both_store_the_same_bytes(fleet: tuple[Any, RedisToolkit]) -> None:
         min_size=1,
     )
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_batch_is_the_same_to_both(fleet: tuple[Any, RedisToolkit], batch: dict[str, Any]) -> None:
     theirs, ours = fleet
     for writer, reader in ((theirs, ours), (ours, theirs)):
