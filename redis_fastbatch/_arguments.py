@@ -12,7 +12,7 @@ from operator import index
 from typing import Any, SupportsIndex, TypeAlias
 
 from redis_fastbatch._engine.flight import COMMAND_ITEMS, NO_LIMIT, OnError
-from redis_fastbatch.errors import shown
+from redis_fastbatch.errors import format_key
 from redis_fastbatch.report import Progress, ProgressCallback, make_progress
 
 Key: TypeAlias = Any
@@ -54,7 +54,7 @@ def check_hook(name: str, hook: object, unless: type | None = None) -> None:
         return
     if not callable(hook):
         also = "a bool or " if unless is bool else ""
-        raise TypeError(f"{name} must be {also}a callable, got {type(hook).__name__} {shown(hook):.100}")
+        raise TypeError(f"{name} must be {also}a callable, got {type(hook).__name__} {format_key(hook):.100}")
     if inspect.iscoroutinefunction(hook):
         raise TypeError(
             f"{name} is called and not awaited: a plain function, which may create a task, not a coroutine's"
@@ -97,7 +97,7 @@ def checked_items(items: Any, *, asynchronous: bool = False) -> Any:
         return items
     expected = "items must be a mapping or an iterable of (key, value) pairs"
     if isinstance(items, _TEXTS):
-        raise TypeError(f"{expected}, got one {_name(kind)} {shown(items)}")
+        raise TypeError(f"{expected}, got one {_name(kind)} {format_key(items)}")
     if _is_table(kind):
         raise TypeError(f"{expected}, got a table ({_name(kind)}): batch_set_table() writes its rows")
     if _column_method(kind) is not None:
@@ -125,7 +125,7 @@ def checked_keys(keys: Any, *, asynchronous: bool = False, method: str = "batch_
         return keys
     expected = "keys must be an iterable of keys"
     if isinstance(keys, _TEXTS):
-        raise TypeError(f"{expected}, got one {_name(kind)} {shown(keys)}: pass [key] for a batch of one key")
+        raise TypeError(f"{expected}, got one {_name(kind)} {format_key(keys)}: pass [key] for a batch of one key")
     if _is_table(kind):
         raise TypeError(f'{expected}, got a table ({_name(kind)}): pass a column of it, such as table["id"]')
     to_list = _column_method(kind)
@@ -133,7 +133,7 @@ def checked_keys(keys: Any, *, asynchronous: bool = False, method: str = "batch_
         values = getattr(keys, to_list)()
         if not isinstance(values, list):
             # An array of no dimensions holds one value.
-            raise TypeError(f"{expected}, got one value ({_name(kind)}): pass [{shown(values)}]")
+            raise TypeError(f"{expected}, got one value ({_name(kind)}): pass [{format_key(values)}]")
         return values
     _check_iterable(keys, expected, method, asynchronous)
     return keys
@@ -165,7 +165,7 @@ def _check_iterable(given: Any, expected: str, method: str, asynchronous: bool) 
     elif inspect.isroutine(given):
         raise TypeError(f"{expected}, got a {_name(kind)}: call it, and pass what it returns")
     elif not hasattr(kind, "__iter__") and not hasattr(kind, "__getitem__"):
-        found = "None" if given is None else f"{_name(kind)} {shown(given):.100}"
+        found = "None" if given is None else f"{_name(kind)} {format_key(given):.100}"
         raise TypeError(f"{expected}, got {found}")
 
 

@@ -27,7 +27,7 @@ from redis_fastbatch._engine.transaction import AtomicFlight
 from redis_fastbatch._transports.capabilities import capabilities
 from redis_fastbatch._transports.redispy import is_cluster, key_encoding
 from redis_fastbatch.codecs import AnyCodec, resolve
-from redis_fastbatch.errors import BatchError, cluster_hint, error_text, shown
+from redis_fastbatch.errors import BatchError, cluster_hint, error_text, format_key
 from redis_fastbatch.report import BatchReport, OnChunk, Progress
 
 Found: TypeAlias = "dict[Key, Any] | list[tuple[Key, Any]]"
@@ -193,7 +193,7 @@ def _failure_message(report: BatchReport) -> str:
         return f"{counts}: {report.first_failure()}{hint}"
     if len({id(error) for error in report.failures.values()}) == 1:
         # The server refused a whole command. Its error is not about one key.
-        return f"{counts}, such as key {shown(key)}: {error_text(error)}{hint}"
+        return f"{counts}, such as key {format_key(key)}: {error_text(error)}{hint}"
     return f"{counts}; the first: {report.first_failure()}{hint}"
 
 

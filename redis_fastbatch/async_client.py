@@ -30,12 +30,13 @@ from redis_fastbatch._base_client import ITER_ROUND, Found, Plans, empty_result,
 from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch._engine.commands import PointInTime, Seconds, SetOptions
 from redis_fastbatch._engine.flight import COMMAND_ITEMS, OnError, WriteFlight
-from redis_fastbatch._engine.pacing import HOLD, LINGER, Slices, ValueSizes
+from redis_fastbatch._engine.pacing import LINGER, MAX_BLOCK_SECONDS, Slices, ValueSizes
 from redis_fastbatch._engine.read import read_ended
-from redis_fastbatch._transports.async_source import Feed, acting_task
-from redis_fastbatch._transports.asyncio import AsyncLease, Turns, lease
+from redis_fastbatch._transports.async_source import AsyncSource, acting_task
+from redis_fastbatch._transports.asyncio import AsyncLease, lease
 from redis_fastbatch._transports.borrowing import check_free
 from redis_fastbatch._transports.capabilities import has_msetex_async, wants_msetex
+from redis_fastbatch._transports.loop_budget import LoopBudget
 from redis_fastbatch._transports.redispy import is_cluster
 from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.report import BatchReport, OnChunk, ProgressCallback, attach
@@ -204,10 +205,10 @@ class AsyncFastBatch(Plans):
                 if atomic and is_cluster(self._client) and isinstance(items, AsyncIterable):
                     # All the keys are looked at before anything is sent.
                     items = [pair async for pair in items]
-                feed = _feed(items)
+                source = _async_source(items)
                 async with self._lease() as borrowed:
                     flight = self._write_flight(
-                        feed or items,
+                        source or items,
                         options,
                         report,
                         msetex=wants_msetex(options, self._client) and await has_msetex_async(borrowed),
@@ -216,7 +217,7 @@ class AsyncFastBatch(Plans):
                         on_error=on_error,
                         on_chunk=on_chunk,
                     )
-                    await _write(borrowed, flight, feed)
+                    await _write(borrowed, flight, source)
                 # Out here: the context manager of the lease fails with exceptions that let nothing be set.
                 if flight.source_error is not None:
                     raise flight.source_error
@@ -278,10 +279,10 @@ class AsyncFastBatch(Plans):
                 for part in parts_of(some):
                     found: list[tuple[Key, Any]] = []
                     await self._read(part, found, default, on_error, min(size, COMMAND_ITEMS), sizes)
-                    turns = Turns()
+                    budget = LoopBudget()
                     for index, pair in enumerate(found):
                         if index % PAIRS == 0:
-                            await turns.give()
+                            await budget.yield_if_spent()
                         yield pair
 
     async def _read(
@@ -293,11 +294,11 @@ class AsyncFastBatch(Plans):
         limit: int,
         sizes: ValueSizes | None = None,
     ) -> None:
-        feed = _feed(keys)
+        source = _async_source(keys)
         with LoopPause(self._pause_gc) as pause:
             async with self._lease(self._max_value_size) as borrowed:
-                flight = self._read_flight(feed or keys, out, pause, default, on_error, limit, sizes)
-                await _carry_out(borrowed, flight, feed)
+                flight = self._read_flight(source or keys, out, pause, default, on_error, limit, sizes)
+                await _carry_out(borrowed, flight, source)
         read_ended(flight, on_error)
 
     async def batch_set_table(
@@ -360,11 +361,11 @@ class AsyncFastBatch(Plans):
         keys = checked_keys(keys, asynchronous=True)
         reading = TableReading(self, schema, key)
         found: list[Any] = []
-        feed = _feed(keys)
+        source = _async_source(keys)
         with LoopPause(self._pause_gc) as pause:
             async with self._lease(self._max_value_size) as borrowed:
-                flight = rows_flight(self, feed or keys, reading.builder, found, pause)
-                await _carry_out(borrowed, flight, feed)
+                flight = rows_flight(self, source or keys, reading.builder, found, pause)
+                await _carry_out(borrowed, flight, source)
         read_ended(flight, "raise")
         return reading.table(found)
 
@@ -381,10 +382,10 @@ class AsyncFastBatch(Plans):
             As FastBatch.batch_delete() does.
         """
         keys = checked_keys(keys, asynchronous=True)
-        feed = _feed(keys)
+        source = _async_source(keys)
         async with self._lease() as borrowed:
-            flight = self._count_flight(feed or keys)
-            await _carry_out(borrowed, flight, feed)
+            flight = self._count_flight(source or keys)
+            await _carry_out(borrowed, flight, source)
         read_ended(flight, "raise")
         total: int = flight.total
         return total
@@ -407,47 +408,47 @@ class AsyncFastBatch(Plans):
             check_free(self._client.connection, acting_task())
 
 
-async def _carry_out(borrowed: AsyncLease, flight: Any, feed: Feed | None) -> None:
+async def _carry_out(borrowed: AsyncLease, flight: Any, source: AsyncSource | None) -> None:
     try:
-        await borrowed.run(flight, feed)
+        await borrowed.run(flight, source)
     finally:
-        if feed is not None:
-            await feed.aclose()
+        if source is not None:
+            await source.aclose()
 
 
-async def _write(borrowed: AsyncLease, flight: WriteFlight, feed: Feed | None) -> None:
+async def _write(borrowed: AsyncLease, flight: WriteFlight, source: AsyncSource | None) -> None:
     """Carries out a batch of writes. What was taken ahead of where it ended early counts as not sent."""
     with flight:
         ended: BaseException | None = None
         try:
-            await _carry_out(borrowed, flight, feed)
+            await _carry_out(borrowed, flight, source)
             ended = flight.source_error
         except BaseException as error:
             ended = error
             raise
         finally:
-            if feed is not None and ended is not None:
-                flight.ended_before(feed.ahead, ended)
+            if source is not None and ended is not None:
+                flight.ended_before(source.ahead, ended)
 
 
-def _feed(source: Any) -> Feed | None:
-    """A Feed of an async iterable; None for what is not one."""
-    return Feed(source) if hasattr(source, "__aiter__") else None
+def _async_source(items: Any) -> AsyncSource | None:
+    """Return an AsyncSource of an async iterable; None for anything else."""
+    return AsyncSource(items) if hasattr(items, "__aiter__") else None
 
 
 async def _rounds(keys: AsyncKeys, size: int) -> AsyncGenerator[list[Key], None]:
     """Lists of up to `size` keys, shorter ones where they come slowly; what raises comes behind the last."""
     if not isinstance(keys, AsyncIterable):
-        async for some in _rounds_of(Slices(keys, HOLD), size):
+        async for some in _rounds_of(Slices(keys, MAX_BLOCK_SECONDS), size):
             yield some
         return
-    async with contextlib.aclosing(Feed(keys)) as feed:
-        while some := await feed.take(size):
+    async with contextlib.aclosing(AsyncSource(keys)) as source:
+        while some := await source.take(size):
             yield some
 
 
 async def _rounds_of(slices: Slices, size: int) -> AsyncIterator[list[Key]]:
-    turns = Turns()
+    budget = LoopBudget()
     some: list[Key] = []
     began = time.monotonic()
     while taken := slices.take(size - len(some)):
@@ -455,7 +456,7 @@ async def _rounds_of(slices: Slices, size: int) -> AsyncIterator[list[Key]]:
         if len(some) == size or time.monotonic() - began > LINGER:
             yield some
             some, began = [], time.monotonic()
-        await turns.give()
+        await budget.yield_if_spent()
     if some:
         yield some
     if slices.error is not None:

@@ -19,8 +19,8 @@ CLUSTER_HINT = (
 )
 
 
-def shown(key: Key) -> str:
-    """A key as messages have it: a long one is cut short."""
+def format_key(key: Key) -> str:
+    """Return a key as error messages show it. A long one is cut short."""
     if isinstance(key, (str, bytes, bytearray)) and len(key) > LONGEST_KEY_SHOWN:
         return f"{key[:LONGEST_KEY_SHOWN]!r}... (length {len(key)})"
     try:
@@ -38,7 +38,7 @@ def not_a_pair(item: Any) -> str:
     hint = ""
     if isinstance(item, Mapping):
         hint = '; for rows that are dicts, pass pairs such as ((row["id"], row) for row in rows)'
-    return f"expected (key, value) as a tuple or list of two, got {kind} {shown(item):.100}{hint}"
+    return f"expected (key, value) as a tuple or list of two, got {kind} {format_key(item):.100}{hint}"
 
 
 def error_text(error: BaseException) -> str:
@@ -55,8 +55,8 @@ def cluster_hint(error: BaseException) -> str:
     return CLUSTER_HINT if isinstance(error, (AskError, ClusterCrossSlotError)) else ""
 
 
-def told(error: BaseException) -> str:
-    """An exception in words: its type, without which a KeyError's are only a key, and what it says."""
+def format_error(error: BaseException) -> str:
+    """Return the type of an exception and what it says. Without its type a KeyError would be only a key."""
     said = str(error)
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
@@ -79,7 +79,7 @@ class EncodeError(FastBatchError):
         self.key = key
 
     def __str__(self) -> str:
-        return self.reason if self.key is None else f"key {shown(self.key)}: {self.reason}"
+        return self.reason if self.key is None else f"key {format_key(self.key)}: {self.reason}"
 
 
 class DecodeError(FastBatchError):
@@ -99,7 +99,7 @@ class DecodeError(FastBatchError):
 
     def __str__(self) -> str:
         place = f"at byte {self.offset}: {self.reason}"
-        return place if self.key is None else f"key {shown(self.key)}, {place}"
+        return place if self.key is None else f"key {format_key(self.key)}, {place}"
 
 
 class BatchError(FastBatchError):

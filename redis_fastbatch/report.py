@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TextIO, TypeAlias
 
-from redis_fastbatch.errors import EncodeError, error_text, shown
+from redis_fastbatch.errors import EncodeError, error_text, format_key
 
 logger = logging.getLogger("redis_fastbatch")
 
@@ -90,7 +90,7 @@ class BatchReport:
                 self.failures[key] = error
             except Exception:
                 # A list has no hash, and a class of the user's may raise what it likes.
-                self.failures[shown(key)] = error
+                self.failures[format_key(key)] = error
 
     def with_skipped(self, keys: Sequence[Any]) -> list[Any]:
         """The skipped keys and some more, as many as are kept."""
@@ -120,7 +120,7 @@ class BatchReport:
         """The first failed key and its reason, in words; empty when nothing failed."""
         for key, error in self.failures.items():
             named = isinstance(error, EncodeError) and error.key is not None
-            return str(error) if named else f"key {shown(key)}: {error_text(error)}"
+            return str(error) if named else f"key {format_key(key)}: {error_text(error)}"
         return ""
 
     def _repr_html_(self) -> str:
@@ -138,7 +138,7 @@ class BatchReport:
         }
         first = list(self.failures.items())[:HTML_FAILURES]
         failures = "".join(
-            f"<tr><td><code>{escape(shown(key))}</code></td><td>{escape(error_text(error))}</td></tr>"
+            f"<tr><td><code>{escape(format_key(key))}</code></td><td>{escape(error_text(error))}</td></tr>"
             for key, error in first
         )
         if failures:

@@ -19,8 +19,9 @@ from redis_fastbatch._cluster.sync import FINAL, REFRESH_SECONDS, OneSlotWrite, 
 from redis_fastbatch._cluster.topology import Topology, topology_of
 from redis_fastbatch._core.resp.encoder import Chunk
 from redis_fastbatch._engine.pacing import LINGER
-from redis_fastbatch._transports.async_source import Feed
-from redis_fastbatch._transports.asyncio import AsyncLease, Turns, loop_pace, take_some
+from redis_fastbatch._transports.async_source import AsyncSource
+from redis_fastbatch._transports.asyncio import AsyncLease, take_some
+from redis_fastbatch._transports.loop_budget import LoopBudget, loop_pace
 from redis_fastbatch._transports.redispy import cluster as redispy
 
 logger = logging.getLogger("redis_fastbatch")
@@ -53,7 +54,7 @@ class AsyncClusterLease:
         self._max_value_size = max_value_size
         self._refreshed = 0.0
 
-    async def run(self, flight: Any, feed: Feed | None = None) -> None:
+    async def run(self, flight: Any, feed: AsyncSource | None = None) -> None:
         """Carries out a flight: a ClusterBatch over all nodes, one of a single slot over the node that has it.
 
         Args:
@@ -136,7 +137,7 @@ class Crew:
         feed: the batch's source, where that is asynchronous.
     """
 
-    def __init__(self, lease: AsyncClusterLease, batch: ClusterBatch, feed: Feed | None) -> None:
+    def __init__(self, lease: AsyncClusterLease, batch: ClusterBatch, feed: AsyncSource | None) -> None:
         self._lease = lease
         self._batch = batch
         self._feed = feed
@@ -241,7 +242,7 @@ class Crew:
             raise
 
     async def _pump(self, node: NodeFlight, channel: Any) -> None:
-        encoding, decoding, turns = self._encoding, loop_pace(), Turns()
+        encoding, decoding, budget = self._encoding, loop_pace(), LoopBudget()
         clock = time.perf_counter
         while not self._is_over and node.held_until is None:
             began = clock()
@@ -257,14 +258,14 @@ class Crew:
                 self._tell()
             elif node.halfway:
                 await self._starve(node, channel)
-                turns.had()
+                budget.renew()
             elif node.in_flight:
                 await channel.arrival()
-                turns.had()
+                budget.renew()
             elif not self._is_over:
                 await self._news.wait()
-                turns.had()
-            await turns.give()
+                budget.renew()
+            await budget.yield_if_spent()
         self._tell()
 
     @property

@@ -12,7 +12,7 @@ from cpython.bytes cimport (
 from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
 
 from redis_fastbatch._core.runtime import gc_pause
-from redis_fastbatch.errors import DecodeError, EncodeError, told
+from redis_fastbatch.errors import DecodeError, EncodeError, format_error
 
 cdef enum:
     SCRATCH_KEPT = 64 * 1024
@@ -135,7 +135,7 @@ cdef class PythonCodec(ValueCodec):
         except EncodeError:
             raise
         except Exception as error:
-            raise EncodeError(f"dumps() failed for {type(value).__name__}: {told(error)}") from error
+            raise EncodeError(f"dumps() failed for {type(value).__name__}: {format_error(error)}") from error
         try:
             out.append(<const char*>view.buf, view.len)
         finally:
@@ -148,7 +148,7 @@ cdef class PythonCodec(ValueCodec):
         except DecodeError:
             raise
         except Exception as error:
-            raise DecodeError(told(error), place_of(error)) from error
+            raise DecodeError(format_error(error), place_of(error)) from error
 
 
 cdef object place_of(object error):

@@ -12,7 +12,7 @@ from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk
 LINGER = 0.05
 """Seconds for which a command waits to be full while its source is slow."""
 
-HOLD = 0.001
+MAX_BLOCK_SECONDS = 0.001
 """Seconds after which a batch lets the event loop have its turn."""
 
 MOST_ITEMS = 128

@@ -12,7 +12,7 @@ from typing import Any
 
 from redis_fastbatch._core.resp.encoder import SourceDry
 from redis_fastbatch._engine.flight import Flight
-from redis_fastbatch._engine.pacing import HOLD, LINGER
+from redis_fastbatch._engine.pacing import LINGER, MAX_BLOCK_SECONDS
 
 _served: weakref.WeakKeyDictionary[asyncio.Task[Any], asyncio.Task[Any] | None] = weakref.WeakKeyDictionary()
 """For each task that takes from a source, the one whose batch it does that for."""
@@ -26,7 +26,7 @@ def acting_task() -> asyncio.Task[Any] | None:
     return task
 
 
-class Feed:
+class AsyncSource:
     """An async iterable as an iterable that runs dry, and is waited for in between.
 
     A task of its own takes from the source: so a wait for the next item can end before that comes, and the source
@@ -51,7 +51,7 @@ class Feed:
         self._batch = asyncio.current_task()
         self._closed = False
 
-    def __iter__(self) -> Feed:
+    def __iter__(self) -> AsyncSource:
         return self
 
     def __next__(self) -> Any:
@@ -158,18 +158,18 @@ class Feed:
         """Takes an item whenever one is wanted, and those that follow soon."""
         ahead, most, clock = self.ahead, self.SLICE, time.perf_counter
         later = asyncio.get_running_loop().call_later
-        began, soon = clock(), later(HOLD, self._ring_for_items)
+        began, soon = clock(), later(MAX_BLOCK_SECONDS, self._ring_for_items)
         try:
             async for item in self._source:
                 ahead.append(item)
-                if clock() - began > HOLD or len(ahead) >= most:
+                if clock() - began > MAX_BLOCK_SECONDS or len(ahead) >= most:
                     soon.cancel()
                     self._wanted.clear()
                     self.ring()
                     if self._closed:
                         return
                     await self._wanted.wait()
-                    began, soon = clock(), later(HOLD, self._ring_for_items)
+                    began, soon = clock(), later(MAX_BLOCK_SECONDS, self._ring_for_items)
         finally:
             soon.cancel()
 
@@ -209,7 +209,7 @@ class Age:
         self._since = None
 
 
-async def starve(channel: Any, flight: Flight, feed: Feed, age: Age) -> None:
+async def starve(channel: Any, flight: Flight, source: AsyncSource, age: Age) -> None:
     """Waits for a source that has no item at hand, and sends what it gave before when that is old enough."""
     left: float | None = age.left
     if age.exceeded():
@@ -220,6 +220,6 @@ async def starve(channel: Any, flight: Flight, feed: Feed, age: Age) -> None:
         age.over()
         left = None
     if flight.in_flight:
-        await channel.arrival_or_item(feed, left)
+        await channel.arrival_or_item(source, left)
     else:
-        await feed.wait(left)
+        await source.wait(left)

@@ -14,165 +14,39 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from redis.exceptions import ConnectionError, ResponseError, TimeoutError
+from redis.exceptions import ConnectionError, ResponseError
 
 from redis_fastbatch._core.resp.encoder import Chunk
-from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
+from redis_fastbatch._core.resp.replies import ErrorReply
 from redis_fastbatch._engine.flight import Flight
-from redis_fastbatch._engine.pacing import HOLD, LINGER, Pace
-from redis_fastbatch._transports.async_source import Age, Feed, starve
+from redis_fastbatch._engine.pacing import LINGER, Pace
+from redis_fastbatch._transports.async_source import Age, AsyncSource, starve
 from redis_fastbatch._transports.borrowing import borrow_async
+from redis_fastbatch._transports.loop_budget import LoopBudget, loop_pace
 from redis_fastbatch._transports.parsed_replies import ParsedReplies, explain
 from redis_fastbatch._transports.redispy import asyncio as redispy
 from redis_fastbatch._transports.redispy import push_handler, reply_reader
+from redis_fastbatch._transports.reply_protocol import ReplyProtocol
 from redis_fastbatch._transports.retry import Attempts
 
-FIRST_PACE = 64
-"""Items dealt with at a time, while it is not known how long they take."""
-
-MAX_PACE = 512
-
-PIECE = 256 * 1024
+MAX_WRITE_BYTES = 256 * 1024
 """Bytes handed to the asyncio transport at a time."""
 
-ENOUGH = 512 * 1024
-"""Bytes received and not yet read, at which receiving rests while nobody waits for more."""
-
-
-def loop_pace() -> Pace:
-    """How many items of one kind of work fit into a slice that holds the event loop for a short time only."""
-    return Pace(HOLD, FIRST_PACE, MAX_PACE)
-
-
-class Turns:
-    """Gives the event loop its turn when the running task has held it for long enough."""
-
-    def __init__(self) -> None:
-        self._since = time.perf_counter()
-
-    def had(self) -> None:
-        """The loop has just had a turn."""
-        self._since = time.perf_counter()
-
-    async def give(self) -> None:
-        """Lets the loop go round if it is time."""
-        if time.perf_counter() - self._since > HOLD:
-            await asyncio.sleep(0)
-            self.had()
-
-
-class Wire(asyncio.BufferedProtocol):
-    """The protocol of a borrowed transport: receives into a reply reader, and wakes the one task that waits.
-
-    Args:
-        transport: of a redis-py connection.
-        reader: gets the bytes.
-    """
-
-    def __init__(self, transport: asyncio.Transport, reader: ReplyReader) -> None:
-        self.reader = reader
-        self.blocked = False
-        self.lost: ConnectionError | None = None
-        self._transport = transport
-        self._owner: Any = transport.get_protocol()
-        self._resting = False
-        self._waiter: asyncio.Future[None] | None = None
-
-    def take_over(self) -> None:
-        """From here on the bytes come to the reader."""
-        self._transport.set_protocol(self)
-
-    def give_back(self) -> None:
-        """The transport's own protocol is in its place again."""
-        self._receive_again()
-        self._transport.set_protocol(self._owner)
-
-    # What the transport calls. The protocol that it belongs to hears of all but the bytes.
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        space: memoryview = self.reader.free_space()
-        return space
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self.reader.received(nbytes)
-        if len(self.reader) >= ENOUGH and not self._resting:
-            self._transport.pause_reading()
-            self._resting = True
-        self.wake()
-
-    def eof_received(self) -> bool | None:
-        self.lost = ConnectionError("Connection closed by server.")
-        self.wake()
-        keep_open: bool | None = self._owner.eof_received()
-        return keep_open
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if self.lost is None:
-            self.lost = ConnectionError(f"Connection lost: {error or 'closed'}")
-        self.wake()
-        self._owner.connection_lost(error)
-
-    def pause_writing(self) -> None:
-        self.blocked = True
-        self._owner.pause_writing()
-
-    def resume_writing(self) -> None:
-        self.blocked = False
-        self._owner.resume_writing()
-        self.wake()
-
-    def wake(self) -> None:
-        """Whoever waits looks again."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def _receive_again(self) -> None:
-        if self._resting and not self._transport.is_closing():
-            self._transport.resume_reading()
-        self._resting = False
-
-    async def wait(self, timeout: float | None) -> None:
-        """Waits until bytes have come, or the transport can take more.
-
-        Raises:
-            redis.exceptions.ConnectionError: the connection is lost, now or already.
-            redis.exceptions.TimeoutError: nothing happened within `timeout` seconds.
-        """
-        if self.lost is not None:
-            raise self.lost
-        self._receive_again()
-        loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
-        timer = None if timeout is None else loop.call_later(timeout, self._time_out, timeout)
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-            if timer is not None:
-                timer.cancel()
-
-    def _time_out(self, timeout: float) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(
-                TimeoutError(f"no answer from the server within socket_timeout, {timeout} seconds")
-            )
-
-
-class WireChannel:
+class TransportChannel:
     """Speaks through the asyncio transport of a redis-py connection."""
 
     def __init__(self, connection: Any, transport: asyncio.Transport, max_value_size: int) -> None:
         self._connection = connection
         self._transport = transport
         self._reader = reply_reader(max_value_size)
-        self._wire = Wire(self._transport, self._reader)
+        self._protocol = ReplyProtocol(self._transport, self._reader)
 
-    async def __aenter__(self) -> WireChannel:
-        self._wire.take_over()
+    async def __aenter__(self) -> TransportChannel:
+        self._protocol.take_over()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._wire.give_back()
+        self._protocol.give_back()
         if len(self._reader):
             # Such as a part of a push message, when the task was cancelled: what follows it is no reply.
             await self._connection.disconnect(nowait=True)
@@ -181,13 +55,13 @@ class WireChannel:
         """Hands the chunk to the transport, waiting whenever that has enough to do."""
         flight.started(chunk)
         with memoryview(chunk) as view:
-            for start in range(0, len(view), PIECE):
-                if self._wire.lost is not None:
-                    raise self._wire.lost
+            for start in range(0, len(view), MAX_WRITE_BYTES):
+                if self._protocol.error is not None:
+                    raise self._protocol.error
                 # A copy: the transport may keep what it is given.
-                self._transport.write(bytes(view[start : start + PIECE]))
-                while self._wire.blocked:
-                    await self._wire.wait(self._connection.socket_timeout)
+                self._transport.write(bytes(view[start : start + MAX_WRITE_BYTES]))
+                while self._protocol.blocked:
+                    await self._protocol.wait(self._connection.socket_timeout)
         flight.finished(chunk)
 
     def take(self, flight: Flight) -> bool:
@@ -198,11 +72,11 @@ class WireChannel:
 
     async def arrival(self) -> None:
         """Waits for something to take."""
-        await self._wire.wait(self._connection.socket_timeout)
+        await self._protocol.wait(self._connection.socket_timeout)
 
-    async def arrival_or_item(self, feed: Feed, seconds: float | None) -> None:
+    async def arrival_or_item(self, source: AsyncSource, seconds: float | None) -> None:
         """Waits for something to take, or for the source's next item; for so many seconds at most."""
-        with feed.telling(self._wire.wake, seconds):
+        with source.telling(self._protocol.wake, seconds):
             await self.arrival()
 
     async def finish(self) -> None:
@@ -262,11 +136,11 @@ class PublicChannel:
         except ResponseError as error:
             self._replies.feed(error)
 
-    async def arrival_or_item(self, feed: Feed, seconds: float | None) -> None:
+    async def arrival_or_item(self, source: AsyncSource, seconds: float | None) -> None:
         """Waits for the source's next item, so many seconds at most, then for a reply: reading it cannot be left
         halfway, and items that come then wait for it."""
-        await feed.wait(LINGER if seconds is None else seconds)
-        if seconds is None and feed.is_empty:
+        await source.wait(LINGER if seconds is None else seconds)
+        if seconds is None and source.is_empty:
             await self.arrival()
 
     async def hand_on_pushes(self) -> None:
@@ -290,12 +164,12 @@ class AsyncLease:
         self.connection = connection
         self._max_value_size = max_value_size
 
-    async def run(self, flight: Flight, feed: Feed | None = None) -> None:
+    async def run(self, flight: Flight, source: AsyncSource | None = None) -> None:
         """Carries out a flight, over a new connection where the retry policy allows one.
 
         Args:
             flight: what to carry out.
-            feed: the flight's source, where that is asynchronous.
+            source: the flight's source, where that is asynchronous.
 
         Raises:
             redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: after the last retry, or at once
@@ -307,7 +181,7 @@ class AsyncLease:
         async def attempt() -> None:
             attempts.begin()
             try:
-                await self._pump(flight, feed)
+                await self._pump(flight, source)
             except Exception as error:
                 raise attempts.failed(error) from error.__cause__
 
@@ -330,8 +204,8 @@ class AsyncLease:
     async def _disconnect(self, error: Exception | None = None) -> None:
         await self.connection.disconnect(nowait=True)
 
-    async def _pump(self, flight: Flight, feed: Feed | None) -> None:
-        encoding, decoding, turns, age = loop_pace(), loop_pace(), Turns(), Age()
+    async def _pump(self, flight: Flight, source: AsyncSource | None) -> None:
+        encoding, decoding, budget, age = loop_pace(), loop_pace(), LoopBudget(), Age()
         clock = time.perf_counter
         async with await self.channel() as channel:
             while not flight.done:
@@ -340,7 +214,7 @@ class AsyncLease:
                 chunk = flight.next_chunk()
                 if chunk is not None or flight.halfway:
                     encoding.took(clock() - began)
-                starved = feed is not None and feed.is_empty and flight.dry
+                starved = source is not None and source.is_empty and flight.dry
                 if chunk is not None:
                     await channel.send(chunk, flight)
                     if age.late:
@@ -351,13 +225,13 @@ class AsyncLease:
                         flight.hurry()
                 elif take_some(channel, flight, decoding):
                     await channel.hand_on_pushes()
-                elif feed is not None and flight.halfway:
-                    await starve(channel, flight, feed, age)
-                    turns.had()
+                elif source is not None and flight.halfway:
+                    await starve(channel, flight, source, age)
+                    budget.renew()
                 elif flight.in_flight:
                     await channel.arrival()
-                    turns.had()
-                await turns.give()
+                    budget.renew()
+                await budget.yield_if_spent()
             await channel.finish()
 
     async def channel(self) -> Any:
@@ -372,7 +246,7 @@ class AsyncLease:
         transport = redispy.known_transport(self.connection)
         if transport is None:
             return PublicChannel(self.connection, self._max_value_size)
-        return WireChannel(self.connection, transport, self._max_value_size)
+        return TransportChannel(self.connection, transport, self._max_value_size)
 
     async def ask(self, *command: str) -> Any:
         """One command and its reply, as the connection's own methods send and read them.

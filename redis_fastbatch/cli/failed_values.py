@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from redis_fastbatch.cli.common import CliError, file_reason, plain
 from redis_fastbatch.cli.json_lines import json_line
-from redis_fastbatch.errors import DecodeError, EncodeError, shown
+from redis_fastbatch.errors import DecodeError, EncodeError, format_key
 
 SHOWN_FAILURES = 10
 SHOWN_KEYS = 3
@@ -146,4 +146,4 @@ def _as_text(key: bytes) -> str | None:
 
 def _shown(key: bytes) -> str:
     text = _as_text(key)
-    return shown(key if text is None else text)
+    return format_key(key if text is None else text)

@@ -9,7 +9,7 @@ from typing import Any
 from redis_fastbatch._core.codec import ValueCodec
 from redis_fastbatch._core.toolkit.codec import LimitedCodec, first_longer_key
 from redis_fastbatch._engine.flight import NO_LIMIT
-from redis_fastbatch.errors import shown
+from redis_fastbatch.errors import format_key
 from redis_fastbatch.toolkit.exceptions import ValidationError
 from redis_fastbatch.toolkit.options import RedisOptions
 
@@ -35,7 +35,7 @@ def check_size(key: Any, data: bytes, options: RedisOptions) -> None:
     """Raise ValidationError for a value that is too large."""
     if options.enable_validation and len(data) > options.max_value_size:
         raise ValidationError(
-            f"key {shown(key)}: the value takes {len(data)} bytes; max_value_size is {options.max_value_size}"
+            f"key {format_key(key)}: the value takes {len(data)} bytes; max_value_size is {options.max_value_size}"
         )
 
 

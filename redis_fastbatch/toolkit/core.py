@@ -19,7 +19,7 @@ from redis_fastbatch._core.toolkit.codec import ToolkitCodec, ToolkitMsgpackCode
 from redis_fastbatch._engine.commands import SetOptions
 from redis_fastbatch.client import FastBatch
 from redis_fastbatch.codecs import AnyCodec, resolve
-from redis_fastbatch.errors import DecodeError, EncodeError, shown
+from redis_fastbatch.errors import DecodeError, EncodeError, format_key
 from redis_fastbatch.report import BatchReport
 from redis_fastbatch.toolkit import _log
 from redis_fastbatch.toolkit._batches import SnapshotBatch
@@ -183,7 +183,7 @@ class RedisToolkit:
         try:
             self._retrying("set", lambda: self._redis_client.set(name, data, ex=expiry))
         except redis.RedisError as error:
-            raise RedisToolkitError(f"key {shown(name)} could not be written: {error}") from error
+            raise RedisToolkitError(f"key {format_key(name)} could not be written: {error}") from error
 
     def getter(self, name: str, options: RedisOptions | None = None, *, default: Any = None) -> Any:
         """Read a value.
@@ -204,7 +204,7 @@ class RedisToolkit:
             value = self._loads(raw)
         except Exception as error:
             raise SerializationError(
-                f"key {shown(name)} could not be read: {error}", None, _original(error)
+                f"key {format_key(name)} could not be read: {error}", None, _original(error)
             ) from error
         if self._tells_of(opts):
             logger.info("get %s: %s", name, _log.shortened(value, opts.max_log_size))
@@ -532,7 +532,7 @@ def _original(error: Exception) -> BaseException:
 
 def _not_serialized(error: Exception, key: Any, value: Any) -> SerializationError:
     reason = error.reason if isinstance(error, EncodeError) else f"{type(error).__name__}: {error}"
-    return SerializationError(f"key {shown(key)}: {reason}", value, error.__cause__ or error)
+    return SerializationError(f"key {format_key(key)}: {reason}", value, error.__cause__ or error)
 
 
 def _batch_failure(report: BatchReport, mapping: Mapping[str, Any]) -> RedisToolkitError:
@@ -540,7 +540,7 @@ def _batch_failure(report: BatchReport, mapping: Mapping[str, Any]) -> RedisTool
     key, error = next(iter(report.failures.items()))
     made: RedisToolkitError
     if isinstance(error, ValidationError):
-        made = ValidationError(f"key {shown(key)}: {error}")
+        made = ValidationError(f"key {format_key(key)}: {error}")
     elif isinstance(error, EncodeError):
         made = _not_serialized(error, key, mapping.get(key))
     else:

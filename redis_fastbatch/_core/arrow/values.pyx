@@ -90,7 +90,7 @@ from redis_fastbatch._core.runtime.utf8 cimport copy_ascii, copy_short, is_utf8
 
 import msgpack
 
-from redis_fastbatch.errors import EncodeError, shown
+from redis_fastbatch.errors import EncodeError, format_key
 
 cdef enum:
     HEADER_ROOM = 5
@@ -144,7 +144,7 @@ cdef int not_utf8(Column* c, const char* text, int64_t size) except -1 nogil:
 cdef int twice_in_map(Column* c, const char* key, Py_ssize_t size) except -1 nogil:
     with gil:
         value = msgpack.unpackb(PyBytes_FromStringAndSize(key, size), timestamp=3)
-        return refuse(c, f"a map must have each key once, found the key {shown(value)} twice")
+        return refuse(c, f"a map must have each key once, found the key {format_key(value)} twice")
 
 
 cdef inline int64_t read_int(const void* data, int kind, int64_t at) noexcept nogil:

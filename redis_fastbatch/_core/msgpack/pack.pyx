@@ -40,7 +40,7 @@ import datetime
 
 from msgpack import ExtType, Timestamp
 
-from redis_fastbatch.errors import EncodeError, told
+from redis_fastbatch.errors import EncodeError, format_error
 
 cdef extern from "Python.h":
     Py_ssize_t PyDict_GET_SIZE(dict mapping)
@@ -315,7 +315,7 @@ cdef class Packer:
         except EncodeError:
             raise
         except Exception as error:
-            raise EncodeError(f"default() failed on a {type(value).__name__}: {told(error)}") from error
+            raise EncodeError(f"default() failed on a {type(value).__name__}: {format_error(error)}") from error
         finally:
             outer_depth -= own
 

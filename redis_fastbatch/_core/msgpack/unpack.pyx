@@ -24,7 +24,7 @@ import datetime
 
 from msgpack import ExtType
 
-from redis_fastbatch.errors import DecodeError, told
+from redis_fastbatch.errors import DecodeError, format_error
 
 cdef extern from "Python.h":
     void PyObject_GC_Track(object container)
@@ -447,7 +447,7 @@ cdef class Unpacker:
         except DecodeError:
             raise
         except Exception as error:
-            raise DecodeError(f"ext_hook() failed on type {code}: {told(error)}", c.p - c.begin) from error
+            raise DecodeError(f"ext_hook() failed on type {code}: {format_error(error)}", c.p - c.begin) from error
         finally:
             outer_depth -= own
 

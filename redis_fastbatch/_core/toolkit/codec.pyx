@@ -17,7 +17,7 @@ from redis_fastbatch._core.runtime.utf8 cimport PyUnicode_GET_LENGTH
 
 from redis_fastbatch._core.toolkit import plain
 from redis_fastbatch._core.toolkit.plain import Unusual
-from redis_fastbatch.errors import DecodeError, EncodeError, told
+from redis_fastbatch.errors import DecodeError, EncodeError, format_error
 
 cdef enum:
     TAG = 0xC1   # neither MessagePack nor UTF-8 uses this byte
@@ -65,7 +65,7 @@ cdef class ToolkitCodec(ValueCodec):
         try:
             return plain.loads(PyBytes_FromStringAndSize(data, size), self.preserve_int)
         except Exception as error:
-            raise DecodeError(told(error)) from error
+            raise DecodeError(format_error(error)) from error
 
 
 cdef class ToolkitMsgpackCodec(ToolkitCodec):
