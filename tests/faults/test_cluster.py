@@ -15,12 +15,13 @@ from redis.exceptions import ClusterDownError, InvalidResponse, TryAgainError
 from faults.answers import ATTRIBUTE, ERRORS, GARBAGE, PUSH
 from faults.bench import DELETE, TO_CLIENT, TOLD, Operation, check_read, read
 from faults.cluster_bench import NODES, ClusterBench, check_written, cluster_bench, write
-from faults.matrix import DIRECTIONS, KINDS, SOME_CLIENTS, ways
+from faults.matrix import DIRECTIONS, KINDS, SOME_CLIENTS, some, ways
 from faults.proxy import Direction, Fault, FaultProxy, Then
 from redis_fastbatch import BatchError, DecodeError
 from redis_fastbatch._cluster import flight as cluster_flight
 from redis_fastbatch._core.resp.slots import key_slot
 from servers import Cluster, wait_until
+from tiers import by_tier
 
 COUNT = 2 * NODES
 REPLIES = COUNT // NODES
@@ -125,7 +126,7 @@ def test_cut_at_every_byte(
     length = ready.traffic(lambda: run(ready, operation, ready.keys(COUNT)))[direction]
     # SET's expiry and rounds of reading change nothing about what a lost connection means.
     every = operation.name in ("SET", "SET NX", "GET", "UNLINK") and kind == "sync"
-    for place in range(0, length, 1 if every else 11):
+    for place in some(range(0, length, 1 if every else 11)):
         ready.inject(Fault(direction, after_bytes=place, then=ways(place)), place % NODES)
         error = run(ready, operation, ready.keys(COUNT))
         # Between two rounds nothing is lost with a connection.
@@ -141,7 +142,7 @@ def test_a_cut_is_mended_where_the_client_retries(
 ) -> None:
     ready = make(kind=kind, retries=3)
     length = ready.traffic(lambda: run(ready, operation, ready.keys(COUNT)))[direction]
-    for place in range(0, length, 37):
+    for place in range(0, length, by_tier(185, 37)):
         ready.inject(Fault(direction, after_bytes=place, then=ways(place)), place % NODES)
         error = run(ready, operation, ready.keys(COUNT))
         assert error is None or not operation.repeatable
