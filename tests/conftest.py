@@ -76,7 +76,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     _fail_for_ids_with_addresses(items)
     for item in items:
-        if "cluster" in _asked_for(item):
+        if "cluster" in _asked_for(item) and item.get_closest_marker("xdist_group") is None:
             # One worker starts the six processes of the cluster, not each.
             item.add_marker(pytest.mark.xdist_group("cluster"))
     if config.getoption("--full"):

@@ -1,7 +1,7 @@
 """The clients, directions and places that faults are tried with, for every operation.
 
-The default tier tries the synchronous client, and a fault at every 23rd byte. `pytest --full` tries the asyncio client
-too, and every byte.
+The default tier tries the synchronous client, with a fault at every 23rd byte. `pytest --full` tries every
+byte, and the asyncio client.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ import types
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -201,7 +202,14 @@ def page_of(
     return make
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def with_group(block: Block) -> Any:
+    """Return a block with the mark that has one worker run all blocks of a page: they share a namespace."""
+    needs_cluster = any("cluster" in one.markers.get("fixture", "") for one in blocks_of(block.page))
+    group = "cluster" if needs_cluster else block.page.stem
+    return pytest.param(block, id=str(block), marks=pytest.mark.xdist_group(group))
+
+
+@pytest.mark.parametrize("block", [with_group(block) for block in BLOCKS])
 def test_block(
     block: Block,
     page_of: functools._lru_cache_wrapper[Page],

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
 import pytest
 
-from redis_fastbatch import DecodeError, EncodeError, FastBatch, MsgpackCodec
+from hostile import Own, change_dict, meddling
+from redis_fastbatch import DecodeError, EncodeError, MsgpackCodec
 from redis_fastbatch._core.resp.encoder import BatchWriter, Command
 from redis_fastbatch._core.toolkit.codec import ToolkitCodec
-from redis_fastbatch.server import EmbeddedServer
-
-SECONDS = 0.15
-
-
-class Own:
-    """A value of one's own, for default()."""
 
 
 def honest(codec: Any, value: Any) -> None:
@@ -232,42 +223,9 @@ def test_a_buffer_that_is_taken_away() -> None:
 # -- other threads -------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def meddling(change: Callable[[int], object]) -> Iterator[threading.Event]:
-    """Runs something in another thread, again and again, as often as threads can switch."""
-    stop, interval = threading.Event(), sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-
-    def run() -> None:
-        count = 0
-        while not stop.is_set():
-            change(count)
-            count += 1
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    timer = threading.Timer(SECONDS, stop.set)
-    timer.start()
-    try:
-        yield stop
-    finally:
-        stop.set()
-        thread.join()
-        timer.cancel()
-        sys.setswitchinterval(interval)
-
-
 def change_list(items: list[Any]) -> Callable[[int], object]:
     def change(count: int) -> None:
         items[:] = [[count], "x" * (count % 99)] * (count % 7)
-
-    return change
-
-
-def change_dict(table: dict[Any, Any]) -> Callable[[int], object]:
-    def change(count: int) -> None:
-        table[f"k{count % 50}"] = [count, Own()]
-        table.pop(f"k{count * 7 % 50}", None)
 
     return change
 
@@ -281,17 +239,6 @@ def test_containers_that_another_thread_changes(make_codec: Any, container: Any,
     with meddling(change(container)) as stop:
         while not stop.is_set():
             honest(codec, [container, {"k": container}])
-
-
-def test_a_batch_that_another_thread_changes(valkey: EmbeddedServer) -> None:
-    items: dict[str, Any] = {f"k{i}": i for i in range(50)}
-    with valkey.client() as client, meddling(change_dict(items)) as stop:
-        fast = FastBatch(client, MsgpackCodec(lambda _: "own"))
-        while not stop.is_set():
-            with contextlib.suppress(RuntimeError):
-                fast.batch_set(items, chunk_size=5)
-        assert fast.batch_set({"k": 1}).written == 1
-        assert fast.batch_get(["k"]) == {"k": 1}
 
 
 # -- errors of a value's own ---------------------------------------------------------------------

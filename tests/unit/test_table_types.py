@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from redis_fastbatch import EncodeError, FastBatch
+from redis_fastbatch import EncodeError
 from redis_fastbatch._tables.write import arrow_default
-from redis_fastbatch.server import EmbeddedServer
 from tiers import examples
 
 pa = pytest.importorskip("pyarrow")
@@ -203,17 +202,6 @@ def test_tables_of_other_libraries(library: str) -> None:
     assert encoded(table, [b"u:", "id"]) == [
         b"u:1", CODEC.dumps(rows[0]), b"u:2", CODEC.dumps(rows[1])
     ]  # fmt: skip
-
-
-def test_objects_of_polars_are_refused(server: EmbeddedServer) -> None:
-    polars = pytest.importorskip("polars")
-    frame = polars.DataFrame({"k": ["a"], "o": polars.Series([object()], dtype=polars.Object)})
-    with FastBatch.from_url(server.url) as batch:
-        for wanted in ({"key": "k"}, {"key": "o", "columns": ["k"]}, {"key": "k", "as_": "hash"}):
-            with pytest.raises(EncodeError, match="column 'o': Python objects cannot be written"):
-                batch.batch_set_table(frame, **wanted)
-        assert batch.batch_set_table(frame, key="k", columns=["k"]).written == 1
-        assert batch.batch_get(["a"]) == {"a": {"k": "a"}}
 
 
 def test_null_columns_of_polars_have_a_bitmap() -> None:

@@ -269,7 +269,13 @@ def test_keys_that_come_slowly_or_end_in_an_error(run: Runner, emptied: Embedded
     run(main())
 
 
-@pytest.mark.parametrize("over_cluster", [False, True], ids=["one server", "cluster"])
+@pytest.mark.parametrize(
+    "over_cluster",
+    [
+        pytest.param(False, id="one server"),
+        pytest.param(True, id="cluster", marks=pytest.mark.xdist_group("cluster")),
+    ],
+)
 def test_another_event_loop(over_cluster: bool, valkey: EmbeddedServer, request: pytest.FixtureRequest) -> None:
     """It waited, without socket_timeout for ever, for replies that went to the loop before."""
     looker = request.getfixturevalue("cluster_client" if over_cluster else "valkey_client")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,8 @@ import pytest
 import redis
 
 from checks import in_use
-from redis_fastbatch import BatchError, FastBatch
+from hostile import change_dict, meddling
+from redis_fastbatch import BatchError, FastBatch, MsgpackCodec
 from redis_fastbatch.server import EmbeddedServer
 
 THREADS = 64
@@ -124,3 +126,14 @@ def test_reading_and_writing_and_deleting_the_same_keys(valkey: EmbeddedServer) 
                     assert 0 <= fast.batch_delete(keys) <= 300
 
         assert together(work, 12) == []
+
+
+def test_a_batch_that_another_thread_changes(valkey: EmbeddedServer) -> None:
+    items: dict[str, Any] = {f"k{i}": i for i in range(50)}
+    with valkey.client() as client, meddling(change_dict(items)) as stop:
+        fast = FastBatch(client, MsgpackCodec(lambda _: "own"))
+        while not stop.is_set():
+            with contextlib.suppress(RuntimeError):
+                fast.batch_set(items, chunk_size=5)
+        assert fast.batch_set({"k": 1}).written == 1
+        assert fast.batch_get(["k"]) == {"k": 1}

@@ -510,3 +510,14 @@ def test_a_decoding_client(valkey: EmbeddedServer) -> None:
         batch = FastBatch(client)
         batch.batch_set_table(people(3), key="id")
         assert batch.batch_get(["2"]) == {"2": {"id": 2, "name": "n2"}}
+
+
+def test_objects_of_polars_are_refused(server: EmbeddedServer) -> None:
+    polars = pytest.importorskip("polars")
+    frame = polars.DataFrame({"k": ["a"], "o": polars.Series([object()], dtype=polars.Object)})
+    with FastBatch.from_url(server.url) as batch:
+        for wanted in ({"key": "k"}, {"key": "o", "columns": ["k"]}, {"key": "k", "as_": "hash"}):
+            with pytest.raises(EncodeError, match="column 'o': Python objects cannot be written"):
+                batch.batch_set_table(frame, **wanted)
+        assert batch.batch_set_table(frame, key="k", columns=["k"]).written == 1
+        assert batch.batch_get(["a"]) == {"a": {"k": "a"}}
