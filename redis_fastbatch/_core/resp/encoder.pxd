@@ -11,21 +11,21 @@ cdef class Command:
     cdef readonly bint counted       # the number of items is the first argument
     cdef readonly bint with_values
     cdef readonly tuple tail         # arguments after the item or items
-    cdef bytes prefix                # before each item, where an item is a command
+    cdef bytes prefix                # before each item, if each item is a command
     cdef bytes suffix                # after each item, or after the last one of many
     cdef Py_ssize_t suffix_arguments
     cdef Py_ssize_t headroom
 
 
 cdef class Chunk(OutputBuffer):
-    """Whole commands, and the items that are in them."""
+    """Whole commands, and the items that they carry."""
 
     cdef readonly Command command
     cdef list item_keys
     cdef list item_values
     cdef Py_ssize_t items
     cdef readonly bint sealed
-    cdef Py_ssize_t value_width      # digits of the last value's length, a guess for the next one's
+    cdef Py_ssize_t value_width      # digits of the last value's length: the next one's are likely to be as many
 
     cdef int put_key(self, object key, str encoding, str errors) except -1
     cdef int put_value(self, object value, ValueCodec codec) except -1
@@ -71,6 +71,6 @@ cdef class BatchWriter:
     cdef public Py_ssize_t max_items
     cdef public Py_ssize_t max_bytes
     cdef Py_ssize_t mark    # where the item being encoded begins
-    cdef bint in_item       # an item is being encoded: what is raised is about it
+    cdef bint in_item       # an item is being encoded: an exception concerns it
 
     cdef bint run(self, Chunk chunk, Py_ssize_t stop) except -1

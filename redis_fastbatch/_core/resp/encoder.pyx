@@ -1,9 +1,9 @@
 # cython: language_level=3
-"""RESP encoding of a batch (https://redis.io/docs/latest/develop/reference/protocol-spec/).
+"""Encodes batches as RESP (https://redis.io/docs/latest/develop/reference/protocol-spec/).
 
-A value is serialized in place: room is left for its `$<length>` header, as wide as the last value's was, and
-only a value of another width is moved. A command's own header, whose count is known only at the end, is
-written right-aligned into headroom before the first item.
+A value is serialized in place, after room for its `$<length>` header. That room is as wide as the last value's
+header; a value whose header is wider or narrower is moved. The count in a command's own header is known only at
+the end: the header is written right-aligned into headroom before the first item.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
@@ -28,7 +28,7 @@ from collections.abc import Mapping
 
 from redis_fastbatch.errors import EncodeError, FastBatchError, not_a_pair
 
-# proto-max-bulk-len's default: a longer argument costs the connection.
+# The default of proto-max-bulk-len: for a longer argument the server closes the connection.
 cdef Py_ssize_t MAX_BULK = 512 * 1024 * 1024
 cdef Py_ssize_t MAX_CAPACITY_KEPT = 1024 * 1024
 cdef bytes ASCII_BYTES = bytes(range(128))
@@ -49,7 +49,7 @@ cdef inline Py_ssize_t digits(Py_ssize_t number) noexcept nogil:
 
 
 cdef inline char* put_header(char* p, char mark, Py_ssize_t number, Py_ssize_t width) noexcept nogil:
-    """Writes mark, number (of `width` digits) and CRLF; returns the place behind."""
+    """Write `mark`, a number of `width` digits and CRLF. Return the place after them."""
     cdef char* q = p + width
     p[0] = mark
     while q > p:
@@ -66,7 +66,7 @@ cdef bytes bulk(bytes argument):
 
 
 cdef bytes key_bytes(object key, str encoding, str errors):
-    """What a key of any kind is on the wire."""
+    """Return the bytes of a key of any type."""
     if isinstance(key, str):
         try:
             return key.encode(encoding, errors)
@@ -74,25 +74,25 @@ cdef bytes key_bytes(object key, str encoding, str errors):
             raise EncodeError(f"the key cannot be encoded: {error}") from error
     if isinstance(key, (bytes, bytearray, memoryview)):
         return bytes(key)
-    # Of what it counts as, not of what its class shows it as: IntEnum's is "<Color.RED: 1>".
+    # The number itself: the repr() of an IntEnum's member is "<Color.RED: 1>".
     if isinstance(key, int) and not isinstance(key, bool):
         try:
             return int.__repr__(key).encode()
         except ValueError as error:
-            raise EncodeError(f"a key that is an int of {int.bit_length(key)} bits: {error}") from error
+            raise EncodeError(f"the key is an int of {int.bit_length(key)} bits: {error}") from error
     if isinstance(key, float):
         return float.__repr__(key).encode()
     raise EncodeError(f"a key is str, bytes or int, not {type(key).__name__}")
 
 
 cdef class Command:
-    """The command that carries items.
+    """A command that carries items.
 
     Args:
         name: the command, such as b"MSET".
-        many: one command takes many items; else an item is a command.
-        counted: the number of items goes before them, as MSETEX has it.
-        with_values: an item is a key and a value; else a key alone.
+        many: one command carries many items. Otherwise each item is a command.
+        counted: the number of items goes before them, as in MSETEX.
+        with_values: an item is a key and a value. Otherwise it is a key alone.
         tail: arguments after the item or items, such as (b"EX", b"60").
     """
 
@@ -123,13 +123,13 @@ cdef class Command:
 
 
 cdef class Chunk(OutputBuffer):
-    """Some whole commands in one buffer, with the keys and values that they carry."""
+    """Whole commands in one buffer, with the keys and values that they carry."""
 
     def __init__(self, Command command):
         self.restart(command)
 
     def restart(self, Command command):
-        """Empties the chunk for new items, keeping its memory."""
+        """Empty the chunk for new items, and keep its memory."""
         self.command = command
         self.item_keys = []
         self.item_values = []
@@ -144,28 +144,28 @@ cdef class Chunk(OutputBuffer):
 
     @property
     def count(self):
-        """Items in the chunk."""
+        """The number of items in the chunk."""
         return self.items
 
     @property
     def keys(self):
-        """The items' keys as the caller gave them."""
+        """The keys of the items, as the caller gave them."""
         return self.item_keys
 
     @property
     def values(self):
-        """Their values; empty for a command without values."""
+        """The values of the items. Empty for a command without values."""
         return self.item_values
 
     @property
     def replies(self):
-        """Replies the server sends for it."""
+        """The number of replies that the server sends for the chunk."""
         return 1 if self.command.many else self.items
 
     cdef int put_bulk(self, const char* data, Py_ssize_t size) except -1:
         cdef char* p
         if size > MAX_BULK:
-            raise EncodeError(f"{size} bytes: Redis takes at most {MAX_BULK} for a key or value")
+            raise EncodeError(f"a key or value of {size} bytes is too long: Redis takes at most {MAX_BULK}")
         reserve(self, size + 32)
         p = put_header(self.data + self.end, c'$', size, digits(size))
         copy_short(p, data, size)
@@ -217,20 +217,20 @@ cdef class Chunk(OutputBuffer):
         return 0
 
     cdef int take_back(self, Py_ssize_t mark) except -1:
-        """Forgets the bytes of an item that could not be encoded, and the memory that it alone needed."""
+        """Remove the bytes of an item that could not be encoded, and free the memory that only it needed."""
         self.end = mark
         del self.item_keys[self.items:]
         del self.item_values[self.items:]
         return self.shrink(MAX_CAPACITY_KEPT)
 
     def seal(self):
-        """Completes the commands: from here on the chunk can be sent."""
+        """Complete the commands, so that the chunk can be sent."""
         cdef Command command = self.command
         cdef Py_ssize_t count = self.items
         cdef bytes header = b""
         if self.sealed:
             return
-        # What could fail comes first, so that nothing is half done where it does.
+        # What can fail comes first: then nothing is left half done.
         reserve(self, PyBytes_GET_SIZE(command.suffix))
         if command.many:
             header += b"*%d\r\n" % (
@@ -245,9 +245,9 @@ cdef class Chunk(OutputBuffer):
         self.sealed = True
 
     def extract(self, Command command, positions=None):
-        """The items at `positions` (all by default) as another command: a sealed chunk of its own.
+        """Return the items at `positions` (all by default) in a sealed chunk of another command.
 
-        What was serialized once is not serialized again: the bytes are taken over.
+        The values are not serialized again: their bytes are copied.
         """
         cdef Chunk other = self.blank(command)
         cdef const char* p = self.data + self.command.headroom
@@ -274,11 +274,11 @@ cdef class Chunk(OutputBuffer):
         return other
 
     cdef Chunk blank(self, Command command):
-        """An empty chunk of the same kind."""
+        """Return an empty chunk of the same kind."""
         return Chunk(command)
 
     cdef int adopt(self, Chunk other, Py_ssize_t i) except -1:
-        """Counts item i of `other`, whose bytes were appended, among its own."""
+        """Count item i of `other` as an item of this chunk. Its bytes were appended already."""
         self.item_keys.append(other.item_keys[i])
         if other.item_values:
             self.item_values.append(other.item_values[i])
@@ -287,7 +287,7 @@ cdef class Chunk(OutputBuffer):
 
 
 cdef const char* after_bulk(const char* p) noexcept:
-    """Behind a bulk string that this module wrote."""
+    """Return the place after a bulk string that this module wrote."""
     cdef Py_ssize_t size = 0
     p += 1
     while p[0] != c'\r':
@@ -297,7 +297,7 @@ cdef const char* after_bulk(const char* p) noexcept:
 
 
 class SourceDry(Exception):
-    """Raised by an iterable of items that has none at hand, but may have some later."""
+    """Raised by an iterable of items that has no item ready, but may have one later."""
 
 
 cdef class ItemSource:
@@ -316,7 +316,7 @@ cdef class ItemSource:
             self.iterator = iter(items)
 
     cdef bint advance(self) except -1:
-        """Puts the next item into `key` and `value`; False at the end."""
+        """Put the next item into `key` and `value`. Return False at the end."""
         cdef PyObject* next_item
         if self.mapping is not None:
             return self.advance_mapping()
@@ -364,17 +364,17 @@ cdef class BatchWriter:
 
     Args:
         items: a mapping or an iterable of (key, value) pairs; of keys, where the command has no values.
-        command: what carries the items.
-        codec: how a value becomes bytes.
-        max_items: items a chunk holds at most.
-        max_bytes: a chunk is full once it holds as many bytes.
-        encoding, errors: how str keys become bytes, see redis_fastbatch._transports.key_encoding.
+        command: carries the items.
+        codec: makes bytes of values.
+        max_items: the most items that a chunk holds.
+        max_bytes: a chunk is full once it holds that many bytes.
+        encoding, errors: the encoding of str keys and its error handler.
 
     Attributes:
-        failures: a (key, value, exception) for each item that could not be encoded. The caller empties it.
+        failures: (key, value, exception) for each item that could not be encoded. The caller empties it.
         exhausted: there are no more items.
-        source_error: what the iterable of items raised, which ended it; else None.
-        dry: the iterable has no item at hand, which it said by raising SourceDry.
+        source_error: the exception of the iterable of items, which ended it; None if there was none.
+        dry: the iterable has no item ready: it has raised SourceDry.
     """
 
     def __init__(
@@ -394,28 +394,28 @@ cdef class BatchWriter:
         self.max_items = max_items
         self.max_bytes = max_bytes
         if ASCII.encode(encoding, errors) != ASCII_BYTES:
-            raise ValueError(f"keys in {encoding}: only encodings that leave ASCII as it is are supported")
+            raise ValueError(f"the encoding of keys must leave ASCII unchanged, as UTF-8 does, got {encoding}")
         self.encoding = encoding
         self.errors = errors
         self.failures = []
 
     def blank(self):
-        """An empty chunk for fill()."""
+        """Return an empty chunk for fill()."""
         return Chunk(self.command)
 
     def use(self, Command command):
-        """Takes another command for the chunks that follow."""
+        """Use another command for the chunks that follow."""
         self.command = command
 
     def fill(self, Chunk chunk):
-        """Puts items into `chunk` until it is full or there are no more, and seals it."""
+        """Put items into `chunk` until it is full or there are no more, and seal it."""
         chunk.restart(self.command)
         self.fill_some(chunk, self.max_items)
         if not self.dry:
             chunk.seal()
 
     def fill_some(self, Chunk chunk, Py_ssize_t most):
-        """Goes on filling `chunk` with up to `most` items; seals it when it is full or there are no more."""
+        """Put up to `most` more items into `chunk`. Seal it when it is full or there are no more."""
         cdef Py_ssize_t stop = chunk.items + most
         self.dry = False
         while True:
@@ -442,7 +442,7 @@ cdef class BatchWriter:
             chunk.seal()
 
     cdef bint run(self, Chunk chunk, Py_ssize_t stop) except -1:
-        """True when the items are at their end; False when the chunk is full, or holds `stop` items."""
+        """Return True at the end of the items; False when the chunk is full or holds `stop` items."""
         cdef ItemSource source = self.source
         cdef Py_ssize_t limit = chunk.start + self.max_bytes
         if stop > self.max_items:
@@ -461,7 +461,7 @@ cdef class BatchWriter:
         return False
 
     def explained(self, error):
-        """The exception as an EncodeError that names the key."""
+        """Return the exception as an EncodeError that names the key."""
         if not isinstance(error, FastBatchError):
             reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             explained = EncodeError(reason)

@@ -9,7 +9,7 @@ cdef enum:
 
 
 cdef class ValueRun:
-    """How far the values of some keys are read."""
+    """The values of some keys, and how far they are read."""
 
     cdef list keys
     cdef list pairs
@@ -18,7 +18,7 @@ cdef class ValueRun:
     cdef object default
     cdef Py_ssize_t count
     cdef Py_ssize_t done
-    cdef Py_ssize_t undecodable   # behind the value that is being decoded
+    cdef Py_ssize_t undecodable   # the end of the value that is being decoded
     cdef PyObject* held[MOST_HELD]   # references to the last values that were read
     cdef Py_ssize_t holding
 

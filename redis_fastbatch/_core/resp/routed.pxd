@@ -4,11 +4,11 @@ from redis_fastbatch._core.resp.slots cimport SLOTS
 
 
 cdef class AskingCommand(Command):
-    """A command an item, each after an ASKING of its own."""
+    """A command with an ASKING before it."""
 
 
 cdef class Router:
-    """Which node has which slot."""
+    """Knows the number of the node that has each slot."""
 
     cdef short[SLOTS] owners
 
@@ -16,14 +16,14 @@ cdef class Router:
 
 
 cdef class RoutedWriter(BatchWriter):
-    """Encodes items straight into the chunk of the node that has their slot."""
+    """Encodes items into the chunk of the node that has their slot."""
 
     cdef Router router
     cdef list filling        # by node: a Chunk, or None
     cdef list positions      # by node: where in the input the chunk's first item is
     cdef list spare
     cdef Py_ssize_t chunks   # made so far
-    cdef Chunk target        # of the item being encoded
+    cdef Chunk target        # the chunk of the item that is being encoded
     cdef dict found
     cdef object default
     cdef list order

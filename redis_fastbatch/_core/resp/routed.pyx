@@ -1,8 +1,8 @@
 # cython: language_level=3
-"""Items encoded into commands for the nodes of a cluster.
+"""Encodes items into commands for the nodes of a cluster.
 
-An item is a command of its own here: the keys of one MSET would have to share a slot. So every item has its own
-reply, and a slot that has moved concerns its own items only.
+Each item is a command here: the keys of one MSET would have to share a slot. So every item has its own reply, and
+a slot that has moved concerns only its own items.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
@@ -23,10 +23,10 @@ cdef Py_ssize_t SPARE_BYTES = 128 * 1024
 
 
 cdef class AskingCommand(Command):
-    """Another command, for a node that is taking over the items' slot: each item has two replies.
+    """A command with an ASKING before it, for a node that is taking over a slot. Each item has two replies.
 
     Args:
-        command: of one item.
+        command: carries one item.
     """
 
     def __init__(self, Command command):
@@ -35,27 +35,27 @@ cdef class AskingCommand(Command):
 
 
 def slot_of_key(key, str encoding, str errors):
-    """The slot of a key of any kind.
+    """Return the slot of a key of any type.
 
     Raises:
-        EncodeError: it is of a kind that no key is of.
+        EncodeError: a key cannot be of that type.
     """
     cdef bytes wire_key = key_bytes(key, encoding, errors)
     return slot_of(PyBytes_AS_STRING(wire_key), PyBytes_GET_SIZE(wire_key))
 
 
 cdef class Router:
-    """A table of the nodes, by number, that have the slots.
+    """Knows the number of the node that has each slot.
 
     Args:
-        owners: for each of the 16384 slots the number of its node.
+        owners: for each of the 16384 slots, the number of its node.
     """
 
     def __init__(self, owners):
         self.load(owners)
 
     def load(self, owners):
-        """Takes another table."""
+        """Replace the table of owners."""
         cdef Py_ssize_t slot
         if len(owners) != SLOTS:
             raise ValueError(f"{SLOTS} slots, not {len(owners)}")
@@ -66,21 +66,21 @@ cdef class Router:
         return self.owners[slot_of(key, size)]
 
     def owner(self, Py_ssize_t slot):
-        """The number of the node that has a slot."""
+        """Return the number of the node that has a slot."""
         if not 0 <= slot < SLOTS:
             raise ValueError(f"no slot {slot}")
         return self.owners[slot]
 
     def move(self, Py_ssize_t slot, short node):
-        """A slot has another node now."""
+        """Note that another node has a slot now."""
         if not 0 <= slot < SLOTS:
             raise ValueError(f"no slot {slot}")
         self.owners[slot] = node
 
     def split(self, Chunk chunk, Command command, positions=None):
-        """Some of a chunk's items (all by default), as chunks for their nodes, sealed.
+        """Return some of a chunk's items (all by default) in sealed chunks for their nodes.
 
-        What was serialized once is not serialized again. Items of one key keep their order.
+        The values are not serialized again. Items of one key keep their order.
 
         Returns:
             A dict from node to chunk.
@@ -123,14 +123,14 @@ cdef class RoutedWriter(BatchWriter):
 
     Args:
         items, codec, max_items, max_bytes, encoding, errors: as BatchWriter takes them.
-        command: of one item.
-        router: says which node has which slot.
-        found: where given, each key that is taken gets `default` in it, unless it has a value: so that its
-            order is that of the input.
-        order: where given, each key that is taken is appended to it.
+        command: carries one item.
+        router: knows which node has which slot.
+        found: a dict, or None. Each key that is taken gets `default` in it, unless it has a value. So the dict
+            has the order of the input.
+        order: a list, or None. Each key that is taken is appended to it.
 
     Attributes:
-        taken: items taken from the input, those included that could not be encoded.
+        taken: how many items were taken from the input, including those that could not be encoded.
     """
 
     def __init__(
@@ -160,11 +160,11 @@ cdef class RoutedWriter(BatchWriter):
         self.spare = []
 
     def advance(self, Py_ssize_t most):
-        """Takes up to `most` items, and stops early when a chunk is full.
+        """Take up to `most` items. Stop early when a chunk is full.
 
         Returns:
-            The number of the node whose chunk is full: pass it to sealed(). -1 when there is none: `most` items
-            were taken, or the source is dry, or there are no more.
+            The number of the node whose chunk is full, for sealed(). -1 if none is: `most` items were taken, or
+            the source has no item ready, or there are no more.
         """
         cdef Py_ssize_t stop = self.taken + most
         self.dry = False
@@ -239,7 +239,7 @@ cdef class RoutedWriter(BatchWriter):
             else:
                 chunk = Chunk(self.command)
                 if self.chunks >= len(self.filling):
-                    # A long batch: growing bit by bit would copy everything once more.
+                    # The batch is long: a chunk that grows bit by bit would be copied several times.
                     reserve(chunk, min(self.max_bytes * 9 // 8, SPARE_BYTES))
                 self.chunks += 1
             self.filling[node] = chunk
@@ -247,9 +247,9 @@ cdef class RoutedWriter(BatchWriter):
         return chunk
 
     def sealed(self, Py_ssize_t node):
-        """The chunk that is being filled for a node, sealed, and the position of its first item; None if none is.
+        """Seal the chunk of a node, and return it with the position of its first item; None if there is none.
 
-        It stays here until leave(): so there is no moment at which it is nowhere.
+        The chunk stays here until leave(), so that it is always in one place at least.
         """
         cdef Chunk chunk = self.filling[node] if node < len(self.filling) else None
         if chunk is None:
@@ -261,16 +261,16 @@ cdef class RoutedWriter(BatchWriter):
         return chunk, self.positions[node]
 
     def leave(self, Py_ssize_t node):
-        """The node's chunk is somebody else's now."""
+        """Forget the chunk of a node: the caller has it now."""
         self.filling[node] = None
 
     def begun(self):
-        """(node, position of the first item) of the chunks that are being filled."""
+        """Return (node, position of the first item) of the chunks that are being filled."""
         return [(node, self.positions[node]) for node, chunk in enumerate(self.filling) if chunk is not None]
 
     def recycle(self, Chunk chunk):
-        """Takes a chunk back that is done with."""
+        """Take back a chunk that is not needed any longer, to use it again."""
         if len(self.spare) < SPARE_CHUNKS and chunk.capacity <= SPARE_BYTES and type(chunk) is Chunk:
-            # Emptied now: its items need not live until it is used again.
+            # Emptied now, so that its items do not live until it is used again.
             chunk.restart(self.command)
             self.spare.append(chunk)

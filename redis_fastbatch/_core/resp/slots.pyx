@@ -5,12 +5,12 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uint16_t, uint8_t
 from libc.string cimport memchr
 
-# TABLES[n]: the CRC of one byte before n zeros.
+# TABLES[n] has the CRC of each byte followed by n zeros.
 cdef uint16_t[4][256] TABLES
 
 
 cdef void make_tables() noexcept:
-    """CRC-16/XMODEM: polynomial 0x1021, from 0, nothing reflected."""
+    """Make the tables of CRC-16/XMODEM: polynomial 0x1021, initial value 0, nothing reflected."""
     cdef int byte, bit, zeros
     cdef uint16_t crc
     for byte in range(256):
@@ -31,7 +31,7 @@ cdef uint16_t crc16(const uint8_t* data, Py_ssize_t size) noexcept nogil:
     cdef uint16_t crc = 0
     cdef Py_ssize_t i = 0
     while i + 3 < size:
-        # Four bytes at once: the look-ups do not wait for each other.
+        # Four bytes at a time, because their look-ups do not depend on each other.
         crc = (
             TABLES[3][(crc >> 8) ^ data[i]] ^ TABLES[2][(crc & 0xFF) ^ data[i + 1]]
             ^ TABLES[1][data[i + 2]] ^ TABLES[0][data[i + 3]]
@@ -44,7 +44,7 @@ cdef uint16_t crc16(const uint8_t* data, Py_ssize_t size) noexcept nogil:
 
 
 cdef int slot_of(const char* key, Py_ssize_t size) noexcept nogil:
-    """The slot of a key. Where the key holds {tag}, not empty, the first one alone counts."""
+    """Return the slot of a key. If the key contains {tag}, only the first tag counts, unless it is empty."""
     cdef const char* opening = <const char*>memchr(key, c'{', size)
     cdef const char* closing
     if opening != NULL:
@@ -55,7 +55,7 @@ cdef int slot_of(const char* key, Py_ssize_t size) noexcept nogil:
 
 
 def key_slot(key):
-    """The hash slot of a key's bytes, 0 to 16383, as CLUSTER KEYSLOT has it."""
+    """Return the hash slot of a key's bytes, 0 to 16383, as CLUSTER KEYSLOT does."""
     cdef Py_buffer view
     PyObject_GetBuffer(key, &view, PyBUF_SIMPLE)
     try:

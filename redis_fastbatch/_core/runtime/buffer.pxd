@@ -2,13 +2,13 @@
 
 
 cdef class OutputBuffer:
-    """Growable bytes that every writer appends to; owns its memory."""
+    """The bytes of one message, to which all writers append."""
 
     cdef char* data
     cdef Py_ssize_t start      # first byte that belongs to the message
     cdef Py_ssize_t end        # one past the last
     cdef Py_ssize_t capacity
-    cdef Py_ssize_t exports    # memoryviews alive: the memory may not move
+    cdef Py_ssize_t exports    # memoryviews that exist: the memory must not move
 
     cdef int grow(self, Py_ssize_t extra) except -1 nogil
     cdef int append(self, const char* source, Py_ssize_t size) except -1 nogil
@@ -17,14 +17,14 @@ cdef class OutputBuffer:
 
 
 cdef inline int reserve(OutputBuffer out, Py_ssize_t extra) except -1 nogil:
-    """Makes room for `extra` more bytes after `out.end`."""
+    """Make room for `extra` more bytes after `out.end`."""
     if out.capacity - out.end < extra:
         return out.grow(extra)
     return 0
 
 
 cdef class ReceiveBuffer:
-    """Bytes as they come off the socket; `position` moves on as replies are read."""
+    """Received bytes. `position` moves on as replies are read."""
 
     cdef char* data
     cdef Py_ssize_t position   # first byte not yet read

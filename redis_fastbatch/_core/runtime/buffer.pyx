@@ -1,8 +1,8 @@
 # cython: language_level=3
-"""The growable output buffer that all writers share, and the receive buffer.
+"""The output buffer that all writers use, and the receive buffer. Both grow as needed.
 
-Both own their memory (PyMem_Raw*, so that they may grow without the GIL) and lend it through the
-buffer protocol; while it is lent it does not move.
+Their memory is of PyMem_Raw*, so that they can grow without the GIL. They export it by the buffer protocol, and it
+does not move while it is exported.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
@@ -15,7 +15,7 @@ cdef Py_ssize_t RECEIVE_CAPACITY = 128 * 1024
 
 
 cdef class OutputBuffer:
-    """Growable bytes for one message. `memoryview(buffer)` is the message; len() its size in bytes."""
+    """The bytes of one message. `memoryview(buffer)` is the message, len() its size in bytes."""
 
     def __dealloc__(self):
         PyMem_RawFree(self.data)
@@ -24,7 +24,7 @@ cdef class OutputBuffer:
         return self.end - self.start
 
     def __getbuffer__(self, Py_buffer* view, int flags):
-        # A NULL pointer would read as "no buffer" to PyBuffer_FillInfo's callers.
+        # The callers of PyBuffer_FillInfo would take NULL for "no buffer".
         if self.data == NULL:
             self.grow(1)
         PyBuffer_FillInfo(view, self, self.data + self.start, self.end - self.start, 1, flags)
@@ -38,7 +38,7 @@ cdef class OutputBuffer:
         cdef char* moved
         if self.exports:
             with gil:
-                raise BufferError("the buffer is being sent: it cannot grow")
+                raise BufferError("the buffer cannot grow while it is exported: it is being sent")
         if extra < 0 or extra > MAX_CAPACITY - self.end:
             with gil:
                 raise MemoryError()
@@ -61,13 +61,13 @@ cdef class OutputBuffer:
         return 0
 
     cdef void reset(self, Py_ssize_t headroom) noexcept nogil:
-        """Empties the buffer. The caller has seen to it that `headroom` bytes are allocated."""
+        """Empty the buffer, and leave headroom. `headroom` bytes must be allocated."""
         self.start = headroom
         self.end = headroom
 
 
     cdef int shrink(self, Py_ssize_t capacity) except -1:
-        """Gives back what is allocated beyond `capacity`, where that much is not in use."""
+        """Free the memory beyond `capacity`, unless it is in use."""
         cdef char* moved
         if self.capacity <= capacity or self.end > capacity or self.exports:
             return 0
@@ -79,7 +79,7 @@ cdef class OutputBuffer:
 
 
 cdef class ReceiveBuffer:
-    """Bytes off the wire. `free_space()` is where to receive into, `received(n)` says how much came."""
+    """Received bytes. Receive into free_space(), then say with received() how many bytes have arrived."""
 
     def __cinit__(self):
         self.data = <char*>PyMem_RawMalloc(RECEIVE_CAPACITY)
@@ -91,7 +91,7 @@ cdef class ReceiveBuffer:
         PyMem_RawFree(self.data)
 
     def __len__(self):
-        """Bytes received and not yet read."""
+        """The number of bytes that were received and not read."""
         return self.end - self.position
 
     def __getbuffer__(self, Py_buffer* view, int flags):
@@ -102,12 +102,12 @@ cdef class ReceiveBuffer:
         self.exports -= 1
 
     cdef int make_room(self, Py_ssize_t size) except -1:
-        """Moves what is unread to the front and sees to `size` free bytes behind it."""
+        """Move the unread bytes to the front, and make sure that `size` bytes after them are free."""
         cdef Py_ssize_t unread = self.end - self.position
         cdef Py_ssize_t capacity = self.capacity
         cdef char* moved
         if self.exports:
-            raise BufferError("the receive buffer is being filled: it cannot move")
+            raise BufferError("the receive buffer cannot move while it is exported: it is being filled")
         if self.position:
             memmove(self.data, self.data + self.position, unread)
             self.position = 0
@@ -125,8 +125,10 @@ cdef class ReceiveBuffer:
         return 0
 
     def free_space(self):
-        """A writable memoryview behind the bytes received so far. It grows with what has arrived, never
-        with what a reply's header announces."""
+        """Return a writable memoryview of the space after the received bytes.
+
+        It grows with the bytes that have arrived, never with the length that a reply's header announces.
+        """
         if self.position == self.end:
             self.position = 0
             self.end = 0
@@ -135,15 +137,15 @@ cdef class ReceiveBuffer:
         return memoryview(self)
 
     def received(self, Py_ssize_t size):
-        """Says that `size` bytes were put at the front of free_space()."""
+        """Note that `size` bytes were put at the front of free_space()."""
         if size < 0 or size > self.capacity - self.end:
-            raise ValueError(f"cannot have received {size} bytes into {self.capacity - self.end}")
+            raise ValueError(f"received() takes 0 to {self.capacity - self.end} bytes, the free space, got {size}")
         self.end += size
 
     def feed(self, received):
-        """Appends bytes that somebody else took off the wire."""
+        """Append bytes that were received elsewhere."""
         cdef Py_buffer view
-        # Not a typed memoryview: Cython's code for these is a hundred kilobytes in each module.
+        # Not a typed memoryview: Cython's code for those adds a hundred kilobytes to each module.
         PyObject_GetBuffer(received, &view, PyBUF_SIMPLE)
         try:
             if self.capacity - self.end < view.len:

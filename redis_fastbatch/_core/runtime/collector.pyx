@@ -1,8 +1,8 @@
 # cython: language_level=3
-"""Holds back the cyclic garbage collector.
+"""Pauses the cyclic garbage collector.
 
-In C because of signals: what a handler raises may come between any two steps of Python code, and so between the
-collector's being switched off and the beginning of the block that is to switch it on again. No Python code runs here.
+This is in C because of signals. A handler may raise between any two steps of Python code: also after the collector
+was switched off, and before the block begins that switches it on again. No Python code runs here.
 """
 
 cdef extern from "Python.h":
@@ -12,14 +12,14 @@ cdef extern from "Python.h":
 
 cdef Py_ssize_t holds = 0
 cdef bint enabled_before = False
-cdef Py_ssize_t process = 0   # counts the forks that led here
+cdef Py_ssize_t process = 0   # how many forks led to this process
 
 
 cdef class Hold:
-    """A context in which the collector rests; it is left as it was found once the last of them has ended.
+    """A context in which the collector does not run. After the last one it is as before the first one.
 
     Args:
-        enabled: False makes it do nothing.
+        enabled: if False, the context does nothing.
     """
 
     cdef bint enabled
@@ -44,7 +44,7 @@ cdef class Hold:
         self.end()
 
     def __dealloc__(self):
-        # Where __exit__ was never reached.
+        # In case __exit__ was never reached.
         self.end()
 
     cdef void end(self) noexcept:
@@ -57,17 +57,17 @@ cdef class Hold:
 
 
 def holding():
-    """How many contexts there are now."""
+    """Return how many contexts exist."""
     return holds
 
 
 def was_enabled():
-    """Whether the collector was on before the first of them."""
+    """Return whether the collector was on before the first context."""
     return enabled_before
 
 
 def forget():
-    """Ends all of them: to be called in a process that was forked, where their threads do not exist."""
+    """End all contexts. Call it in a forked process, where their threads do not exist."""
     global holds, process
     if holds and enabled_before:
         PyGC_Enable()

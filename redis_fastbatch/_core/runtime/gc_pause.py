@@ -1,9 +1,9 @@
-"""Keeps the cyclic garbage collector away while a batch builds its result.
+"""Pauses the cyclic garbage collector while a batch builds its result.
 
-Thousands of new containers, all of them alive, make the collector run again and again for nothing: measured
-on 50,000 dicts with a list in each, it takes three quarters of the time. The pause is counted, so that threads
-and nested batches are right; the collector is left as it was found; and it gets its turn after every
-`EVERY` items, so that other threads' garbage does not wait for the end of a long batch.
+A batch makes thousands of containers that all stay alive, and the collector would run again and again for
+nothing. With 50,000 dicts that hold a list each it takes three quarters of the time. Pauses are counted, so that
+threads and nested batches work; after the last one the collector is as it was before. During a pause it runs after
+every `EVERY` items, so that the garbage of other threads does not wait for the end of a long batch.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import os
 from redis_fastbatch._core.runtime import collector
 
 EVERY = 200_000
-"""Items after which the collector may run."""
+"""The number of items after which the collector may run."""
 
 YOUNG = 1
-"""The generation up to which it then runs: what came to be since its last turn, traversed this once."""
+"""The generation up to which it then collects: the objects made since it ran last."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=collector.forget)
 
 
 class Pause(collector.Hold):
-    """A context in which the collector rests. One belongs to one thread.
+    """A context in which the collector does not run. Each belongs to one thread.
 
     Args:
-        enabled: False makes it do nothing.
-        every: items after which the collector may run.
+        enabled: if False, the context does nothing.
+        every: the number of items after which the collector may run.
     """
 
     def __init__(self, enabled: bool = True, every: int = EVERY) -> None:
@@ -38,16 +38,16 @@ class Pause(collector.Hold):
         self._made = 0
 
     def made(self, items: int) -> None:
-        """Counts items, and lets the collector have its turn when there were enough."""
+        """Count items, and let the collector run after enough of them."""
         self._made += items
         if self._made >= self._every:
             self.turn()
 
     def turn(self) -> None:
-        """Lets the collector run if it wants to."""
+        """Let the collector run if it is due."""
         self._made = 0
-        # Not by enabling it for a moment: when a collection then begins is up to the interpreter, and the pauses
-        # of other threads would keep it away for good.
+        # Enabling it for a moment is not enough: the interpreter decides when a collection begins then, and the
+        # pauses of other threads might prevent it for good.
         if self._enabled and collector.was_enabled() and _is_due():
             gc.collect(YOUNG)
 

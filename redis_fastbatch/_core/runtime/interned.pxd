@@ -17,7 +17,7 @@ cdef enum:
     KEY_SLOTS = 512
     FLOAT_SLOTS = 512
     PERIOD = 2048       # look-ups after which a cache is judged
-    REST = 16 * PERIOD  # look-ups it then sits out when fewer than a quarter hit
+    REST = 16 * PERIOD  # look-ups for which it is not used if fewer than a quarter hit
 
 cdef extern from *:
     """
@@ -79,7 +79,7 @@ cdef inline void judge(Usefulness* use) noexcept:
 
 
 cdef inline uint64_t load(const char* text, Py_ssize_t size) noexcept:
-    """Up to 8 bytes as one number, different for texts of equal size that differ."""
+    """Return up to 8 bytes as one number. Different texts of the same size give different numbers."""
     cdef uint64_t word = 0
     cdef uint32_t half, other
     if size >= 8:
@@ -98,7 +98,7 @@ cdef inline uint64_t load(const char* text, Py_ssize_t size) noexcept:
 
 
 cdef inline PyObject* new_ascii(const char* text, Py_ssize_t size) except NULL:
-    """A new reference to a str of bytes that are known to be ASCII."""
+    """Return a new reference to a str of bytes that are known to be ASCII."""
     cdef PyObject* made = new_text(size, 127)
     if size > 16:
         copy_blocks(<char*>text_data(made), text, size)
@@ -108,13 +108,15 @@ cdef inline PyObject* new_ascii(const char* text, Py_ssize_t size) except NULL:
 
 
 cdef inline PyObject* new_str(const char* text, Py_ssize_t size) except NULL:
-    """A new reference to a str of UTF-8 bytes; UnicodeDecodeError when they are not."""
+    """Return a new reference to a str of UTF-8 bytes, or raise UnicodeDecodeError."""
     return new_ascii(text, size) if is_ascii(text, size) else decode_text(text, size, "strict")
 
 
 cdef inline PyObject* short_str(ShortTexts cache, const char* text, Py_ssize_t size, bint plain=False) except? NULL:
-    """A new reference to the str of at most 16 bytes of UTF-8. `plain` makes it NULL, without an exception, where
-    the bytes would have to be decoded."""
+    """Return a new reference to the str of at most 16 bytes of UTF-8.
+
+    With `plain` return NULL, without an exception, if the bytes are not ASCII and not in the cache.
+    """
     cdef uint64_t head = load(text, size)
     cdef uint64_t tail = load(text + size - 8, 8) if size > 8 else 0
     cdef TextSlot* slot = NULL
@@ -129,7 +131,7 @@ cdef inline PyObject* short_str(ShortTexts cache, const char* text, Py_ssize_t s
             Py_INCREF(<object>slot.text)
             return slot.text
         judge(&cache.use)
-    # load() leaves none of so few bytes out.
+    # head and tail contain every one of at most 16 bytes.
     if not (head | tail) & NOT_ASCII:
         made = new_ascii(text, size)
     elif plain:
@@ -152,7 +154,7 @@ cdef inline void keep_text(TextSlot* slot, uint64_t head, uint64_t tail, Py_ssiz
 
 
 cdef inline PyObject* shared_float(Floats cache, uint64_t bits) except NULL:
-    """A new reference to the float of these bits."""
+    """Return a new reference to the float of these bits."""
     cdef double value
     cdef FloatSlot* slot
     cdef PyObject* old
@@ -169,7 +171,7 @@ cdef inline PyObject* shared_float(Floats cache, uint64_t bits) except NULL:
         return slot.number
     judge(&cache.use)
     made = new_float(value)
-    # One NaN object for all would make [nan] == [nan] true, by identity.
+    # A shared NaN would make [nan] == [nan] true, because it would be the same object.
     if value == value:
         old = slot.number
         Py_INCREF(<object>made)

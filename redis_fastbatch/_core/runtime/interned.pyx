@@ -1,8 +1,8 @@
 # cython: language_level=3
-"""Objects that are shared because the data repeats: field names, and columns of few distinct values.
+"""Shares objects where the data repeats: field names, and columns with few distinct values.
 
-Each cache is a small direct-mapped table that owns a reference to every object in it: an entry lives until
-another takes its slot. A cache that rarely hits rests for a while and costs a counter's decrement.
+Each cache is a small direct-mapped table that owns a reference to every object in it. An entry lives until another
+one takes its slot. A cache that rarely hits is not used for a while, and then costs the decrement of a counter.
 """
 
 from cpython.object cimport PyObject
@@ -21,14 +21,14 @@ cdef enum:
 
 
 cdef inline object owned(PyObject* new_reference):
-    """An object of a reference that is given away."""
+    """Return an object, and take over the reference."""
     cdef object held = <object>new_reference
     Py_DECREF(held)
     return held
 
 
 cdef object make_text(const char* text, Py_ssize_t size):
-    """A new str of UTF-8 bytes; UnicodeDecodeError when they are not."""
+    """Return a new str of UTF-8 bytes; raise UnicodeDecodeError if they are not UTF-8."""
     return owned(new_str(text, size))
 
 
@@ -39,7 +39,7 @@ cdef class ShortTexts:
             Py_XDECREF(self.slots[i].text)
 
     cdef object get(self, const char* text, Py_ssize_t size):
-        """The str of at most 16 bytes of UTF-8."""
+        """Return the str of at most 16 bytes of UTF-8."""
         return owned(short_str(self, text, size))
 
 
@@ -83,5 +83,5 @@ cdef class Floats:
             Py_XDECREF(self.slots[i].number)
 
     cdef object get(self, uint64_t bits):
-        """The float of these bits."""
+        """Return the float of these bits."""
         return owned(shared_float(self, bits))

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""How deep the values around a hook's call are nested. Each module that uses it has a count of its own."""
+"""Counts how deeply nested the values around a hook's call are. Each module that cimports this has its own count."""
 
 cdef extern from *:
     """
@@ -9,6 +9,6 @@ cdef extern from *:
     static __thread int fastbatch_outer_depth = 0;
     #endif
     """
-    # Of this thread: what a hook encodes or decodes stands on the same stack. It is added to and taken from, never
-    # put back as it was, so that greenlets that take turns inside hooks leave it right.
+    # A count for each thread, because what a hook encodes or decodes uses the same stack. It is increased and
+    # decreased, never restored from a copy, so that it stays right when greenlets switch inside hooks.
     int outer_depth "fastbatch_outer_depth"

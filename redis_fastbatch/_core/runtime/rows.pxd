@@ -35,7 +35,7 @@ cdef inline int fill_slot(RowShape shape, dict row, PyObject** slots, Py_ssize_t
 
 
 cdef inline int put_value(RowShape shape, dict row, PyObject** slots, Py_ssize_t i, object value) except -1:
-    """Makes `value` the row's value number `i`."""
+    """Set the row's value number `i`."""
     Py_INCREF(value)
     return fill_slot(shape, row, slots, i, <PyObject*>value)
 

@@ -1,12 +1,12 @@
 # cython: language_level=3
-"""Dicts of one shape, made by copying a template.
+"""Makes dicts of one shape by copying a template.
 
-The template is a dict whose keys table can be shared (PEP 412), as instances' `__dict__` are: a copy is then
-one array of values, half the memory of a dict of its own, and no key is hashed or looked up. Rows are
-ordinary dicts; one that gets another key later takes a table of its own, as CPython always does it.
+The template is a dict whose table of keys is shared (PEP 412), as the `__dict__` of instances is. A copy is then
+one array of values: it takes half the memory of another dict, and no key is hashed or looked up. Rows are ordinary
+dicts: one that gets another key later gets its own table, as CPython always does.
 
-Where the values stand inside a dict is CPython's private matter: it is used only where a look at a known
-dict proves it right (`direct`), else values go in through PyDict_SetItem.
+Where a dict keeps its values is private to CPython. It is used only if a dict with known values proves it right
+(`direct`). Otherwise values are stored by PyDict_SetItem.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -40,14 +40,14 @@ cdef extern from *:
 
 
 cdef dict sharing_dict(tuple names, tuple values):
-    """A dict of `names` whose keys table its copies share, or a plain one where this Python does not."""
+    """Return a dict of `names` whose copies share its table of keys; a plain one if this Python cannot."""
     for name in names:
         if name.startswith("__"):
-            # As attributes, `__class__` and its like are no entries of the instance's dict.
+            # Attributes such as `__class__` are not entries of the instance's dict.
             return dict(zip(names, values))
     row_type = type("row", (), {})
     for _ in range(2):
-        # Python 3.10 settles a type's shared keys only after its first instance.
+        # Python 3.10 fixes the shared keys of a type only after its first instance.
         instance = row_type()
         for name, value in zip(names, values):
             setattr(instance, name, value)
@@ -56,8 +56,8 @@ cdef dict sharing_dict(tuple names, tuple values):
 
 
 cdef bint slots_are_where_expected(tuple names):
-    # A new object for each name. Not by a comprehension: those of Cython 3.3 free an item twice when there is no
-    # memory to append it.
+    # A new object for each name. Not with a comprehension: Cython 3.3's free an item twice if there is no memory
+    # to append it.
     cdef tuple witnesses = tuple(map(list, names))
     cdef dict probe = sharing_dict(names, witnesses).copy()
     cdef PyObject** slots = fastbatch_dict_slots(probe)
@@ -76,7 +76,7 @@ cdef class RowShape:
         PyMem_Free(self.sizes)
 
     cdef dict blank(self):
-        """A new dict with all keys, each None."""
+        """Return a new dict with all keys; each value is None."""
         return PyDict_Copy(self.template)
 
     cdef PyObject** slots(self, dict row) noexcept:
@@ -84,7 +84,7 @@ cdef class RowShape:
 
 
 cdef RowShape make_shape(tuple names, list encoded):
-    """A shape of the str keys `names`, each of which MessagePack has as the bytes in `encoded`."""
+    """Return the shape of the str keys `names`. `encoded` has the MessagePack of each of them."""
     cdef RowShape shape = RowShape()
     cdef Py_ssize_t count = len(names)
     cdef Py_ssize_t i

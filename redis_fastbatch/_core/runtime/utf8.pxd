@@ -1,19 +1,19 @@
 # cython: language_level=3
-"""UTF-8: straight from a str's own storage, so that no copy stays cached in the str; and whether bytes are any."""
+"""Encodes UTF-8 from the storage of a str, so that the str caches no copy, and checks whether bytes are UTF-8."""
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 
 cdef enum:
-    LONGEST_SHORT = 256    # bytes that are copied without a call
+    LONGEST_SHORT = 256    # the most bytes that are copied without a call
 
 
 cdef extern from *:
     """
     #define FASTBATCH_NOT_ASCII 0x8080808080808080ULL
     """
-    uint64_t NOT_ASCII "FASTBATCH_NOT_ASCII"    # a bit of each byte that is not
+    uint64_t NOT_ASCII "FASTBATCH_NOT_ASCII"    # the bit of each byte that is set if it is not ASCII
 
 
 cdef extern from "Python.h":
@@ -25,7 +25,7 @@ cdef extern from "Python.h":
 
 
 cdef inline Py_ssize_t high_bits(const unsigned char* text, Py_ssize_t length) noexcept nogil:
-    """How many bytes are not ASCII. A loop without branches, which compilers do on many bytes at a time."""
+    """Return how many bytes are not ASCII. Compilers vectorize this loop, because it has no branches."""
     cdef Py_ssize_t count = 0
     cdef Py_ssize_t i
     for i in range(length):
@@ -34,7 +34,7 @@ cdef inline Py_ssize_t high_bits(const unsigned char* text, Py_ssize_t length) n
 
 
 cdef inline Py_ssize_t utf8_size(int kind, const void* text, Py_ssize_t length) noexcept nogil:
-    """Bytes that the code points take in UTF-8; -1 - i where code point i is a surrogate."""
+    """Return the size of the code points in UTF-8, in bytes; -1 - i if code point i is a surrogate."""
     cdef Py_ssize_t size = 0
     cdef Py_ssize_t i
     cdef uint32_t c
@@ -92,7 +92,7 @@ cdef inline char* put_latin1(char* p, const unsigned char* text, Py_ssize_t leng
 
 
 cdef inline char* put_utf8(char* p, int kind, const void* text, Py_ssize_t length) noexcept nogil:
-    """Writes what utf8_size() counted and returns the place behind it."""
+    """Write the bytes that utf8_size() counted. Return the place after them."""
     cdef Py_ssize_t i
     if kind == 1:
         return put_latin1(p, <const unsigned char*>text, length)
@@ -137,7 +137,7 @@ cdef extern from *:
 
 
 cdef inline void copy_short(char* target, const char* source, Py_ssize_t size) noexcept nogil:
-    """memcpy for the few bytes of a field: up to 32 without a call, by two overlapping moves."""
+    """Copy the few bytes of a field: up to 32 by two overlapping moves, without a call of memcpy()."""
     cdef uint64_t head, tail
     cdef unsigned int head4, tail4
     cdef fastbatch_block head16, tail16
@@ -165,7 +165,7 @@ cdef inline void copy_short(char* target, const char* source, Py_ssize_t size) n
 
 
 cdef inline bint copy_ascii(char* target, const char* source, Py_ssize_t size) noexcept nogil:
-    """As copy_short(); returns whether all of the bytes are ASCII, which the moves find out on their way."""
+    """Copy as copy_short() does. Return whether all of the bytes are ASCII."""
     cdef uint64_t head, tail
     cdef uint32_t head4, tail4
     cdef char seen = 0
@@ -195,8 +195,8 @@ cdef bint is_utf8(const char* text, Py_ssize_t size) noexcept nogil
 
 
 cdef inline void copy_blocks(char* target, const char* source, Py_ssize_t size) noexcept nogil:
-    """memcpy for more than 16 bytes. Where compilers know that a size is small, they make `rep movs` of memcpy,
-    which takes longer to start than all of this."""
+    """Copy more than 16 bytes. Where a compiler knows that the size is small it turns memcpy() into `rep movs`,
+    which takes longer to start than this whole loop."""
     cdef uint64_t first, second
     if size > LONGEST_SHORT:
         memcpy(target, source, size)
@@ -216,7 +216,7 @@ cdef inline void copy_blocks(char* target, const char* source, Py_ssize_t size) 
 
 
 cdef inline bint same_bytes(const char* a, const char* b, Py_ssize_t size) noexcept nogil:
-    """memcmp() == 0 for the few bytes of a field name."""
+    """Return whether the few bytes of two field names are equal."""
     cdef uint64_t a8, b8
     cdef unsigned int a4, b4
     while size > 8:

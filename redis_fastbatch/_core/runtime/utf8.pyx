@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Whether bytes are UTF-8, for those that are not all ASCII."""
+"""Checks whether bytes that are not all ASCII are UTF-8."""
 
 from libc.stdint cimport uint64_t
 
@@ -13,7 +13,7 @@ cdef uint64_t START = 0
 
 
 def next_state(str state, int byte):
-    """The state after a byte, by the table of well-formed sequences in the Unicode Standard, chapter 3, table 3-7."""
+    """Return the state after a byte, by the table of well-formed sequences in the Unicode Standard, chapter 3, table 3-7."""
     if state == "start":
         if byte < 0x80:
             return "start"
@@ -51,7 +51,7 @@ fill_steps()
 
 
 cdef bint is_utf8(const char* text, Py_ssize_t size) noexcept nogil:
-    """Whether the bytes are well-formed: no overlong forms, no surrogates, nothing beyond U+10FFFF, nothing cut."""
+    """Return whether the bytes are well-formed: no overlong forms, surrogates, cut ends or code points past U+10FFFF."""
     cdef const unsigned char* p = <const unsigned char*>text
     cdef const unsigned char* end = p + size
     cdef uint64_t state = START
