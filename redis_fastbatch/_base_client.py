@@ -18,12 +18,12 @@ from redis_fastbatch._engine.flight import (
     COMMAND_ITEMS,
     FIRST_COMMAND_BYTES,
     NO_LIMIT,
-    OnError,
-    WriteFlight,
 )
+from redis_fastbatch._engine.outcome import OnError, ReadOutcome, WriteOutcome
 from redis_fastbatch._engine.pacing import ROUND_BYTES, ValueSizes
 from redis_fastbatch._engine.read import CountFlight, ReadFlight
 from redis_fastbatch._engine.transaction import AtomicFlight
+from redis_fastbatch._engine.write import WriteFlight
 from redis_fastbatch._transports.capabilities import capabilities
 from redis_fastbatch._transports.redispy import is_cluster, key_encoding
 from redis_fastbatch.codecs import AnyCodec, resolve
@@ -111,23 +111,20 @@ class Plans:
         progress: Progress | None,
         on_error: OnError,
         on_chunk: OnChunk | None = None,
-    ) -> WriteFlight:
-        books: dict[str, Any] = {
-            "report": report,
-            "on_error": on_error,
-            "repeatable": options.repeatable,
-            "progress": progress,
-            "on_chunk": on_chunk,
-        }
+    ) -> Any:
+        """Return a flight that writes: of one server, or over a cluster."""
+        outcome = WriteOutcome(report, on_error, progress, on_chunk)
         if is_cluster(self._client):
-            return self._cluster.write_flight(items, options, NO_LIMIT if options.atomic else chunk_size, books)  # type: ignore[no-any-return]
+            size = NO_LIMIT if options.atomic else chunk_size
+            return self._cluster.write_flight(items, options, size, outcome)
         pool = self._client.connection_pool
         kind = AtomicFlight if options.atomic else WriteFlight
         return kind(
             self._writer(items, options.command(msetex=msetex), chunk_size, FIRST_COMMAND_BYTES),
             options.single(),
+            outcome,
+            repeatable=options.repeatable,
             on_msetex_lost=lambda: capabilities.remember_msetex(pool, False),
-            **books,
         )
 
     @functools.cached_property
@@ -145,20 +142,21 @@ class Plans:
         on_error: OnError,
         limit: int = COMMAND_ITEMS,
         sizes: ValueSizes | None = None,
-    ) -> ReadFlight:
+    ) -> Any:
         """`sizes`, learned from one round to the next, are given where memory is to be bounded by rounds."""
-        ways: dict[str, Any] = {
-            "default": default,
-            "on_error": checked_on_error(on_error),
-            "limit": limit,
-            "pause": pause,
-            "sizes": sizes,
-            "budget": NO_LIMIT if sizes is None else ROUND_BYTES,
-            "max_value_size": self._max_value_size,
-        }
+        outcome = ReadOutcome(
+            self._codec,
+            default=default,
+            on_error=checked_on_error(on_error),
+            pause=pause,
+            sizes=sizes,
+            max_value_size=self._max_value_size,
+        )
+        budget = NO_LIMIT if sizes is None else ROUND_BYTES
         if is_cluster(self._client):
-            return self._cluster.read_flight(keys, out, ways)  # type: ignore[no-any-return]
-        return ReadFlight(self._writer(keys, commands.MGET, limit, COMMAND_BYTES), self._codec, out, **ways)
+            return self._cluster.read_flight(keys, out, outcome, default=default, limit=limit, budget=budget)
+        writer = self._writer(keys, commands.MGET, limit, COMMAND_BYTES)
+        return ReadFlight(writer, self._codec, out, outcome, default=default, limit=limit, budget=budget)
 
     def _count_flight(self, keys: Any) -> Any:
         """A CountFlight, or what is one over a cluster."""

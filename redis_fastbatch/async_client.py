@@ -29,7 +29,8 @@ from redis_fastbatch._arguments import (
 from redis_fastbatch._base_client import ITER_ROUND, Found, Plans, empty_result, parts_of, raise_failures
 from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch._engine.commands import PointInTime, Seconds, SetOptions
-from redis_fastbatch._engine.flight import COMMAND_ITEMS, OnError, WriteFlight
+from redis_fastbatch._engine.flight import COMMAND_ITEMS
+from redis_fastbatch._engine.outcome import OnError
 from redis_fastbatch._engine.pacing import LINGER, MAX_BLOCK_SECONDS, Slices, ValueSizes
 from redis_fastbatch._engine.read import read_ended
 from redis_fastbatch._transports.async_source import AsyncSource, acting_task
@@ -299,7 +300,7 @@ class AsyncFastBatch(Plans):
             async with self._lease(self._max_value_size) as borrowed:
                 flight = self._read_flight(source or keys, out, pause, default, on_error, limit, sizes)
                 await _carry_out(borrowed, flight, source)
-        read_ended(flight, on_error)
+        read_ended(flight.outcome, on_error)
 
     async def batch_set_table(
         self,
@@ -366,7 +367,7 @@ class AsyncFastBatch(Plans):
             async with self._lease(self._max_value_size) as borrowed:
                 flight = rows_flight(self, source or keys, reading.builder, found, pause)
                 await _carry_out(borrowed, flight, source)
-        read_ended(flight, "raise")
+        read_ended(flight.outcome, "raise")
         return reading.table(found)
 
     async def batch_delete(self, keys: AsyncKeys) -> int:
@@ -386,7 +387,7 @@ class AsyncFastBatch(Plans):
         async with self._lease() as borrowed:
             flight = self._count_flight(source or keys)
             await _carry_out(borrowed, flight, source)
-        read_ended(flight, "raise")
+        read_ended(flight.outcome, "raise")
         total: int = flight.total
         return total
 
@@ -416,7 +417,7 @@ async def _carry_out(borrowed: AsyncLease, flight: Any, source: AsyncSource | No
             await source.aclose()
 
 
-async def _write(borrowed: AsyncLease, flight: WriteFlight, source: AsyncSource | None) -> None:
+async def _write(borrowed: AsyncLease, flight: Any, source: AsyncSource | None) -> None:
     """Carries out a batch of writes. What was taken ahead of where it ended early counts as not sent."""
     with flight:
         ended: BaseException | None = None

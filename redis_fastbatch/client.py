@@ -25,7 +25,8 @@ from redis_fastbatch._arguments import (
 from redis_fastbatch._base_client import ITER_ROUND, Found, Plans, empty_result, parts_of, raise_failures
 from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch._engine.commands import PointInTime, Seconds, SetOptions
-from redis_fastbatch._engine.flight import COMMAND_ITEMS, OnError, WriteFlight
+from redis_fastbatch._engine.flight import COMMAND_ITEMS
+from redis_fastbatch._engine.outcome import OnError
 from redis_fastbatch._engine.pacing import Slices, ValueSizes
 from redis_fastbatch._engine.read import read_ended
 from redis_fastbatch._transports.borrowing import check_free
@@ -176,7 +177,7 @@ class FastBatch(Plans):
         if workers > 1:
             on_error, on_chunk = one_at_a_time(on_error), one_at_a_time(on_chunk)
 
-        def make_flight(borrowed: Lease, some: Any, part: BatchReport, progress: Progress | None) -> WriteFlight:
+        def make_flight(borrowed: Lease, some: Any, part: BatchReport, progress: Progress | None) -> Any:
             return self._write_flight(
                 some,
                 options,
@@ -203,11 +204,7 @@ class FastBatch(Plans):
             raise_failures(report, on_error)
             return report
         except BaseException as error:
-            try:
-                attach(error, report)
-            except KeyboardInterrupt as struck:
-                attach(struck, report)
-                raise
+            attach(error, report)
             raise
 
     def _write(self, items: Items, make_flight: MakeFlight, report: BatchReport, heard: Progress | None) -> None:
@@ -351,7 +348,7 @@ class FastBatch(Plans):
             flight = self._read_flight(keys, out, pause, default, on_error, limit, sizes)
             with self._lease(self._max_value_size) as borrowed:
                 borrowed.run(flight)
-        read_ended(flight, on_error)
+        read_ended(flight.outcome, on_error)
 
     def batch_get_table(self, keys: Iterable[Key], *, schema: Any = None, key: str | None = None) -> Any:
         """Reads maps as the rows of a pyarrow.Table, see redis_fastbatch._tables.read.get_table()."""
@@ -376,7 +373,7 @@ class FastBatch(Plans):
         flight = self._count_flight(checked_keys(keys, method="batch_delete"))
         with self._lease() as borrowed:
             borrowed.run(flight)
-        read_ended(flight, "raise")
+        read_ended(flight.outcome, "raise")
         total: int = flight.total
         return total
 

@@ -79,12 +79,11 @@ class BatchReport:
         return self.total / self.seconds if self.seconds else 0.0
 
     def add_failure(self, key: Any, error: Exception) -> None:
-        """Counts a failed item, and keeps it while there is room."""
-        self.name_failure(key, error)
+        """Count a failed item, and keep it while there is room."""
+        self._keep_failure(key, error)
         self.failed += 1
 
-    def name_failure(self, key: Any, error: Exception) -> None:
-        """Keeps a failed key while there is room, without counting it."""
+    def _keep_failure(self, key: Any, error: Exception) -> None:
         if len(self.failures) < MAX_FAILURES:
             try:
                 self.failures[key] = error
@@ -92,15 +91,16 @@ class BatchReport:
                 # A list has no hash, and a class of the user's may raise what it likes.
                 self.failures[format_key(key)] = error
 
-    def with_skipped(self, keys: Sequence[Any]) -> list[Any]:
-        """The skipped keys and some more, as many as are kept."""
-        return [*self.skipped_keys, *keys[: MAX_FAILURES - len(self.skipped_keys)]]
+    def add_skipped(self, keys: Sequence[Any]) -> None:
+        """Count skipped keys, and keep them while there is room."""
+        self.skipped_keys += keys[: MAX_FAILURES - len(self.skipped_keys)]
+        self.skipped += len(keys)
 
     def merge(self, other: BatchReport) -> None:
-        """Adds another report's counts, failures and skipped keys; times and prefixes are not for adding."""
+        """Add another report's counts, failures and skipped keys. Times and prefixes do not add up."""
         for key, error in other.failures.items():
-            self.name_failure(key, error)
-        self.skipped_keys = self.with_skipped(other.skipped_keys)
+            self._keep_failure(key, error)
+        self.skipped_keys += other.skipped_keys[: MAX_FAILURES - len(self.skipped_keys)]
         self.written += other.written
         self.skipped += other.skipped
         self.failed += other.failed

@@ -76,7 +76,7 @@ class AsyncClusterLease:
             await crew.work()
         except BaseException as error:
             flight.topology.doubted |= flight.stale
-            flight.abandon(error)
+            flight.abort(error)
             raise
         if flight.stale:
             await self.refresh(flight.topology)
@@ -117,7 +117,7 @@ class AsyncClusterLease:
                     hops += 1
                 elif time.monotonic() > deadline:
                     topology.doubted = True
-                    flight.abandon(error)
+                    flight.abort(error)
                     raise error from None
                 else:
                     await asyncio.sleep(delay)
@@ -203,7 +203,7 @@ class Crew:
 
     async def _serve(self, node: NodeFlight) -> None:
         while not self._is_over:
-            if self._next(node) is None and not node.halfway:
+            if self._next(node) is None and not node.has_partial_chunk:
                 if not self._is_over:
                     await self._news.wait()
                 continue
@@ -247,16 +247,16 @@ class Crew:
         while not self._is_over and node.held_until is None:
             began = clock()
             chunk = self._next(node)
-            if chunk is not None or node.halfway:
+            if chunk is not None or node.has_partial_chunk:
                 encoding.took(clock() - began)
             if chunk is not None:
                 await channel.send(chunk, node)
-            elif node.halfway and not self._is_starved:
+            elif node.has_partial_chunk and not self._is_starved:
                 pass
             elif take_some(channel, node, decoding):
                 await channel.hand_on_pushes()
                 self._tell()
-            elif node.halfway:
+            elif node.has_partial_chunk:
                 await self._starve(node, channel)
                 budget.renew()
             elif node.in_flight:
@@ -271,7 +271,7 @@ class Crew:
     @property
     def _is_starved(self) -> bool:
         """The source is asynchronous, and has no item at hand."""
-        return self._feed is not None and self._feed.is_empty and self._batch.dry
+        return self._feed is not None and self._feed.is_empty and self._batch.source_pending
 
     async def _starve(self, node: NodeFlight, channel: Any) -> None:
         """Waits for the source; not for long where the batch is to send what that gave before."""

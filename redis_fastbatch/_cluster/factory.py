@@ -13,7 +13,8 @@ from redis_fastbatch._core.codec import ValueCodec
 from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk, Command
 from redis_fastbatch._core.resp.routed import RoutedWriter, Router
 from redis_fastbatch._engine.commands import SetOptions
-from redis_fastbatch._engine.flight import COMMAND_ITEMS, FIRST_COMMAND_BYTES, NO_LIMIT, WriteFlight
+from redis_fastbatch._engine.flight import COMMAND_ITEMS, FIRST_COMMAND_BYTES, NO_LIMIT
+from redis_fastbatch._engine.outcome import ReadOutcome, RecordedBatch, WriteOutcome
 from redis_fastbatch._transports.redispy import key_encoding
 
 CHUNK_BYTES = 64 * 1024
@@ -124,25 +125,26 @@ class ClusterPlans:
             **more,
         )
 
-    def write_flight(self, items: Any, options: SetOptions, size: int, books: dict[str, Any]) -> WriteFlight:
-        """A flight that writes.
+    def write_flight(self, items: Any, options: SetOptions, size: int, outcome: WriteOutcome) -> RecordedBatch:
+        """Return a flight that writes.
 
         Args:
             items: what batch_set() takes.
             options: SET's.
-            size: items a chunk holds at most.
-            books: what WriteFlight takes beyond.
+            size: the most items of a chunk.
+            outcome: records what became of the items.
 
         Raises:
             ValueError: an atomic batch whose keys are of several slots.
         """
         if options.atomic:
-            return self._one_slot_flight(items, options, books)
+            return self._one_slot_flight(items, options, outcome)
         topology = topology_of(self._client)
         writer = self._routed(items, options.single(), topology, size)
-        return ClusterWrite(writer, topology, patience=patience_of(self._client), **books)
+        patience = patience_of(self._client)
+        return ClusterWrite(writer, topology, outcome, patience=patience, repeatable=options.repeatable)
 
-    def _one_slot_flight(self, items: Any, options: SetOptions, books: dict[str, Any]) -> WriteFlight:
+    def _one_slot_flight(self, items: Any, options: SetOptions, outcome: WriteOutcome) -> OneSlotWrite:
         pairs, slot = one_slot(items, **self._key_encoding)
         command = options.command(msetex=False)
         # As MSET it is one command, whatever its size.
@@ -150,47 +152,58 @@ class ClusterPlans:
         writer = BatchWriter(
             pairs, command, self._codec, max_items=most[0], max_bytes=most[1], **self._key_encoding
         )
-        return OneSlotWrite(slot, writer, options.single(), **books)
+        return OneSlotWrite(slot, writer, options.single(), outcome, repeatable=options.repeatable)
 
-    def rows_flight(self, rows: Any, options: SetOptions, books: dict[str, Any]) -> ClusterWrite:
-        """A flight that writes the rows of a table.
+    def rows_flight(self, rows: Any, options: SetOptions, outcome: WriteOutcome) -> ClusterWrite:
+        """Return a flight that writes the rows of a table.
 
         Args:
             rows: a TableWriter of one command a row.
             options: SET's.
-            books: what WriteFlight takes beyond.
+            outcome: records what became of the rows.
         """
         topology = topology_of(self._client)
         writer: Any = SplitWriter(rows, options.single(), topology.router)
-        return ClusterWrite(writer, topology, patience=patience_of(self._client), **books)
+        patience = patience_of(self._client)
+        return ClusterWrite(writer, topology, outcome, patience=patience, repeatable=options.repeatable)
 
     def read_flight(
-        self, keys: Any, out: Any, ways: dict[str, Any], codec: ValueCodec | None = None
+        self,
+        keys: Any,
+        out: Any,
+        outcome: ReadOutcome,
+        *,
+        codec: ValueCodec | None = None,
+        default: Any = None,
+        limit: int = COMMAND_ITEMS,
+        budget: int = NO_LIMIT,
     ) -> ClusterRead:
-        """A flight that reads.
+        """Return a flight that reads.
 
         Args:
             keys: what batch_get() takes.
             out: a dict, or a list of pairs.
-            ways: what ReadFlight takes beyond.
+            outcome: counts the values.
             codec: decodes the values; the client's by default.
+            default, limit, budget: as ReadFlight takes them.
         """
         pairs = out if isinstance(out, list) else None
         found = {} if isinstance(out, list) else out
         order: list[Any] | None = None if pairs is None else []
         topology = topology_of(self._client, reading=True)
-        writer = self._routed(
-            keys, GET, topology, ways["limit"], found=found, default=ways["default"], order=order
-        )
+        writer = self._routed(keys, GET, topology, limit, found=found, default=default, order=order)
         return ClusterRead(
             writer,
             topology,
             codec or self._codec,
             found,
+            outcome,
             patience=patience_of(self._client),
             pairs=pairs,
             order=order,
-            **ways,
+            default=default,
+            limit=limit,
+            budget=budget,
         )
 
     def count_flight(self, keys: Any) -> ClusterCount:

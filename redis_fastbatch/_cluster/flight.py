@@ -1,8 +1,8 @@
-"""What of a batch over a cluster is under way, and where redirections lead it. No input or output here.
+"""A batch over a cluster in flight, and where redirections lead its items. No input or output happens here.
 
-A batch is one flight to its caller, and one flight for each node to whoever moves the bytes: the sync and the
-asyncio transport carry out each node's as they do that of a single server. What a node refuses because the slot
-is elsewhere goes back to the batch, which hands it to the node that has it.
+To its caller it is one batch. To a transport it is one flight for each node, and each is carried out as one of a
+single server is. Items that a node refuses, because another node has their slot, go back to the batch, which hands
+them to that node.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from redis.exceptions import (
     InvalidResponse,
     MasterDownError,
     MovedError,
-    RedisError,
     TryAgainError,
 )
 
@@ -28,15 +27,17 @@ from redis_fastbatch._cluster.topology import Topology
 from redis_fastbatch._core.resp.encoder import Chunk, Command
 from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
 from redis_fastbatch._core.resp.routed import AskingCommand, RoutedWriter
-from redis_fastbatch._engine.flight import Explain, _Flying
+from redis_fastbatch._engine.flight import ChunkState, Explain, InFlightChunk, each_once
+from redis_fastbatch._engine.outcome import HookCaller, outcome_unknown
 from redis_fastbatch._engine.pacing import LINGER, MOST_ITEMS
 
 PATIENCE = 30.0
-"""Seconds for which an item is tried again and again while the cluster has no node for it: a failover takes
+"""Seconds for which an item is tried again while the cluster has no node for it: a failover takes
 cluster-node-timeout, 15 s by default, and a little more."""
 
 FIRST_DELAY = 0.05
-"""Seconds to wait after a node was lost, or the cluster was down; doubled each time up to MAX_DELAY."""
+"""Seconds to wait after a node was lost, or while the cluster is down. Each further wait is twice as long, up to
+MAX_DELAY."""
 
 MAX_DELAY = 1.0
 
@@ -44,70 +45,75 @@ MAX_HOPS = 16
 """Redirections in a row after which an item waits before it is tried again."""
 
 QUEUED = 16
-"""Chunks that wait for one node while others still get theirs; then no more items are taken."""
+"""Chunks that may wait for one node. Then no more items are taken, for other nodes either."""
 
 # The command did nothing, and another node, or the same one later, will carry it out.
 DETOURS = (AskError, MovedError, TryAgainError, ClusterDownError, MasterDownError, BusyLoadingError)
 
 
-class Part(_Flying):
+class NodeChunk(InFlightChunk):
     """A chunk for one node.
 
     Attributes:
         asking: an ASKING goes before each item's command, and has a reply of its own.
-        since: when the first of its items met with trouble; None if none has.
         hops: how often its items were redirected.
-        successors: what takes the place of its items that are booked and go again, until that is handed on: each
-            with the number of its node, or None if it is to wait. So there is no moment at which they are nowhere.
+        settled: how many of its items, from the first, are settled or carried by other chunks.
+        since: when the first of its items met with trouble; None if none has.
     """
 
-    __slots__ = ("asking", "hops", "since", "successors")
+    __slots__ = ("asking", "hops", "settled", "since")
 
     def __init__(self, chunk: Chunk, position: int) -> None:
         super().__init__(chunk, position)
         self.asking = False
-        self.since: float | None = None
         self.hops = 0
-        self.successors: list[tuple[int | None, Part]] = []
+        self.settled = 0
+        self.since: float | None = None
 
     @property
     def replies(self) -> int:
-        """Replies the node sends for it."""
+        """How many replies the node sends for it."""
         return self.chunk.count * 2 if self.asking else self.chunk.count
 
     @property
     def answered(self) -> int:
-        """Items that have their reply."""
+        """How many items have their reply."""
         return self.done // 2 if self.asking else self.done
 
-    def successor(self, chunk: Chunk, *, asking: bool = False, hop: bool = False) -> Part:
-        """Some of its items, to be sent once more."""
-        part = Part(chunk, self.position)
-        part.asking = asking
-        part.sent = self.sent
-        part.since = time.monotonic() if self.since is None else self.since
-        part.hops = self.hops + hop
-        return part
+    def successor(self, chunk: Chunk, *, asking: bool = False, hop: bool = False) -> NodeChunk:
+        """Return a chunk that carries some of its items once more."""
+        successor = NodeChunk(chunk, self.position)
+        successor.asking = asking
+        successor.state = ChunkState.SENT_BEFORE if self.left else ChunkState.NEW
+        successor.since = time.monotonic() if self.since is None else self.since
+        successor.hops = self.hops + hop
+        return successor
 
 
 class NodeFlight:
-    """What a batch has for one node: a Flight, whose end is that of the whole batch.
+    """The flight of one node: its end is that of the whole batch.
 
     Attributes:
         number: of the node in the batch's topology.
-        held_until: the node was lost: nothing is sent to it before that time.
+        held_until: the node was lost, and nothing is sent to it before that time.
+        losses: how often it was lost in a row.
+        bytes: how many were sent and are not yet confirmed.
+        ready: chunks to be sent.
+        sent: chunks in flight.
     """
 
+    poll_after_send = False
+    awaiting_replies = False
+
     def __init__(self, batch: ClusterBatch, number: int) -> None:
-        self.patient = True
+        self.wait_while_loading = True
         self.number = number
         self.pace: int | None = None
         self.held_until: float | None = None
         self.losses = 0
         self.bytes = 0
-        self.ready: deque[Part] = deque()
-        self.flying: deque[Part] = deque()
-        self.repeatable = batch.repeatable
+        self.ready: deque[NodeChunk] = deque()
+        self.sent: deque[NodeChunk] = deque()
         self._batch = batch
 
     @property
@@ -129,25 +135,17 @@ class NodeFlight:
 
     @property
     def in_flight(self) -> bool:
-        return bool(self.flying)
+        return bool(self.sent)
 
     @property
-    def owed(self) -> bool:
-        return False
-
-    @property
-    def halfway(self) -> bool:
+    def has_partial_chunk(self) -> bool:
         if self.held_until is not None or self.ready or self._batch.is_full(self):
             return False
         return self._batch.hungry
 
     @property
-    def dry(self) -> bool:
-        return self._batch.dry
-
-    @property
-    def late(self) -> bool:
-        return False
+    def source_pending(self) -> bool:
+        return self._batch.source_pending
 
     def next_chunk(self) -> Chunk | None:
         if self.held_until is not None or self._batch.is_full(self):
@@ -156,163 +154,181 @@ class NodeFlight:
             self._batch.feed(self)
         return self.ready[0].chunk if self.ready else None
 
-    def hurry(self) -> None:
-        """The batch sees to slow sources."""
+    def flush_partial(self) -> None:
+        """Do nothing: the batch has a flush timer of its own."""
 
     def started(self, chunk: Chunk) -> None:
-        part = self.ready[0]
-        part.started = time.monotonic()
-        self.flying.append(part)
+        leaving = self.ready[0]
+        leaving.state = ChunkState.SENDING
+        leaving.started = time.monotonic()
+        self.sent.append(leaving)
         self.ready.popleft()
         self.bytes += len(chunk)
-        self._batch.leaving(part)
+        self._batch.leaving(leaving)
 
     def finished(self, chunk: Chunk) -> None:
-        self.flying[-1].whole = True
+        self.sent[-1].state = ChunkState.SENT
 
     def take(self, reader: ReplyReader, explain: Explain) -> None:
-        while self.flying:
-            part = self.flying[0]
-            had = len(part.others)
-            self._batch.read(part, reader, self.pace)
-            for i in range(had, len(part.others)):
-                item, reply = part.others[i]
+        while self.sent:
+            oldest = self.sent[0]
+            replies = oldest.non_ok_replies
+            seen = len(replies)
+            self._batch.read(oldest, reader, self.pace)
+            for i in range(seen, len(replies)):
+                item, reply = replies[i]
                 if isinstance(reply, ErrorReply):
-                    part.others[i] = item, explain(reply)
+                    replies[i] = item, explain(reply)
                 elif not self._batch.is_outcome(reply):
-                    # Here and not when the part lands: what came before is still counted, and once only.
-                    part.done = 2 * item if part.asking else item
-                    del part.others[i:]
+                    # Here and not when all replies are there: items before it are still counted, and once only.
+                    oldest.done = 2 * item if oldest.asking else item
+                    del replies[i:]
                     raise InvalidResponse(f"a key's command was answered with {reply!r:.80}")
-            if part.done < part.replies:
+            if oldest.done < oldest.replies:
                 return
-            self._land()
+            self._settle_oldest()
             if self.pace is not None:
                 return
 
-    def take_reply(self, reply: Any) -> None:
-        part = self.flying[0]
-        item, of_item = divmod(part.done, 2) if part.asking else (part.done, 1)
-        if of_item:
-            self._batch.reply(part, item, reply)
-        part.done += 1
-        if part.done == part.replies:
-            self._land()
-
-    def _land(self) -> None:
-        part = self.flying[0]
+    def _settle_oldest(self) -> None:
+        oldest = self.sent[0]
         self.held_until, self.losses = None, 0
-        self._batch.land(self, part)
-        self.flying.popleft()
-        self.bytes -= len(part.chunk)
-        self._batch.landed(part)
+        self._batch.settle(self, oldest)
+        self.sent.popleft()
+        self.bytes -= len(oldest.chunk)
+        self._batch.settled_whole(oldest)
 
-    def interrupted(self) -> bool:
-        """The batch is told by lost()."""
+    def connection_lost(self) -> bool:
+        """Return True: the batch hears of it through lost()."""
         return True
 
-    def abandon(self, error: BaseException) -> None:
-        """The batch is abandoned as a whole."""
+    def abort(self, error: BaseException) -> None:
+        """Do nothing: the batch is aborted as a whole."""
 
 
 class ClusterBatch:
-    """What batches of all kinds over a cluster have in common; a kind of flight is mixed in.
+    """What batches of all kinds over a cluster have in common.
+
+    Args:
+        topology: the nodes.
+        writer: encodes the items.
+        outcome: records what became of the items.
+        patience: seconds for which items are tried again.
+        repeatable: whether commands of unknown outcome may be sent again.
 
     Attributes:
         topology: the nodes.
         nodes: a flight for each of them.
+        settled: how many items have their outcome.
         patience: seconds for which items are tried again; 0 once that was in vain, until something succeeds.
         stale: a node has redirected: the cluster's own view should be refreshed.
-        handed: parts handed to nodes so far.
-        answers_stand: where a connection is lost amid the replies to a part, those that came are kept.
+        handed: chunks handed to nodes so far.
+        answers_stand: where a connection is lost within the replies to a chunk, those that came are kept.
     """
 
-    hook_raised: bool
-    repeatable: bool
-    settled: int
     answers_stand = True
 
-    def _begin(self, topology: Topology, command: Command, patience: float) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        writer: RoutedWriter,
+        outcome: HookCaller,
+        *,
+        patience: float,
+        repeatable: bool = True,
+    ) -> None:
         self.topology = topology
         self.nodes: list[NodeFlight] = []
+        self.settled = 0
         self.patience = self._patience = patience
         self.stale = False
         self.handed = 0
         self.pace: int | None = None
-        self._command = command
-        self._asking = AskingCommand(command)
-        self._parked: list[Part] = []
+        self._hooks = outcome
+        self._writer = writer
+        self._repeatable = repeatable
+        self._command: Command = writer.command
+        self._asking = AskingCommand(writer.command)
+        self._parked: list[NodeChunk] = []
         self._parked_until = 0.0
         self._delay = FIRST_DELAY
-        self._fed = time.monotonic()
-        self._stop: BaseException | None = None
+        self._flushed = time.monotonic()
+        self._halted: BaseException | None = None
         self.know_nodes()
 
-    # What kinds of batch differ in.
-
     @property
-    @abstractmethod
-    def _source(self) -> RoutedWriter:
-        """Encodes the items."""
+    def hook_raised(self) -> bool:
+        """Whether a hook of the caller's has raised, which ends the batch."""
+        return self._hooks.hook_raised
+
+    # What differs between the kinds of batches.
 
     @abstractmethod
-    def read(self, part: Part, reader: ReplyReader, pace: int | None) -> None:
-        """Reads what replies to a part have arrived. Noteworthy ones go to its `others`."""
-
-    @abstractmethod
-    def reply(self, part: Part, item: int, reply: Any) -> None:
-        """The reply to an item, read by somebody else: an exception for an error."""
+    def read(self, sent: NodeChunk, reader: ReplyReader, pace: int | None) -> None:
+        """Read the replies to a chunk that have arrived. Put those that are not OK into its `non_ok_replies`."""
 
     def is_outcome(self, reply: Any) -> bool:
-        """Whether a noteworthy reply, which is no error, is one that the command has."""
+        """Return whether a reply that is neither OK nor an error is one that the command has."""
         return True
 
     @abstractmethod
     def is_full(self, node: NodeFlight) -> bool:
-        """The node has enough to do."""
+        """Return whether as much is in flight to the node as may be."""
 
     @abstractmethod
-    def _settle(self, part: Part, answered: int, final: list[tuple[int, Any]], open_items: int) -> None:
-        """So many items of a part were answered: those in `final` as it says, all others well, but for
-        `open_items`, which are tried again."""
+    def record(self, sent: NodeChunk, answered: int, final: list[tuple[int, Any]], open_items: int) -> None:
+        """Record the outcome of a chunk's first items.
+
+        Args:
+            sent: the chunk.
+            answered: how many of its items were answered.
+            final: the replies other than OK, each with its item's index.
+            open_items: how many of the answered items are tried again.
+        """
 
     @abstractmethod
-    def _fail_rest(self, part: Part, error: Exception) -> None:
-        """The items of a part that are not booked are not carried out, or it is not known."""
+    def fail_rest(self, sent: NodeChunk, error: Exception) -> None:
+        """Record the items of a chunk as failed that are not settled."""
 
     @abstractmethod
-    def _unencoded(self) -> None:
-        """Tells of items that could not be encoded, and of how far the source was taken."""
+    def record_unencoded(self) -> None:
+        """Record the items that could not be encoded, and how far the source was taken."""
 
-    # The flow of items.
+    def call_hooks(self) -> None:
+        """Call the caller's hooks for what was settled. They may raise."""
+
+    def leaving(self, leaving: NodeChunk) -> None:
+        """Note that the first byte of a chunk is about to leave."""
+
+    # From items to chunks.
 
     @property
     def done(self) -> bool:
-        """Everything is sent and settled."""
+        """Whether everything is sent and settled."""
         return (
-            self._over
+            self._ended
             and not self._parked
-            and not any(node.flying or node.ready for node in self.nodes)
-            and not self._source.begun()
+            and not any(node.sent or node.ready for node in self.nodes)
+            and not self._writer.begun()
         )
 
     @property
-    def _over(self) -> bool:
-        """No further item is taken."""
-        return self._source.exhausted or self._stop is not None
+    def _ended(self) -> bool:
+        """Whether no further item is taken."""
+        return self._writer.exhausted or self._halted is not None
 
     @property
-    def dry(self) -> bool:
-        """The source had no item at hand."""
-        return self._source.dry
+    def source_pending(self) -> bool:
+        """Whether the source had no item ready."""
+        return self._writer.dry
 
     @property
     def begun(self) -> bool:
-        """Chunks are half full."""
-        return bool(self._source.begun())
+        """Whether chunks are partly full."""
+        return bool(self._writer.begun())
 
     def know_nodes(self) -> None:
-        """Makes flights for nodes that were added to the topology."""
+        """Make flights for nodes that were added to the topology."""
         while len(self.nodes) < len(self.topology.nodes):
             self.nodes.append(NodeFlight(self, len(self.nodes)))
 
@@ -321,96 +337,99 @@ class ClusterBatch:
         return any(len(node.ready) >= QUEUED for node in self.nodes)
 
     def feed(self, node: NodeFlight) -> None:
-        """Encodes items until there is a chunk for a node, or enough wait for another; a slice if paced."""
-        source, most = self._source, MOST_ITEMS if self.pace is None else self.pace
+        """Encode items until a chunk for the node is ready, too many wait for another, or the pace is used up."""
+        writer, most = self._writer, MOST_ITEMS if self.pace is None else self.pace
         crowded = self._crowded
-        while not node.ready and not crowded and not self._over:
+        while not node.ready and not crowded and not self._ended:
             try:
-                full = source.advance(most)
+                full = writer.advance(most)
             except BaseException as halt:
-                # Such as Ctrl-C while the source was at work: what it gave before is still carried out.
-                self._stop = halt
+                # Such as Ctrl-C while the source was at work: the items that it gave before are still written.
+                self._halted = halt
                 full = -1
             if full >= 0:
                 self._queue(full)
                 crowded = len(self.nodes[full].ready) >= QUEUED
             else:
                 self._flush_late()
-            if source.failures:
-                self._unencoded()
-            if self.pace is not None or source.dry:
+            if writer.failures:
+                self.record_unencoded()
+            if self.pace is not None or writer.dry:
                 break
-        if self._over:
+        if self._ended:
             self._flush()
-            self._unencoded()
+            self.record_unencoded()
 
     def _flush_late(self) -> None:
-        """Sends what a slow source has given on its way."""
+        """Send the chunks that are partly full when the last time is long ago: the source is slow."""
         now = time.monotonic()
-        if now - self._fed > LINGER:
+        if now - self._flushed > LINGER:
             self._flush()
-            self._fed = now
+            self._flushed = now
 
     @property
     def hungry(self) -> bool:
-        """feed() would take further items."""
-        return not self._over and not self._crowded
+        """Whether feed() would take further items."""
+        return not self._ended and not self._crowded
 
     def _queue(self, number: int) -> None:
-        sealed = self._source.sealed(number)
-        if sealed is None:
-            return
-        self.know_nodes()
-        ready = self.nodes[number].ready
-        # Not a second time, where Ctrl-C came before it left.
-        if not ready or ready[-1].chunk is not sealed[0]:
-            self._hand(number, Part(*sealed))
-        self._source.leave(number)
+        sealed = self._writer.sealed(number)
+        if sealed is not None:
+            self.know_nodes()
+            self._hand(number, NodeChunk(*sealed))
+            self._writer.leave(number)
 
-    def _hand(self, number: int, part: Part) -> None:
-        self.nodes[number].ready.append(part)
+    def _hand(self, number: int, chunk: NodeChunk) -> None:
+        self.nodes[number].ready.append(chunk)
         self.handed += 1
 
     def _flush(self) -> None:
-        for number, _ in self._source.begun():
+        for number, _ in self._writer.begun():
             self._queue(number)
 
-    # Replies.
+    # From chunks to replies.
 
-    def land(self, node: NodeFlight, part: Part) -> None:
-        """A node has answered a part, or as much of it as it ever will."""
+    def settle(self, node: NodeFlight, sent: NodeChunk) -> None:
+        """Settle the items of a chunk that were answered. Those that the node has refused go on their way."""
         final: list[tuple[int, Any]] = []
         detours: list[tuple[int, Exception]] = []
-        for item, reply in part.others:
-            if isinstance(reply, DETOURS) and self._is_tried_again(part, reply):
+        for item, reply in sent.non_ok_replies:
+            if isinstance(reply, DETOURS) and self._is_tried_again(sent, reply):
                 detours.append((item, reply))
             else:
                 final.append((item, reply))
-        if len(detours) + len(final) < part.answered:
+        answered = sent.answered
+        if len(detours) + len(final) < answered:
             self.patience, self._delay = self._patience, FIRST_DELAY
-        if detours:
-            part.successors = self._redirected(node, part, detours)
-        self._settle(part, part.answered, final, len(detours))
-        self._hand_on(part)
+        successors = self._redirected(node, sent, detours) if detours else []
+        sent.settled = answered
+        self.record(sent, answered, final, len(detours))
+        self._hand_on(successors)
 
-    def _is_tried_again(self, part: Part, refusal: Exception) -> bool:
-        if isinstance(refusal, AskError) and part.hops < MAX_HOPS:
+    def settled_whole(self, sent: NodeChunk) -> None:
+        """Take leave of a chunk that has all its replies."""
+        # Before the chunk is emptied for its next use.
+        self.call_hooks()
+        self._writer.recycle(sent.chunk)
+
+    def _is_tried_again(self, sent: NodeChunk, refusal: Exception) -> bool:
+        if isinstance(refusal, AskError) and sent.hops < MAX_HOPS:
             # Nothing is waited for where the node is known.
             return True
-        if part.since is None or time.monotonic() - part.since <= self.patience:
+        if sent.since is None or time.monotonic() - sent.since <= self.patience:
             return self.patience > 0
         self.patience = 0.0
         return False
 
     def _redirected(
-        self, node: NodeFlight, part: Part, detours: list[tuple[int, Exception]]
-    ) -> list[tuple[int | None, Part]]:
-        """What takes the place of a part's items that a node has refused."""
+        self, node: NodeFlight, refused: NodeChunk, detours: list[tuple[int, Exception]]
+    ) -> list[tuple[int | None, NodeChunk]]:
+        """Return chunks of the items that a node has refused, each with its node's number, or None if it waits."""
         moved: list[int] = []
         asked: dict[int, list[int]] = {}
         parked: list[int] = []
         for item, error in detours:
-            if part.hops >= MAX_HOPS or not isinstance(error, AskError):
+            if refused.hops >= MAX_HOPS or not isinstance(error, AskError):
                 parked.append(item)
             elif isinstance(error, MovedError):
                 self.topology.router.move(error.slot_id, self.topology.target(error, node.node))
@@ -418,139 +437,117 @@ class ClusterBatch:
                 moved.append(item)
             else:
                 asked.setdefault(self.topology.target(error, node.node), []).append(item)
-        successors = self._routed_anew(part, moved, hop=True) if moved else []
+        successors = self._routed(refused, moved, hop=True) if moved else []
         for number, items in asked.items():
-            chunk = part.chunk.extract(self._asking, items)
-            successors.append((number, part.successor(chunk, asking=True, hop=True)))
+            chunk = refused.chunk.extract(self._asking, items)
+            successors.append((number, refused.successor(chunk, asking=True, hop=True)))
         if parked:
-            successors.append((None, part.successor(part.chunk.extract(self._command, parked))))
+            successors.append((None, refused.successor(refused.chunk.extract(self._command, parked))))
         return successors
 
-    def _routed_anew(
-        self, part: Part, items: Iterable[int] | None = None, *, hop: bool = False
-    ) -> list[tuple[int | None, Part]]:
-        """Some items of a part, or all, for the nodes that have them by now."""
-        chunks = self.topology.router.split(part.chunk, self._command, items)
-        return [(number, part.successor(chunk, hop=hop)) for number, chunk in chunks.items()]
+    def _routed(
+        self, sent: NodeChunk, items: Iterable[int] | None = None, *, hop: bool = False
+    ) -> list[tuple[int | None, NodeChunk]]:
+        """Return chunks of some items, or all, for the nodes that have them by now."""
+        chunks = self.topology.router.split(sent.chunk, self._command, items)
+        return [(number, sent.successor(chunk, hop=hop)) for number, chunk in chunks.items()]
 
-    def _hand_on(self, part: Part) -> None:
-        """Its successors go where they belong."""
+    def _hand_on(self, successors: list[tuple[int | None, NodeChunk]]) -> None:
         self.know_nodes()
-        for number, successor in part.successors:
+        for number, successor in successors:
             if number is None:
                 self._park(successor)
             else:
                 self._hand(number, successor)
-        part.successors = []
 
-    def _reroute(self, part: Part) -> None:
-        """A part that waited goes to the nodes that have its items by now."""
-        part.successors, part.booked = self._routed_anew(part), part.chunk.count
-        self._hand_on(part)
+    def _reroute(self, waiting: NodeChunk) -> None:
+        """Hand a chunk that has waited to the nodes that have its items by now."""
+        successors = self._routed(waiting)
+        waiting.settled = waiting.chunk.count
+        self._hand_on(successors)
 
-    def _park(self, part: Part) -> None:
-        """A part waits until the cluster is sound again."""
+    def _park(self, chunk: NodeChunk) -> None:
+        """Let a chunk wait until the cluster is sound again."""
         if not self._parked:
             self._parked_until = time.monotonic() + self._delay
             self._delay = min(2 * self._delay, MAX_DELAY)
-        self._parked.append(part)
+        self._parked.append(chunk)
 
     # Nodes that are lost.
 
     def lost(self, node: NodeFlight, error: Exception) -> None:
-        """The connection to a node is lost. What it had goes, after a while, to whoever has the slots then.
+        """Take back what a node had, whose connection is lost: the node that has the slots after a while gets it.
 
         Raises:
-            Exception: `error`, when nobody took the slots over for `patience` seconds.
+            Exception: `error`, when no node took the slots over for `patience` seconds.
         """
-        again: list[Part] = []
-        for part in node.flying:
-            answered = part.answered if self.answers_stand else 0
+        again: list[NodeChunk] = []
+        for sent in node.sent:
+            answered = sent.answered if self.answers_stand else 0
             if answered:
-                self.land(node, part)
-            if self.repeatable:
-                rest = range(answered, part.chunk.count)
-                left = part.successor(part.chunk.extract(self._command, rest))
-                left.sent = True
-                part.successors, part.booked = [(node.number, left)], part.chunk.count
-                again.append(left)
+                self.settle(node, sent)
+            if self._repeatable:
+                rest = sent.chunk.extract(self._command, range(answered, sent.chunk.count))
+                again.append(sent.successor(rest))
+                sent.settled = sent.chunk.count
             else:
-                self._fail_rest(part, outcome_unknown(error))
+                self.fail_rest(sent, outcome_unknown(error))
         node.ready.extendleft(reversed(again))
-        node.flying.clear()
+        node.sent.clear()
         node.bytes = 0
         self._hold(node, error)
-        self.tell_hooks()
+        self.call_hooks()
 
     def _hold(self, node: NodeFlight, error: Exception) -> None:
         self.stale = True
         now = time.monotonic()
-        oldest = min((part.since for part in node.ready if part.since is not None), default=now)
+        oldest = min((chunk.since for chunk in node.ready if chunk.since is not None), default=now)
         if node.ready and now - oldest >= self.patience:
             raise error
-        for part in node.ready:
-            part.since = now if part.since is None else part.since
+        for chunk in node.ready:
+            chunk.since = now if chunk.since is None else chunk.since
         node.held_until = now + min(FIRST_DELAY * 2**node.losses, MAX_DELAY)
         node.losses += 1
 
     def wake(self) -> float | None:
-        """When revive() has something to do; None if nothing waits."""
+        """Return when revive() has something to do; None if nothing waits."""
         times = [node.held_until for node in self.nodes if node.held_until is not None]
         if self._parked:
             times.append(self._parked_until)
         return min(times, default=None)
 
     def revive(self) -> None:
-        """Hands what has waited long enough to the nodes that have it now. Refresh the topology before."""
+        """Hand what has waited long enough to the nodes that have it now. Refresh the topology before."""
         self.know_nodes()
         now = time.monotonic()
         for node in self.nodes:
             if node.held_until is not None and node.held_until <= now:
                 node.held_until = None
-                for part in [*node.ready]:
-                    self._reroute(part)
-                node.ready = deque(part for part in node.ready if not part.booked)
+                waiting = [*node.ready]
+                for chunk in waiting:
+                    self._reroute(chunk)
+                for _ in waiting:
+                    node.ready.popleft()
         if self._parked and self._parked_until <= now:
-            for part in self._parked:
-                self._reroute(part)
+            for chunk in self._parked:
+                self._reroute(chunk)
             self._parked = []
 
-    # Accounts.
-
-    def tell_hooks(self) -> None:
-        """The books are in order: what the caller wants called may be, and may raise."""
-
-    def leaving(self, part: Part) -> None:
-        """The first byte of a part is about to leave."""
+    # The end.
 
     def completed(self) -> None:
-        """The batch is done, and nothing has gone wrong with it as a whole."""
+        """End a batch that is done, and that nothing has ended as a whole."""
         self._dissolve()
 
     def _dissolve(self) -> None:
-        """Nothing is under way any more."""
+        """Forget the nodes' flights."""
         self._parked.clear()
-        # Each of them refers to the batch: in a circle, its items would stay until the garbage collector came.
+        # Each of them refers to the batch: its items would stay until the cyclic garbage collector ran.
         self.nodes.clear()
 
-    def landed(self, part: Part) -> None:
-        """A part is done with."""
-        self._source.recycle(part.chunk)
-
-    def _open_parts(self) -> list[Part]:
-        """All that is not settled, what is being encoded included."""
+    def _open_chunks(self) -> list[NodeChunk]:
+        """Return the chunks that are not done with, those included that are partly full."""
         self._flush()
-        waiting = [part for node in self.nodes for part in (*node.flying, *node.ready)]
-        # Ctrl-C between two lines finds one that is on its way from one place to the next in both.
-        parts: dict[Part, None] = {}
-        for part in waiting + self._parked:
-            if part.booked < part.chunk.count:
-                parts[part] = None
-            if part.booked:
-                parts.update(dict.fromkeys(successor for _, successor in part.successors))
-        return list(parts)
-
-
-def outcome_unknown(error: BaseException) -> RedisError:
-    """The error of an item that was sent, and has no reply."""
-    return RedisError(f"outcome unknown: {type(error).__name__} before the server confirmed it: {error}")
+        sent = (chunk for node in self.nodes for chunk in node.sent)
+        ready = (chunk for node in self.nodes for chunk in node.ready)
+        return each_once(sent, ready, self._parked)

@@ -1,4 +1,4 @@
-"""Batches over a cluster that read values or count keys: what replies bring."""
+"""Batches over a cluster that read values or count keys, in flight."""
 
 from __future__ import annotations
 
@@ -6,31 +6,35 @@ from typing import Any
 
 from redis.exceptions import InvalidResponse
 
-from redis_fastbatch._cluster.flight import ClusterBatch, NodeFlight, Part
+from redis_fastbatch._cluster.flight import ClusterBatch, NodeChunk, NodeFlight
 from redis_fastbatch._cluster.topology import Topology
 from redis_fastbatch._core.codec import ValueCodec
 from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
 from redis_fastbatch._core.resp.routed import RoutedWriter
-from redis_fastbatch._engine.flight import NO_LIMIT
-from redis_fastbatch._engine.pacing import FIRST_KEYS, REPLY_BYTES
-from redis_fastbatch._engine.read import READ_WINDOW, ReadFlight
+from redis_fastbatch._engine.flight import COMMAND_ITEMS, NO_LIMIT
+from redis_fastbatch._engine.outcome import ReadOutcome
+from redis_fastbatch._engine.pacing import FIRST_KEYS, REPLY_BYTES, ValueSizes
+from redis_fastbatch._engine.read import READ_WINDOW
 
 
-class ClusterRead(ClusterBatch, ReadFlight):
+class ClusterRead(ClusterBatch):
     """A batch of GETs over a cluster.
 
     Args:
-        writer: encodes the keys, a command a key, and puts them into `out`.
+        writer: encodes the keys, a command for each, and puts them into `out`.
         topology: the nodes.
         codec: decodes the values.
         out: gets the values.
+        outcome: counts the values and handles those that cannot be decoded.
         patience: seconds for which a key is tried again.
         pairs: where given, gets (key, value) of all keys in their order at the end.
         order: the keys in their order, for that.
-        flight: what ReadFlight takes beyond.
+        default: stands for a key that is missing or whose value cannot be decoded.
+        limit: the most keys of a chunk.
+        budget: once so many bytes of values were read, no further keys are taken.
     """
 
-    # Where a reply was left out, those behind it were taken for others'.
+    # Where a reply was left out, those after it were taken for other keys'.
     answers_stand = False
 
     def __init__(
@@ -39,96 +43,100 @@ class ClusterRead(ClusterBatch, ReadFlight):
         topology: Topology,
         codec: ValueCodec,
         out: dict[Any, Any],
+        outcome: ReadOutcome,
         *,
         patience: float,
         pairs: list[tuple[Any, Any]] | None = None,
         order: list[Any] | None = None,
-        **flight: Any,
+        default: Any = None,
+        limit: int = COMMAND_ITEMS,
+        budget: int = NO_LIMIT,
     ) -> None:
-        ReadFlight.__init__(self, writer, codec, out, **flight)
-        self._found = out
+        super().__init__(topology, writer, outcome, patience=patience)
+        self.outcome = outcome
+        self._codec = codec
+        self._out = out
         self._pairs = pairs
         self._order = order
-        self._routed = writer
-        self._begin(topology, writer.command, patience)
+        self._default = default
+        self._limit = limit
+        self._budget = budget
 
     @property
-    def _source(self) -> RoutedWriter:
-        return self._routed
-
-    @property
-    def _over(self) -> bool:
-        return super()._over or self.error is not None or self._bytes >= self._budget
+    def _ended(self) -> bool:
+        return super()._ended or self.outcome.error is not None or self.outcome.size >= self._budget
 
     def completed(self) -> None:
         super().completed()
         if self._pairs is not None:
-            self._pairs.extend((key, self._found[key]) for key in self._order or ())
+            self._pairs.extend((key, self._out[key]) for key in self._order or ())
 
     def feed(self, node: NodeFlight) -> None:
-        self._routed.max_items = min(self._limit, self._sizes.keys_for(REPLY_BYTES, FIRST_KEYS))
+        self._writer.max_items = min(self._limit, self.outcome.sizes.keys_for(REPLY_BYTES, FIRST_KEYS))
         super().feed(node)
 
     def is_full(self, node: NodeFlight) -> bool:
-        return len(node.flying) >= (READ_WINDOW if self._sizes.known else 1)
+        return len(node.sent) >= (READ_WINDOW if self.outcome.sizes.known else 1)
 
-    def read(self, part: Part, reader: ReplyReader, pace: int | None) -> None:
-        if part.asking:
-            self._read_asked(part, reader)
+    def read(self, sent: NodeChunk, reader: ReplyReader, pace: int | None) -> None:
+        if sent.asking:
+            self._read_asked(sent, reader)
             return
-        keys = part.chunk.keys
+        keys = sent.chunk.keys
         failures: list[tuple[Any, bytes | None, Exception]] = []
-        before, had = len(reader), part.done
+        before, had = len(reader), sent.done
         most = NO_LIMIT if pace is None else pace
-        part.done = reader.values(keys, had, self._codec, self._default, self._out, failures, most)
-        self._count(part.done - had, before - len(reader))
+        sent.done = reader.values(keys, had, self._codec, self._default, self._out, failures, most)
+        self.outcome.count(sent.done - had, before - len(reader))
         refused: dict[Any, Exception] = {}
         for key, data, error in failures:
             if isinstance(error, ErrorReply):
                 refused[key] = error
             else:
-                self._failure(key, data, error)
+                self.outcome.fail(key, data, error)
         if refused:
-            part.others += [(item, refused[keys[item]]) for item in range(had, part.done) if keys[item] in refused]
+            numbers = (item for item in range(had, sent.done) if keys[item] in refused)
+            sent.non_ok_replies += [(item, refused[keys[item]]) for item in numbers]
 
-    def _read_asked(self, part: Part, reader: ReplyReader) -> None:
-        while part.done < part.replies:
+    def _read_asked(self, sent: NodeChunk, reader: ReplyReader) -> None:
+        while sent.done < sent.replies:
             whole = reader.reply()
             if whole is None:
                 return
-            if part.done % 2:
-                self.reply(part, part.done // 2, whole[0])
-            part.done += 1
+            if sent.done % 2:
+                self._take(sent, sent.done // 2, whole[0])
+            sent.done += 1
 
-    def reply(self, part: Part, item: int, reply: Any) -> None:
+    def _take(self, sent: NodeChunk, item: int, reply: Any) -> None:
         if isinstance(reply, Exception):
             if not _is_wrong_type(reply):
-                part.others.append((item, reply))
+                sent.non_ok_replies.append((item, reply))
             return
         if reply is not None and not isinstance(reply, bytes):
             raise InvalidResponse(f"GET was answered with {reply!r:.80}")
-        key = part.chunk.keys[item]
-        self._found[key] = self._loads(key, reply)
-        self._count(1, len(reply or b""))
+        key = sent.chunk.keys[item]
+        self._out[key] = self.outcome.loads(key, reply)
+        self.outcome.count(1, len(reply or b""))
 
-    def _settle(self, part: Part, answered: int, final: list[tuple[int, Any]], open_items: int) -> None:
-        for item, reply in final:
-            self._failure(part.chunk.keys[item], None, reply)
+    def record(self, sent: NodeChunk, answered: int, final: list[tuple[int, Any]], open_items: int) -> None:
+        for item, error in final:
+            self.outcome.fail(sent.chunk.keys[item], None, error)
 
-    def _unencoded(self) -> None:
-        failures = self._routed.failures[:]
-        self._routed.failures.clear()
+    def record_unencoded(self) -> None:
+        failures = self._writer.failures[:]
+        self._writer.failures.clear()
         for key, _, error in failures:
-            self._failure(key, None, error)
-        if self._routed.source_error is not None and self.error is None:
-            self.error = self._routed.source_error
-        if self._stop is not None:
-            raise self._stop
+            self.outcome.fail(key, None, error)
+        if self._writer.source_error is not None:
+            self.outcome.end_with(self._writer.source_error)
+        if self._halted is not None:
+            raise self._halted
 
-    def _fail_rest(self, part: Part, error: Exception) -> None:
-        """Reading can always be repeated."""
+    def fail_rest(self, sent: NodeChunk, error: Exception) -> None:
+        """Do nothing: reading can always be repeated."""
 
-    def abandon(self, error: BaseException) -> None:
+    def abort(self, error: BaseException) -> None:
+        """End the batch."""
         self._dissolve()
 
 
@@ -137,42 +145,44 @@ def _is_wrong_type(error: Exception) -> bool:
 
 
 class ClusterCount(ClusterRead):
-    """A batch of commands that answer with a number for each key, such as UNLINK.
+    """A batch of commands over a cluster that are answered with a number for each key, such as UNLINK.
 
     Args:
         writer, topology, patience: as ClusterRead's.
+
+    Attributes:
+        total: the sum of the numbers.
     """
 
     answers_stand = True
 
     def __init__(self, writer: RoutedWriter, topology: Topology, *, patience: float) -> None:
-        super().__init__(writer, topology, ValueCodec(), {}, patience=patience)
+        # A number takes next to nothing, so that many keys go into a chunk.
+        codec, sizes = ValueCodec(), ValueSizes(4)
+        super().__init__(writer, topology, codec, {}, ReadOutcome(codec, sizes=sizes), patience=patience)
         self.total = 0
-        # A number takes next to nothing, so that many keys go into a command.
-        self._sizes.saw(1, 4)
 
-    def read(self, part: Part, reader: ReplyReader, pace: int | None) -> None:
-        had, answered = len(part.others), part.answered
-        part.done += reader.statuses(part.replies - part.done, part.done, part.others, False)
-        news = part.others[had:]
-        del part.others[had:]
-        if part.asking:
+    def read(self, sent: NodeChunk, reader: ReplyReader, pace: int | None) -> None:
+        had, answered = len(sent.non_ok_replies), sent.answered
+        sent.done += reader.statuses(sent.replies - sent.done, sent.done, sent.non_ok_replies, False)
+        news = sent.non_ok_replies[had:]
+        del sent.non_ok_replies[had:]
+        if sent.asking:
             news = [(index // 2, reply) for index, reply in news if index % 2]
-        if len(news) < part.answered - answered:
+        if len(news) < sent.answered - answered:
             raise InvalidResponse("a number expected, found OK")
         for item, reply in news:
-            self.reply(part, item, reply)
+            self._take(sent, item, reply)
 
-    def reply(self, part: Part, item: int, reply: Any) -> None:
+    def _take(self, sent: NodeChunk, item: int, reply: Any) -> None:
         if isinstance(reply, Exception):
-            part.others.append((item, reply))
+            sent.non_ok_replies.append((item, reply))
         elif type(reply) is int and 0 <= reply <= 1:
             self.total += reply
             self.settled += 1
         else:
             raise InvalidResponse(f"0 or 1 expected, found {reply!r:.80}")
 
-    def _settle(self, part: Part, answered: int, final: list[tuple[int, Any]], open_items: int) -> None:
+    def record(self, sent: NodeChunk, answered: int, final: list[tuple[int, Any]], open_items: int) -> None:
         for _, error in final:
-            if self.error is None:
-                self.error = error
+            self.outcome.end_with(error)

@@ -37,7 +37,7 @@ from redis_fastbatch._cluster.flight import (
 from redis_fastbatch._cluster.topology import Topology, topology_of
 from redis_fastbatch._core.resp.encoder import Chunk
 from redis_fastbatch._core.resp.routed import slot_of_key
-from redis_fastbatch._engine.flight import _Flying
+from redis_fastbatch._engine.flight import InFlightChunk
 from redis_fastbatch._engine.transaction import AtomicFlight
 from redis_fastbatch._transports.redispy import cluster as redispy
 from redis_fastbatch._transports.sync import SocketChannel, check_not_forked, lease
@@ -187,7 +187,7 @@ class ClusterLease:
                 with contextlib.suppress(RedisError, OSError):
                     link.drop() if link.flight.in_flight else link.give_back()
             flight.topology.doubted |= flight.stale
-            flight.abandon(error)
+            flight.abort(error)
             raise
         if flight.stale:
             self._refresh(flight.topology)
@@ -293,7 +293,7 @@ class ClusterLease:
                     hops += 1
                 elif time.monotonic() > deadline:
                     topology.doubted = True
-                    flight.abandon(error)
+                    flight.abort(error)
                     raise error from None
                 else:
                     time.sleep(delay)
@@ -330,25 +330,25 @@ class OneSlotWrite(AtomicFlight):
         super().__init__(*arguments, **flight)
         self.slot = slot
 
-    def _settle_many(self, flying: _Flying) -> None:
-        _raise_redirection(flying)
-        super()._settle_many(flying)
+    def _settle_many(self, settled: InFlightChunk) -> None:
+        _raise_redirection(settled)
+        super()._settle_many(settled)
 
-    def _settle_executed(self, flying: _Flying) -> None:
+    def _settle_closing(self, closing: InFlightChunk) -> None:
         for queued in self._queued:
             _raise_redirection(queued)
-        super()._settle_executed(flying)
+        super()._settle_closing(closing)
 
-    def abandon(self, error: BaseException) -> None:
+    def abort(self, error: BaseException) -> None:
         if isinstance(error, Redirected):
             # It was refused as a whole, and will be sent once more.
             self._start_over()
         else:
-            super().abandon(error)
+            super().abort(error)
 
 
-def _raise_redirection(flying: _Flying) -> None:
-    for _, reply in flying.others:
+def _raise_redirection(settled: InFlightChunk) -> None:
+    for _, reply in settled.non_ok_replies:
         if isinstance(reply, (*DETOURS, AskError)):
             raise Redirected(reply)
 

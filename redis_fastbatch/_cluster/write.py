@@ -1,112 +1,100 @@
-"""Batches of writes over a cluster: what replies mean for the report."""
+"""A batch of writes over a cluster in flight."""
 
 from __future__ import annotations
 
 from collections import deque
 from typing import Any
 
-from redis.exceptions import InvalidResponse, RedisError
-
-from redis_fastbatch._cluster.flight import ClusterBatch, NodeFlight, Part, outcome_unknown
+from redis_fastbatch._cluster.flight import ClusterBatch, NodeChunk, NodeFlight
 from redis_fastbatch._cluster.topology import Topology
 from redis_fastbatch._core.resp.replies import ReplyReader
 from redis_fastbatch._core.resp.routed import RoutedWriter
-from redis_fastbatch._engine.flight import WINDOW_BYTES, WINDOW_CHUNKS, WriteFlight
+from redis_fastbatch._engine.flight import WINDOW_BYTES, WINDOW_CHUNKS
+from redis_fastbatch._engine.outcome import RecordedBatch, WriteOutcome, not_sent, outcome_unknown
 
 
-class ClusterWrite(ClusterBatch, WriteFlight):
+class ClusterWrite(ClusterBatch, RecordedBatch):
     """A batch of writes over a cluster.
 
     Args:
-        writer: encodes the items, a command an item.
+        writer: encodes the items, a command for each.
         topology: the nodes.
+        outcome: records what became of the items.
         patience: seconds for which an item is tried again.
-        flight: what WriteFlight takes beyond.
+        repeatable: whether commands of unknown outcome may be sent again.
     """
 
-    def __init__(self, writer: RoutedWriter, topology: Topology, *, patience: float, **flight: Any) -> None:
-        WriteFlight.__init__(self, writer, writer.command, **flight)
-        self._routed = writer
-        self._untold: deque[tuple[Part, int]] = deque()
-        self._begin(topology, writer.command, patience)
-
-    @property
-    def _source(self) -> RoutedWriter:
-        return self._routed
+    def __init__(
+        self,
+        writer: RoutedWriter,
+        topology: Topology,
+        outcome: WriteOutcome,
+        *,
+        patience: float,
+        repeatable: bool = True,
+    ) -> None:
+        super().__init__(topology, writer, outcome, patience=patience, repeatable=repeatable)
+        self.outcome = outcome
+        self._conditional = b"NX" in writer.command.tail or b"XX" in writer.command.tail
+        self._hooks_due: deque[tuple[NodeChunk, int]] = deque()
 
     @property
     def source_error(self) -> BaseException | None:
-        return self._stop or self._routed.source_error
+        return self._halted or self._writer.source_error
 
-    def read(self, part: Part, reader: ReplyReader, pace: int | None) -> None:
-        had = len(part.others)
-        part.done += reader.statuses(part.replies - part.done, part.done, part.others, False)
-        if part.asking:
+    def read(self, sent: NodeChunk, reader: ReplyReader, pace: int | None) -> None:
+        replies = sent.non_ok_replies
+        seen = len(replies)
+        sent.done += reader.statuses(sent.replies - sent.done, sent.done, replies, False)
+        if sent.asking:
             # An error reply to ASKING itself is followed by one to the command.
-            news = part.others[had:]
-            part.others[had:] = [(index // 2, reply) for index, reply in news if index % 2]
-
-    def reply(self, part: Part, item: int, reply: Any) -> None:
-        if reply in (b"OK", "OK"):
-            return
-        if not isinstance(reply, Exception) and not self.is_outcome(reply):
-            raise InvalidResponse(f"SET was answered with {reply!r:.80}")
-        part.others.append((item, reply))
+            replies[seen:] = [(index // 2, reply) for index, reply in replies[seen:] if index % 2]
 
     def is_outcome(self, reply: Any) -> bool:
         return reply is None and self._conditional
 
     def is_full(self, node: NodeFlight) -> bool:
-        return node.bytes >= WINDOW_BYTES or len(node.flying) >= WINDOW_CHUNKS
+        return node.bytes >= WINDOW_BYTES or len(node.sent) >= WINDOW_CHUNKS
 
-    def leaving(self, part: Part) -> None:
-        self.report.bytes_sent += len(part.chunk)
+    def leaving(self, leaving: NodeChunk) -> None:
+        self.outcome.report.bytes_sent += len(leaving.chunk)
 
-    def _settle(self, part: Part, answered: int, final: list[tuple[int, Any]], open_items: int) -> None:
-        keys, values = part.chunk.keys, part.chunk.values
+    def record(self, sent: NodeChunk, answered: int, final: list[tuple[int, Any]], open_items: int) -> None:
+        keys, values = sent.chunk.keys, sent.chunk.values
         skipped = [keys[item] for item, reply in final if reply is None]
         failed = [(keys[item], values[item], reply) for item, reply in final if reply is not None]
-        written = answered - len(final) - open_items
-        self._books.enter(part, answered, written=written, skipped=skipped, failed=failed)
+        self.outcome.record(answered - len(final) - open_items, skipped, failed)
         self.settled += answered - open_items
-        self._untold.append((part, answered - open_items))
+        self._hooks_due.append((sent, answered - open_items))
 
-    @property
-    def _unconfirmed(self) -> int:
-        return sum(node.bytes for node in self.nodes)
+    def call_hooks(self) -> None:
+        while self._hooks_due:
+            sent, items = self._hooks_due.popleft()
+            unconfirmed = sum(node.bytes for node in self.nodes)
+            self.outcome.chunk_settled(items, len(sent.chunk), sent.started, unconfirmed)
+        self.outcome.deliver()
 
-    def tell_hooks(self) -> None:
-        while self._untold:
-            self._tell(*self._untold.popleft())
-        self._books.deliver(self._call)
+    def record_unencoded(self) -> None:
+        self.outcome.record_unencoded(self._writer.failures)
+        self.outcome.deliver()
 
-    def landed(self, part: Part) -> None:
-        # Before the chunk is emptied for its next use.
-        self.tell_hooks()
-        super().landed(part)
-
-    def _unencoded(self) -> None:
-        self._books.enter_unencoded(self._routed.failures)
-        self._taken = self._routed.taken
-        self._books.deliver(self._call)
-
-    def _fail_rest(self, part: Part, error: Exception) -> None:
-        keys, values = part.chunk.keys, part.chunk.values
-        failed = [(keys[i], values[i], error) for i in range(part.booked, part.chunk.count)]
-        self._books.enter(part, part.chunk.count, failed=failed)
+    def fail_rest(self, sent: NodeChunk, error: Exception) -> None:
+        keys, values, first = sent.chunk.keys, sent.chunk.values, sent.settled
+        sent.settled = sent.chunk.count
+        self.outcome.record(failed=[(keys[i], values[i], error) for i in range(first, sent.chunk.count)])
 
     def confirmed_prefix(self) -> int:
-        return min((part.position for part in self._open_parts()), default=self._routed.taken)
+        return min((chunk.position for chunk in self._open_chunks()), default=self._writer.taken)
 
-    def abandon(self, error: BaseException) -> None:
-        self._close_prefix()
-        unsent = RedisError(f"not sent: {type(error).__name__}: {error}")
-        self._books.enter_unencoded(self._routed.failures)
-        sent = [part for node in self.nodes for part in node.flying]
-        for part in self._open_parts():
-            if part in sent and part.booked < part.answered:
-                final = [(item, reply) for item, reply in part.others if item < part.answered]
-                self._settle(part, part.answered, final, 0)
-            self._fail_rest(part, outcome_unknown(error) if part in sent or part.sent else unsent)
+    def abort(self, error: BaseException) -> None:
+        self.outcome.fix_prefix(self.confirmed_prefix())
+        self.outcome.record_unencoded(self._writer.failures)
+        unknown, unsent = outcome_unknown(error), not_sent(error)
+        in_flight = [chunk for node in self.nodes for chunk in node.sent]
+        for chunk in self._open_chunks():
+            if chunk in in_flight and chunk.settled < chunk.answered:
+                chunk.settled = answered = chunk.answered
+                self.record(chunk, answered, [each for each in chunk.non_ok_replies if each[0] < answered], 0)
+            self.fail_rest(chunk, unknown if chunk.left else unsent)
         self._dissolve()
-        self.tell_hooks()
+        self.call_hooks()

@@ -1,20 +1,22 @@
-"""An atomic batch under way: all of it is written, or nothing. See flight.py for what a flight is.
+"""An atomic batch in flight: all of it is written, or nothing. See flight.py for what a flight is.
 
-A batch of one command goes as that. Any other is sent while it is encoded, between MULTI and EXEC: the server
-keeps the commands until EXEC carries them out, and DISCARD takes its place where an item fails. (10,000 dicts of
-five fields: 482 ns an item, 585 as one command encoded whole before it is sent.)
+A batch of one command goes as that command. Any other is sent while it is encoded, between MULTI and EXEC: the
+server keeps the commands until EXEC carries them out. Where an item fails, DISCARD takes the place of EXEC.
+(10,000 dicts of five fields: 482 ns an item, and 585 as one command that is encoded whole before it is sent.)
 """
 
 from __future__ import annotations
 
+import enum
 from collections import deque
 from typing import Any
 
-from redis.exceptions import ExecAbortError, InvalidResponse, ResponseError
+from redis.exceptions import BusyLoadingError, ExecAbortError, InvalidResponse, ResponseError
 
 from redis_fastbatch._core.resp.encoder import Chunk, Command
 from redis_fastbatch._core.resp.replies import ErrorReply
-from redis_fastbatch._engine.flight import WriteFlight, _Flying
+from redis_fastbatch._engine.flight import NO_LIMIT, ChunkState, InFlightChunk, each_once
+from redis_fastbatch._engine.write import WriteFlight
 from redis_fastbatch.errors import FastBatchError
 
 MULTI = Command(b"MULTI", many=True, with_values=False)
@@ -23,200 +25,264 @@ DISCARD = Command(b"DISCARD", many=True, with_values=False)
 FRAME = (MULTI, EXEC, DISCARD)
 
 
-def _frame(command: Command, position: int) -> _Flying:
-    """MULTI, EXEC or DISCARD, as a chunk that carries no items."""
+class State(enum.Enum):
+    """What the server knows of an atomic batch."""
+
+    SINGLE = "the batch is one command so far, which goes without MULTI"
+    OPENING = "MULTI goes first, and nothing else before its reply"
+    OPEN = "the server queues what it gets"
+    CLOSING = "EXEC or DISCARD is the last command"
+    CLOSED = "EXEC or DISCARD was answered"
+
+
+class Event(enum.Enum):
+    """What takes an atomic batch from one state to the next."""
+
+    FRAMED = "one command does not hold the batch, or the server has no MSETEX"
+    ACCEPTED = "MULTI was answered with OK"
+    REFUSED = "MULTI was answered with an error"
+    ENCODED = "all items are encoded, and what they were encoded into is sent"
+    ANSWERED = "EXEC or DISCARD was answered"
+    REPEATED = "all goes again, over another connection or in other commands"
+
+
+TRANSITIONS = {
+    (State.SINGLE, Event.FRAMED): State.OPENING,
+    (State.OPENING, Event.ACCEPTED): State.OPEN,
+    (State.OPENING, Event.REFUSED): State.CLOSING,
+    (State.OPEN, Event.ENCODED): State.CLOSING,
+    (State.CLOSING, Event.ANSWERED): State.CLOSED,
+    (State.OPENING, Event.REPEATED): State.OPENING,
+    (State.OPEN, Event.REPEATED): State.OPENING,
+    (State.CLOSING, Event.REPEATED): State.OPENING,
+}
+
+
+def _frame(command: Command, position: int) -> InFlightChunk:
+    """Return MULTI, EXEC or DISCARD as a chunk that carries no items."""
     chunk = Chunk(command)
     chunk.seal()
-    return _Flying(chunk, position)
+    return InFlightChunk(chunk, position)
+
+
+def _item_failed() -> FastBatchError:
+    return FastBatchError("not written: another item of the atomic batch failed")
 
 
 class AtomicFlight(WriteFlight):
-    """A batch of writes that is carried out as a whole.
+    """A batch of writes that is carried out as a whole. Its arguments are those of WriteFlight."""
 
-    Takes what WriteFlight takes.
-    """
-
-    def __init__(self, *arguments: Any, **flight: Any) -> None:
-        super().__init__(*arguments, atomic=True, **flight)
-        self._opened = False
-        self._closed = False
-        self._awaiting_multi = False
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._state = State.SINGLE
+        # Why nothing of the batch is written; None while it may be.
         self._refusal: Exception | None = None
-        self._queued: list[_Flying] = []
+        self._queued: list[InFlightChunk] = []
+
+    def _step(self, event: Event) -> None:
+        self._state = TRANSITIONS[self._state, event]
+
+    @property
+    def done(self) -> bool:
+        return self._state in (State.SINGLE, State.CLOSED) and super().done
 
     @property
     def _full(self) -> bool:
-        # Were MULTI refused, what is sent behind it would be carried out at once.
-        return self._awaiting_multi or super()._full
+        # If MULTI is refused, the server carries out at once whatever was sent after it.
+        opening = self._state is State.OPENING and bool(self._in_flight)
+        return opening or super()._full
 
-    def _encode(self) -> Chunk | None:
-        super()._encode()
-        if not self._opened and self._ready and not (self._ended and self._ready[0].chunk.command.many):
-            self._ready.appendleft(_frame(MULTI, 0))
-            self._opened = True
-        if self._opened and self._ended and not self._closed:
-            failed = self._doomed or self.source_error is not None
-            self._ready.append(_frame(DISCARD if failed else EXEC, self._taken))
-            self._closed = True
-        return self._ready[0].chunk if self._ready else None
+    # From items to chunks.
 
-    def started(self, chunk: Chunk) -> None:
-        if chunk.command is MULTI:
-            self._awaiting_multi = True
-        super().started(chunk)
+    def next_chunk(self) -> Chunk | None:
+        chunk = super().next_chunk()
+        if chunk is None and self._state is State.OPEN and self._ended and not self._full:
+            self._ready.append(_frame(EXEC if self._refusal is None else DISCARD, self._taken))
+            self._step(Event.ENCODED)
+            return self._ready[0].chunk
+        return chunk
 
-    def _queues(self, chunk: Chunk) -> bool:
-        return self._opened and chunk.command not in FRAME
+    def _fill(self, chunk: Chunk) -> None:
+        self._writer.fill_some(chunk, NO_LIMIT if self.pace is None else self.pace)
 
-    def _land(self) -> None:
-        if not self._opened:
-            super()._land()
+    def _queue(self, filling: InFlightChunk, failed: int) -> None:
+        if self._refusal is None and (failed or self.source_error is not None):
+            self._refusal = _item_failed()
+        if self._refusal is None:
+            super()._queue(filling, failed)
+            # A single command is one that holds all items.
+            if self._state is State.SINGLE and self._ready and not (self._ended and filling.chunk.command.many):
+                self._ready.appendleft(_frame(MULTI, 0))
+                self._step(Event.FRAMED)
+        elif filling.chunk.sealed:
+            self._fail_all(filling, self._refusal)
+
+    def flush_partial(self) -> None:
+        """Leave the chunk as it is: nothing is written before EXEC."""
+
+    # From chunks to replies.
+
+    def _is_queued(self, chunk: Chunk) -> bool:
+        return self._state is not State.SINGLE and chunk.command not in FRAME
+
+    def _checked(self, error: Exception) -> Exception:
+        if self.wait_while_loading and isinstance(error, BusyLoadingError):
+            # Where one command is refused none is carried out: all may be sent again.
+            for sent in self._in_flight:
+                sent.state = ChunkState.SENDING
+        return super()._checked(error)
+
+    def _settle_oldest(self) -> None:
+        if self._state is State.SINGLE:
+            super()._settle_oldest()
             return
-        flying = self._flying[0]
-        command = flying.chunk.command
-        if command is MULTI:
-            self._awaiting_multi = False
-            self._check_opened(flying)
-        elif command not in FRAME:
-            self._queued.append(flying)
+        oldest = self._in_flight[0]
+        command = oldest.chunk.command
+        if command not in FRAME:
+            self._queued.append(oldest)
+        elif command is MULTI:
+            self._settle_multi(oldest)
         else:
-            if command is DISCARD:
-                self._settle_discarded()
-            else:
-                self._settle_executed(flying)
-            # Not before: what is queued goes again with a lost connection.
+            self._settle_closing(oldest)
             self.settled += 1
-        self._flying.popleft()
-        self._bytes -= len(flying.chunk)
-        self._books.deliver(self._call)
+        self._in_flight.popleft()
+        self._bytes -= len(oldest.chunk)
+        self.outcome.deliver()
 
-    def _check_opened(self, flying: _Flying) -> None:
-        """Where MULTI was refused, nothing of the batch is sent."""
-        if not flying.others:
+    def _recycle(self, chunk: Chunk) -> None:
+        # Freeing many items takes milliseconds: not here, where an event loop may be waiting.
+        self._spare.append(chunk)
+
+    def _settle_multi(self, multi: InFlightChunk) -> None:
+        """Go on if MULTI was accepted. If it was refused, nothing of the batch is sent."""
+        if not multi.non_ok_replies:
+            self._step(Event.ACCEPTED)
             return
-        error = flying.others[0][1]
+        error = multi.non_ok_replies[0][1]
         if not isinstance(error, Exception):
             raise InvalidResponse(f"MULTI was answered with {error!r:.80}")
         self._refusal = error
-        self._doomed = self._closed = True
-        while self._ready:
-            if self._ready[0].chunk.command not in FRAME:
-                self._fail_all(self._ready[0], error)
-            self._ready.popleft()
+        for unsent in self._ready:
+            self._fail_all(unsent, error)
         # Whatever the refusal was: the connection goes back to the pool outside any transaction.
-        self._ready.append(_frame(DISCARD, self._taken))
+        self._ready = deque((_frame(DISCARD, self._taken),))
+        self._step(Event.REFUSED)
 
-    def _doom(self, flying: _Flying) -> None:
-        if self._refusal is None:
-            super()._doom(flying)
-        elif flying.chunk.sealed:
-            self._fail_all(flying, self._refusal)
-
-    def _settle_discarded(self) -> None:
-        self._fail_queued(FastBatchError("not written: another item of the atomic batch failed"))
-
-    def _settle_executed(self, flying: _Flying) -> None:
-        """EXEC's reply has an element for each command."""
-        refused = [reply for queued in self._queued for _, reply in queued.others]
-        outcome = flying.others[0][1] if flying.others else None
-        if isinstance(outcome, list) and not refused:
+    def _settle_closing(self, closing: InFlightChunk) -> None:
+        """Settle the queued commands by the reply to EXEC, which has an element for each, or to DISCARD."""
+        refused = [reply for queued in self._queued for _, reply in queued.non_ok_replies]
+        outcome = closing.non_ok_replies[0][1] if closing.non_ok_replies else None
+        if closing.chunk.command is DISCARD:
+            self._fail_queued(self._refusal or _item_failed())
+        elif isinstance(outcome, list) and not refused:
             self._settle_outcomes(outcome)
-            return
-        if not isinstance(outcome, Exception):
+        elif not isinstance(outcome, Exception):
             raise InvalidResponse(f"EXEC was answered with {outcome!r:.80}")
-        first = next((error for error in refused if isinstance(error, Exception)), outcome)
-        if self._is_msetex_lost(self._queued[0].chunk.command, first):
-            self._start_over_with_sets()
         else:
+            first = next((error for error in refused if isinstance(error, Exception)), outcome)
+            if self._is_msetex_lost(self._queued[0].chunk.command, first):
+                self._repeat_as_sets(self._queued, Event.REPEATED)
+                return
             self._fail_queued(ExecAbortError(f"the transaction was discarded: {first}"))
+        self._step(Event.ANSWERED)
 
     def _settle_outcomes(self, outcome: list[Any]) -> None:
-        replies = iter([ResponseError(str(each)) if isinstance(each, ErrorReply) else each for each in outcome])
         if len(outcome) != sum(queued.chunk.replies for queued in self._queued):
             raise InvalidResponse(f"EXEC was answered with {len(outcome)} replies")
-        settled: list[tuple[_Flying, int]] = []
+        replies = iter([ResponseError(str(each)) if isinstance(each, ErrorReply) else each for each in outcome])
+        settled: list[tuple[InFlightChunk, int]] = []
         for queued in self._queued:
             chunk = queued.chunk
-            had = self.report.total
-            queued.others = [
-                (index, reply)
-                for index, reply in zip(range(chunk.replies), replies, strict=False)
-                if reply not in (b"OK", "OK")
-            ]
+            before = self.report.total
+            numbered = zip(range(chunk.replies), replies, strict=False)
+            queued.non_ok_replies = [(i, reply) for i, reply in numbered if reply not in (b"OK", "OK")]
             if chunk.command.many:
                 self._settle_many(queued)
             else:
-                self._settle_each(queued, queued.others)
-            settled.append((queued, self.report.total - had))
-        # Freeing that many items takes milliseconds: not here, where an event loop may be waiting.
-        self._spare += [queued.chunk for queued in self._queued]
-        self._tell_all(settled)
+                self._settle_each(queued, queued.non_ok_replies)
+            settled.append((queued, self.report.total - before))
+            self._recycle(chunk)
+        self._call_hooks(settled)
 
     def _fail_queued(self, error: Exception) -> None:
+        """Record what the server queued as failed: refused items for their own error, all others for `error`."""
         for queued in self._queued:
+            own = {i: reply for i, reply in queued.non_ok_replies if isinstance(reply, Exception)}
             if queued.chunk.command.many:
-                refused = [reply for _, reply in queued.others if isinstance(reply, Exception)]
-                self._fail_all(queued, refused[0] if refused else error)
+                self._fail_all(queued, own.get(0, error))
             else:
-                own = {index: reply for index, reply in queued.others if isinstance(reply, Exception)}
                 self._fail_all(queued, error, own)
-        self._tell_all([(queued, queued.chunk.count) for queued in self._queued])
+        self._call_hooks([(queued, queued.chunk.count) for queued in self._queued])
 
-    def _tell_all(self, settled: list[tuple[_Flying, int]]) -> None:
-        """Tells of the queued chunks and the items that each settled. All are in the books: a hook may raise."""
+    def _call_hooks(self, settled: list[tuple[InFlightChunk, int]]) -> None:
+        """Call the progress hooks for the queued chunks, each with the number of items that it settled."""
         self._queued.clear()
         for queued, items in settled:
-            self._tell(queued, items)
+            self.outcome.chunk_settled(items, len(queued.chunk), queued.started, self._bytes)
 
-    def _lose_msetex(self, flying: _Flying) -> None:
-        """The one command that the batch was cannot be had: a transaction takes its place."""
+    # What goes again.
+
+    def _refuse_many(self, refused: InFlightChunk, error: Exception) -> None:
+        self._fail_all(refused, error)
+
+    def _lose_msetex(self, refused: InFlightChunk) -> None:
+        self._repeat_as_sets([refused], Event.FRAMED)
+        refused.state = ChunkState.SETTLED
+
+    def _repeat_as_sets(self, refused: list[InFlightChunk], event: Event) -> None:
+        """Send the batch again as a transaction of SETs: the server does not have MSETEX, or no longer."""
         if self._on_msetex_lost is not None:
             self._on_msetex_lost()
-        sets = _Flying(flying.chunk.extract(self._single), flying.position)
-        again = deque((_frame(MULTI, 0), sets, _frame(EXEC, self._taken)))
-        self._ready, flying.booked, self._opened, self._closed = again, flying.chunk.count, True, True
+        sets = [InFlightChunk(each.chunk.extract(self._single), each.position) for each in refused]
+        self._ready = deque((_frame(MULTI, 0), *sets))
+        self._queued = []
+        self._step(event)
 
-    def _start_over_with_sets(self) -> None:
-        """The server has no MSETEX, or no longer: the whole transaction again, of the SETs that carry the same."""
-        if self._on_msetex_lost is not None:
-            self._on_msetex_lost()
-        sets = [_Flying(queued.chunk.extract(self._single), queued.position) for queued in self._queued]
-        again = [*self._ready, _frame(MULTI, 0), *sets, _frame(EXEC, self._taken)]
-        self._ready, self._queued = deque(again), []
-
-    def interrupted(self) -> bool:
-        """Without EXEC the server carried out nothing: all goes again, on the next connection."""
-        if not self._opened:
-            return super().interrupted()
-        if any(flying.whole and flying.chunk.command is EXEC for flying in self._flying):
-            return False
-        self._start_over()
-        return True
+    def _may_repeat(self) -> bool:
+        # Without EXEC the server carried out nothing.
+        if self._state is not State.SINGLE:
+            return not any(sent.chunk.command is EXEC for sent in self._in_flight if sent.state is ChunkState.SENT)
+        return self._repeatable or not any(sent.state is ChunkState.SENT for sent in self._in_flight)
 
     def _start_over(self) -> None:
-        """All of the transaction goes again, or the one command."""
-        if not self._opened:
+        """Send all of the transaction again, or the one command."""
+        if self._state is State.CLOSED:
+            return
+        if self._state is State.SINGLE:
             super()._start_over()
             return
-        again = [flying for flying in self._under_way() if flying.chunk.command is not MULTI]
-        self._ready, self._queued, self._flying = deque((_frame(MULTI, 0), *again)), [], deque()
+        self._ready = deque((_frame(MULTI, 0), *self._items_again()))
+        self._queued.clear()
+        self._in_flight.clear()
         self._bytes = 0
-        self._awaiting_multi = False
+        self._step(Event.REPEATED)
 
-    def _under_way(self) -> list[_Flying]:
-        """What was sent and what is to be, in its order, with no reply read."""
-        sent = (*self._queued, *self._flying)
-        fresh = [_Flying(flying.chunk, flying.position) for flying in sent if not flying.booked]
-        return [*fresh, *self._ready]
+    def _items_again(self) -> list[InFlightChunk]:
+        """Return the chunks that carry items and are not settled, as they are to be sent once more."""
+        return [
+            InFlightChunk(each.chunk, each.position)
+            for each in each_once(self._queued, self._in_flight, self._ready)
+            if each.chunk.command not in FRAME and each.state is not ChunkState.SETTLED
+        ]
 
-    def abandon(self, error: BaseException) -> None:
-        if self._opened:
-            # Ctrl-C may come when EXEC has just left, before that is noted.
-            noted = isinstance(error, Exception)
-            leaving = [flying for flying in self._flying if flying.chunk.command is EXEC]
-            executed = any(flying.whole or not noted for flying in leaving)
-            every = self._under_way()
-            # Where EXEC did not leave, nothing was carried out: that much is known.
-            left, unsent = (every, []) if executed else ([], every)
-            self._queued, self._flying, self._ready = [], deque(left), deque(unsent)
-        super().abandon(error)
+    def abort(self, error: BaseException) -> None:
+        self.outcome.fix_prefix(self.confirmed_prefix())
+        if self._state is not State.SINGLE:
+            executed = self._may_be_executed(error)
+            self._ready = deque(self._items_again())
+            for each in self._ready:
+                each.state = ChunkState.SENT if executed else ChunkState.NEW
+            self._queued.clear()
+            self._in_flight.clear()
+        super().abort(error)
+
+    def _may_be_executed(self, error: BaseException) -> bool:
+        """Return whether EXEC has left. If it has not, the server carried out nothing."""
+        for each in self._in_flight:
+            if each.chunk.command is EXEC:
+                # Ctrl-C may come when EXEC has just left, before that is noted.
+                return each.state is ChunkState.SENT or not isinstance(error, Exception)
+        return False
+
+    def _open_chunks(self) -> list[InFlightChunk]:
+        return each_once(self._queued, super()._open_chunks())

@@ -15,6 +15,7 @@ from redis_fastbatch._core.arrow.export import ExportedRows
 from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch._engine import commands
 from redis_fastbatch._engine.flight import COMMAND_BYTES, COMMAND_ITEMS
+from redis_fastbatch._engine.outcome import ReadOutcome
 from redis_fastbatch._engine.read import ReadFlight, read_ended
 from redis_fastbatch._tables.write import TAG
 from redis_fastbatch._transports.redispy import is_cluster, key_encoding
@@ -227,19 +228,19 @@ def _read(batch: FastBatch, keys: Iterable[Key], builder: RowsBuilder) -> list[t
         flight = rows_flight(batch, keys, builder, found, pause)
         with batch._lease(batch._max_value_size) as borrowed:
             borrowed.run(flight)
-    read_ended(flight, "raise")
+    read_ended(flight.outcome, "raise")
     return found
 
 
 def rows_flight(
     batch: Plans, keys: Any, builder: RowsBuilder, found: list[tuple[Key, Row]], pause: gc_pause.Pause
-) -> ReadFlight:
+) -> Any:
     """What reads the values of keys into columns, and puts the numbers of their rows into `found`."""
-    ways: dict[str, Any] = {"limit": COMMAND_ITEMS, "pause": pause}
+    outcome = ReadOutcome(builder, pause=pause)
     if is_cluster(batch._client):
-        flight: ReadFlight = batch._cluster.read_flight(keys, found, {**ways, "default": None}, builder)
-        return flight
-    return ReadFlight(batch._writer(keys, commands.MGET, COMMAND_ITEMS, COMMAND_BYTES), builder, found, **ways)
+        return batch._cluster.read_flight(keys, found, outcome, codec=builder)
+    writer = batch._writer(keys, commands.MGET, COMMAND_ITEMS, COMMAND_BYTES)
+    return ReadFlight(writer, builder, found, outcome)
 
 
 def _placed(builder: RowsBuilder, rows: list[Row]) -> pa.Table:

@@ -43,8 +43,10 @@ from redis_fastbatch._core.arrow.hashes import HashWriter
 from redis_fastbatch._core.arrow.rows import TableWriter
 from redis_fastbatch._core.arrow.stream import ArrowStream
 from redis_fastbatch._engine.commands import PointInTime, Seconds, SetOptions
-from redis_fastbatch._engine.flight import FIRST_COMMAND_BYTES, OnError, WriteFlight
+from redis_fastbatch._engine.flight import FIRST_COMMAND_BYTES
 from redis_fastbatch._engine.hashes import HashFlight, expire_command
+from redis_fastbatch._engine.outcome import OnError, RecordedBatch, WriteOutcome
+from redis_fastbatch._engine.write import WriteFlight
 from redis_fastbatch._transports.capabilities import capabilities, has_msetex, wants_msetex
 from redis_fastbatch._transports.redispy import is_cluster, key_encoding
 from redis_fastbatch.codecs import AnyCodec, MsgpackCodec, ValueCodec, resolve
@@ -157,28 +159,28 @@ class TablePlan:
         self._on_error = on_error
         self._report = BatchReport()
         self._started = time.perf_counter()
-        self._books: dict[str, Any] = {"report": self._report, "on_error": on_error, "progress": progress}
+        self._outcome = WriteOutcome(self._report, on_error, progress)
 
-    def flight(self, *, msetex: bool) -> WriteFlight:
+    def flight(self, *, msetex: bool) -> Any:
         """What writes the rows; `msetex` says whether the server has that."""
         rows, options, client = self._rows, self._options, self._batch._client
         if isinstance(rows, HashWriter):
-            return HashFlight(rows, expire_command(options), **self._books)
-        books = {**self._books, "repeatable": options.repeatable}
+            return HashFlight(rows, expire_command(options), self._outcome)
         if is_cluster(client):
-            flight: WriteFlight = self._batch._cluster.rows_flight(rows, options, books)
-            return flight
+            return self._batch._cluster.rows_flight(rows, options, self._outcome)
         pool = client.connection_pool
         rows.use(options.command(msetex=msetex))
         lost = functools.partial(capabilities.remember_msetex, pool, False)
-        return WriteFlight(rows, options.single(), on_msetex_lost=lost, **books)
+        return WriteFlight(
+            rows, options.single(), self._outcome, repeatable=options.repeatable, on_msetex_lost=lost
+        )
 
     def attach_report(self, error: BaseException) -> None:
         """What ends it early gets the report."""
         self._report.seconds = time.perf_counter() - self._started
         attach(error, self._report)
 
-    def outcome(self, flight: WriteFlight) -> BatchReport:
+    def outcome(self, flight: RecordedBatch) -> BatchReport:
         """The report, once it has been carried out. Raises what ended the table's stream, or BatchError."""
         if flight.source_error is not None:
             raise flight.source_error

@@ -213,8 +213,8 @@ async def starve(channel: Any, flight: Flight, source: AsyncSource, age: Age) ->
     """Waits for a source that has no item at hand, and sends what it gave before when that is old enough."""
     left: float | None = age.left
     if age.exceeded():
-        flight.hurry()
-        if not flight.halfway:
+        flight.flush_partial()
+        if not flight.has_partial_chunk:
             return
         # There is nothing to send before more has come.
         age.over()

@@ -195,7 +195,7 @@ class AsyncLease:
                     continue
                 if flight.in_flight or not isinstance(final, asyncio.CancelledError):
                     await self._disconnect()
-                flight.abandon(final)
+                flight.abort(final)
                 if final is error:
                     raise
             # Out here what it was raised from stays what it was.
@@ -212,20 +212,20 @@ class AsyncLease:
                 began = clock()
                 flight.pace = encoding.items
                 chunk = flight.next_chunk()
-                if chunk is not None or flight.halfway:
+                if chunk is not None or flight.has_partial_chunk:
                     encoding.took(clock() - began)
-                starved = source is not None and source.is_empty and flight.dry
+                starved = source is not None and source.is_empty and flight.source_pending
                 if chunk is not None:
                     await channel.send(chunk, flight)
                     if age.late:
                         channel.take(flight)
                     age.over()
-                elif flight.halfway and not starved:
+                elif flight.has_partial_chunk and not starved:
                     if age.exceeded():
-                        flight.hurry()
+                        flight.flush_partial()
                 elif take_some(channel, flight, decoding):
                     await channel.hand_on_pushes()
-                elif source is not None and flight.halfway:
+                elif source is not None and flight.has_partial_chunk:
                     await starve(channel, flight, source, age)
                     budget.renew()
                 elif flight.in_flight:

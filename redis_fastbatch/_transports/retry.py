@@ -43,7 +43,7 @@ class Attempts:
     def failed(self, error: Exception) -> BaseException:
         """Return what the Retry is to get for an attempt that raised `error`."""
         lost = isinstance(error, (ConnectionError, TimeoutError)) and not self._flight.hook_raised
-        if not lost or not self._flight.interrupted():
+        if not lost or not self._flight.connection_lost():
             return _Final(error)
         if self._flight.settled > self._settled:
             return _ProgressMade(error)
@@ -54,8 +54,8 @@ class Attempts:
         if isinstance(error, _ProgressMade):
             self._pending = error.args[0]
             return None
-        if isinstance(error, BusyLoadingError) and self._flight.patient:
-            self._flight.patient = False
+        if isinstance(error, BusyLoadingError) and self._flight.wait_while_loading:
+            self._flight.wait_while_loading = False
             return None
         if isinstance(error, _Final):
             return error.args[0]  # type: ignore[no-any-return]

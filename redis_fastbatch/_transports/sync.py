@@ -125,7 +125,7 @@ class SocketChannel:
 
     def drain(self, flight: Flight) -> None:
         deadline = time.monotonic() + DRAIN_SECONDS
-        while flight.owed and self._in_order and time.monotonic() < deadline:
+        while flight.awaiting_replies and self._in_order and time.monotonic() < deadline:
             if self._receive_some():
                 self._take(flight)
             else:
@@ -263,7 +263,7 @@ class Lease:
                 if final is None:
                     continue
                 self.connection.disconnect()
-                flight.abandon(final)
+                flight.abort(final)
                 if final is error:
                     raise
             # Out here what it was raised from stays what it was.
@@ -290,7 +290,7 @@ class Lease:
             check_not_forked(self._pid)
             if chunk is not None:
                 channel.send(chunk, flight)
-                if flight.late:
+                if flight.poll_after_send:
                     channel.receive_arrived(flight)
             elif flight.in_flight:
                 channel.receive(flight)

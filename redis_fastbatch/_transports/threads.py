@@ -17,7 +17,6 @@ from typing import Any, TypeAlias
 from redis.exceptions import RedisError
 
 from redis_fastbatch._arguments import counted
-from redis_fastbatch._engine.flight import WriteFlight
 from redis_fastbatch._engine.pacing import Slices
 from redis_fastbatch._transports.redispy import is_cluster
 from redis_fastbatch._transports.sync import Lease
@@ -25,7 +24,7 @@ from redis_fastbatch.report import BatchReport, Progress
 
 logger = logging.getLogger("redis_fastbatch")
 
-MakeFlight: TypeAlias = Callable[[Lease, Any, BatchReport, "Progress | None"], WriteFlight]
+MakeFlight: TypeAlias = Callable[[Lease, Any, BatchReport, "Progress | None"], Any]
 Borrow: TypeAlias = Callable[[], AbstractContextManager[Any]]
 ReadShare: TypeAlias = Callable[[Iterable[Any]], None]
 
@@ -186,7 +185,7 @@ class _Writer:
 
     def run(self) -> None:
         """The thread's whole life."""
-        flight: WriteFlight | None = None
+        flight: Any = None
         try:
             with self._borrow() as borrowed:
                 flight = self._make_flight(borrowed, self._share, self.report, self._progress)
@@ -198,7 +197,7 @@ class _Writer:
                 raise flight.source_error
         except BaseException as error:
             self.error = error
-            if not isinstance(error, RedisError) or (flight is not None and flight.hook_raised):
+            if not isinstance(error, RedisError) or (flight is not None and flight.outcome.hook_raised):
                 # The caller's hooks, for one: what they raise ends the batch, as it does without threads.
                 self.fatal = error
                 self._source.stop()
@@ -280,11 +279,8 @@ def write(
             alive = any(writer.error is None for writer in running)
             more = alive and source.left_over and not source.stopped
             running = [_Writer(borrow, source, make_flight, sum_of_all)] if more else []
+    finally:
         _add_up(writers, source, report)
-    except BaseException:
-        # Ctrl-C: from the beginning, if it came while they were added up.
-        _add_up(writers, source, report)
-        raise
     if source.error is not None:
         raise source.error
     for writer in writers:
@@ -298,14 +294,11 @@ def write(
 
 
 def _add_up(writers: list[_Writer], source: Source, report: BatchReport) -> None:
-    """Makes a report the sum of the threads'."""
-    whole = BatchReport()
+    """Make a report the sum of the threads'."""
     for writer in writers:
-        whole.merge(writer.report)
+        report.merge(writer.report)
     opened = [position for writer in writers if (position := writer.open_position) is not None]
-    whole.confirmed_prefix = min([*opened, source.unbegun])
-    # In one go, as in books.py.
-    vars(report).update(vars(whole))
+    report.confirmed_prefix = min([*opened, source.unbegun])
 
 
 class _Thread:

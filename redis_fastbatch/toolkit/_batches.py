@@ -6,7 +6,7 @@ from typing import Any
 
 from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch._engine import commands
-from redis_fastbatch._engine.flight import OnError
+from redis_fastbatch._engine.outcome import OnError, ReadOutcome
 from redis_fastbatch._engine.pacing import ValueSizes
 from redis_fastbatch._engine.read import ReadFlight
 from redis_fastbatch._transports.redispy import is_cluster
@@ -37,16 +37,9 @@ class SnapshotBatch(FastBatch):
         on_error: OnError,
         limit: int = NO_LIMIT,
         sizes: ValueSizes | None = None,
-    ) -> ReadFlight:
+    ) -> Any:
         if is_cluster(self._client):
             return super()._read_flight(keys, out, pause, default, on_error)
-        return ReadFlight(
-            self._writer(keys, commands.MGET, NO_LIMIT, NO_LIMIT),
-            self._codec,
-            out,
-            default=default,
-            on_error=on_error,
-            limit=NO_LIMIT,
-            pause=pause,
-            sizes=_AnySize(1.0),
-        )
+        outcome = ReadOutcome(self._codec, default=default, on_error=on_error, pause=pause, sizes=_AnySize(1.0))
+        writer = self._writer(keys, commands.MGET, NO_LIMIT, NO_LIMIT)
+        return ReadFlight(writer, self._codec, out, outcome, default=default, limit=NO_LIMIT)

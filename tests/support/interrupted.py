@@ -1,6 +1,8 @@
-"""Batches that are interrupted at random moments, as Ctrl-C does it: `python interrupted.py PORT COUNT KIND`.
+"""Interrupts batches at random moments, as Ctrl-C does: `python interrupted.py PORT COUNT single|cluster`.
 
-In a process of its own, which a signal that comes too late would otherwise end. Tells what was found wrong.
+It runs in a process of its own, which a signal that comes too late would end. It prints how often which fault was
+found. What is checked is what the documentation promises: the connection is closed or clean, no value is under a
+wrong key, `confirmed_prefix` is never too large, and what was not confirmed is reported as failed.
 """
 
 from __future__ import annotations
@@ -11,95 +13,158 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import redis
 
-from redis_fastbatch import FastBatch
+from redis_fastbatch import BatchReport, FastBatch
 
-ITEMS = {f"interrupted:{i}": {"number": i, "text": "x" * 50, "list": [i]} for i in range(400)}
-KEYS = list(ITEMS)
+# No more than a report keeps failed keys.
+COUNT = 900
+KEYS = [f"interrupted:{number}" for number in range(COUNT)]
+CHUNK = 100
+
+WRITES: list[dict[str, Any]] = [
+    {"chunk_size": CHUNK},
+    {"chunk_size": 3},
+    {"chunk_size": CHUNK, "workers": 2},
+    {"chunk_size": CHUNK, "ex": 1000},
+    {"chunk_size": CHUNK, "nx": True},
+    {"chunk_size": CHUNK, "atomic": True},
+]
+
+Values = dict[str, Any]
 
 
-def operations(fast: FastBatch) -> list[Callable[[], Any]]:
-    """Batches of every kind, each of which returns what is wrong with its result, or None."""
+class Items:
+    """The items of one write, which remember how many of them were taken."""
 
-    def write(**options: Any) -> Callable[[], Any]:
-        return lambda: fast.batch_set(ITEMS, **options).written == len(ITEMS)
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.taken = 0
 
-    return [
-        write(),
-        write(ex=1000),
-        write(atomic=True),
-        write(chunk_size=3),
-        write(workers=2),
-        lambda: (
-            fast.batch_set(((key, value) for key, value in ITEMS.items()), chunk_size=50).written == len(ITEMS)
-        ),
-        lambda: fast.batch_get(KEYS) == ITEMS,
-        lambda: dict(fast.batch_get_iter(KEYS, chunk_size=20)) == ITEMS,
-        lambda: fast.batch_delete(["none"]) == 0,
-    ]
+    def __iter__(self) -> Iterator[tuple[str, Values]]:
+        for i, key in enumerate(KEYS):
+            self.taken = i + 1
+            yield key, {"of": i, "write": self.number, "text": "x" * 50}
 
 
 armed: list[bool] = []
 
 
 def strike(*_: object) -> None:
-    """Ctrl-C, while that is awaited. Where another thread took the signal, Python may be late to act upon it."""
+    """Raise KeyboardInterrupt while it is expected. Python may act late on a signal that another thread took."""
     if armed:
         raise KeyboardInterrupt
 
 
-def interrupted(run: Callable[[], Any], seconds: float) -> str:
-    """Runs something with an interrupt after a while, and says how it ended."""
+def interrupted(run: Callable[[], object], seconds: float) -> KeyboardInterrupt | None:
+    """Run something, and interrupt it after a while. Return what it was interrupted by, None if it was not."""
     try:
         try:
             armed[:] = [True]
             signal.setitimer(signal.ITIMER_REAL, seconds)
-            whole = run()
+            run()
         finally:
             armed[:] = []
             signal.setitimer(signal.ITIMER_REAL, 0)
-    except KeyboardInterrupt:
-        return "interrupted"
-    return "done" if whole else "wrong"
+    except KeyboardInterrupt as error:
+        return error
+    return None
 
 
-def connections(client: redis.Redis) -> int:
-    """Connections of the pool that are lent."""
-    return len(client.connection_pool._in_use_connections)
+class Check:
+    """Writes and reads that are interrupted, and what is wrong afterwards."""
+
+    def __init__(self, client: Any) -> None:
+        self.seen: Counter[str] = Counter()
+        self._client = client
+        self._fast = FastBatch(client)
+        self._chance = random.Random(7)
+        self._durations: dict[int, float] = {}
+
+    def write(self, number: int, kind: int) -> None:
+        """Interrupt a write, and check its report against what is stored."""
+        options = WRITES[kind]
+        if "nx" in options:
+            self._fast.batch_delete(KEYS[::2])
+        items = Items(number)
+        error = self._struck(kind, lambda: self._fast.batch_set(items, on_error="report", **options))
+        found = self._read()
+        report: BatchReport | None = getattr(error, "report", None)
+        if report is not None:
+            stored = {key for key, value in found.items() if value is not None and value["write"] == number}
+            self._check_report(report, items, stored, options)
+
+    def read(self, number: int, kind: int) -> None:
+        """Interrupt a read. What is read next must be right."""
+        keys, iterate = KEYS, kind % 2
+        read = (lambda: dict(self._fast.batch_get_iter(keys, chunk_size=90))) if iterate else self._read
+        self._struck(-1 - iterate, read)
+        self._read()
+
+    def _struck(self, kind: int, run: Callable[[], object]) -> KeyboardInterrupt | None:
+        if kind not in self._durations:
+            started = time.perf_counter()
+            run()
+            self._durations[kind] = time.perf_counter() - started
+            return None
+        error = interrupted(run, max(1e-6, self._chance.random() * self._durations[kind]))
+        self.seen["done" if error is None else "interrupted"] += 1
+        self._check_connections()
+        return error
+
+    def _read(self) -> dict[str, Any]:
+        found = self._fast.batch_get(KEYS)
+        wrong = sum(value is not None and value["of"] != i for i, value in enumerate(found.values()))
+        self.seen["values under a wrong key"] += wrong
+        return found
+
+    def _check_report(self, report: BatchReport, items: Items, stored: set[str], options: dict[str, Any]) -> None:
+        seen, failures = self.seen, report.failures
+        settled = stored | set(failures) | set(report.skipped_keys)
+        seen["prefix too large"] += any(key not in settled for key in KEYS[: report.confirmed_prefix])
+        seen["written too large"] += report.written > len(stored)
+        # Of several workers one may have taken items that it has not begun.
+        begun = items.taken if "workers" not in options else report.total
+        # All of an atomic batch is one chunk.
+        one_chunk = COUNT if "atomic" in options else max(CHUNK, options["chunk_size"])
+        seen["not reported"] += not begun - one_chunk <= report.total <= items.taken
+        for key, error in failures.items():
+            unsent = str(error).startswith("not sent")
+            seen["reported as not sent, and stored"] += unsent and key in stored
+            known = ("not sent", "outcome unknown", "not written: another item of the atomic batch failed")
+            seen["reported otherwise"] += not str(error).startswith(known)
+
+    def _check_connections(self) -> None:
+        for pool in self._pools():
+            lent = pool._in_use_connections
+            self.seen["connections lent for good"] += len(lent)
+            lent.clear()
+        if not gc.isenabled():
+            self.seen["collector off"] += 1
+            gc.enable()
+
+    def _pools(self) -> list[Any]:
+        if isinstance(self._client, redis.RedisCluster):
+            return [node.redis_connection.connection_pool for node in self._client.get_primaries()]
+        return [self._client.connection_pool]
 
 
-def check(client: redis.Redis, fast: FastBatch, seen: Counter[str]) -> None:
-    """Nothing is left of what was interrupted."""
-    seen["connections lent for good"] += connections(client)
-    client.connection_pool._in_use_connections.clear()
-    if not gc.isenabled():
-        seen["collector off"] += 1
-        gc.enable()
-    if fast.batch_get(KEYS) != ITEMS or client.get("interrupted:none") is not None:
-        seen["wrong"] += 1
-
-
-def main(port: int, count: int) -> None:
+def main(port: int, count: int, kind: str) -> None:
+    """Interrupt `count` batches."""
     signal.signal(signal.SIGALRM, strike)
-    client = redis.Redis(port=port)
-    fast = FastBatch(client)
-    runs, seen, chance = operations(fast), Counter[str](), random.Random(7)
-    durations = []
-    for run in runs:
-        run()
-        started = time.perf_counter()
-        run()
-        durations.append(time.perf_counter() - started)
+    client: Any = redis.RedisCluster("127.0.0.1", port) if kind == "cluster" else redis.Redis(port=port)
+    check = Check(client)
     for number in range(count):
-        which = number % len(runs)
-        seen[interrupted(runs[which], max(1e-6, chance.random() * durations[which] * 1.2))] += 1
-        check(client, fast, seen)
-    print(dict(seen))
+        which = number % (len(WRITES) + 2)
+        if which >= len(WRITES):
+            check.read(number, which)
+        elif kind == "single" or "atomic" not in WRITES[which]:
+            check.write(number, which)
+    print(dict(check.seen))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -30,16 +30,20 @@ def python(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def test_interrupts_at_random_moments(valkey: EmbeddedServer) -> None:
-    process = python(str(SCRIPT), str(valkey.port), "1200")
+@pytest.mark.parametrize("kind", ["single", "cluster"])
+def test_interrupts_at_random_moments(kind: str, request: pytest.FixtureRequest) -> None:
+    servers = request.getfixturevalue("valkey" if kind == "single" else "cluster")
+    port = servers.port if kind == "single" else servers.masters[0].port
+    process = python(str(SCRIPT), str(port), "500", kind)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err[-4000:]
     seen = ast.literal_eval(out)
-    assert seen["interrupted"] > 200
-    assert seen.get("wrong", 0) == 0
-    assert seen.get("collector off", 0) == 0
-    # redis-py's own lending is not proof against a signal: measured, one or two in a hundred strike there.
-    assert seen.get("connections lent for good", 0) <= seen["interrupted"] * 0.05
+    interrupted = seen.pop("interrupted")
+    assert interrupted > 200
+    # An interrupt may strike within redis-py while it lends a connection: measured, one or two in a hundred do.
+    assert seen.pop("connections lent for good", 0) <= interrupted * 0.05
+    del seen["done"]
+    assert not any(seen.values()), seen
 
 
 ENDLESS = """
@@ -130,10 +134,12 @@ def test_the_handler_of_a_signal_may_use_the_same_client(valkey_client: redis.Re
 
     def handler(*_: object) -> None:
         heard.append(fast.batch_set({"from the handler": 1}).written)
+        # Once it is done: on a busy machine handlers would otherwise nest until the stack is used up.
+        signal.setitimer(signal.ITIMER_REAL, 0.003)
 
     before = signal.signal(signal.SIGALRM, handler)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.002, 0.003)
+        signal.setitimer(signal.ITIMER_REAL, 0.002)
         for _ in range(30):
             assert fast.batch_set(items).written == 2000
             assert fast.batch_get(items) == items
