@@ -1,4 +1,4 @@
-"""Takes the items of an asynchronous source ahead of a batch, which meanwhile reads replies and sends."""
+"""Takes items from an asynchronous source ahead of a batch, which reads replies and sends meanwhile."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from redis_fastbatch._engine.flight import Flight
 from redis_fastbatch._engine.pacing import LINGER, MAX_BLOCK_SECONDS
 
 _served: weakref.WeakKeyDictionary[asyncio.Task[Any], asyncio.Task[Any] | None] = weakref.WeakKeyDictionary()
-"""For each task that takes from a source, the one whose batch it does that for."""
+"""For each task that takes items from a source, the task whose batch they are for."""
 
 
 def acting_task() -> asyncio.Task[Any] | None:
-    """The running task, or that for whose batch it takes items: what the one has in use is in use for both."""
+    """Return the running task or, if it takes items for the batch of another task, that one."""
     task = asyncio.current_task()
     while task is not None and task in _served:
         task = _served[task]
@@ -27,16 +27,16 @@ def acting_task() -> asyncio.Task[Any] | None:
 
 
 class AsyncSource:
-    """An async iterable as an iterable that runs dry, and is waited for in between.
+    """An async iterable as an iterable that raises SourceDry while it has no item ready, and can be waited for.
 
-    A task of its own takes from the source: so a wait for the next item can end before that comes, and the source
-    hears nothing of it. Items are taken once somebody waits for them, and never more than SLICE ahead.
+    Another task takes the items from the source. So a wait for the next item can end before that arrives, and the
+    source does not notice. Items are taken once a batch waits for them, and at most SLICE of them ahead.
 
     Args:
-        source: gives the items. What it raises comes behind them.
+        source: gives the items. What it raises is raised after them.
 
     Attributes:
-        ahead: items that were taken from the source, and from here not yet.
+        ahead: the items that were taken from the source and not yet from here.
     """
 
     SLICE = 1000
@@ -61,11 +61,11 @@ class AsyncSource:
 
     @property
     def is_empty(self) -> bool:
-        """No item is at hand, though there may be more."""
+        """Whether no item is ready, although more may come."""
         return not self.ahead and self._end is None
 
     async def wait(self, seconds: float | None = None) -> None:
-        """Waits for an item, or the end of the source; no longer than so many seconds, or until ring()."""
+        """Wait for an item or the end of the source, or until ring(), for `seconds` at most."""
         rung: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def listener() -> None:
@@ -77,7 +77,7 @@ class AsyncSource:
 
     @contextlib.contextmanager
     def telling(self, listener: Callable[[], None], seconds: float | None) -> Iterator[None]:
-        """Within it a listener is called when wait() would end, which may be more than once."""
+        """Call a listener, within the context, whenever wait() would end."""
         loop = asyncio.get_running_loop()
         if self._taker is None and not self._closed:
             self._taker = loop.create_task(self._take())
@@ -85,7 +85,7 @@ class AsyncSource:
         timer = None if seconds is None else loop.call_later(seconds, listener)
         self._listeners.add(listener)
         if not self.is_empty:
-            # An eager task has taken before there was a listener, and may have come to the end.
+            # An eager task may have taken items, or reached the end, before there was a listener.
             loop.call_soon(listener)
         try:
             yield
@@ -95,15 +95,15 @@ class AsyncSource:
                 timer.cancel()
 
     def ring(self) -> None:
-        """Whoever waits looks again."""
+        """End every wait()."""
         for listener in tuple(self._listeners):
             listener()
 
     async def take(self, most: int) -> list[Any]:
-        """The next items: `most`, or those that come within LINGER seconds of the first. Empty at the end.
+        """Return the next items: `most`, or those that arrive within LINGER seconds of the first; [] at the end.
 
         Raises:
-            BaseException: what the source raised, once all that came before it were given.
+            BaseException: what the source has raised, after all items before it were returned.
         """
         while self.is_empty:
             await self.wait()
@@ -122,12 +122,12 @@ class AsyncSource:
         return taken
 
     async def aclose(self) -> None:
-        """Takes no more: a wait for the source's next item is cancelled, as the batch's own waits are.
+        """Take no more items, and cancel a wait for the source's next one.
 
-        Being cancelled meanwhile is passed on to the source.
+        If this task is cancelled meanwhile, the source is cancelled again.
 
         Raises:
-            BaseException: what the source raised on being cancelled.
+            BaseException: what the source has raised when it was cancelled.
         """
         self._closed = True
         taker, self._taker = self._taker, None
@@ -135,7 +135,7 @@ class AsyncSource:
             return
         taker.cancel()
         await asyncio.gather(taker, return_exceptions=True)
-        # Its traceback refers to this object: in a circle, the items would stay until the garbage collector came.
+        # Its traceback refers to this object: a cycle, in which the items would live until the collector ran.
         end, self._end = self._end, None
         if not isinstance(end, asyncio.CancelledError | StopIteration | None):
             raise end
@@ -148,14 +148,14 @@ class AsyncSource:
             await self._take_all()
             self._end = StopIteration()
         except BaseException as error:
-            # KeyboardInterrupt too: from a task it would leave the event loop past the batch and its report.
+            # KeyboardInterrupt too: raised from a task it would end the event loop before the batch had a report.
             self._end = error
         finally:
             del _served[this]
             self.ring()
 
     async def _take_all(self) -> None:
-        """Takes an item whenever one is wanted, and those that follow soon."""
+        """Take an item whenever one is wanted, and those that follow soon."""
         ahead, most, clock = self.ahead, self.SLICE, time.perf_counter
         later = asyncio.get_running_loop().call_later
         began, soon = clock(), later(MAX_BLOCK_SECONDS, self._ring_for_items)
@@ -179,10 +179,10 @@ class AsyncSource:
 
 
 class Age:
-    """How long a chunk has been half full: what a slow source has given is sent before a command is full.
+    """How long a chunk has been partly full: the items of a slow source are sent before a command is full.
 
     Attributes:
-        late: the chunk was sent for its age: replies to those before it may have come meanwhile.
+        late: the chunk was sent because of its age. Replies to earlier chunks may have arrived meanwhile.
     """
 
     def __init__(self) -> None:
@@ -190,7 +190,7 @@ class Age:
         self._since: float | None = None
 
     def exceeded(self) -> bool:
-        """Whether it is time to send the chunk that is being filled."""
+        """Return whether it is time to send the chunk that is being filled."""
         now = time.perf_counter()
         if self._since is None:
             self._since = now
@@ -199,24 +199,24 @@ class Age:
 
     @property
     def left(self) -> float:
-        """Seconds until it is time."""
+        """The seconds until it is time."""
         since = self._since
         return LINGER if since is None else max(0.0, since + LINGER - time.perf_counter())
 
     def over(self) -> None:
-        """The chunk was sent."""
+        """Note that the chunk was sent."""
         self.late = False
         self._since = None
 
 
 async def starve(channel: Any, flight: Flight, source: AsyncSource, age: Age) -> None:
-    """Waits for a source that has no item at hand, and sends what it gave before when that is old enough."""
+    """Wait for a source that has no item ready. Send its earlier items when they are old enough."""
     left: float | None = age.left
     if age.exceeded():
         flight.flush_partial()
         if not flight.has_partial_chunk:
             return
-        # There is nothing to send before more has come.
+        # There is nothing to send before more items have arrived.
         age.over()
         left = None
     if flight.in_flight:

@@ -1,4 +1,4 @@
-"""Moves a flight's bytes over a connection of a redis.asyncio pool.
+"""Moves the bytes of a flight over a connection of a redis.asyncio pool.
 
 While a flight uses a connection of a known kind, the connection's asyncio transport has a protocol that receives
 straight into the reply reader. Everything else about the transport (TCP, TLS, unix sockets, uvloop's) stays the
@@ -30,10 +30,11 @@ from redis_fastbatch._transports.reply_protocol import ReplyProtocol
 from redis_fastbatch._transports.retry import Attempts
 
 MAX_WRITE_BYTES = 256 * 1024
-"""Bytes handed to the asyncio transport at a time."""
+"""The most bytes that the asyncio transport is given at a time."""
+
 
 class TransportChannel:
-    """Speaks through the asyncio transport of a redis-py connection."""
+    """Uses the asyncio transport of a redis-py connection."""
 
     def __init__(self, connection: Any, transport: asyncio.Transport, max_value_size: int) -> None:
         self._connection = connection
@@ -48,11 +49,11 @@ class TransportChannel:
     async def __aexit__(self, *_: object) -> None:
         self._protocol.give_back()
         if len(self._reader):
-            # Such as a part of a push message, when the task was cancelled: what follows it is no reply.
+            # Such as a part of a push message, if the task was cancelled. The rest of it is not a reply.
             await self._connection.disconnect(nowait=True)
 
     async def send(self, chunk: Chunk, flight: Flight) -> None:
-        """Hands the chunk to the transport, waiting whenever that has enough to do."""
+        """Give the chunk to the transport. Wait whenever that has enough to send."""
         flight.started(chunk)
         with memoryview(chunk) as view:
             for start in range(0, len(view), MAX_WRITE_BYTES):
@@ -65,28 +66,28 @@ class TransportChannel:
         flight.finished(chunk)
 
     def take(self, flight: Flight) -> bool:
-        """Lets the flight take replies; False when it needs more than has arrived."""
+        """Let the flight read replies. Return False if it needs more bytes than have arrived."""
         before = len(self._reader)
         flight.take(self._reader, self._explain)
         return len(self._reader) < before
 
     async def arrival(self) -> None:
-        """Waits for something to take."""
+        """Wait for bytes to arrive."""
         await self._protocol.wait(self._connection.socket_timeout)
 
     async def arrival_or_item(self, source: AsyncSource, seconds: float | None) -> None:
-        """Waits for something to take, or for the source's next item; for so many seconds at most."""
+        """Wait for bytes to arrive or for the source's next item, for `seconds` at most."""
         with source.telling(self._protocol.wake, seconds):
             await self.arrival()
 
     async def finish(self) -> None:
-        """As the synchronous SocketChannel's."""
+        """Do what the synchronous SocketChannel does."""
         while not self._reader.finished():
             await self.arrival()
         await self.hand_on_pushes()
 
     async def hand_on_pushes(self) -> None:
-        """RESP3 push messages go to the handlers that redis-py or the user registered."""
+        """Give RESP3 push messages to the handlers that redis-py or the user registered."""
         if not self._reader.pushes:
             return
         handle = push_handler(self._connection)
@@ -101,7 +102,7 @@ class TransportChannel:
 
 
 class PublicChannel:
-    """Speaks through the public methods of a connection."""
+    """Uses the public methods of a connection."""
 
     def __init__(self, connection: Any, max_value_size: int) -> None:
         self._connection = connection
@@ -111,13 +112,13 @@ class PublicChannel:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """The connection was never changed."""
+        """Do nothing: the connection is as it was."""
 
     async def send(self, chunk: Chunk, flight: Flight) -> None:
-        """Sends the chunk as redis-py sends a command."""
+        """Send the chunk as redis-py sends a command."""
         flight.started(chunk)
         if redispy.is_closing(self._connection):
-            # From Python 3.12 on, writing to it is an AttributeError.
+            # Since Python 3.12 writing to it raises AttributeError.
             raise ConnectionError("Connection closed by server.")
         await self._connection.send_packed_command(bytes(memoryview(chunk)))
         flight.finished(chunk)
@@ -130,24 +131,26 @@ class PublicChannel:
         return True
 
     async def arrival(self) -> None:
-        """Reads a reply."""
+        """Read a reply."""
         try:
             self._replies.feed(await self._connection.read_response(disable_decoding=True))
         except ResponseError as error:
             self._replies.feed(error)
 
     async def arrival_or_item(self, source: AsyncSource, seconds: float | None) -> None:
-        """Waits for the source's next item, so many seconds at most, then for a reply: reading it cannot be left
-        halfway, and items that come then wait for it."""
+        """Wait for the source's next item, for `seconds` at most; then for a reply.
+
+        Reading a reply cannot be interrupted, so that items that arrive during it have to wait.
+        """
         await source.wait(LINGER if seconds is None else seconds)
         if seconds is None and source.is_empty:
             await self.arrival()
 
     async def hand_on_pushes(self) -> None:
-        """read_response() has done it."""
+        """Do nothing: read_response() has done it."""
 
     async def finish(self) -> None:
-        """redis-py has taken no more than it was asked for."""
+        """Do nothing: redis-py has read no more than the replies that were asked for."""
 
 
 class AsyncLease:
@@ -165,15 +168,15 @@ class AsyncLease:
         self._max_value_size = max_value_size
 
     async def run(self, flight: Flight, source: AsyncSource | None = None) -> None:
-        """Carries out a flight, over a new connection where the retry policy allows one.
+        """Carry out a flight, over a new connection where the retry policy allows one.
 
         Args:
             flight: what to carry out.
-            source: the flight's source, where that is asynchronous.
+            source: the flight's source, if that is asynchronous.
 
         Raises:
             redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: after the last retry, or at once
-                where what was under way may not be repeated.
+                if what was sent may not be repeated.
             asyncio.CancelledError: the task was cancelled. The connection is closed if replies are outstanding.
         """
         attempts = Attempts(flight)
@@ -198,7 +201,7 @@ class AsyncLease:
                 flight.abort(final)
                 if final is error:
                     raise
-            # Out here what it was raised from stays what it was.
+            # Raised outside of the except clause, so that its __context__ stays as it is.
             raise final
 
     async def _disconnect(self, error: Exception | None = None) -> None:
@@ -235,13 +238,13 @@ class AsyncLease:
             await channel.finish()
 
     async def channel(self) -> Any:
-        """The connection, connected, as a flight uses it; an async context manager."""
+        """Connect, and return the channel over which a flight uses the connection; an async context manager."""
         cancelled = _times_cancelled()
         await redispy.close_if_stale(self.connection)
         await self.connection.connect()
         await self.connection.check_health()
         if _times_cancelled() > cancelled:
-            # asyncio.wait_for() of Python 3.11, which redis-py calls when it connects, may lose that.
+            # redis-py connects with asyncio.wait_for(), which may lose a cancellation on Python 3.11.
             raise asyncio.CancelledError
         transport = redispy.known_transport(self.connection)
         if transport is None:
@@ -249,10 +252,10 @@ class AsyncLease:
         return TransportChannel(self.connection, transport, self._max_value_size)
 
     async def ask(self, *command: str) -> Any:
-        """One command and its reply, as the connection's own methods send and read them.
+        """Send one command by the connection's own methods, and return its reply.
 
         Raises:
-            redis.exceptions.ResponseError: the server refused it.
+            redis.exceptions.ResponseError: the server has refused the command.
         """
         ask = functools.partial(self._ask, command)
         return await self.connection.retry.call_with_retry(ask, self._disconnect)
@@ -264,13 +267,13 @@ class AsyncLease:
         except ResponseError:
             raise
         except BaseException:
-            # Such as being cancelled between the two: the reply would be taken for that to the next command.
+            # Such as a cancellation between the two: the reply would be taken for the reply to the next command.
             await self._disconnect()
             raise
 
 
 def take_some(channel: Any, flight: Any, pace: Pace) -> bool:
-    """Lets a flight take some of the replies that have arrived; False when there are none."""
+    """Let a flight read some of the replies that have arrived. Return False if there are none."""
     if not flight.in_flight:
         return False
     began = time.perf_counter()
@@ -282,7 +285,7 @@ def take_some(channel: Any, flight: Any, pace: Pace) -> bool:
 
 
 def _times_cancelled() -> int:
-    """How often the running task was cancelled; Python 3.10 does not tell."""
+    """Return how often the running task was cancelled; 0 on Python 3.10, which does not count that."""
     task = asyncio.current_task()
     return task.cancelling() if task is not None and hasattr(task, "cancelling") else 0
 

@@ -1,4 +1,4 @@
-"""Moves a flight's bytes over a connection of redis-py's pool.
+"""Moves the bytes of a flight over a connection of redis-py's pool.
 
 A connection of a known kind is used through its socket, without blocking: whenever sending would wait, replies are
 read, so that the buffers of neither side stay full for good. Any other connection is used through its public
@@ -42,34 +42,34 @@ class Channel(Protocol):
     """A connection as a flight uses it."""
 
     def send(self, chunk: Chunk, flight: Flight) -> None:
-        """Sends the whole chunk, taking replies aside when the server does not read on."""
+        """Send the whole chunk. Receive replies whenever the server does not read on."""
 
     def receive(self, flight: Flight) -> None:
-        """Waits for replies and lets the flight take them."""
+        """Wait for replies, and let the flight read them."""
 
     def receive_arrived(self, flight: Flight) -> None:
-        """Lets the flight take what replies have arrived; does not wait."""
+        """Let the flight read the replies that have arrived. Do not wait."""
 
     def drain(self, flight: Flight) -> None:
-        """After Ctrl-C: waits a little for the replies to what has been sent whole."""
+        """After Ctrl-C, wait a little for the replies to the chunks that were sent whole."""
 
     def finish(self) -> None:
-        """No reply is outstanding. Push messages that came behind the last one are handed on.
+        """Give push messages that follow the last reply to their handlers. No reply may be outstanding.
 
         Raises:
-            redis.exceptions.InvalidResponse: a reply came that was not asked for: those before it may have been
-                taken for what they were not.
+            redis.exceptions.InvalidResponse: a reply has arrived that was not asked for. So the replies before it
+                may have been taken for the replies to other commands.
         """
 
 
 class SocketChannel:
-    """Speaks through the socket of a redis-py connection."""
+    """Uses the socket of a redis-py connection."""
 
     def __init__(self, connection: Any, sock: socket.socket, max_value_size: int) -> None:
         self.socket = sock
         self._connection = connection
         self._reader = reply_reader(max_value_size)
-        # What was received is where it belongs: False within the lines that see to that.
+        # Whether all received bytes are in the reader and in the flight. False while they are on their way.
         self._in_order = True
 
     def __enter__(self) -> SocketChannel:
@@ -93,7 +93,7 @@ class SocketChannel:
         flight.finished(chunk)
 
     def send_some(self, chunk: Chunk, sent: int) -> int:
-        """Sends what the socket takes of a chunk whose first `sent` bytes have left; returns how much it took."""
+        """Send what the socket accepts of a chunk, after its first `sent` bytes. Return how many."""
         with memoryview(chunk) as view:
             try:
                 return self.socket.send(view[sent:])
@@ -139,7 +139,7 @@ class SocketChannel:
             self._hand_on_pushes()
 
     def _receive_some(self) -> bool:
-        """Takes what has arrived; False when nothing has."""
+        """Receive what has arrived. Return False if nothing has."""
         in_order, self._in_order = self._in_order, False
         try:
             with self._reader.free_space() as free:
@@ -156,7 +156,7 @@ class SocketChannel:
         return True
 
     def _wait(self, *, write: bool) -> tuple[bool, bool]:
-        """Waits until the socket can be read, or be written if asked; socket_timeout bounds it."""
+        """Wait until the socket can be read, or written if `write` is set, for socket_timeout at most."""
         timeout = self._connection.socket_timeout
         readable, writable = wait_for(self.socket, write, timeout)
         if not readable and not writable:
@@ -179,7 +179,7 @@ class SocketChannel:
 
 
 class PublicChannel:
-    """Speaks through the public methods of a connection."""
+    """Uses the public methods of a connection."""
 
     def __init__(self, connection: Any, max_value_size: int) -> None:
         self._connection = connection
@@ -189,7 +189,7 @@ class PublicChannel:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """The connection was never changed."""
+        """Do nothing: the connection is as it was."""
 
     def send(self, chunk: Chunk, flight: Flight) -> None:
         flight.started(chunk)
@@ -208,20 +208,25 @@ class PublicChannel:
             self.receive(flight)
 
     def drain(self, flight: Flight) -> None:
-        """Whether redis-py was interrupted within a reply is not known: nothing more is read."""
+        """Read nothing more: Ctrl-C may have struck while redis-py was reading a reply."""
 
     def finish(self) -> None:
-        """redis-py has taken no more than it was asked for."""
+        """Do nothing: redis-py has read no more than the replies that were asked for."""
 
 
 def check_not_forked(pid: int) -> None:
-    """Refuses to go on with a batch in a child that came of its source or hooks: its sockets are the parent's too.
+    """Refuse to go on with a batch in a child process, which shares the sockets with its parent.
+
+    The source or a hook of a batch may fork.
 
     Args:
-        pid: of the process that began the batch.
+        pid: the process that began the batch.
+
+    Raises:
+        FastBatchError: this is another process.
     """
     if os.getpid() != pid:
-        raise FastBatchError("the process was forked amid the batch, which its parent goes on with")
+        raise FastBatchError("the process was forked during a batch: only the parent can go on with it")
 
 
 class Lease:
@@ -239,11 +244,11 @@ class Lease:
         self._pid = os.getpid()
 
     def run(self, flight: Flight) -> None:
-        """Carries out a flight, over a new connection where the retry policy allows one.
+        """Carry out a flight, over a new connection where the retry policy allows one.
 
         Raises:
             redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: after the last retry, or at once
-                where what was under way may not be repeated.
+                if what was sent may not be repeated.
         """
         attempts = Attempts(flight)
 
@@ -266,7 +271,7 @@ class Lease:
                 flight.abort(final)
                 if final is error:
                     raise
-            # Out here what it was raised from stays what it was.
+            # Raised outside of the except clause, so that its __context__ stays as it is.
             raise final
 
     def _pump(self, flight: Flight) -> None:
@@ -277,7 +282,7 @@ class Lease:
             except Exception:
                 raise
             except BaseException:
-                # Ctrl-C and the like. What the server has it will carry out: the report should say so.
+                # Such as Ctrl-C. The server carries out what it has received, and the report should say so.
                 try:
                     channel.drain(flight)
                 except (RedisError, OSError) as error:
@@ -296,7 +301,7 @@ class Lease:
                 channel.receive(flight)
 
     def channel(self) -> Any:
-        """The connection, connected, as a flight uses it; a context manager."""
+        """Connect, and return the channel over which a flight uses the connection; a context manager."""
         self.connection.connect()
         self.connection.check_health()
         connection = redispy.without_cache(self.connection)
@@ -306,10 +311,10 @@ class Lease:
         return SocketChannel(connection, sock, self._max_value_size)
 
     def ask(self, *command: str) -> Any:
-        """One command and its reply, as the connection's own methods send and read them.
+        """Send one command by the connection's own methods, and return its reply.
 
         Raises:
-            redis.exceptions.ResponseError: the server refused it.
+            redis.exceptions.ResponseError: the server has refused the command.
         """
         ask = functools.partial(self._ask, command)
         return self.connection.retry.call_with_retry(ask, lambda error: self.connection.disconnect())
@@ -321,7 +326,7 @@ class Lease:
         except ResponseError:
             raise
         except BaseException:
-            # Such as Ctrl-C between the two: the reply would be taken for that to the next command.
+            # Such as Ctrl-C between the two: the reply would be taken for the reply to the next command.
             self.connection.disconnect()
             raise
 

@@ -1,7 +1,7 @@
-"""One batch carried by several threads, each with a connection of its own.
+"""Carries out one batch with several threads, each of which has a connection.
 
-The threads take slices of the items from one source, under a lock; encoding holds the GIL, sending and
-receiving do not. A thread that fails hands back what it took and had not begun, so that the others finish it.
+The threads take slices of the items from one source, under a lock. Encoding holds the GIL; sending and receiving
+do not. A thread that fails gives back the items that it has not begun, so that the others carry them out.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ Borrow: TypeAlias = Callable[[], AbstractContextManager[Any]]
 ReadShare: TypeAlias = Callable[[Iterable[Any]], None]
 
 SLICE = 500
-"""Items that a thread takes at a time."""
+"""The number of items that a thread takes at a time."""
 
 # Waiting in short steps lets a KeyboardInterrupt through on every platform.
 WAIT_SECONDS = 0.1
 
 
 class Source:
-    """Items that several threads share, in slices. Keeps count of what is where."""
+    """Items that several threads share, in slices. Knows the position of each slice."""
 
     def __init__(self, items: Iterable[Any]) -> None:
         self._items = Slices(items)
@@ -48,11 +48,11 @@ class Source:
 
     @property
     def error(self) -> BaseException | None:
-        """What the items' iterable raised, which ended it."""
+        """What the iterable of items has raised, which ended it; None if nothing."""
         return self._items.error
 
     def take(self) -> tuple[int, list[Any]] | None:
-        """The next slice and the position of its first item; None when there is no more."""
+        """Return the position of the next slice and its items; None if there are no more."""
         with self._lock:
             if self._stopped:
                 return None
@@ -65,12 +65,12 @@ class Source:
             return (position, items) if items else None
 
     def give_back(self, position: int, items: list[Any]) -> None:
-        """Items that a thread took and did not begin."""
+        """Give back items that a thread took and did not begin."""
         with self._lock:
             self._returned.append((position, items))
 
     def stop(self) -> None:
-        """No further slice is given out."""
+        """Give out no further slices."""
         self._stopped = True
 
     @property
@@ -80,21 +80,20 @@ class Source:
 
     @property
     def stopped(self) -> bool:
-        """Whether no further slice is given out."""
+        """Whether no further slices are given out."""
         return self._stopped
 
     @property
     def left_over(self) -> bool:
-        """Whether there are, or may be, items that nobody took, or that were handed back."""
+        """Whether there are, or may be, items that no thread took or that were given back."""
         return bool(self._returned) or not self._ended
 
 
 class Share:
-    """One thread's part of a source: an iterable of items that remembers where those come from that it must.
+    """One thread's part of a source: an iterable of items that knows the positions of those not yet settled.
 
     Attributes:
-        settled: says how many of this share's items, from its first on, are settled. Where they come from is
-            forgotten.
+        settled: returns how many of this share's items, from its first, are settled. Their positions are dropped.
     """
 
     def __init__(self, source: Source) -> None:
@@ -121,7 +120,7 @@ class Share:
             self._forgotten += self._slices.popleft()[1]
 
     def give_back(self) -> None:
-        """Returns what was taken and not yet handed to the encoder."""
+        """Give back the items that the encoder has not taken."""
         rest = self._rest[self._next :]
         if rest:
             position, _ = self._slices[-1]
@@ -129,7 +128,7 @@ class Share:
             self._source.give_back(position + self._next, rest)
 
     def position(self, local: int) -> int | None:
-        """Where this share's item number `local` stands in the source; None behind its last."""
+        """Return the position in the source of this share's item number `local`; None after its last."""
         local -= self._forgotten
         for start, size in tuple(self._slices):
             if local < size:
@@ -147,11 +146,11 @@ class SharedProgress:
         self._done: dict[Progress, int] = {}
 
     def part(self) -> Progress | None:
-        """What one more thread tells its progress to; None where nobody listens."""
+        """Return the Progress for one more thread; None if nobody wants to know."""
         return None if self._progress is None else _Part(self)
 
     def update(self, part: Progress, done: int) -> None:
-        """One thread's number of items done."""
+        """Take the number of items that one thread has done."""
         with self._lock:
             self._done[part] = done
             if self._progress is not None:
@@ -166,7 +165,7 @@ class _Part:
         self._whole.update(self, done)
 
     def close(self) -> None:
-        """The whole is closed when all threads have ended."""
+        """Do nothing: the whole is closed when all threads have ended."""
 
 
 class _Writer:
@@ -184,7 +183,7 @@ class _Writer:
         self._progress = whole.part()
 
     def run(self) -> None:
-        """The thread's whole life."""
+        """Do the work of the thread."""
         flight: Any = None
         try:
             with self._borrow() as borrowed:
@@ -193,29 +192,29 @@ class _Writer:
                 with flight:
                     borrowed.run(flight)
             if flight.source_error is not None:
-                # Not of the source, which keeps its own: a codec was ended by what is no Exception.
+                # Not from the source, which keeps its own errors: a codec has raised what is not an Exception.
                 raise flight.source_error
         except BaseException as error:
             self.error = error
             if not isinstance(error, RedisError) or (flight is not None and flight.outcome.hook_raised):
-                # The caller's hooks, for one: what they raise ends the batch, as it does without threads.
+                # For example from a hook of the caller's. It ends the batch, as it does without threads.
                 self.fatal = error
                 self._source.stop()
-            # Else it is this connection's trouble: the other threads go on.
+            # Otherwise only this connection has failed, and the other threads go on.
             self._share.give_back()
         self._ended = True
 
     @property
     def open_position(self) -> int | None:
-        """Where in the whole input this thread's first item stands that is not settled; None if all are."""
+        """The position in the input of this thread's first item that is not settled; None if all are."""
         if not self._ended:
-            # A second Ctrl-C has come while the threads were waited for.
+            # A second Ctrl-C has ended the wait for the threads.
             return self._share.position(self._share.settled())
         return None if self.error is None else self._share.position(self.report.confirmed_prefix)
 
 
 def one_at_a_time(hook: Any) -> Any:
-    """A caller's hook, if it is one, made safe to be called by several threads; anything else as it is."""
+    """Return a hook that only one thread calls at a time. Return what is not callable unchanged."""
     if not callable(hook):
         return hook
     lock = threading.Lock()
@@ -228,18 +227,18 @@ def one_at_a_time(hook: Any) -> Any:
 
 
 def check_workers(workers: int, atomic: bool = False) -> None:
-    """Refuses a number of workers that makes no sense."""
+    """Refuse a number of workers that is not valid."""
     counted("workers", workers)
     if atomic and workers > 1:
         raise ValueError("an atomic batch is one command: it cannot have several workers")
 
 
 def affordable(client: Any, workers: int) -> int:
-    """As many workers as there are connections for in a client's pool, or in each of a cluster's."""
+    """Return how many workers there are connections for: in a client's pool, or in each pool of a cluster."""
     if workers == 1 or getattr(client, "connection", None) is not None:
         return 1
     clients = map(client.get_redis_connection, client.get_primaries()) if is_cluster(client) else [client]
-    # A pool of the caller's own class may not say how many it gives.
+    # A pool of a class of the caller's may not have max_connections.
     most = (getattr(each.connection_pool, "max_connections", None) for each in clients)
     return max(1, min([workers, *(number for number in most if isinstance(number, int))]))
 
@@ -252,20 +251,20 @@ def write(
     report: BatchReport,
     progress: Progress | None,
 ) -> None:
-    """Writes items by several threads and adds up their reports.
+    """Write items with several threads, and add up their reports.
 
     Args:
         borrow: each thread borrows its connection with it.
-        items: pairs; their order between threads is not kept.
-        threads: how many.
+        items: pairs. Threads do not keep their order.
+        threads: the number of threads.
         make_flight: called as (lease, items, report, progress) in each thread.
         report: gets the sum.
-        progress: hears of the sum.
+        progress: gets the sum.
 
     Raises:
-        KeyboardInterrupt: the calling thread was interrupted; what the threads had begun is settled.
-        Exception: what `items` or a hook of the caller's raised; or, where no thread was left to go on, what
-            ended the last of them.
+        KeyboardInterrupt: the calling thread was interrupted. What the threads had begun is settled.
+        Exception: what `items` or a hook of the caller's has raised; or, if no thread was left to go on, the error
+            of the last one.
     """
     source = Source(items)
     sum_of_all = SharedProgress(progress)
@@ -275,7 +274,7 @@ def write(
         while running:
             writers += running
             run_threads([writer.run for writer in running], source.stop)
-            # Items handed back by a thread that failed when the others had already ended.
+            # A thread that failed may have given items back when the others had already ended.
             alive = any(writer.error is None for writer in running)
             more = alive and source.left_over and not source.stopped
             running = [_Writer(borrow, source, make_flight, sum_of_all)] if more else []
@@ -302,10 +301,10 @@ def _add_up(writers: list[_Writer], source: Source, report: BatchReport) -> None
 
 
 class _Thread:
-    """A thread whose end can be waited for however often Ctrl-C comes between.
+    """A thread whose end can be waited for, however often Ctrl-C interrupts that.
 
-    Not a threading.Thread: an interrupt within start() or join(), or within Event.wait(), may leave a lock of
-    theirs taken for good. What is called here of `_thread` is interrupted before or after, not within.
+    Not a threading.Thread: Ctrl-C within start(), join() or Event.wait() may leave one of their locks taken for
+    good. The functions of `_thread` that are called here are interrupted before or after, never within.
     """
 
     def __init__(self, job: Callable[[], None]) -> None:
@@ -320,7 +319,7 @@ class _Thread:
         self._begun = True
 
     def _run(self) -> None:
-        # Here too: the interrupt may come between the two lines of start().
+        # Here too: Ctrl-C may strike between the two lines of start().
         self._begun = True
         try:
             self._job()
@@ -329,13 +328,13 @@ class _Thread:
             self._ended.release()
 
     def wait(self) -> None:
-        """Returns once the thread has ended; at once if it has not begun, and will find nothing to do."""
+        """Wait until the thread has ended. Do not wait if it has not begun: it will find nothing to do."""
         while self._begun and not self._over:
             self._ended.acquire(timeout=WAIT_SECONDS)
 
 
 def run_threads(jobs: list[Callable[[], None]], stop: Callable[[], None]) -> None:
-    """Runs each job in a thread of its own until all have ended; `stop` is to end them after Ctrl-C."""
+    """Run each job in a thread, and wait until all have ended. `stop` is to end them after Ctrl-C."""
     threads = [_Thread(job) for job in jobs]
     try:
         for thread in threads:
@@ -350,15 +349,15 @@ def run_threads(jobs: list[Callable[[], None]], stop: Callable[[], None]) -> Non
 
 
 def read(keys: Iterable[Any], threads: int, read_share: ReadShare) -> None:
-    """Reads keys by several threads.
+    """Read keys with several threads.
 
     Args:
         keys: what to read.
-        threads: how many.
-        read_share: called with some of the keys in each thread; reads them all.
+        threads: the number of threads.
+        read_share: called in each thread with some of the keys, which it reads.
 
     Raises:
-        Exception: the first that a thread raised, after all have ended.
+        Exception: the first that a thread has raised, after all have ended.
     """
     source = Source(keys)
     errors: list[BaseException] = []
