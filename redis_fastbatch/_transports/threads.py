@@ -293,7 +293,7 @@ def write(
 
 
 def _add_up(writers: list[_Writer], source: Source, report: BatchReport) -> None:
-    """Make a report the sum of the threads'."""
+    """Make a report the sum of the reports of the threads."""
     for writer in writers:
         report.merge(writer.report)
     opened = [position for writer in writers if (position := writer.open_position) is not None]
