@@ -38,7 +38,7 @@ def test_default_may_return_what_needs_default_again_inside() -> None:
 
 
 def test_default_that_returns_the_unwritable_is_told_so() -> None:
-    with pytest.raises(EncodeError, match=r"complex.*default\(\) made it of a set"):
+    with pytest.raises(EncodeError, match=r"complex.*default\(\) made it of set"):
         MsgpackCodec(default=lambda value: 1j).dumps({1})
 
 
@@ -55,7 +55,7 @@ def test_default_that_raises_is_the_cause() -> None:
     def default(value: Any) -> Any:
         raise LookupError("not here")
 
-    with pytest.raises(EncodeError, match=r"default\(\) failed on a set: LookupError: not here") as caught:
+    with pytest.raises(EncodeError, match=r"default\(\) failed on set: LookupError: not here") as caught:
         MsgpackCodec(default=default).dumps([{1}])
     assert isinstance(caught.value.__cause__, LookupError)
 

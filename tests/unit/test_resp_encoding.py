@@ -121,7 +121,7 @@ def test_the_digits_of_counts(command: Command, count: int) -> None:
     assert len(one) == {MSET: 1 + 2 * count, MSETEX: 4 + 2 * count, MGET: 1 + count}[command]
 
 
-keys = st.text(max_size=30) | st.binary(max_size=30) | st.integers() | st.floats(allow_nan=False)
+keys = st.text(max_size=30) | st.binary(max_size=30) | st.integers()
 values = st.binary(max_size=300) | st.text(max_size=30) | st.integers() | st.floats(allow_nan=False)
 
 
@@ -222,13 +222,6 @@ class Color(enum.IntEnum):
     RED = 1
 
 
-class Shown(float):
-    """A float that is shown otherwise."""
-
-    def __repr__(self) -> str:
-        return "<a number>"
-
-
 @pytest.mark.parametrize(
     ("key", "expected"),
     [
@@ -244,9 +237,7 @@ class Shown(float):
         (0, b"0"),
         (-17, b"-17"),
         (2**100, b"%d" % 2**100),
-        (1.5, b"1.5"),
         (Color.RED, b"1"),
-        (Shown(2.5), b"2.5"),
         ("with\r\nlines", b"with\r\nlines"),
     ],
     ids=label,
@@ -256,7 +247,9 @@ def test_keys(key: Any, expected: bytes) -> None:
     assert sent(only_chunk(writer([key], MGET))) == [[b"MGET", expected]]
 
 
-@pytest.mark.parametrize("key", [None, True, False, (), ("a",), object(), ["a"], {"a": 1}, 1j], ids=label)
+@pytest.mark.parametrize(
+    "key", [None, True, False, 1.5, 1.0, float("nan"), (), ("a",), object(), ["a"], {"a": 1}, 1j], ids=label
+)
 def test_keys_of_other_types_are_refused(key: Any) -> None:
     batch = writer([("good", b"1"), (key, b"2"), ("fine", b"3")], MSET)
     assert sent(only_chunk(batch)) == [[b"MSET", b"good", b"1", b"fine", b"3"]]

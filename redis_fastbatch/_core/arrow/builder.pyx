@@ -36,6 +36,7 @@ from redis_fastbatch._core.arrow.reading cimport (
     take_name,
 )
 from redis_fastbatch._core.codec cimport ValueCodec
+from redis_fastbatch._core.msgpack.unpack cimport left_over
 from redis_fastbatch._core.runtime.utf8 cimport is_ascii, same_bytes
 
 import msgpack
@@ -381,7 +382,7 @@ cdef class ColumnBuilder:
             try:
                 (<const char*>r.p)[:size].decode("utf-8")
             except UnicodeDecodeError as error:
-                fail(r, f"a str that is no UTF-8: {error.reason}")
+                fail(r, f"a str that is not UTF-8: {error.reason}")
         self.append_bytes(r.p, size)
         r.p += size
         return 0
@@ -563,7 +564,7 @@ cdef class RowsBuilder(ValueCodec):
         r.end = r.begin + size
         self.root.append(&r)
         if r.p != r.end:
-            fail(&r, f"{r.end - r.p} bytes behind the value")
+            fail(&r, left_over(data, size, r.end - r.p))
         if self.root.nulls:
             fail(&r, "a row is a map, found nil")
         return 0

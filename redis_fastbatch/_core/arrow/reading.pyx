@@ -34,7 +34,7 @@ cdef bytes take_name(Reading* r):
         try:
             name.decode("utf-8")
         except UnicodeDecodeError as error:
-            fail(r, f"a key that is no UTF-8: {error.reason}")
+            fail(r, f"a key that is not UTF-8: {error.reason}")
     return name
 
 

@@ -13,6 +13,7 @@ from redis_fastbatch._core.arrow.values cimport (
     is_missing,
     is_plain,
     is_text,
+    kind_name,
     make_room,
     put_plain,
     put_value,
@@ -321,8 +322,11 @@ cdef class TableWriter:
             if isinstance(given, str):
                 part.column = &self.columns[<Py_ssize_t>names.index(given)]
                 if not is_plain(part.column):
-                    raise EncodeError(f"column {given!r}: a key is made of integers, strings, binaries, decimals, "
-                                      "dates and times; this column is of another type")
+                    raise EncodeError(
+                        f"column {given!r}: the columns of a key must be of integers, strings, binaries, decimals, "
+                        f"dates or times, found {kind_name(part.column)}; cast the column to one of these, or load "
+                        f"the file with --type {given}=string"
+                    )
                 part.recoded = self.encoding is not None and is_text(part.column)
             else:
                 part.literal = literal(given)

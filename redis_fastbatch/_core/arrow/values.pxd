@@ -10,6 +10,7 @@ cdef char* put_plain(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_
 cdef bint is_plain(Column* c) noexcept nogil
 cdef bint is_text(Column* c) noexcept nogil
 cdef bint is_flat(Column* c) noexcept nogil
+cdef str kind_name(Column* c)
 cdef object raw_value(Column* c, int64_t at)
 cdef bint is_missing(Column* c, int64_t at) except -1 nogil
 

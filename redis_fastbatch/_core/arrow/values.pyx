@@ -103,6 +103,20 @@ cdef int64_t FIRST_SECOND = -62135596800
 cdef int64_t LAST_SECOND = 253402300799
 cdef int64_t MAX_LENGTH = 0xFFFFFFFE
 
+cdef dict OTHER_KINDS = {
+    BOOL: "bool",
+    FLOAT16: "float16 (halffloat)",
+    FLOAT32: "float32 (float)",
+    FLOAT64: "float64 (double)",
+    TIMESTAMP: "a timestamp with a time zone",
+    DURATION: "a duration",
+    LIST: "a list",
+    LARGE_LIST: "a large list",
+    FIXED_LIST: "a list of fixed size",
+    STRUCT: "a struct",
+    MAP: "a map",
+}
+
 cdef struct Span:
     const char* data
     int64_t size
@@ -506,6 +520,13 @@ cdef bint is_plain(Column* c) noexcept nogil:
     return c.kind == NULLS or INT8 <= c.kind <= UINT64 or TEXT <= c.kind <= FIXED_BINARY or (
         DECIMAL <= c.kind <= LOCAL_TIMESTAMP and c.kind != TIMESTAMP
     )
+
+
+cdef str kind_name(Column* c):
+    """What messages call the type of a column that is not is_plain()."""
+    if c.kind == DICTIONARY:
+        return f"a dictionary of {kind_name(c.dictionary)}"
+    return OTHER_KINDS.get(c.kind, "another type")
 
 
 cdef bint is_text(Column* c) noexcept nogil:

@@ -1,4 +1,6 @@
 # cython: language_level=3
+from libc.stdint cimport int64_t, uint32_t
+
 from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
 
 
@@ -16,6 +18,7 @@ cdef class Packer:
     cdef int pack_tuple(self, tuple items, OutputBuffer out, int depth) except -1
     cdef int pack_ext(self, object code, object data, OutputBuffer out) except -1
     cdef int pack_datetime(self, object value, OutputBuffer out) except -1
+    cdef int pack_instant(self, object value, int64_t seconds, uint32_t nanoseconds, OutputBuffer out) except -1
     cdef int pack_other(self, object value, OutputBuffer out, int depth) except -1
     cdef object call_default(self, object value, int depth)
     cdef bint pack_known(self, object value, OutputBuffer out, int depth) except -1

@@ -7,7 +7,13 @@ item: `default` and subclasses' methods may run any code, from any thread.
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_Check
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.bytes cimport (
+    PyBytes_AS_STRING,
+    PyBytes_Check,
+    PyBytes_CheckExact,
+    PyBytes_FromStringAndSize,
+    PyBytes_GET_SIZE,
+)
 from cpython.datetime cimport PyDateTime_CheckExact, import_datetime
 from cpython.dict cimport PyDict_Check, PyDict_CheckExact, PyDict_Next
 from cpython.float cimport PyFloat_Check
@@ -38,9 +44,10 @@ from redis_fastbatch._core.runtime.utf8 cimport copy_short, put_utf8, utf8_size
 
 import datetime
 
+import msgpack
 from msgpack import ExtType, Timestamp
 
-from redis_fastbatch.errors import EncodeError, format_error
+from redis_fastbatch.errors import EncodeError, format_error, format_key
 
 cdef extern from "Python.h":
     Py_ssize_t PyDict_GET_SIZE(dict mapping)
@@ -63,6 +70,11 @@ import_datetime()
 # What is read, and what msgpack-python allows; deeper values could overflow a small thread stack.
 cdef int MAX_DEPTH = 1024
 cdef object UINT64_MAX = 2**64 - 1
+cdef int LONGEST_PLACE = 12
+cdef frozenset PLAIN_TYPES = frozenset([str, bytes, int, float, bool, type(None)])
+# The years 1 to 9999, which a datetime holds and the reader therefore takes.
+cdef int64_t FIRST_SECOND = -62135596800
+cdef int64_t LAST_SECOND = 253402300799
 cdef object EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 
 
@@ -76,12 +88,107 @@ cdef int changed_size(str what) except -1:
     raise EncodeError(f"{what} changed size while it was encoded")
 
 
+cdef object misfit(object value, str reason):
+    """The error about a value somewhere inside the one that is packed; pack_all() finds out where."""
+    error = EncodeError(reason)
+    error.misfit = value
+    return error
+
+
+cdef str type_name(object value):
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
 cdef str unknown(object value):
     if PyLong_Check(value):
-        return f"an int of {value.bit_length()} bits: MessagePack's integers have 64"
+        found = int.__repr__(value) if value.bit_length() <= 128 else f"one of {value.bit_length()} bits"
+        return f"an int must be from -2**63 to 2**64 - 1 for MessagePack, found {found}"
     if PyDateTime_CheckExact(value):
-        return "a datetime without a time zone: MessagePack's timestamp is a point in time"
-    return f"MessagePack has no type for {type(value).__name__}; the codec's default= can turn it into one"
+        return (
+            f"a datetime must have a time zone, as MessagePack's timestamp is a point in time, found {value}; "
+            "add tzinfo=, or use codecs.common_types"
+        )
+    return (
+        f"MessagePack has no type for {type_name(value)}; use a codec with default=, such as "
+        "MsgpackCodec(default=codecs.common_types)"
+    )
+
+
+cdef str shown_steps(list steps):
+    """The place as an expression; the middle of a very long one is left out."""
+    if len(steps) > LONGEST_PLACE:
+        steps = steps[:LONGEST_PLACE // 2] + ["..."] + steps[-LONGEST_PLACE // 2:]
+    return "".join(steps)
+
+
+cdef list steps_to(object root, object wanted, int depth):
+    """The subscripts that lead from `root` to the very object `wanted`; None where it is not in there."""
+    cdef list steps
+    if root is wanted:
+        return []
+    if depth >= MAX_DEPTH:
+        return None
+    if PyDict_Check(root):
+        for key, value in list(dict.items(root)):
+            if steps_to(key, wanted, depth + 1) is not None:
+                return [" in a key"]
+            steps = steps_to(value, wanted, depth + 1)
+            if steps is not None:
+                return [f"[{format_key(key):.60}]", *steps]
+    elif PyList_Check(root) or PyTuple_Check(root):
+        for i, value in enumerate(list(root)):
+            steps = steps_to(value, wanted, depth + 1)
+            if steps is not None:
+                return [f"[{i}]", *steps]
+    return None
+
+
+cdef object placed(object error, object root):
+    """The error with the place, inside of `root`, of what it is about."""
+    if "misfit" not in error.__dict__:
+        return error
+    steps = steps_to(root, error.__dict__.pop("misfit"), 0)
+    if not steps:
+        return error
+    better = EncodeError(f"{shown_steps(steps).strip()}: {error.reason}", error.key)
+    better.__cause__ = error.__cause__
+    return better
+
+
+cdef bint is_read_as_it_is(object key):
+    """Whether a map's key of another type than put_scalar()'s is sure to be read as an equal key."""
+    if PyTuple_CheckExact(key):
+        for item in key:
+            if type(item) not in PLAIN_TYPES and not is_read_as_it_is(item):
+                return False
+        return True
+    return PyBytes_CheckExact(key)
+
+
+cdef object key_as_read(object key, OutputBuffer out, Py_ssize_t begin):
+    """What a key that was packed at `begin` will be for a reader."""
+    if PyUnicode_Check(key):
+        return str.__str__(key)
+    encoded = PyBytes_FromStringAndSize(out.data + begin, out.end - begin)
+    try:
+        found = msgpack.unpackb(encoded, strict_map_key=False, use_list=False, timestamp=3)
+        hash(found)
+    except (TypeError, ValueError) as error:
+        raise misfit(key, f"a map's key must be hashable when it is read, found {type_name(key)}: {error}") from None
+    return found
+
+
+cdef int check_keys(object mapping, list plain, list changed) except -1:
+    """Sees to it that keys which are read as something else are read as different keys still."""
+    cdef set seen = set(plain)
+    for key in changed:
+        if key in seen:
+            raise misfit(mapping, f"a map must have each key once, found two that are read as {format_key(key)}")
+        seen.add(key)
+    if len(seen) != len(plain) + len(changed):
+        raise misfit(mapping, f"a map must have each key once, found one twice in a {type_name(mapping)}")
+    return 0
 
 
 cdef int put_constant(PyObject* value, OutputBuffer out) except -1:
@@ -120,8 +227,9 @@ cdef int put_wide_text(PyObject* text, OutputBuffer out) except -1:
     cdef Py_ssize_t size = utf8_size(kind, data, length)
     cdef char* p
     if size < 0:
-        raise EncodeError(
-            f"a str holds the surrogate {(<object>text)[-1 - size]!r} at index {-1 - size}: no UTF-8"
+        raise misfit(
+            <object>text, f"a str must be valid Unicode, found the surrogate {(<object>text)[-1 - size]!r} at "
+            f"index {-1 - size}"
         )
     reserve(out, size + 5)
     p = put_str_header(out.data + out.end, length32(size, "a str"))
@@ -172,7 +280,10 @@ cdef class Packer:
 
     cdef int pack_all(self, object value, OutputBuffer out) except -1:
         """A whole value."""
-        return self.pack(value, out, outer_depth)
+        try:
+            return self.pack(value, out, outer_depth)
+        except EncodeError as error:
+            raise placed(error, value)
 
     cdef int pack(self, object value, OutputBuffer out, int depth) except -1:
         if put_scalar(<PyObject*>value, out):
@@ -200,7 +311,7 @@ cdef class Packer:
         try:
             PyObject_GetBuffer(value, &view, PyBUF_SIMPLE)
         except (BufferError, ValueError) as error:
-            raise EncodeError(f"a {type(value).__name__}: {error}") from error
+            raise misfit(value, f"a {type_name(value)} must be contiguous memory: {error}") from error
         try:
             reserve(out, view.len + 5)
             p = put_bin_header(out.data + out.end, length32(view.len, "a buffer"))
@@ -215,6 +326,8 @@ cdef class Packer:
         cdef Py_ssize_t position = 0
         cdef PyObject* next_key
         cdef PyObject* next_value
+        cdef Py_ssize_t begin
+        cdef list changed = None
         cdef object key
         cdef object value
         reserve(out, 5)
@@ -225,7 +338,11 @@ cdef class Packer:
                 # Packing the key can run code that takes both out of the dict.
                 key = <object>next_key
                 value = <object>next_value
+                begin = out.end
                 self.pack(key, out, depth)
+                if not is_read_as_it_is(key):
+                    changed = changed or []
+                    changed.append(key_as_read(key, out, begin))
                 self.pack(value, out, depth)
             elif put_scalar(next_value, out):
                 continue
@@ -236,19 +353,31 @@ cdef class Packer:
                 break
         if packed != count or PyDict_GET_SIZE(mapping) != count:
             changed_size("a dict")
+        if changed is not None:
+            plain = [key for key in mapping if type(key) in PLAIN_TYPES or is_read_as_it_is(key)]
+            check_keys(mapping, plain, changed)
         return 0
 
     cdef int pack_pairs(self, object mapping, OutputBuffer out, int depth) except -1:
         cdef Py_ssize_t count = len(mapping)
         cdef Py_ssize_t packed = 0
+        cdef Py_ssize_t begin
+        cdef list plain = []
+        cdef list changed = []
         reserve(out, 5)
         out.end = put_map_header(out.data + out.end, length32(count, "a dict")) - out.data
         for key, value in mapping.items():
+            begin = out.end
             self.pack(key, out, depth)
+            if type(key) in PLAIN_TYPES or is_read_as_it_is(key):
+                plain.append(key)
+            else:
+                changed.append(key_as_read(key, out, begin))
             self.pack(value, out, depth)
             packed += 1
         if packed != count:
             changed_size(f"a {type(mapping).__name__}")
+        check_keys(mapping, plain, changed)
         return 0
 
     cdef int pack_list(self, list items, OutputBuffer out, int depth) except -1:
@@ -279,32 +408,47 @@ cdef class Packer:
     cdef int pack_ext(self, object code, object data, OutputBuffer out) except -1:
         cdef int number = code
         cdef char* p
-        if not PyBytes_Check(data) or not -128 <= number <= 127:
-            raise EncodeError("an ExtType needs a code of -128..127 and bytes")
+        if not PyBytes_Check(data) or not 0 <= number <= 127:
+            raise EncodeError(
+                "an ExtType must have a code from 0 to 127 and bytes (MessagePack keeps the others), "
+                f"found the code {number} and {type_name(data)}"
+            )
         reserve(out, PyBytes_GET_SIZE(data) + 6)
         p = put_ext_header(out.data + out.end, number, length32(PyBytes_GET_SIZE(data), "an ExtType"))
         out.end = p - out.data
         return out.append(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
 
     cdef int pack_datetime(self, object value, OutputBuffer out) except -1:
-        delta = value - EPOCH
+        try:
+            delta = value - EPOCH
+        except TypeError:
+            # Its tzinfo has no offset for it.
+            raise misfit(value, unknown(value)) from None
+        return self.pack_instant(
+            value, <int64_t>delta.days * 86400 + <int64_t>delta.seconds, <uint32_t>delta.microseconds * 1000, out
+        )
+
+    cdef int pack_instant(self, object value, int64_t seconds, uint32_t nanoseconds, OutputBuffer out) except -1:
+        if not FIRST_SECOND <= seconds <= LAST_SECOND:
+            raise misfit(value, f"a point in time must be within the years 1 to 9999 in UTC, found {value}")
         reserve(out, 15)
-        out.end = put_timestamp(
-            out.data + out.end,
-            <int64_t>delta.days * 86400 + <int64_t>delta.seconds,
-            <uint32_t>delta.microseconds * 1000,
-        ) - out.data
+        out.end = put_timestamp(out.data + out.end, seconds, nanoseconds) - out.data
         return 0
 
     cdef int pack_other(self, object value, OutputBuffer out, int depth) except -1:
         if self.pack_known(value, out, depth):
             return 0
         if self.default is None:
-            raise EncodeError(unknown(value))
+            raise misfit(value, unknown(value))
         replacement = self.call_default(value, depth)
-        if not self.pack_known(replacement, out, depth):
-            raise EncodeError(f"{unknown(replacement)} (default() made it of a {type(value).__name__})")
-        return 0
+        made = f"(default() made it of {type_name(value)})"
+        try:
+            if self.pack_known(replacement, out, depth):
+                return 0
+        except EncodeError as error:
+            found = placed(error, replacement)
+            raise misfit(value, f"{found.reason} {made}") from found.__cause__
+        raise misfit(value, f"{unknown(replacement)} {made}")
 
     cdef object call_default(self, object value, int depth):
         global outer_depth
@@ -312,10 +456,15 @@ cdef class Packer:
         outer_depth += own
         try:
             return self.default(value)
-        except EncodeError:
+        except EncodeError as error:
+            error.misfit = value
             raise
         except Exception as error:
-            raise EncodeError(f"default() failed on a {type(value).__name__}: {format_error(error)}") from error
+            said = f"default() failed on {type_name(value)}: {format_error(error)}"
+            if PyLong_Check(value) or PyDateTime_CheckExact(value):
+                # MessagePack has these types, but not this value.
+                said = f"{unknown(value)} ({said})"
+            raise misfit(value, said) from error
         finally:
             outer_depth -= own
 
@@ -337,8 +486,7 @@ cdef class Packer:
         elif isinstance(value, ExtType):
             self.pack_ext(value.code, value.data, out)
         elif type(value) is Timestamp:
-            reserve(out, 15)
-            out.end = put_timestamp(out.data + out.end, value.seconds, value.nanoseconds) - out.data
+            self.pack_instant(value, value.seconds, value.nanoseconds, out)
         elif PyTuple_Check(value) or PyList_Check(value):
             self.pack_tuple(tuple(value), out, depth + 1)
         elif PyMemoryView_Check(value):

@@ -45,3 +45,6 @@ cdef class Unpacker:
     cdef object unpack_ext(self, Cursor* c, Py_ssize_t size)
     cdef object call_hook(self, Cursor* c, int code, bytes data)
     cdef object unpack_timestamp(self, Cursor* c, const unsigned char* p, Py_ssize_t size)
+
+
+cdef str left_over(const char* data, Py_ssize_t size, Py_ssize_t left)

@@ -94,6 +94,22 @@ cdef inline Py_ssize_t shape_slot(Cursor* c, Py_ssize_t count) noexcept:
     return ((word ^ <uint32_t>count * 0x01000193) * <uint32_t>0x9E3779B1) >> 26
 
 
+cdef str left_over(const char* data, Py_ssize_t size, Py_ssize_t left):
+    """What to say of bytes in which more follows the value. What other programs write often begins with a byte that is
+    a whole value for MessagePack: every ASCII character is a small int."""
+    cdef bytes head = PyBytes_FromStringAndSize(data, min(size, 64))
+    said = f"one value must be all of the {size} bytes, found {left} more after it"
+    if head.startswith(b'{"__type__"'):
+        return f'{said}; this looks like redis-toolkit\'s format: use codec="toolkit"'
+    if head[:1] in (b"{", b"[", b'"'):
+        return f'{said}; this looks like JSON: was it written with another codec, such as codec="json"?'
+    if head[:1] == b"\x80" and b"\x02" <= head[1:2] <= b"\x05":
+        return f"{said}; this looks like a pickle: was it written with another codec?"
+    if head.isascii() and head.decode("ascii").replace("\r", "").replace("\n", "").replace("\t", "").isprintable():
+        return f'{said}; this looks like text: was it written with SET, or with codec="raw"?'
+    return f"{said}; was it written with another codec?"
+
+
 cdef bytes encoded_key(Cursor* c):
     """The key at the cursor as it stands there, when it is a str of less than 256 bytes; else nothing is learnt of
     it, and this is empty."""
@@ -130,7 +146,7 @@ cdef class Unpacker:
         c.in_key = False
         value = self.unpack(&c)
         if c.p != c.end:
-            fail(&c, f"{c.end - c.p} bytes behind the value")
+            fail(&c, left_over(data, size, c.end - c.p))
         return value
 
     cdef object unpack(self, Cursor* c):
@@ -251,7 +267,7 @@ cdef class Unpacker:
         if 0xD4 <= marker <= 0xD8:
             return self.unpack_ext(c, 1 << (marker - 0xD4))
         c.p -= 1
-        fail(c, "the byte 0xC1, which MessagePack never uses")
+        fail(c, 'the byte 0xC1, which MessagePack never uses: codec="toolkit-msgpack" writes and reads it first')
 
     cdef object unpack_text(self, Cursor* c, Py_ssize_t size):
         cdef const char* text = <const char*>c.p
@@ -263,7 +279,7 @@ cdef class Unpacker:
                 value = make_text(text, size)
         except UnicodeDecodeError as error:
             c.p += error.start
-            fail(c, f"a str that is no UTF-8: {error.reason}")
+            fail(c, f"a str that is not UTF-8: {error.reason}")
         c.p += size
         return value
 
@@ -282,7 +298,7 @@ cdef class Unpacker:
             key = self.keys.get(text, size)
         except UnicodeDecodeError as error:
             c.p += error.start
-            fail(c, f"a key that is no UTF-8: {error.reason}")
+            fail(c, f"a key that is not UTF-8: {error.reason}")
         c.p += size
         return key
 

@@ -80,9 +80,8 @@ cdef bytes key_bytes(object key, str encoding, str errors):
             return int.__repr__(key).encode()
         except ValueError as error:
             raise EncodeError(f"the key is an int of {int.bit_length(key)} bits: {error}") from error
-    if isinstance(key, float):
-        return float.__repr__(key).encode()
-    raise EncodeError(f"a key is str, bytes or int, not {type(key).__name__}")
+    # redis-py also takes floats. They are refused: 1.0 and 1 are one key of a dict, but two keys of the server.
+    raise EncodeError(f"a key must be str, bytes or int, found {type(key).__name__}; convert it, such as by str()")
 
 
 cdef class Command:

@@ -301,7 +301,7 @@ def test_workers_write_everything(shell: Shell, tmp_path: Path) -> None:
         ),
         (["a.parquet", "--key", "nope"], "column 'nope': there is no such column"),
         (["a.parquet", "--key", "id", "--columns", "nope"], "column 'nope': there is no such column"),
-        (["a.parquet", "--key", "score"], "column 'score': a key is made of integers"),
+        (["a.parquet", "--key", "score"], "column 'score': the columns of a key must be of integers"),
         (["a.csv", "--key", "{id", "--columns", "id"], "key template '{id'"),
         (["a.ndjson", "--key", "{id"], "key template '{id'"),
         (["a.csv", "--key", "id", "--format", "parquet"], "Parquet magic bytes not found"),

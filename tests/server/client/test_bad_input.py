@@ -38,10 +38,10 @@ BROKEN: dict[str, tuple[Callable[[], Any], str]] = {
     "object": (lambda: [MARK, object()], r"for object\b"),
     "set": (lambda: {MARK: {1, 2}}, r"for set\b"),
     "complex": (lambda: [MARK, 1j], r"for complex\b"),
-    "date": (lambda: [MARK, datetime.date(2024, 1, 1)], r"for date\b"),
-    "naive datetime": (lambda: [MARK, datetime.datetime(2024, 1, 1)], "without a time zone"),
-    "large int": (lambda: {"a": [MARK, 2**64]}, "an int of 65 bits"),
-    "large negative int": (lambda: {"a": [MARK, -(2**63) - 1]}, "an int of 64 bits"),
+    "date": (lambda: [MARK, datetime.date(2024, 1, 1)], r"for datetime\.date\b"),
+    "naive datetime": (lambda: [MARK, datetime.datetime(2024, 1, 1)], "a datetime must have a time zone"),
+    "large int": (lambda: {"a": [MARK, 2**64]}, "found 18446744073709551616"),
+    "large negative int": (lambda: {"a": [MARK, -(2**63) - 1]}, "found -9223372036854775809"),
     "surrogate": (lambda: [MARK, "ok\ud83d"], r"the surrogate '\\ud83d' at index 2"),
     "surrogate in a field name": (lambda: {MARK: 1, "\udc00": 2}, "surrogate"),
     "cycle": (cycle, "holds itself"),
@@ -141,8 +141,8 @@ class Unspoken:
     ("key", "name", "reason"),
     [
         (10**4400, "<int whose repr() raises ValueError>", "an int of 14617 bits"),
-        (Unspoken(), "<Unspoken whose repr() raises LookupError>", "not Unspoken"),
-        (Shy(), "<Shy whose repr() raises LookupError>", "not Shy"),
+        (Unspoken(), "<Unspoken whose repr() raises LookupError>", "found Unspoken"),
+        (Shy(), "<Shy whose repr() raises LookupError>", "found Shy"),
     ],
     ids=["int", "no repr", "no hash"],
 )
@@ -360,7 +360,7 @@ def test_what_hooks_raise_is_told_with_its_type(client: redis.Redis, error: Exce
 
     for codec, reason in (
         (Odd(), f"dumps() failed for {type(error).__name__}: {words}"),
-        (MsgpackCodec(default=raising), f"default() failed on a {type(error).__name__}: {words}"),
+        (MsgpackCodec(default=raising), f"default() failed on {type(error).__name__}: {words}"),
     ):
         report = FastBatch(client, codec).batch_set({"a": error}, on_error="report")
         assert str(report.failures["a"]) == f"key 'a': {reason}"

@@ -213,9 +213,9 @@ def test_a_pool_of_fewer_connections_than_workers(valkey_client: redis.Redis, po
 @pytest.mark.parametrize("workers", [1, 3])
 def test_what_is_no_key_is_refused_alike(client: redis.Redis, workers: int) -> None:
     for keys in (["a", ["l"]], ["a", None]):
-        with pytest.raises(EncodeError, match=r"a key is str, bytes or int, not (list|NoneType)"):
+        with pytest.raises(EncodeError, match=r"a key must be str, bytes or int, found (list|NoneType)"):
             FastBatch(client).batch_get(keys, workers=workers)
-        with pytest.raises(EncodeError, match=r"a key is str, bytes or int, not (list|NoneType)"):
+        with pytest.raises(EncodeError, match=r"a key must be str, bytes or int, found (list|NoneType)"):
             FastBatch(client).batch_get(iter(keys), workers=workers)
 
 
