@@ -44,8 +44,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# Tests that ask for one of these servers are of the full tier: Debian's is the only one that is built with TLS.
-OTHER_SERVERS = frozenset({"redis7", "redis82", "tls_server"})
+# Tests with one of these fixtures or parameters are of the full tier: other servers (Debian's is the only one that
+# is built with TLS) and the other event loop.
+FULL_TIER = frozenset({"redis7", "redis82", "tls_server", "uvloop"})
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 LEFT_OUT = pytest.StashKey[int]()
 
@@ -95,7 +96,7 @@ def _fail_for_ids_with_addresses(items: list[pytest.Item]) -> None:
 
 
 def _is_full(item: pytest.Item) -> bool:
-    return item.get_closest_marker("full") is not None or not OTHER_SERVERS.isdisjoint(_asked_for(item))
+    return item.get_closest_marker("full") is not None or not FULL_TIER.isdisjoint(_asked_for(item))
 
 
 def _asked_for(item: pytest.Item) -> set[object]:

@@ -155,7 +155,7 @@ def is_expected(operation: Operation, place: int, name: str) -> bool:
 @KINDS
 def test_garbage_instead_of_a_reply(make: Callable[..., Bench], operation: Operation, kind: str) -> None:
     """Never a value that is not the key's, never one reported as written that is not there: an error."""
-    ready = make(operation, kind=kind, timeout=0.1)
+    ready = make(operation, kind=kind, timeout=0.3)
     run(ready, operation, ready.keys(COUNT))
     places = range(replies_of(operation)) if kind == "sync" else [0]
     for name, garbage in GARBAGE.items():
@@ -169,7 +169,7 @@ def test_garbage_instead_of_a_reply(make: Callable[..., Bench], operation: Opera
 
 @pytest.mark.parametrize("operation", BATCHES, ids=str)
 def test_garbage_between_replies(make: Callable[..., Bench], operation: Operation) -> None:
-    ready = make(operation, timeout=0.1)
+    ready = make(operation, timeout=0.3)
     run(ready, operation, ready.keys(COUNT))
     places = range(replies_of(operation))
     late = 0

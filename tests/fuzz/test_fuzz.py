@@ -8,13 +8,14 @@ import pytest
 
 from fuzz.engine import Witness, fuzz
 from fuzz.targets import TARGETS, corpus_of
+from tiers import by_tier
 
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_inputs_worth_keeping_and_some_new_ones(name: str) -> None:
     target, corpus = TARGETS[name], corpus_of(name)
     assert len(corpus) > 20
-    fuzz(target.check, corpus, target.tokens, runs=len(corpus) + 4000, seed=len(name))
+    fuzz(target.check, corpus, target.tokens, runs=len(corpus) + by_tier(1000, 40_000), seed=len(name))
 
 
 def test_an_input_dealt_with_wrongly_is_told(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from redis_fastbatch import AsyncFastBatch
 from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.server import EmbeddedServer
 
+pytestmark = pytest.mark.full
+
 LIMIT = 0.005
 N = 200_000
 
