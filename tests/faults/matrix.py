@@ -27,6 +27,11 @@ def some(places: Sequence[int]) -> Sequence[int]:
     return places[:: by_tier(23, 1)]
 
 
+def in_turn(places: Sequence[int], number: int) -> Sequence[int]:
+    """Return all places with `--full`, else one: another for each `number`."""
+    return by_tier([places[number % len(places)]], places)
+
+
 def places(length: int, kind: str, retries: int, step: int = 5) -> Sequence[int]:
     """Return every byte for the synchronous client without retries, and every `step`-th for other clients.
 

@@ -15,7 +15,7 @@ from redis.exceptions import ClusterDownError, InvalidResponse, TryAgainError
 from faults.answers import ATTRIBUTE, ERRORS, GARBAGE, PUSH
 from faults.bench import DELETE, TO_CLIENT, TOLD, Operation, check_read, read
 from faults.cluster_bench import NODES, ClusterBench, check_written, cluster_bench, write
-from faults.matrix import DIRECTIONS, KINDS, SOME_CLIENTS, some, ways
+from faults.matrix import DIRECTIONS, KINDS, SOME_CLIENTS, in_turn, some, ways
 from faults.proxy import Direction, Fault, FaultProxy, Then
 from redis_fastbatch import BatchError, DecodeError
 from redis_fastbatch._cluster import flight as cluster_flight
@@ -149,6 +149,7 @@ def test_a_cut_is_mended_where_the_client_retries(
         ready.check_connections()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("operation", BATCHES, ids=str)
 @SOME_CLIENTS
 @DIRECTIONS
@@ -240,10 +241,10 @@ def is_expected(operation: Operation, name: str) -> bool:
 @KINDS
 def test_garbage_instead_of_a_reply(make: Callable[..., ClusterBench], operation: Operation, kind: str) -> None:
     ready = make(kind=kind)
-    for name, garbage in GARBAGE.items():
+    for number, (name, garbage) in enumerate(GARBAGE.items()):
         if operation in READS and is_expected(operation, name):
             continue
-        for place in range(REPLIES if kind == "sync" else 1):
+        for place in in_turn(range(REPLIES if kind == "sync" else 1), number):
             ready.inject(Fault(after_replies=place, drop_replies=1, insert=garbage), place % NODES)
             error = run(ready, operation, ready.keys(COUNT), truthful=False)
             if not is_expected(operation, name):

@@ -67,6 +67,7 @@ def test_writes_cut_at_every_byte(
         check_write_cut(ready, operation, ready.keys(SMALL), fault, chunk_size=2)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("operation", WRITES, ids=str)
 @KINDS
 @RETRIES
@@ -84,7 +85,7 @@ def test_large_writes_cut_here_and_there(
 @KINDS
 @RETRIES
 @DIRECTIONS
-@pytest.mark.parametrize("count", [SMALL, LARGE])
+@pytest.mark.parametrize("count", [SMALL, pytest.param(LARGE, marks=pytest.mark.full)])
 def test_reads_cut(
     ready: Bench, operation: Operation, kind: str, retries: int, direction: Direction, count: int
 ) -> None:

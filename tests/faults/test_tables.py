@@ -23,7 +23,7 @@ from faults.bench import (
     told_of,
     value_of,
 )
-from faults.matrix import DIRECTIONS, KINDS, RETRIES, SOME_CLIENTS, places, ways
+from faults.matrix import DIRECTIONS, KINDS, RETRIES, SOME_CLIENTS, in_turn, places, ways
 from faults.proxy import Direction, Fault, Then
 from redis_fastbatch.server import EmbeddedServer
 
@@ -149,6 +149,7 @@ def test_cut_at_every_byte(
         check_cut(ready, operation, Fault(direction, after_bytes=place, then=ways(place)))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("operation", BATCHES, ids=str)
 @SOME_CLIENTS
 @DIRECTIONS
@@ -219,8 +220,8 @@ def test_garbage_instead_of_a_reply(make: Callable[..., Bench], operation: Opera
     ready = make(operation, kind=kind)
     run(ready, operation, ready.keys(COUNT))
     wanted = range(replies_of(operation)) if kind == "sync" else [0]
-    for name, garbage in GARBAGE.items():
-        for place in wanted:
+    for number, (name, garbage) in enumerate(GARBAGE.items()):
+        for place in in_turn(wanted, number):
             ready.inject(Fault(after_replies=place, drop_replies=1, insert=garbage))
             error = run(ready, operation, ready.keys(COUNT), truthful=False)
             assert isinstance(error, (InvalidResponse, redis.TimeoutError)), (name, place)
@@ -231,8 +232,8 @@ def test_garbage_instead_of_a_reply(make: Callable[..., Bench], operation: Opera
 def test_garbage_between_replies(make: Callable[..., Bench], operation: Operation) -> None:
     ready = make(operation)
     run(ready, operation, ready.keys(COUNT))
-    for garbage in GARBAGE.values():
-        for place in range(replies_of(operation)):
+    for number, garbage in enumerate(GARBAGE.values()):
+        for place in in_turn(range(replies_of(operation)), number):
             ready.inject(Fault(after_replies=place, insert=garbage))
             run(ready, operation, ready.keys(COUNT), truthful=False)
             ready.check_connection()
