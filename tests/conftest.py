@@ -6,12 +6,13 @@ Each worker of pytest-xdist starts servers of its own.
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pytest
 import redis
@@ -47,6 +48,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Tests with one of these fixtures or parameters are of the full tier: other servers (Debian's is the only one that
 # is built with TLS) and the other event loop.
 FULL_TIER = frozenset({"redis7", "redis82", "tls_server", "uvloop"})
+ALL_THERE = os.environ.get("CI_REQUIRE_ALL_SERVERS") == "1"
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 LEFT_OUT = pytest.StashKey[int]()
 
@@ -104,6 +107,26 @@ def _asked_for(item: pytest.Item) -> set[object]:
     assert isinstance(item, pytest.Function)
     parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
     return {*item.fixturenames, *(one for one in parameters if isinstance(one, str))}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return _without_gaps((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return _without_gaps((yield))
+
+
+def _without_gaps(report: Report) -> Report:
+    """Return the report, as a failure where CI has promised all libraries and one cannot be imported."""
+    if report.skipped and ALL_THERE and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2]
+        if "could not import" in reason or "not installed" in reason:
+            report.outcome = "failed"
+            report.longrepr = f"{reason}, and CI_REQUIRE_ALL_SERVERS=1 asks for it"
+    return report
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
