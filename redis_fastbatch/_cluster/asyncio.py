@@ -17,10 +17,9 @@ from redis.exceptions import ConnectionError, MovedError, RedisClusterException,
 from redis_fastbatch._cluster.flight import FIRST_DELAY, MAX_DELAY, MAX_HOPS, ClusterBatch, NodeFlight
 from redis_fastbatch._cluster.sync import FINAL, REFRESH_SECONDS, OneSlotWrite, Redirected, patience_of
 from redis_fastbatch._cluster.topology import Topology, topology_of
-from redis_fastbatch._core.resp.encoder import Chunk
-from redis_fastbatch._engine.pacing import LINGER
+from redis_fastbatch._engine.flight import Event, Send
 from redis_fastbatch._transports.async_source import AsyncSource
-from redis_fastbatch._transports.asyncio import AsyncLease, take_some
+from redis_fastbatch._transports.asyncio import AsyncLease, receive_some, wait_for_items
 from redis_fastbatch._transports.loop_budget import LoopBudget, loop_pace
 from redis_fastbatch._transports.redispy import cluster as redispy
 
@@ -203,7 +202,7 @@ class Crew:
 
     async def _serve(self, node: NodeFlight) -> None:
         while not self._is_over:
-            if self._next(node) is None and not node.has_partial_chunk:
+            if self._poll(node) in (Event.NEED_REPLIES, Event.IDLE, Event.DONE):
                 if not self._is_over:
                     await self._news.wait()
                 continue
@@ -219,14 +218,13 @@ class Crew:
                 self._batch.lost(node, error)
             self._tell()
 
-    def _next(self, node: NodeFlight) -> Chunk | None:
-        """A chunk for a node. What was encoded for others on the way is told to them."""
+    def _poll(self, node: NodeFlight) -> Send | Event:
+        """Poll a node's flight. Wake the tasks of other nodes for which chunks were encoded on the way."""
         handed = self._batch.handed
-        self._batch.pace = self._encoding.items
-        chunk = node.next_chunk()
+        event = node.poll(self._encoding.items)
         if self._batch.handed != handed or self._batch.done:
             self._tell()
-        return chunk
+        return event
 
     async def _use(self, node: NodeFlight, borrowed: AsyncLease) -> None:
         """One connection, from its first chunk to the end of the batch, or its own."""
@@ -246,20 +244,19 @@ class Crew:
         clock = time.perf_counter
         while not self._is_over and node.held_until is None:
             began = clock()
-            chunk = self._next(node)
-            if chunk is not None or node.has_partial_chunk:
+            event = self._poll(node)
+            if isinstance(event, Send):
                 encoding.took(clock() - began)
-            if chunk is not None:
-                await channel.send(chunk, node)
-            elif node.has_partial_chunk and not self._is_starved:
-                pass
-            elif take_some(channel, node, decoding):
+                await channel.send(event.chunk, node)
+            elif event is Event.PAUSED:
+                encoding.took(clock() - began)
+            elif receive_some(channel, node, decoding):
                 await channel.hand_on_pushes()
                 self._tell()
-            elif node.has_partial_chunk:
-                await self._starve(node, channel)
+            elif event is Event.NEED_ITEMS and self._feed is not None:
+                await wait_for_items(channel, node, self._feed)
                 budget.renew()
-            elif node.in_flight:
+            elif event is Event.NEED_REPLIES:
                 await channel.arrival()
                 budget.renew()
             elif not self._is_over:
@@ -267,17 +264,3 @@ class Crew:
                 budget.renew()
             await budget.yield_if_spent()
         self._tell()
-
-    @property
-    def _is_starved(self) -> bool:
-        """The source is asynchronous, and has no item at hand."""
-        return self._feed is not None and self._feed.is_empty and self._batch.source_pending
-
-    async def _starve(self, node: NodeFlight, channel: Any) -> None:
-        """Waits for the source; not for long where the batch is to send what that gave before."""
-        assert self._feed is not None
-        seconds = LINGER if self._batch.begun else None
-        if node.in_flight:
-            await channel.arrival_or_item(self._feed, seconds)
-        else:
-            await self._feed.wait(seconds)

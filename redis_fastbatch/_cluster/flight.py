@@ -27,9 +27,9 @@ from redis_fastbatch._cluster.topology import Topology
 from redis_fastbatch._core.resp.encoder import Chunk, Command
 from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
 from redis_fastbatch._core.resp.routed import AskingCommand, RoutedWriter
-from redis_fastbatch._engine.flight import ChunkState, Explain, InFlightChunk, each_once
+from redis_fastbatch._engine.flight import ChunkState, Event, Explain, InFlightChunk, Send, each_once
 from redis_fastbatch._engine.outcome import HookCaller, outcome_unknown
-from redis_fastbatch._engine.pacing import LINGER, MOST_ITEMS
+from redis_fastbatch._engine.pacing import MOST_ITEMS, FlushTimer
 
 PATIENCE = 30.0
 """Seconds for which an item is tried again while the cluster has no node for it: a failover takes
@@ -102,13 +102,11 @@ class NodeFlight:
         sent: chunks in flight.
     """
 
-    poll_after_send = False
     awaiting_replies = False
 
     def __init__(self, batch: ClusterBatch, number: int) -> None:
         self.wait_while_loading = True
         self.number = number
-        self.pace: int | None = None
         self.held_until: float | None = None
         self.losses = 0
         self.bytes = 0
@@ -126,10 +124,6 @@ class NodeFlight:
         return self._batch.hook_raised
 
     @property
-    def done(self) -> bool:
-        return self._batch.done
-
-    @property
     def settled(self) -> int:
         return self._batch.settled
 
@@ -138,24 +132,21 @@ class NodeFlight:
         return bool(self.sent)
 
     @property
-    def has_partial_chunk(self) -> bool:
-        if self.held_until is not None or self.ready or self._batch.is_full(self):
-            return False
-        return self._batch.hungry
+    def flush_seconds(self) -> float | None:
+        return self._batch.flush_seconds
 
-    @property
-    def source_pending(self) -> bool:
-        return self._batch.source_pending
-
-    def next_chunk(self) -> Chunk | None:
-        if self.held_until is not None or self._batch.is_full(self):
-            return None
-        if not self.ready:
-            self._batch.feed(self)
-        return self.ready[0].chunk if self.ready else None
-
-    def flush_partial(self) -> None:
-        """Do nothing: the batch has a flush timer of its own."""
+    def poll(self, budget: int | None = None) -> Send | Event:
+        batch = self._batch
+        if self.held_until is None and not batch.is_full(self):
+            if not self.ready:
+                batch.feed(self, budget)
+            if self.ready:
+                return Send(self.ready[0].chunk)
+            if batch.takes_items:
+                return Event.NEED_ITEMS if batch.source_pending else Event.PAUSED
+        if self.sent:
+            return Event.NEED_REPLIES
+        return Event.DONE if batch.done else Event.IDLE
 
     def started(self, chunk: Chunk) -> None:
         leaving = self.ready[0]
@@ -169,12 +160,12 @@ class NodeFlight:
     def finished(self, chunk: Chunk) -> None:
         self.sent[-1].state = ChunkState.SENT
 
-    def take(self, reader: ReplyReader, explain: Explain) -> None:
+    def receive(self, reader: ReplyReader, explain: Explain, budget: int | None = None) -> None:
         while self.sent:
             oldest = self.sent[0]
             replies = oldest.non_ok_replies
             seen = len(replies)
-            self._batch.read(oldest, reader, self.pace)
+            self._batch.read(oldest, reader, budget)
             for i in range(seen, len(replies)):
                 item, reply = replies[i]
                 if isinstance(reply, ErrorReply):
@@ -187,7 +178,7 @@ class NodeFlight:
             if oldest.done < oldest.replies:
                 return
             self._settle_oldest()
-            if self.pace is not None:
+            if budget is not None:
                 return
 
     def _settle_oldest(self) -> None:
@@ -243,7 +234,6 @@ class ClusterBatch:
         self.patience = self._patience = patience
         self.stale = False
         self.handed = 0
-        self.pace: int | None = None
         self._hooks = outcome
         self._writer = writer
         self._repeatable = repeatable
@@ -252,7 +242,7 @@ class ClusterBatch:
         self._parked: list[NodeChunk] = []
         self._parked_until = 0.0
         self._delay = FIRST_DELAY
-        self._flushed = time.monotonic()
+        self._flush_timer = FlushTimer()
         self._halted: BaseException | None = None
         self.know_nodes()
 
@@ -264,7 +254,7 @@ class ClusterBatch:
     # What differs between the kinds of batches.
 
     @abstractmethod
-    def read(self, sent: NodeChunk, reader: ReplyReader, pace: int | None) -> None:
+    def read(self, sent: NodeChunk, reader: ReplyReader, budget: int | None) -> None:
         """Read the replies to a chunk that have arrived. Put those that are not OK into its `non_ok_replies`."""
 
     def is_outcome(self, reply: Any) -> bool:
@@ -323,9 +313,9 @@ class ClusterBatch:
         return self._writer.dry
 
     @property
-    def begun(self) -> bool:
-        """Whether chunks are partly full."""
-        return bool(self._writer.begun())
+    def flush_seconds(self) -> float | None:
+        """After how many seconds the chunks that are partly full are sent; None if there are none."""
+        return self._flush_timer.left if self._writer.begun() else None
 
     def know_nodes(self) -> None:
         """Make flights for nodes that were added to the topology."""
@@ -336,9 +326,9 @@ class ClusterBatch:
     def _crowded(self) -> bool:
         return any(len(node.ready) >= QUEUED for node in self.nodes)
 
-    def feed(self, node: NodeFlight) -> None:
-        """Encode items until a chunk for the node is ready, too many wait for another, or the pace is used up."""
-        writer, most = self._writer, MOST_ITEMS if self.pace is None else self.pace
+    def feed(self, node: NodeFlight, budget: int | None = None) -> None:
+        """Encode items until a chunk for the node is ready, too many wait for another, or the budget is spent."""
+        writer, most = self._writer, MOST_ITEMS if budget is None else budget
         crowded = self._crowded
         while not node.ready and not crowded and not self._ended:
             try:
@@ -350,25 +340,19 @@ class ClusterBatch:
             if full >= 0:
                 self._queue(full)
                 crowded = len(self.nodes[full].ready) >= QUEUED
-            else:
-                self._flush_late()
+            elif not self._flush_timer.left:
+                self._flush()
+                self._flush_timer.restart()
             if writer.failures:
                 self.record_unencoded()
-            if self.pace is not None or writer.dry:
+            if budget is not None or writer.dry:
                 break
         if self._ended:
             self._flush()
             self.record_unencoded()
 
-    def _flush_late(self) -> None:
-        """Send the chunks that are partly full when the last time is long ago: the source is slow."""
-        now = time.monotonic()
-        if now - self._flushed > LINGER:
-            self._flush()
-            self._flushed = now
-
     @property
-    def hungry(self) -> bool:
+    def takes_items(self) -> bool:
         """Whether feed() would take further items."""
         return not self._ended and not self._crowded
 

@@ -71,21 +71,21 @@ class ClusterRead(ClusterBatch):
         if self._pairs is not None:
             self._pairs.extend((key, self._out[key]) for key in self._order or ())
 
-    def feed(self, node: NodeFlight) -> None:
+    def feed(self, node: NodeFlight, budget: int | None = None) -> None:
         self._writer.max_items = min(self._limit, self.outcome.sizes.keys_for(REPLY_BYTES, FIRST_KEYS))
-        super().feed(node)
+        super().feed(node, budget)
 
     def is_full(self, node: NodeFlight) -> bool:
         return len(node.sent) >= (READ_WINDOW if self.outcome.sizes.known else 1)
 
-    def read(self, sent: NodeChunk, reader: ReplyReader, pace: int | None) -> None:
+    def read(self, sent: NodeChunk, reader: ReplyReader, budget: int | None) -> None:
         if sent.asking:
             self._read_asked(sent, reader)
             return
         keys = sent.chunk.keys
         failures: list[tuple[Any, bytes | None, Exception]] = []
         before, had = len(reader), sent.done
-        most = NO_LIMIT if pace is None else pace
+        most = NO_LIMIT if budget is None else budget
         sent.done = reader.values(keys, had, self._codec, self._default, self._out, failures, most)
         self.outcome.count(sent.done - had, before - len(reader))
         refused: dict[Any, Exception] = {}
@@ -162,7 +162,7 @@ class ClusterCount(ClusterRead):
         super().__init__(writer, topology, codec, {}, ReadOutcome(codec, sizes=sizes), patience=patience)
         self.total = 0
 
-    def read(self, sent: NodeChunk, reader: ReplyReader, pace: int | None) -> None:
+    def read(self, sent: NodeChunk, reader: ReplyReader, budget: int | None) -> None:
         had, answered = len(sent.non_ok_replies), sent.answered
         sent.done += reader.statuses(sent.replies - sent.done, sent.done, sent.non_ok_replies, False)
         news = sent.non_ok_replies[had:]

@@ -37,7 +37,7 @@ from redis_fastbatch._cluster.flight import (
 from redis_fastbatch._cluster.topology import Topology, topology_of
 from redis_fastbatch._core.resp.encoder import Chunk
 from redis_fastbatch._core.resp.routed import slot_of_key
-from redis_fastbatch._engine.flight import InFlightChunk
+from redis_fastbatch._engine.flight import InFlightChunk, Send
 from redis_fastbatch._engine.transaction import AtomicFlight
 from redis_fastbatch._transports.redispy import cluster as redispy
 from redis_fastbatch._transports.sync import SocketChannel, check_not_forked, lease
@@ -99,10 +99,11 @@ class Link:
     def advance(self) -> bool:
         """Sends what can be sent of a chunk without waiting; False when nothing can."""
         if self._out is None:
-            chunk = self.flight.next_chunk()
+            event = self.flight.poll()
             check_not_forked(self._pid)
-            if chunk is None:
+            if not isinstance(event, Send):
                 return False
+            chunk = event.chunk
             if not self.flight.in_flight:
                 self._active = time.monotonic()
             if not self.polled:
@@ -226,7 +227,7 @@ class ClusterLease:
     def _advance(self, node: NodeFlight) -> bool:
         link = self._links.get(node.number)
         if link is None:
-            if node.next_chunk() is None:
+            if not isinstance(node.poll(), Send):
                 return False
             client = self.client.get_redis_connection(node.node)
             link = self._links[node.number] = Link(node, client, self._max_value_size, self._pid)

@@ -42,7 +42,7 @@ class ClusterWrite(ClusterBatch, RecordedBatch):
     def source_error(self) -> BaseException | None:
         return self._halted or self._writer.source_error
 
-    def read(self, sent: NodeChunk, reader: ReplyReader, pace: int | None) -> None:
+    def read(self, sent: NodeChunk, reader: ReplyReader, budget: int | None) -> None:
         replies = sent.non_ok_replies
         seen = len(replies)
         sent.done += reader.statuses(sent.replies - sent.done, sent.done, replies, False)

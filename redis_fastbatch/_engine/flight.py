@@ -1,7 +1,7 @@
 """A batch in flight, as a state machine. No input or output happens here.
 
-A flight gives out chunks to send, is told when they leave, and reads their replies. It knows at any time which
-items are settled. So a transport needs only to move bytes.
+A flight says by poll() what is to be done next: it gives a chunk to send, or says what it needs. It reads the
+replies, and knows at any time which items are settled. So a transport needs only to move bytes.
 
 Ctrl-C may come between any two lines. Then counts may leave out the chunk that was being settled. Nothing else may
 be wrong: a chunk enters its next queue before it leaves the one before, so that `confirmed_prefix` never counts
@@ -11,11 +11,15 @@ an item that is not settled, and a chunk is marked as settled before it is count
 from __future__ import annotations
 
 import enum
+from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from redis_fastbatch._core.resp.encoder import Chunk
+from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk
 from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
+from redis_fastbatch._engine.outcome import HookCaller
+from redis_fastbatch._engine.pacing import FlushTimer
 
 Explain: TypeAlias = Callable[[ErrorReply], Exception]
 """Makes redis-py's exception of an error reply."""
@@ -42,42 +46,69 @@ NO_LIMIT = 2**62
 AnyChunk = TypeVar("AnyChunk", bound="InFlightChunk")
 
 
+class Event(enum.Enum):
+    """What a flight needs, if it has nothing to send."""
+
+    NEED_REPLIES = "nothing can be sent before replies come"
+    NEED_ITEMS = "an asynchronous source has no item ready; replies may be outstanding too"
+    PAUSED = "nothing to send yet: poll again, on an event loop after its turn"
+    IDLE = "nothing to do for this node of a cluster until the batch goes on elsewhere"
+    DONE = "everything is sent and settled"
+
+
+class Send:
+    """A chunk to send now.
+
+    Attributes:
+        chunk: the chunk, sealed.
+        poll_after_send: look for replies after it without waiting for them.
+    """
+
+    __slots__ = ("chunk", "poll_after_send")
+
+    def __init__(self, chunk: Chunk, poll_after_send: bool = False) -> None:
+        self.chunk = chunk
+        self.poll_after_send = poll_after_send
+
+
 class Flight(Protocol):
     """A batch in flight, as a transport sees it.
 
+    A transport calls poll() until it returns Event.DONE, and does what each event asks for.
+
     Attributes:
         wait_while_loading: a server that is still loading its data is waited for.
-        pace: the most items that next_chunk() and take() deal with at a time; None for no limit. A transport that
-            sets it calls next_chunk() again while a chunk is partly full, and take() until it leaves what has
-            arrived alone.
     """
 
     wait_while_loading: bool
-    pace: int | None
 
-    @property
-    def hook_raised(self) -> bool:
-        """Whether a hook of the caller's has raised, which ends the batch."""
+    def poll(self, budget: int | None = None) -> Send | Event:
+        """Return what is to be done next. A chunk is returned again until started() is called.
 
-    @property
-    def poll_after_send(self) -> bool:
-        """Whether to look for replies after each chunk, and not only when the window is full."""
+        Args:
+            budget: the most items to encode; None for no limit.
+        """
 
-    @property
-    def has_partial_chunk(self) -> bool:
-        """Whether a chunk is partly full, and next_chunk() would go on with it."""
+    def started(self, chunk: Chunk) -> None:
+        """Note that the first byte of the chunk is about to leave."""
 
-    @property
-    def source_pending(self) -> bool:
-        """Whether the source had no item ready when a chunk was being filled."""
+    def finished(self, chunk: Chunk) -> None:
+        """Note that the last byte of the chunk has left."""
 
-    @property
-    def done(self) -> bool:
-        """Whether everything is sent and settled."""
+    def receive(self, reader: ReplyReader, explain: Explain, budget: int | None = None) -> None:
+        """Read the replies that have arrived.
 
-    @property
-    def settled(self) -> int:
-        """A number that grows whenever replies settle something."""
+        Args:
+            reader: holds them.
+            explain: makes exceptions of error replies.
+            budget: about how many items to settle; call again until no further reply is read. None for no limit.
+        """
+
+    def connection_lost(self) -> bool:
+        """Put what was in flight back, to be sent again. Return False if it may not be."""
+
+    def abort(self, error: BaseException) -> None:
+        """End the batch. What was sent and not confirmed has an unknown outcome."""
 
     @property
     def in_flight(self) -> bool:
@@ -87,26 +118,17 @@ class Flight(Protocol):
     def awaiting_replies(self) -> bool:
         """Whether replies are outstanding to writes that have been sent whole."""
 
-    def next_chunk(self) -> Chunk | None:
-        """Return a sealed chunk to send now, or None while the window is full or when there are no more."""
+    @property
+    def flush_seconds(self) -> float | None:
+        """After how many seconds at most to poll again if no item comes; None for no limit."""
 
-    def flush_partial(self) -> None:
-        """Seal the chunk that is partly full, to send it as it is."""
+    @property
+    def settled(self) -> int:
+        """A number that grows whenever replies settle something."""
 
-    def started(self, chunk: Chunk) -> None:
-        """Note that the first byte of the chunk is about to leave."""
-
-    def finished(self, chunk: Chunk) -> None:
-        """Note that the last byte of the chunk has left."""
-
-    def take(self, reader: ReplyReader, explain: Explain) -> None:
-        """Read the replies that have arrived."""
-
-    def connection_lost(self) -> bool:
-        """Put what was in flight back, to be sent again. Return False if it may not be."""
-
-    def abort(self, error: BaseException) -> None:
-        """End the batch. What was sent and not confirmed has an unknown outcome."""
+    @property
+    def hook_raised(self) -> bool:
+        """Whether a hook of the caller's has raised, which ends the batch."""
 
 
 class ChunkState(enum.Enum):
@@ -150,6 +172,68 @@ class InFlightChunk:
         again = InFlightChunk(self.chunk, self.position)
         again.state = ChunkState.SENT_BEFORE
         return again
+
+
+class ServerFlight:
+    """The part that flights to a single server have in common.
+
+    Args:
+        writer: encodes the items.
+        outcome: records what became of them.
+    """
+
+    _poll_after_send = False
+
+    def __init__(self, writer: BatchWriter, outcome: HookCaller) -> None:
+        self.wait_while_loading = True
+        self.settled = 0
+        self._writer = writer
+        self._hooks = outcome
+        self._in_flight: deque[Any] = deque()
+        self._ready: deque[Any] = deque()
+        self._filling: Any = None
+        self._flush_timer = FlushTimer()
+
+    def poll(self, budget: int | None = None) -> Send | Event:
+        if not (self._in_flight and self._full) and (self._ready or self._takes_items):
+            if not self._ready:
+                self._encode(budget)
+            if self._ready:
+                return Send(self._ready[0].chunk, self._poll_after_send)
+            if self._takes_items:
+                return Event.NEED_ITEMS if self._writer.dry else Event.PAUSED
+        return Event.NEED_REPLIES if self._in_flight else Event.DONE
+
+    @property
+    @abstractmethod
+    def _full(self) -> bool:
+        """Whether as much is in flight as may be."""
+
+    @property
+    @abstractmethod
+    def _takes_items(self) -> bool:
+        """Whether further items are encoded."""
+
+    @abstractmethod
+    def _encode(self, budget: int | None) -> None:
+        """Encode items until a chunk is ready, or the source has no item, or the budget is used up."""
+
+    @property
+    def in_flight(self) -> bool:
+        return bool(self._in_flight)
+
+    @property
+    def awaiting_replies(self) -> bool:
+        return False
+
+    @property
+    def flush_seconds(self) -> float | None:
+        filling = self._filling
+        return self._flush_timer.left if filling is not None and filling.chunk.count else None
+
+    @property
+    def hook_raised(self) -> bool:
+        return self._hooks.hook_raised
 
 
 def each_once(*queues: Iterable[AnyChunk]) -> list[AnyChunk]:

@@ -75,21 +75,20 @@ class HashFlight(WriteFlight):
         self._slow = False
 
     @property
-    def poll_after_send(self) -> bool:
-        # The sooner a reply is read, the shorter a hash is without its expiry.
-        return self._expire is not None
-
-    def next_chunk(self) -> Chunk | None:
+    def _takes_items(self) -> bool:
         if self._slow and self._in_flight and self._rows.rows_left < self._rows.max_items:
             # Replies first: no hash waits for its expiry until a slow source has given its next rows.
-            return self._ready[0].chunk if self._ready and not self._full else None
-        return super().next_chunk()
+            return False
+        return super()._takes_items
 
-    def _fill(self, chunk: Chunk) -> None:
+    def _fill(self, chunk: Chunk, budget: int | None) -> None:
         began, batches = time.monotonic(), self._rows.batches
-        super()._fill(chunk)
-        if self._rows.batches != batches:
-            self._slow = self._expire is not None and time.monotonic() - began > LINGER
+        super()._fill(chunk, budget)
+        if self._expire is not None:
+            # The sooner a reply is read, the shorter a hash is without its expiry.
+            self._poll_after_send = True
+            if self._rows.batches != batches:
+                self._slow = time.monotonic() - began > LINGER
 
     def _settle_each(self, settled: InFlightChunk, non_ok_replies: Iterable[tuple[int, Any]]) -> None:
         chunk = settled.chunk

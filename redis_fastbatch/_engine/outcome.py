@@ -108,6 +108,8 @@ class WriteOutcome(HookCaller):
 
     def record_unencoded(self, failures: list[Failure]) -> int:
         """Move a writer's list of items that could not be encoded to the report. Return their number."""
+        if not failures:
+            return 0
         failed = failures[:]
         failures.clear()
         self.record(failed=failed)

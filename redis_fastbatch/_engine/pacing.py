@@ -39,6 +39,8 @@ class Pace:
         items: so many.
     """
 
+    __slots__ = ("_hold", "_most", "items")
+
     def __init__(self, hold: float = LINGER, first: int = 1, most: int = MOST_ITEMS) -> None:
         self.items = first
         self._hold = hold
@@ -96,35 +98,51 @@ class Slices:
             raise self.error
 
 
-class Linger:
-    """Fills chunks, but sends a slow source's items on their way before a command is full.
+class FlushTimer(Pace):
+    """Says when the items of a slow source are sent although their chunk is not full.
 
-    A producer of ten items a second would otherwise keep its items for minutes, and the replies to those it gave
-    before would lie unread.
-
-    Attributes:
-        late: the chunk filled last was sealed for its age.
+    A source of ten items a second would otherwise keep its items for minutes, and the replies to those before them
+    would not be read.
     """
 
-    def __init__(self) -> None:
-        self.late = False
-        self._pace = Pace()
+    __slots__ = ("_since",)
 
-    def fill(self, writer: BatchWriter, chunk: Chunk) -> None:
-        """Puts items into `chunk` until it is full, or old, or there are no more, and seals it."""
-        self.late = False
-        began = looked = time.monotonic()
+    def __init__(self) -> None:
+        super().__init__()
+        self._since = time.monotonic()
+
+    def restart(self) -> None:
+        """Begin to wait for a chunk to be full."""
+        self._since = time.monotonic()
+
+    @property
+    def left(self) -> float:
+        """Seconds until the items are to be sent."""
+        return max(0.0, self._since + LINGER - time.monotonic())
+
+    def fill(self, writer: BatchWriter, chunk: Chunk, budget: int | None = None) -> bool:
+        """Put items into a chunk until it is full or old, and seal it then.
+
+        It ends before that if the source has no item ready, or `budget` items were taken.
+
+        Returns:
+            Whether the chunk was sealed because it is old.
+        """
+        looked = time.monotonic()
+        if not chunk.count:
+            self._since = looked
         while True:
-            writer.fill_some(chunk, self._pace.items)
-            if chunk.sealed or writer.dry:
-                return
+            writer.fill_some(chunk, self.items if budget is None else budget)
+            if chunk.sealed:
+                return False
             now = time.monotonic()
-            self._pace.took(now - looked)
-            looked = now
-            if now - began > LINGER and chunk.count:
-                self.late = True
+            if now - self._since >= LINGER and chunk.count:
                 chunk.seal()
-                return
+                return True
+            if writer.dry or budget is not None:
+                return False
+            self.took(now - looked)
+            looked = now
 
 
 class ValueSizes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from typing import Any
 
 from redis.exceptions import BusyLoadingError, InvalidResponse
@@ -11,7 +10,7 @@ from redis.exceptions import BusyLoadingError, InvalidResponse
 from redis_fastbatch._core.codec import ValueCodec
 from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk
 from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
-from redis_fastbatch._engine.flight import COMMAND_ITEMS, NO_LIMIT, Explain
+from redis_fastbatch._engine.flight import COMMAND_ITEMS, NO_LIMIT, Explain, InFlightChunk, ServerFlight
 from redis_fastbatch._engine.outcome import OnError, ReadOutcome
 from redis_fastbatch._engine.pacing import FIRST_KEYS, REPLY_BYTES, ValueSizes
 from redis_fastbatch.errors import cluster_hint, error_text
@@ -22,25 +21,23 @@ READ_WINDOW = 6
 """The most commands that read and are in flight at the same time."""
 
 
-class _InFlightRead:
+class _InFlightRead(InFlightChunk):
     """A command that reads, in flight.
 
     Attributes:
         begun: the head of its reply has been read.
-        done: how many of its values have been read.
-        mark: how many pairs the result had before them.
+        mark: how many pairs the result had before its values.
     """
 
-    __slots__ = ("begun", "chunk", "done", "mark")
+    __slots__ = ("begun", "mark")
 
     def __init__(self, chunk: Chunk) -> None:
-        self.chunk = chunk
+        super().__init__(chunk, 0)
         self.begun = False
-        self.done = 0
         self.mark = 0
 
 
-class ReadFlight:
+class ReadFlight(ServerFlight):
     """A batch of MGETs in flight.
 
     Args:
@@ -53,9 +50,6 @@ class ReadFlight:
         budget: once so many bytes of values were read, no further keys are taken.
     """
 
-    poll_after_send = False
-    awaiting_replies = False
-
     def __init__(
         self,
         writer: BatchWriter,
@@ -67,31 +61,17 @@ class ReadFlight:
         limit: int = COMMAND_ITEMS,
         budget: int = NO_LIMIT,
     ) -> None:
-        self.wait_while_loading = True
-        self.pace: int | None = None
-        self.settled = 0
+        super().__init__(writer, outcome)
         self.outcome = outcome
-        self._writer = writer
         self._codec = codec
         self._out = out
         self._default = default
         self._limit = limit
         self._budget = budget
-        self._in_flight: deque[_InFlightRead] = deque()
-        self._ready: deque[_InFlightRead] = deque()
-        self._filling: Chunk | None = None
 
     @property
-    def hook_raised(self) -> bool:
-        return self.outcome.hook_raised
-
-    @property
-    def done(self) -> bool:
-        return not self._in_flight and not self._ready and self._ended
-
-    @property
-    def _ended(self) -> bool:
-        return self._writer.exhausted or self.outcome.error is not None or self._spent
+    def _takes_items(self) -> bool:
+        return not (self._writer.exhausted or self.outcome.error is not None or self._spent)
 
     @property
     def _spent(self) -> bool:
@@ -103,46 +83,23 @@ class ReadFlight:
         # The first reply is waited for: many values of unknown size would fill the server's memory.
         return len(self._in_flight) >= (READ_WINDOW if self.outcome.sizes.known else 1)
 
-    @property
-    def in_flight(self) -> bool:
-        return bool(self._in_flight)
-
-    @property
-    def has_partial_chunk(self) -> bool:
-        return self._filling is not None and not self._ready and not self._ended and not self._full
-
-    @property
-    def source_pending(self) -> bool:
-        return self._writer.dry
-
-    def next_chunk(self) -> Chunk | None:
-        if self._full:
-            return None
-        if not self._ready:
-            if self._ended:
-                return None
-            self._encode()
-        return self._ready[0].chunk if self._ready else None
-
-    def _encode(self) -> None:
-        self._writer.max_items = min(self._limit, self.outcome.sizes.keys_for(REPLY_BYTES, FIRST_KEYS))
-        chunk = Chunk(self._writer.command) if self._filling is None else self._filling
-        self._writer.fill_some(chunk, NO_LIMIT if self.pace is None else self.pace)
-        self._filling = None if chunk.sealed else chunk
-        for key, _, error in self._writer.failures:
+    def _encode(self, budget: int | None) -> None:
+        writer = self._writer
+        writer.max_items = min(self._limit, self.outcome.sizes.keys_for(REPLY_BYTES, FIRST_KEYS))
+        filling = self._filling or _InFlightRead(Chunk(writer.command))
+        chunk = filling.chunk
+        if budget is None:
+            writer.fill_some(chunk, NO_LIMIT)
+        else:
+            self._flush_timer.fill(writer, chunk, budget)
+        self._filling = None if chunk.sealed else filling
+        for key, _, error in writer.failures:
             self.outcome.fail(key, None, error)
-        self._writer.failures.clear()
-        if self._writer.source_error is not None:
-            self.outcome.end_with(self._writer.source_error)
+        writer.failures.clear()
+        if writer.source_error is not None:
+            self.outcome.end_with(writer.source_error)
         if chunk.sealed and chunk.count:
-            self._ready.append(_InFlightRead(chunk))
-
-    def flush_partial(self) -> None:
-        chunk = self._filling
-        if chunk is not None and chunk.count:
-            chunk.seal()
-            self._ready.append(_InFlightRead(chunk))
-            self._filling = None
+            self._ready.append(filling)
 
     def started(self, chunk: Chunk) -> None:
         self._in_flight.append(self._ready.popleft())
@@ -150,7 +107,7 @@ class ReadFlight:
     def finished(self, chunk: Chunk) -> None:
         """Do nothing: whatever was sent, it may be read again."""
 
-    def take(self, reader: ReplyReader, explain: Explain) -> None:
+    def receive(self, reader: ReplyReader, explain: Explain, budget: int | None = None) -> None:
         while self._in_flight:
             reading = self._in_flight[0]
             keys = reading.chunk.keys
@@ -165,7 +122,7 @@ class ReadFlight:
                 reading.mark = len(self._out)
             failures: list[tuple[Any, bytes | None, Exception]] = []
             before, had = len(reader), reading.done
-            most = NO_LIMIT if self.pace is None else self.pace
+            most = NO_LIMIT if budget is None else budget
             reading.done = reader.values(keys, had, self._codec, self._default, self._out, failures, most)
             self.outcome.count(reading.done - had, before - len(reader))
             for key, data, error in failures:
@@ -173,7 +130,7 @@ class ReadFlight:
             if reading.done < len(keys):
                 return
             self._settle_oldest()
-            if self.pace is not None:
+            if budget is not None:
                 return
 
     def _settle_oldest(self) -> None:
@@ -212,7 +169,7 @@ class CountFlight(ReadFlight):
         super().__init__(writer, codec, {}, ReadOutcome(codec, sizes=ValueSizes(0)))
         self.total = 0
 
-    def take(self, reader: ReplyReader, explain: Explain) -> None:
+    def receive(self, reader: ReplyReader, explain: Explain, budget: int | None = None) -> None:
         while self._in_flight:
             whole = reader.reply()
             if whole is None:

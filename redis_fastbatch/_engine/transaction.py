@@ -15,7 +15,7 @@ from redis.exceptions import BusyLoadingError, ExecAbortError, InvalidResponse, 
 
 from redis_fastbatch._core.resp.encoder import Chunk, Command
 from redis_fastbatch._core.resp.replies import ErrorReply
-from redis_fastbatch._engine.flight import NO_LIMIT, ChunkState, InFlightChunk, each_once
+from redis_fastbatch._engine.flight import NO_LIMIT, ChunkState, Event, InFlightChunk, Send, each_once
 from redis_fastbatch._engine.write import WriteFlight
 from redis_fastbatch.errors import FastBatchError
 
@@ -35,7 +35,7 @@ class State(enum.Enum):
     CLOSED = "EXEC or DISCARD was answered"
 
 
-class Event(enum.Enum):
+class Step(enum.Enum):
     """What takes an atomic batch from one state to the next."""
 
     FRAMED = "one command does not hold the batch, or the server has no MSETEX"
@@ -47,14 +47,14 @@ class Event(enum.Enum):
 
 
 TRANSITIONS = {
-    (State.SINGLE, Event.FRAMED): State.OPENING,
-    (State.OPENING, Event.ACCEPTED): State.OPEN,
-    (State.OPENING, Event.REFUSED): State.CLOSING,
-    (State.OPEN, Event.ENCODED): State.CLOSING,
-    (State.CLOSING, Event.ANSWERED): State.CLOSED,
-    (State.OPENING, Event.REPEATED): State.OPENING,
-    (State.OPEN, Event.REPEATED): State.OPENING,
-    (State.CLOSING, Event.REPEATED): State.OPENING,
+    (State.SINGLE, Step.FRAMED): State.OPENING,
+    (State.OPENING, Step.ACCEPTED): State.OPEN,
+    (State.OPENING, Step.REFUSED): State.CLOSING,
+    (State.OPEN, Step.ENCODED): State.CLOSING,
+    (State.CLOSING, Step.ANSWERED): State.CLOSED,
+    (State.OPENING, Step.REPEATED): State.OPENING,
+    (State.OPEN, Step.REPEATED): State.OPENING,
+    (State.CLOSING, Step.REPEATED): State.OPENING,
 }
 
 
@@ -79,12 +79,13 @@ class AtomicFlight(WriteFlight):
         self._refusal: Exception | None = None
         self._queued: list[InFlightChunk] = []
 
-    def _step(self, event: Event) -> None:
-        self._state = TRANSITIONS[self._state, event]
+    def _step(self, step: Step) -> None:
+        self._state = TRANSITIONS[self._state, step]
 
     @property
-    def done(self) -> bool:
-        return self._state in (State.SINGLE, State.CLOSED) and super().done
+    def _ended(self) -> bool:
+        """Whether no further item is taken from the source."""
+        return self._writer.exhausted or self._halted is not None
 
     @property
     def _full(self) -> bool:
@@ -94,16 +95,21 @@ class AtomicFlight(WriteFlight):
 
     # From items to chunks.
 
-    def next_chunk(self) -> Chunk | None:
-        chunk = super().next_chunk()
-        if chunk is None and self._state is State.OPEN and self._ended and not self._full:
+    def poll(self, budget: int | None = None) -> Send | Event:
+        event = super().poll(budget)
+        if self._state is State.OPEN and self._ended and not self._ready and not self._full:
             self._ready.append(_frame(EXEC if self._refusal is None else DISCARD, self._taken))
-            self._step(Event.ENCODED)
-            return self._ready[0].chunk
-        return chunk
+            self._step(Step.ENCODED)
+            return super().poll(budget)
+        return event
 
-    def _fill(self, chunk: Chunk) -> None:
-        self._writer.fill_some(chunk, NO_LIMIT if self.pace is None else self.pace)
+    @property
+    def flush_seconds(self) -> float | None:
+        # Nothing is written before EXEC, so that there is no hurry.
+        return None
+
+    def _fill(self, chunk: Chunk, budget: int | None) -> None:
+        self._writer.fill_some(chunk, NO_LIMIT if budget is None else budget)
 
     def _queue(self, filling: InFlightChunk, failed: int) -> None:
         if self._refusal is None and (failed or self.source_error is not None):
@@ -113,12 +119,9 @@ class AtomicFlight(WriteFlight):
             # A single command is one that holds all items.
             if self._state is State.SINGLE and self._ready and not (self._ended and filling.chunk.command.many):
                 self._ready.appendleft(_frame(MULTI, 0))
-                self._step(Event.FRAMED)
+                self._step(Step.FRAMED)
         elif filling.chunk.sealed:
             self._fail_all(filling, self._refusal)
-
-    def flush_partial(self) -> None:
-        """Leave the chunk as it is: nothing is written before EXEC."""
 
     # From chunks to replies.
 
@@ -156,7 +159,7 @@ class AtomicFlight(WriteFlight):
     def _settle_multi(self, multi: InFlightChunk) -> None:
         """Go on if MULTI was accepted. If it was refused, nothing of the batch is sent."""
         if not multi.non_ok_replies:
-            self._step(Event.ACCEPTED)
+            self._step(Step.ACCEPTED)
             return
         error = multi.non_ok_replies[0][1]
         if not isinstance(error, Exception):
@@ -166,7 +169,7 @@ class AtomicFlight(WriteFlight):
             self._fail_all(unsent, error)
         # Whatever the refusal was: the connection goes back to the pool outside any transaction.
         self._ready = deque((_frame(DISCARD, self._taken),))
-        self._step(Event.REFUSED)
+        self._step(Step.REFUSED)
 
     def _settle_closing(self, closing: InFlightChunk) -> None:
         """Settle the queued commands by the reply to EXEC, which has an element for each, or to DISCARD."""
@@ -181,10 +184,10 @@ class AtomicFlight(WriteFlight):
         else:
             first = next((error for error in refused if isinstance(error, Exception)), outcome)
             if self._is_msetex_lost(self._queued[0].chunk.command, first):
-                self._repeat_as_sets(self._queued, Event.REPEATED)
+                self._repeat_as_sets(self._queued, Step.REPEATED)
                 return
             self._fail_queued(ExecAbortError(f"the transaction was discarded: {first}"))
-        self._step(Event.ANSWERED)
+        self._step(Step.ANSWERED)
 
     def _settle_outcomes(self, outcome: list[Any]) -> None:
         if len(outcome) != sum(queued.chunk.replies for queued in self._queued):
@@ -226,17 +229,17 @@ class AtomicFlight(WriteFlight):
         self._fail_all(refused, error)
 
     def _lose_msetex(self, refused: InFlightChunk) -> None:
-        self._repeat_as_sets([refused], Event.FRAMED)
+        self._repeat_as_sets([refused], Step.FRAMED)
         refused.state = ChunkState.SETTLED
 
-    def _repeat_as_sets(self, refused: list[InFlightChunk], event: Event) -> None:
+    def _repeat_as_sets(self, refused: list[InFlightChunk], step: Step) -> None:
         """Send the batch again as a transaction of SETs: the server does not have MSETEX, or no longer."""
         if self._on_msetex_lost is not None:
             self._on_msetex_lost()
         sets = [InFlightChunk(each.chunk.extract(self._single), each.position) for each in refused]
         self._ready = deque((_frame(MULTI, 0), *sets))
         self._queued = []
-        self._step(event)
+        self._step(step)
 
     def _may_repeat(self) -> bool:
         # Without EXEC the server carried out nothing.
@@ -255,7 +258,7 @@ class AtomicFlight(WriteFlight):
         self._queued.clear()
         self._in_flight.clear()
         self._bytes = 0
-        self._step(Event.REPEATED)
+        self._step(Step.REPEATED)
 
     def _items_again(self) -> list[InFlightChunk]:
         """Return the chunks that carry items and are not settled, as they are to be sent once more."""
@@ -283,6 +286,9 @@ class AtomicFlight(WriteFlight):
                 # Ctrl-C may come when EXEC has just left, before that is noted.
                 return each.state is ChunkState.SENT or not isinstance(error, Exception)
         return False
+
+    def confirmed_prefix(self) -> int:
+        return min((open_chunk.position for open_chunk in self._open_chunks()), default=self._taken)
 
     def _open_chunks(self) -> list[InFlightChunk]:
         return each_once(self._queued, super()._open_chunks())

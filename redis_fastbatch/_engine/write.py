@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -26,10 +25,10 @@ from redis_fastbatch._engine.flight import (
     ChunkState,
     Explain,
     InFlightChunk,
+    ServerFlight,
     each_once,
 )
 from redis_fastbatch._engine.outcome import Failure, RecordedBatch, WriteOutcome, not_sent, outcome_unknown
-from redis_fastbatch._engine.pacing import Linger
 
 # Errors about the server's state, not about an item: every item would be refused alike.
 SERVER_STATE = (ReadOnlyError, BusyLoadingError, MasterDownError, AuthenticationError)
@@ -40,7 +39,7 @@ SPARE_CHUNKS = 32
 SPARE_BYTES = 2 * COMMAND_BYTES
 
 
-class WriteFlight(RecordedBatch):
+class WriteFlight(ServerFlight, RecordedBatch):
     """A batch of writes in flight.
 
     Args:
@@ -62,63 +61,30 @@ class WriteFlight(RecordedBatch):
         window: int = WINDOW_BYTES,
         on_msetex_lost: Callable[[], None] | None = None,
     ) -> None:
-        self.wait_while_loading = True
-        self.pace: int | None = None
-        self.settled = 0
+        super().__init__(writer, outcome)
         self.outcome = outcome
         self.report = outcome.report
         self._repeatable = repeatable
-        self._writer = writer
         self._single = single
         self._conditional = b"NX" in single.tail or b"XX" in single.tail
         self._window = window
         self._on_msetex_lost = on_msetex_lost
-        self._in_flight: deque[InFlightChunk] = deque()
-        self._ready: deque[InFlightChunk] = deque()
-        self._filling: InFlightChunk | None = None
         self._spare: list[Chunk] = []
-        self._linger = Linger()
         self._halted: BaseException | None = None
         self._bytes = 0
         self._taken = 0
 
-    # What a transport asks.
-
     @property
-    def hook_raised(self) -> bool:
-        return self.outcome.hook_raised
-
-    @property
-    def done(self) -> bool:
-        return not self._in_flight and not self._ready and self._ended
-
-    @property
-    def _ended(self) -> bool:
-        return self._writer.exhausted or self._halted is not None
+    def _takes_items(self) -> bool:
+        return not self._writer.exhausted and self._halted is None
 
     @property
     def _full(self) -> bool:
         return self._bytes >= self._window or len(self._in_flight) >= WINDOW_CHUNKS
 
     @property
-    def in_flight(self) -> bool:
-        return bool(self._in_flight)
-
-    @property
     def awaiting_replies(self) -> bool:
         return bool(self._in_flight) and self._in_flight[0].state is ChunkState.SENT
-
-    @property
-    def has_partial_chunk(self) -> bool:
-        return self._filling is not None and not self._ready and not self._full
-
-    @property
-    def source_pending(self) -> bool:
-        return self._writer.dry
-
-    @property
-    def poll_after_send(self) -> bool:
-        return self._linger.late
 
     @property
     def source_error(self) -> BaseException | None:
@@ -126,23 +92,13 @@ class WriteFlight(RecordedBatch):
 
     # From items to chunks.
 
-    def next_chunk(self) -> Chunk | None:
-        if self._full:
-            return None
-        if self._ready:
-            return self._ready[0].chunk
-        if self._ended:
-            return None
-        return self._encode()
-
-    def _encode(self) -> Chunk | None:
-        """Encode items until a chunk is ready, or the source has no item, or the pace is used up."""
+    def _encode(self, budget: int | None) -> None:
         writer = self._writer
         filling = self._filling = self._filling or self._blank()
         chunk = filling.chunk
         before = chunk.count
         try:
-            self._fill(chunk)
+            self._fill(chunk, budget)
         except BaseException as halt:
             # Such as Ctrl-C while the source was at work: the items that it gave before are still written.
             self._halted = halt
@@ -154,19 +110,11 @@ class WriteFlight(RecordedBatch):
             self._filling = None
             writer.max_bytes = min(max(FIRST_COMMAND_BYTES, self.report.bytes_sent // 8), COMMAND_BYTES)
         self.outcome.deliver()
-        return self._ready[0].chunk if self._ready else None
 
     def _queue(self, filling: InFlightChunk, failed: int) -> None:
         """Queue a chunk for sending if it is sealed; `failed` items beside it could not be encoded."""
         if filling.chunk.sealed and filling.chunk.count:
             self._ready.append(filling)
-
-    def flush_partial(self) -> None:
-        filling = self._filling
-        if filling is not None and filling.chunk.count:
-            filling.chunk.seal()
-            self._ready.append(filling)
-            self._filling = None
 
     def _blank(self) -> InFlightChunk:
         if not self._spare:
@@ -175,11 +123,9 @@ class WriteFlight(RecordedBatch):
         chunk.restart(self._writer.command)
         return InFlightChunk(chunk, self._taken)
 
-    def _fill(self, chunk: Chunk) -> None:
-        if self.pace is not None:
-            self._writer.fill_some(chunk, self.pace)
-        else:
-            self._linger.fill(self._writer, chunk)
+    def _fill(self, chunk: Chunk, budget: int | None) -> None:
+        # Replies may have come while a slow source was at work.
+        self._poll_after_send = self._flush_timer.fill(self._writer, chunk, budget)
 
     # From chunks to replies.
 
@@ -196,7 +142,7 @@ class WriteFlight(RecordedBatch):
     def finished(self, chunk: Chunk) -> None:
         self._in_flight[-1].state = ChunkState.SENT
 
-    def take(self, reader: ReplyReader, explain: Explain) -> None:
+    def receive(self, reader: ReplyReader, explain: Explain, budget: int | None = None) -> None:
         while self._in_flight:
             oldest = self._in_flight[0]
             chunk = oldest.chunk
@@ -212,7 +158,7 @@ class WriteFlight(RecordedBatch):
             if read < wanted:
                 return
             self._settle_oldest()
-            if self.pace is not None:
+            if budget is not None:
                 return
 
     def _is_queued(self, chunk: Chunk) -> bool:
@@ -349,6 +295,8 @@ class WriteFlight(RecordedBatch):
         return each_once(self._in_flight, self._ready, filling)
 
     def confirmed_prefix(self) -> int:
+        if not (self._in_flight or self._ready or self._filling):
+            return self._taken
         return min((open_chunk.position for open_chunk in self._open_chunks()), default=self._taken)
 
 

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterable, Callable, Iterator
 from typing import Any
 
 from redis_fastbatch._core.resp.encoder import SourceDry
-from redis_fastbatch._engine.flight import Flight
 from redis_fastbatch._engine.pacing import LINGER, MAX_BLOCK_SECONDS
 
 _served: weakref.WeakKeyDictionary[asyncio.Task[Any], asyncio.Task[Any] | None] = weakref.WeakKeyDictionary()
@@ -176,50 +175,3 @@ class AsyncSource:
     def _ring_for_items(self) -> None:
         if self.ahead:
             self.ring()
-
-
-class Age:
-    """How long a chunk has been partly full: the items of a slow source are sent before a command is full.
-
-    Attributes:
-        late: the chunk was sent because of its age. Replies to earlier chunks may have arrived meanwhile.
-    """
-
-    def __init__(self) -> None:
-        self.late = False
-        self._since: float | None = None
-
-    def exceeded(self) -> bool:
-        """Return whether it is time to send the chunk that is being filled."""
-        now = time.perf_counter()
-        if self._since is None:
-            self._since = now
-        self.late = now - self._since > LINGER
-        return self.late
-
-    @property
-    def left(self) -> float:
-        """The seconds until it is time."""
-        since = self._since
-        return LINGER if since is None else max(0.0, since + LINGER - time.perf_counter())
-
-    def over(self) -> None:
-        """Note that the chunk was sent."""
-        self.late = False
-        self._since = None
-
-
-async def starve(channel: Any, flight: Flight, source: AsyncSource, age: Age) -> None:
-    """Wait for a source that has no item ready. Send its earlier items when they are old enough."""
-    left: float | None = age.left
-    if age.exceeded():
-        flight.flush_partial()
-        if not flight.has_partial_chunk:
-            return
-        # There is nothing to send before more items have arrived.
-        age.over()
-        left = None
-    if flight.in_flight:
-        await channel.arrival_or_item(source, left)
-    else:
-        await source.wait(left)

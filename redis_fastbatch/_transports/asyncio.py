@@ -18,9 +18,9 @@ from redis.exceptions import ConnectionError, ResponseError
 
 from redis_fastbatch._core.resp.encoder import Chunk
 from redis_fastbatch._core.resp.replies import ErrorReply
-from redis_fastbatch._engine.flight import Flight
+from redis_fastbatch._engine.flight import Event, Flight, Send
 from redis_fastbatch._engine.pacing import LINGER, Pace
-from redis_fastbatch._transports.async_source import Age, AsyncSource, starve
+from redis_fastbatch._transports.async_source import AsyncSource
 from redis_fastbatch._transports.borrowing import borrow_async
 from redis_fastbatch._transports.loop_budget import LoopBudget, loop_pace
 from redis_fastbatch._transports.parsed_replies import ParsedReplies, explain
@@ -65,10 +65,10 @@ class TransportChannel:
                     await self._protocol.wait(self._connection.socket_timeout)
         flight.finished(chunk)
 
-    def take(self, flight: Flight) -> bool:
-        """Let the flight read replies. Return False if it needs more bytes than have arrived."""
+    def receive(self, flight: Flight, budget: int) -> bool:
+        """Let the flight read replies; return False if it needs more than has arrived."""
         before = len(self._reader)
-        flight.take(self._reader, self._explain)
+        flight.receive(self._reader, self._explain, budget)
         return len(self._reader) < before
 
     async def arrival(self) -> None:
@@ -123,11 +123,11 @@ class PublicChannel:
         await self._connection.send_packed_command(bytes(memoryview(chunk)))
         flight.finished(chunk)
 
-    def take(self, flight: Flight) -> bool:
+    def receive(self, flight: Flight, budget: int) -> bool:
         """Let the flight read the reply that arrival() waited for, or some of it; False if it has read all."""
         if self._replies.finished():
             return False
-        flight.take(self._replies, explain)
+        flight.receive(self._replies, explain, budget)
         return True
 
     async def arrival(self) -> None:
@@ -208,30 +208,27 @@ class AsyncLease:
         await self.connection.disconnect(nowait=True)
 
     async def _pump(self, flight: Flight, source: AsyncSource | None) -> None:
-        encoding, decoding, budget, age = loop_pace(), loop_pace(), LoopBudget(), Age()
+        encoding, decoding, budget = loop_pace(), loop_pace(), LoopBudget()
         clock = time.perf_counter
         async with await self.channel() as channel:
-            while not flight.done:
+            while True:
                 began = clock()
-                flight.pace = encoding.items
-                chunk = flight.next_chunk()
-                if chunk is not None or flight.has_partial_chunk:
+                event = flight.poll(encoding.items)
+                if isinstance(event, Send):
                     encoding.took(clock() - began)
-                starved = source is not None and source.is_empty and flight.source_pending
-                if chunk is not None:
-                    await channel.send(chunk, flight)
-                    if age.late:
-                        channel.take(flight)
-                    age.over()
-                elif flight.has_partial_chunk and not starved:
-                    if age.exceeded():
-                        flight.flush_partial()
-                elif take_some(channel, flight, decoding):
+                    await channel.send(event.chunk, flight)
+                    if event.poll_after_send:
+                        channel.receive(flight, decoding.items)
+                elif event is Event.PAUSED:
+                    encoding.took(clock() - began)
+                elif event is Event.DONE:
+                    break
+                elif receive_some(channel, flight, decoding):
                     await channel.hand_on_pushes()
-                elif source is not None and flight.has_partial_chunk:
-                    await starve(channel, flight, source, age)
+                elif event is Event.NEED_ITEMS and source is not None:
+                    await wait_for_items(channel, flight, source)
                     budget.renew()
-                elif flight.in_flight:
+                else:
                     await channel.arrival()
                     budget.renew()
                 await budget.yield_if_spent()
@@ -272,16 +269,23 @@ class AsyncLease:
             raise
 
 
-def take_some(channel: Any, flight: Any, pace: Pace) -> bool:
-    """Let a flight read some of the replies that have arrived. Return False if there are none."""
+def receive_some(channel: Any, flight: Flight, pace: Pace) -> bool:
+    """Let a flight read some of the replies that have arrived; return False if there are none."""
     if not flight.in_flight:
         return False
     began = time.perf_counter()
-    flight.pace = pace.items
-    if not channel.take(flight):
+    if not channel.receive(flight, pace.items):
         return False
     pace.took(time.perf_counter() - began)
     return True
+
+
+async def wait_for_items(channel: Any, flight: Flight, source: AsyncSource) -> None:
+    """Wait until the source has an item, or replies come, or it is time to send what the source gave before."""
+    if flight.in_flight:
+        await channel.arrival_or_item(source, flight.flush_seconds)
+    else:
+        await source.wait(flight.flush_seconds)
 
 
 def _times_cancelled() -> int:

@@ -21,7 +21,7 @@ from redis.exceptions import ConnectionError, RedisError, ResponseError, Timeout
 
 from redis_fastbatch._core.resp.encoder import Chunk
 from redis_fastbatch._core.resp.replies import ErrorReply
-from redis_fastbatch._engine.flight import Flight
+from redis_fastbatch._engine.flight import Event, Flight, Send
 from redis_fastbatch._transports.borrowing import borrow
 from redis_fastbatch._transports.parsed_replies import ParsedReplies, explain
 from redis_fastbatch._transports.redispy import push_handler, reply_reader
@@ -133,7 +133,7 @@ class SocketChannel:
 
     def _take(self, flight: Flight) -> None:
         self._in_order = False
-        flight.take(self._reader, self._explain)
+        flight.receive(self._reader, self._explain)
         self._in_order = True
         if self._reader.pushes:
             self._hand_on_pushes()
@@ -201,7 +201,7 @@ class PublicChannel:
             self._replies.feed(self._connection.read_response(disable_decoding=True))
         except ResponseError as error:
             self._replies.feed(error)
-        flight.take(self._replies, explain)
+        flight.receive(self._replies, explain)
 
     def receive_arrived(self, flight: Flight) -> None:
         while flight.in_flight and self._connection.can_read(timeout=0):
@@ -290,15 +290,17 @@ class Lease:
                 raise
 
     def _carry(self, flight: Flight, channel: Channel) -> None:
-        while not flight.done:
-            chunk = flight.next_chunk()
+        while True:
+            event = flight.poll()
             check_not_forked(self._pid)
-            if chunk is not None:
-                channel.send(chunk, flight)
-                if flight.poll_after_send:
+            if isinstance(event, Send):
+                channel.send(event.chunk, flight)
+                if event.poll_after_send:
                     channel.receive_arrived(flight)
-            elif flight.in_flight:
+            elif event is Event.NEED_REPLIES:
                 channel.receive(flight)
+            elif event is Event.DONE:
+                return
 
     def channel(self) -> Any:
         """Connect, and return the channel over which a flight uses the connection; a context manager."""

@@ -1,0 +1,197 @@
+"""Batches over a cluster, whose nodes' flights are fed with bytes in memory."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from redis.exceptions import ConnectionError, InvalidResponse
+
+from flights import CODEC, OK, SET, Driver, outcome
+from redis_fastbatch._cluster import flight as limits
+from redis_fastbatch._cluster.factory import GET, UNLINK
+from redis_fastbatch._cluster.read import ClusterCount, ClusterRead
+from redis_fastbatch._cluster.topology import Topology
+from redis_fastbatch._cluster.write import ClusterWrite
+from redis_fastbatch._core.resp.encoder import Command
+from redis_fastbatch._core.resp.routed import RoutedWriter, slot_of_key
+from redis_fastbatch._engine.flight import Event
+from redis_fastbatch._engine.outcome import ReadOutcome
+
+HALF = 8192
+KEYS = [f"key:{i}" for i in range(12)]
+LOW = [key for key in KEYS if slot_of_key(key, "utf-8", "strict") < HALF]
+HIGH = [key for key in KEYS if key not in LOW]
+LOST = ConnectionError("gone")
+
+
+class TwoNodes:
+    """A cluster's view of its nodes, as a Topology asks for it: two nodes share the slots."""
+
+    def __init__(self) -> None:
+        nodes = [SimpleNamespace(name=f"127.0.0.1:{port}") for port in (7000, 7001)]
+        shards = [[node] for node in nodes]
+        self.slots = {slot: shards[slot >= HALF] for slot in range(2 * HALF)}
+
+    def address(self, redirection: Any, answered: Any) -> tuple[str, int]:
+        return redirection.host, int(redirection.port)
+
+
+def two_nodes() -> Topology:
+    known: Any = TwoNodes()
+    return Topology(known)
+
+
+def routed(items: Any, command: Command, topology: Topology, **more: Any) -> RoutedWriter:
+    return RoutedWriter(items, command, CODEC, topology.router, max_items=1000, max_bytes=64 * 1024, **more)
+
+
+def write(items: Any, command: Command = SET, **options: Any) -> tuple[ClusterWrite, list[Driver]]:
+    topology = two_nodes()
+    batch = ClusterWrite(routed(items, command, topology), topology, outcome(), patience=30.0, **options)
+    return batch, [Driver(node) for node in batch.nodes]
+
+
+def read(keys: Any) -> tuple[ClusterRead, list[Driver], dict[str, Any]]:
+    topology, found = two_nodes(), dict[str, Any]()
+    encoder = routed(keys, GET, topology, found=found)
+    batch = ClusterRead(encoder, topology, CODEC, found, ReadOutcome(CODEC), patience=30.0)
+    return batch, [Driver(node) for node in batch.nodes], found
+
+
+def values(*found: int) -> bytes:
+    return b"".join(b"$1\r\n%c\r\n" % value for value in found)
+
+
+def moved(key: str, port: int, word: bytes = b"MOVED") -> bytes:
+    return b"-%s %d 127.0.0.1:%d\r\n" % (word, slot_of_key(key, "utf-8", "strict"), port)
+
+
+def test_each_node_gets_its_items() -> None:
+    batch, (low, high) = write(dict.fromkeys(KEYS, 1))
+    assert low.send_all() == ([b"SET"] * len(LOW), Event.NEED_REPLIES)
+    assert high.send_all() == ([b"SET"] * len(HIGH), Event.NEED_REPLIES)
+    low.receive(OK * len(LOW))
+    assert low.flight.poll() is Event.IDLE
+    high.receive(OK * len(HIGH))
+    assert low.flight.poll() is Event.DONE
+    assert batch.done
+    assert batch.outcome.report.written == batch.confirmed_prefix() == len(KEYS)
+
+
+def test_an_item_that_has_moved_goes_to_the_node_that_has_it() -> None:
+    batch, (low, high) = write(dict.fromkeys(LOW, 1))
+    low.send_all()
+    low.receive(OK + moved(LOW[1], 7001) + OK * (len(LOW) - 2))
+    assert batch.stale
+    assert batch.outcome.report.written == len(LOW) - 1
+    assert high.send_all() == ([b"SET"], Event.NEED_REPLIES)
+    high.receive(OK)
+    assert batch.done
+    assert batch.outcome.report.written == len(LOW)
+
+
+def test_an_item_that_is_being_moved_is_asked_for() -> None:
+    batch, (low, high) = write(dict.fromkeys(LOW, 1))
+    low.send_all()
+    low.receive(moved(LOW[0], 7001, b"ASK") + OK * (len(LOW) - 1))
+    assert high.send_all() == ([b"ASKING", b"SET"], Event.NEED_REPLIES)
+    high.receive(OK * 2)
+    assert batch.done
+    assert batch.outcome.report.written == len(LOW)
+
+
+def test_an_item_that_no_node_has_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "FIRST_DELAY", 0.0)
+    batch, (low, _) = write({LOW[0]: 1})
+    low.send_all()
+    low.receive(b"-CLUSTERDOWN the cluster is down\r\n")
+    assert not batch.done
+    assert low.flight.poll() is Event.IDLE
+    assert batch.wake() is not None
+    batch.revive()
+    assert low.send_all() == ([b"SET"], Event.NEED_REPLIES)
+    low.receive(OK)
+    assert batch.done
+
+
+def test_a_lost_node_gets_its_items_again() -> None:
+    batch, (low, _) = write(dict.fromkeys(LOW, 1))
+    low.send_all()
+    low.receive(OK)
+    batch.lost(low.flight, LOST)
+    assert batch.outcome.report.written == 1
+    assert low.flight.poll() is Event.IDLE
+    low.flight.held_until = 0.0
+    batch.revive()
+    again = Driver(low.flight)
+    assert again.send_all() == ([b"SET"] * (len(LOW) - 1), Event.NEED_REPLIES)
+    again.receive(OK * (len(LOW) - 1))
+    assert batch.done
+    assert batch.outcome.report.written == len(LOW)
+
+
+def test_conditions_are_not_repeated_for_a_lost_node() -> None:
+    batch, (low, _) = write(dict.fromkeys(LOW, 1), Command(b"SET", many=False, tail=(b"NX",)), repeatable=False)
+    low.send_all()
+    low.receive(OK + b"$-1\r\n")
+    batch.lost(low.flight, LOST)
+    report = batch.outcome.report
+    assert (report.written, report.skipped, report.failed) == (1, 1, len(LOW) - 2)
+    assert all(str(error).startswith("outcome unknown") for error in report.failures.values())
+    assert batch.done
+
+
+def test_an_abort_reports_each_item_once() -> None:
+    batch, (low, high) = write(dict.fromkeys(KEYS, 1))
+    low.send_all()
+    low.receive(OK)
+    assert not isinstance(high.flight.poll(), Event)
+    batch.abort(LOST)
+    report = batch.outcome.report
+    assert (report.written, report.failed) == (1, len(KEYS) - 1)
+    unsent = {key for key, error in report.failures.items() if str(error).startswith("not sent")}
+    assert unsent == set(HIGH)
+
+
+def test_a_reply_that_no_set_has() -> None:
+    batch, (low, _) = write(dict.fromkeys(LOW, 1))
+    low.send_all()
+    with pytest.raises(InvalidResponse):
+        low.receive(OK + b":1\r\n")
+    batch.abort(InvalidResponse("no"))
+    assert (batch.outcome.report.written, batch.outcome.report.failed) == (1, len(LOW) - 1)
+
+
+def test_values_of_two_nodes() -> None:
+    batch, (low, high), found = read(KEYS)
+    low.send_all()
+    high.send_all()
+    low.receive(values(*range(len(LOW))))
+    high.receive(values(*range(len(HIGH))))
+    assert batch.done
+    assert found == {**{key: i for i, key in enumerate(LOW)}, **{key: i for i, key in enumerate(HIGH)}}
+    assert list(found) == KEYS
+
+
+def test_a_value_that_has_moved_and_one_that_is_moving() -> None:
+    batch, (low, high), found = read(LOW[:3])
+    low.send_all()
+    low.receive(values(7) + moved(LOW[1], 7001) + moved(LOW[2], 7001, b"ASK"))
+    assert high.send_all() == ([b"GET", b"ASKING", b"GET"], Event.NEED_REPLIES)
+    high.receive(values(8) + OK + values(9))
+    assert batch.done
+    assert list(found.values()) == [7, 8, 9]
+
+
+def test_counts_of_two_nodes() -> None:
+    topology = two_nodes()
+    batch = ClusterCount(routed(KEYS, UNLINK, topology), topology, patience=30.0)
+    low, high = (Driver(node) for node in batch.nodes)
+    low.send_all()
+    high.send_all()
+    low.receive(b":1\r\n" * len(LOW))
+    high.receive(b":0\r\n" * len(HIGH))
+    assert batch.done
+    assert batch.total == len(LOW)

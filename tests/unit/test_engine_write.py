@@ -1,0 +1,274 @@
+"""Flights that write, fed with bytes in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from redis.exceptions import BusyLoadingError, ConnectionError, InvalidResponse
+
+from flights import OK, SET, Driver, outcome, words, writer
+from redis_fastbatch import ChunkStats
+from redis_fastbatch._core.resp.encoder import SourceDry
+from redis_fastbatch._engine.commands import MSET, SetOptions
+from redis_fastbatch._engine.flight import WINDOW_CHUNKS, Event, Send
+from redis_fastbatch._engine.write import WriteFlight
+
+ITEMS = {f"key:{i}": i for i in range(5)}
+LOST = ConnectionError("gone")
+
+
+def flight_of(items: Any = ITEMS, options: SetOptions | None = None, size: int = 2, **more: Any) -> WriteFlight:
+    options = options or SetOptions()
+    hooks = {name: more.pop(name) for name in ("on_error", "progress", "on_chunk") if name in more}
+    encoder = writer(items, options.command(msetex=True), size)
+    return WriteFlight(encoder, options.single(), outcome(**hooks), repeatable=options.repeatable, **more)
+
+
+def test_chunks_until_done() -> None:
+    flight = flight_of()
+    driver = Driver(flight)
+    assert driver.send_all() == ([b"MSET"] * 3, Event.NEED_REPLIES)
+    assert flight.awaiting_replies
+    driver.receive(OK + OK[:2])
+    assert (flight.report.written, flight.confirmed_prefix(), flight.in_flight) == (2, 2, True)
+    assert flight.poll() is Event.NEED_REPLIES
+    driver.receive(OK[2:] + OK)
+    assert flight.poll() is Event.DONE
+    assert (flight.report.written, flight.confirmed_prefix(), flight.in_flight) == (5, 5, False)
+
+
+def test_a_chunk_is_given_again_until_it_is_started() -> None:
+    flight = flight_of()
+    first, second = flight.poll(), flight.poll()
+    assert isinstance(first, Send)
+    assert isinstance(second, Send)
+    assert first.chunk is second.chunk
+
+
+def test_an_empty_batch_is_done_at_once() -> None:
+    assert flight_of({}).poll() is Event.DONE
+
+
+def test_no_more_chunks_than_the_window_has_room_for() -> None:
+    driver = Driver(flight_of({f"key:{i}": i for i in range(WINDOW_CHUNKS + 50)}, size=1))
+    assert len(driver.send_all()[0]) == WINDOW_CHUNKS
+    driver.receive(OK * 10)
+    assert driver.send_all() == ([b"MSET"] * 10, Event.NEED_REPLIES)
+
+
+def test_a_budget_pauses_encoding_and_reading() -> None:
+    flight = flight_of(size=4)
+    driver = Driver(flight)
+    assert flight.poll(3) is Event.PAUSED
+    assert driver.send_all(3) == ([b"MSET", b"MSET"], Event.NEED_REPLIES)
+    driver.receive(OK + OK, budget=1)
+    assert flight.report.written == 4
+    driver.receive(b"", budget=1)
+    assert flight.report.written == 5
+
+
+class Dry:
+    """A source that runs dry."""
+
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+        self.ended = False
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        if self.items:
+            return self.items.pop(0)
+        raise StopIteration if self.ended else SourceDry
+
+
+def test_a_dry_source_is_waited_for_and_its_items_are_sent_when_they_are_old(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = Dry()
+    flight = flight_of(source, size=3)
+    driver = Driver(flight)
+    assert driver.send_all(100) == ([], Event.NEED_ITEMS)
+    assert flight.flush_seconds is None
+    source.items = [("a", 1), ("b", 2)]
+    assert flight.poll(100) is Event.NEED_ITEMS
+    assert flight.flush_seconds is not None
+    monkeypatch.setattr("redis_fastbatch._engine.pacing.LINGER", 0.0)
+    event = flight.poll(100)
+    assert isinstance(event, Send)
+    assert event.poll_after_send
+    assert event.chunk.count == 2
+    driver.send_all(100)
+    driver.receive(OK)
+    source.ended = True
+    assert flight.poll(100) is Event.DONE
+
+
+def test_a_refused_command_goes_again_item_by_item() -> None:
+    flight = flight_of(size=5)
+    driver = Driver(flight)
+    driver.send_all()
+    driver.receive(b"-NOPERM no access to one of the keys\r\n")
+    assert driver.send_all() == ([b"SET"] * 5, Event.NEED_REPLIES)
+    driver.receive(OK * 3 + b"-NOPERM this one\r\n" + OK)
+    assert flight.poll() is Event.DONE
+    report = flight.report
+    assert (report.written, report.failed, list(report.failures)) == (4, 1, ["key:3"])
+
+
+def test_a_server_that_refuses_everything_is_not_asked_for_each_item() -> None:
+    flight = flight_of(size=5)
+    driver = Driver(flight)
+    driver.send_all()
+    driver.receive(b"-MISCONF cannot write to disk\r\n")
+    assert flight.poll() is Event.DONE
+    assert flight.report.failed == 5
+
+
+def test_without_msetex_sets_are_sent() -> None:
+    lost: list[bool] = []
+    flight = flight_of(options=SetOptions(ex=10), size=3, on_msetex_lost=lambda: lost.append(True))
+    driver = Driver(flight)
+    assert words(driver.send()) == [b"MSETEX"]
+    driver.receive(b"-ERR unknown command 'MSETEX'\r\n")
+    assert lost == [True]
+    assert driver.send_all() == ([b"SET"] * 5, Event.NEED_REPLIES)
+    driver.receive(OK * 5)
+    assert (flight.poll(), flight.report.written) == (Event.DONE, 5)
+
+
+def test_skipped_and_failed_items() -> None:
+    heard: list[tuple[Any, Any]] = []
+    flight = flight_of(
+        {**ITEMS, "bad": {1}},
+        SetOptions(nx=True),
+        6,
+        on_error=lambda key, value, error: heard.append((key, value)),
+    )
+    driver = Driver(flight)
+    driver.send_all()
+    driver.receive(OK + b"$-1\r\n" + OK + b"_\r\n" + b"-ERR no\r\n")
+    report = flight.report
+    assert (report.written, report.skipped, report.failed) == (2, 2, 2)
+    assert report.skipped_keys == ["key:1", "key:3"]
+    assert heard == [("bad", {1}), ("key:4", 4)]
+
+
+@pytest.mark.parametrize("reply", [b":1\r\n", b"$3\r\nyes\r\n", b"*0\r\n"])
+def test_a_reply_that_no_mset_has(reply: bytes) -> None:
+    flight = flight_of()
+    driver = Driver(flight)
+    driver.send_all()
+    with pytest.raises(InvalidResponse, match="MSET was answered with"):
+        driver.receive(reply)
+    flight.abort(InvalidResponse("no"))
+    assert (flight.report.written, flight.report.failed) == (0, 5)
+    assert flight.report.confirmed_prefix == 0
+
+
+def test_a_lost_connection_sends_again_what_was_not_confirmed() -> None:
+    flight = flight_of(size=1)
+    driver = Driver(flight)
+    driver.send_all()
+    driver.receive(OK * 2)
+    assert flight.connection_lost()
+    again = Driver(flight)
+    assert again.send_all() == ([b"MSET"] * 3, Event.NEED_REPLIES)
+    again.receive(OK * 3)
+    assert (flight.poll(), flight.report.written) == (Event.DONE, 5)
+
+
+def test_a_batch_with_conditions_is_not_sent_again() -> None:
+    flight = flight_of(options=SetOptions(nx=True), size=2)
+    driver = Driver(flight)
+    assert flight.connection_lost()
+    driver.send()
+    driver.receive(OK)
+    driver.send()
+    assert not flight.connection_lost()
+    flight.abort(LOST)
+    report = flight.report
+    assert (report.written, report.failed, report.confirmed_prefix) == (0, 4, 0)
+    assert all(str(error).startswith("outcome unknown: ConnectionError") for error in report.failures.values())
+
+
+def test_an_abort_reports_each_item_once() -> None:
+    flight = flight_of(size=1)
+    driver = Driver(flight)
+    driver.send()
+    driver.receive(OK)
+    driver.send(whole=False)
+    assert not flight.awaiting_replies
+    assert isinstance(flight.poll(), Send)
+    flight.abort(LOST)
+    flight.abort(LOST)
+    report = flight.report
+    assert (report.written, report.failed, report.confirmed_prefix) == (1, 2, 1)
+    assert [str(error).partition(":")[0] for error in report.failures.values()] == ["outcome unknown", "not sent"]
+
+
+def test_a_loading_server_is_waited_for_until_the_transport_gives_up() -> None:
+    flight = flight_of()
+    driver = Driver(flight)
+    driver.send_all()
+    loading = b"-LOADING Redis is loading the dataset in memory\r\n"
+    with pytest.raises(BusyLoadingError):
+        driver.receive(loading)
+    assert flight.connection_lost()
+    flight.wait_while_loading = False
+    again = Driver(flight)
+    again.send_all()
+    again.receive(loading * 3)
+    assert (flight.poll(), flight.report.failed) == (Event.DONE, 5)
+
+
+def test_hooks_hear_of_each_chunk() -> None:
+    stats: list[ChunkStats] = []
+    flight = flight_of(size=2, on_chunk=stats.append)
+    driver = Driver(flight)
+    driver.send_all()
+    driver.receive(OK * 3)
+    assert [each.items for each in stats] == [2, 2, 1]
+    assert [each.in_flight > 0 for each in stats] == [True, True, False]
+
+
+def test_a_hook_that_raises_is_called_once() -> None:
+    def hook(key: Any, value: Any, error: Exception) -> None:
+        raise ConnectionError("the dead-letter queue")
+
+    flight = flight_of({"a": {1}, "b": {2}}, on_error=hook)
+    with pytest.raises(ConnectionError):
+        flight.poll()
+    assert flight.hook_raised
+    flight.abort(ConnectionError("the dead-letter queue"))
+    assert flight.report.failed == 2
+
+
+def test_an_interrupted_source_ends_the_batch_with_what_it_gave() -> None:
+    def source() -> Iterator[tuple[str, int]]:
+        yield "a", 1
+        yield "b", 2
+        raise KeyboardInterrupt
+
+    flight = flight_of(source(), size=10)
+    driver = Driver(flight)
+    assert driver.send_all() == ([b"MSET"], Event.NEED_REPLIES)
+    driver.receive(OK)
+    assert flight.poll() is Event.DONE
+    assert isinstance(flight.source_error, KeyboardInterrupt)
+    assert (flight.report.written, flight.confirmed_prefix()) == (2, 2)
+
+
+def test_items_that_were_taken_ahead_are_not_sent() -> None:
+    flight = flight_of({})
+    flight.ended_before([("a", 1), "no pair"], LOST)
+    assert list(flight.report.failures) == ["a", "no pair"]
+    assert flight.report.failed == 2
+
+
+def test_the_bytes_of_a_command() -> None:
+    chunk = Driver(WriteFlight(writer({"k": "v"}, MSET), SET, outcome())).send()
+    assert chunk == b"*3\r\n$4\r\nMSET\r\n$1\r\nk\r\n$2\r\n\xa1v\r\n"
