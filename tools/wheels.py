@@ -191,7 +191,7 @@ class Workshop:
         tree = self._scratch / f"tests-{version}"
         _unpack(sdist, tree)
         shutil.rmtree(tree / "redis_fastbatch")
-        wanted = [f"tests/{name}" for name in QUICK] if self._quick else []
+        wanted = [f"tests/{name}" for name in QUICK] if self._quick else ["--full"]
         variables = {**self._bare(python.parent), **self._server(python)}
         process = subprocess.Popen(
             [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *wanted],

@@ -205,11 +205,11 @@ def test_null_confirms_nothing(make: Callable[..., Bench], operation: Operation)
 def test_replies_that_do_not_come(
     make: Callable[..., Bench], operation: Operation, kind: str, retries: int
 ) -> None:
-    ready = make(operation, kind=kind, timeout=0.04, retries=retries)
+    ready = make(operation, kind=kind, timeout=0.3, retries=retries)
     run(ready, operation, ready.keys(COUNT))
     faults = {"swallowed": {"drop_replies": 1}, "stalled": {"then": Then.STALL}}
-    for fault in faults.values():
-        for place in range(0, replies_of(operation), 2):
+    for number, fault in enumerate(faults.values()):
+        for place in in_turn(range(0, replies_of(operation), 2), number):
             keys = ready.keys(COUNT)
             ready.inject(Fault(TO_CLIENT, after_replies=place, **fault))
             if operation is DELETE:

@@ -299,7 +299,7 @@ def test_a_reply_too_many(make: Callable[..., ClusterBench], operation: Operatio
 def test_replies_that_do_not_come(
     make: Callable[..., ClusterBench], operation: Operation, kind: str, retries: int
 ) -> None:
-    ready = make(kind=kind, timeout=0.3, retries=retries)
+    ready = make(kind=kind, timeout=0.8, retries=retries)
     for fault in (Fault(after_replies=0, drop_replies=1), Fault(after_replies=1, then=Then.STALL)):
         ready.inject(fault, 0)
         error = run(ready, operation, ready.keys(COUNT))

@@ -244,7 +244,7 @@ def test_garbage_between_replies(make: Callable[..., Bench], operation: Operatio
 def test_replies_that_do_not_come(
     make: Callable[..., Bench], operation: Operation, kind: str, retries: int
 ) -> None:
-    ready = make(operation, kind=kind, timeout=0.3, retries=retries)
+    ready = make(operation, kind=kind, timeout=0.8, retries=retries)
     run(ready, operation, ready.keys(COUNT))
     last = replies_of(operation) - 1
     for fault in (Fault(after_replies=0, drop_replies=1), Fault(after_replies=last, then=Then.STALL)):

@@ -20,7 +20,7 @@ class Runner:
         self.kind = kind
 
     def __call__(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Runs a coroutine to its end."""
+        """Run a coroutine to its end."""
         if self.kind == "asyncio":
             return asyncio.run(coroutine)
         import uvloop
@@ -29,14 +29,14 @@ class Runner:
 
 
 def runner(kind: str) -> Runner:
-    """A Runner of the kind "asyncio" or "uvloop"; the test is skipped where that is not installed."""
+    """Return a Runner of the kind "asyncio" or "uvloop". Skip the test where uvloop is not installed."""
     if kind == "uvloop":
         pytest.importorskip("uvloop")
     return Runner(kind)
 
 
 def report_of(error: BaseException) -> BatchReport:
-    """The report that an error carries which came out of a task."""
+    """Return the report of an error that came out of a task."""
     # Up to Python 3.10 whoever awaits a cancelled task gets another CancelledError, whose context the task's is.
     found = error if hasattr(error, "report") else error.__context__
     report: BatchReport = found.report  # type: ignore[union-attr]
@@ -44,7 +44,7 @@ def report_of(error: BaseException) -> BatchReport:
 
 
 async def streamed(items: Iterable[T], every: int = 0) -> AsyncIterator[T]:
-    """The items as an async iterable, which lets the loop go round before every so many of them."""
+    """Yield the items asynchronously. Let the event loop run other tasks before every `every`-th item."""
     for index, item in enumerate(items):
         if every and index % every == 0:
             await asyncio.sleep(0)
@@ -52,5 +52,5 @@ async def streamed(items: Iterable[T], every: int = 0) -> AsyncIterator[T]:
 
 
 async def gathered(items: AsyncIterable[T]) -> list[T]:
-    """All that an async iterable gives."""
+    """Return all items of an async iterable."""
     return [item async for item in items]

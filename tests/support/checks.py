@@ -14,7 +14,7 @@ from redis_fastbatch.server import EmbeddedServer
 
 
 def in_use(client: redis.Redis) -> int:
-    """Connections that are out of the client's pool."""
+    """Return how many connections are out of the client's pool."""
     pool = client.connection_pool
     if isinstance(pool, redis.BlockingConnectionPool):
         return len(pool._connections) - len([one for one in pool.pool.queue if one is not None])
@@ -22,7 +22,7 @@ def in_use(client: redis.Redis) -> int:
 
 
 def commands(recorded: bytes) -> list[list[bytes]]:
-    """The commands in what a client sent."""
+    """Return the commands in what a client sent."""
     reader = hiredis.Reader()
     reader.feed(recorded)
     found = []
@@ -37,7 +37,7 @@ def commands(recorded: bytes) -> list[list[bytes]]:
 def proxied(
     server: EmbeddedServer, *, record: bool = False, **options: Any
 ) -> Iterator[tuple[FaultProxy, redis.Redis]]:
-    """A proxy before a server that is emptied, and a client through it.
+    """Empty a server, put a proxy in front of it, and connect a client through the proxy.
 
     Args:
         server: where to.

@@ -21,6 +21,6 @@ class Shell:
         self._capsys = capsys
 
     def __call__(self, *arguments: object) -> tuple[int, str]:
-        """Exit code and what was said."""
+        """Run a command. Return its exit code and what it wrote to standard error."""
         code = main([str(argument) for argument in arguments] + ["--url", self.url])
         return code, self._capsys.readouterr().err

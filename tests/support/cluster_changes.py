@@ -17,7 +17,7 @@ from servers import SLOTS, Cluster, wait_until
 
 
 def tags_of(slots: range) -> dict[int, str]:
-    """For each of some slots a {tag} whose keys are in it."""
+    """Return a {tag} for each of some slots, whose keys are in that slot."""
     found: dict[int, str] = {}
     for n in itertools.count():
         slot = key_slot(b"%d" % n)
@@ -29,13 +29,13 @@ def tags_of(slots: range) -> dict[int, str]:
 
 
 def first_slots(cluster: Cluster, master: int, count: int) -> range:
-    """Some slots that a master had at the beginning."""
+    """Return some slots that a master had at the beginning."""
     start = SLOTS * master // len(cluster.masters)
     return range(start, start + count)
 
 
 class SlotMove:
-    """One slot on its way from a master to another, a step at a time."""
+    """A slot that moves from one master to another, step by step."""
 
     def __init__(self, cluster: Cluster, slot: int, source: EmbeddedServer, target: EmbeddedServer) -> None:
         self.slot = slot
@@ -44,12 +44,12 @@ class SlotMove:
         self._source_id, self._target_id = cluster.node_id(source), cluster.node_id(target)
 
     def begin(self) -> None:
-        """From here on the source redirects keys that it has not with ASK."""
+        """Begin. From now on the source answers with ASK for keys that it does not have."""
         self._setslot(self._target, "IMPORTING", self._source_id)
         self._setslot(self._source, "MIGRATING", self._target_id)
 
     def move_keys(self) -> None:
-        """Moves all keys that the source has now."""
+        """Move all keys that the source has now."""
         with self._source.client() as client:
             while keys := client.execute_command("CLUSTER", "GETKEYSINSLOT", self.slot, 100):
                 client.execute_command(
@@ -57,12 +57,12 @@ class SlotMove:
                 )
 
     def end(self) -> None:
-        """The target has the slot: the source answers with MOVED."""
+        """Give the slot to the target. From now on the source answers with MOVED."""
         for node in (self._target, self._source, *self._nodes):
             self._setslot(node, "NODE", self._target_id)
 
     def run(self) -> None:
-        """All of it."""
+        """Move the slot in all steps."""
         self.begin()
         self.move_keys()
         self.end()
@@ -74,7 +74,7 @@ class SlotMove:
 
 @contextmanager
 def resharding(cluster: Cluster, slots: range, source: int, target: int) -> Iterator[None]:
-    """Moves slots there and back again, in another thread, for as long as the context lasts; they end up there."""
+    """Move slots there and back in another thread while the context lasts. They end where they began."""
     ending = threading.Event()
     problems: list[BaseException] = []
     here, there = cluster.masters[source], cluster.masters[target]
@@ -100,7 +100,7 @@ def resharding(cluster: Cluster, slots: range, source: int, target: int) -> Iter
 
 
 def wait_until_replicated(master: EmbeddedServer) -> None:
-    """Waits until a master's replica has confirmed all that was written until now."""
+    """Wait until a master's replica has confirmed all that was written until now."""
     with master.client() as client:
 
         def confirmed() -> bool:
@@ -110,14 +110,14 @@ def wait_until_replicated(master: EmbeddedServer) -> None:
 
 
 def calls(node: EmbeddedServer, command: str) -> int:
-    """How often a node has carried out a command."""
+    """Return how often a node has carried out a command."""
     with node.client() as client:
         stats: Any = client.info("commandstats")
     return int(stats.get(f"cmdstat_{command}", {"calls": 0})["calls"])
 
 
 def redirections(cluster: Cluster) -> int:
-    """How often the masters have answered with MOVED or ASK."""
+    """Return how often the masters have answered with MOVED or ASK."""
     total = 0
     for node in cluster.masters:
         with node.client() as client:
@@ -127,13 +127,13 @@ def redirections(cluster: Cluster) -> int:
 
 
 def keys_in(node: EmbeddedServer, slot: int) -> int:
-    """How many keys of a slot a node holds."""
+    """Return how many keys of a slot a node holds."""
     with node.client() as client:
         return int(client.execute_command("CLUSTER", "COUNTKEYSINSLOT", slot))
 
 
 def reading(strategy: str) -> dict[str, Any]:
-    """The arguments that make a RedisCluster read from replicas, one way or another."""
+    """Return the arguments that make a RedisCluster read from replicas by a strategy."""
     if strategy == "round_robin":
         return {"read_from_replicas": True}
     if not hasattr(redis.cluster, "LoadBalancingStrategy"):

@@ -12,12 +12,12 @@ SECONDS = 0.15
 
 
 class Own:
-    """A value of one's own, for default()."""
+    """A value that only default() can write."""
 
 
 @contextlib.contextmanager
 def meddling(change: Callable[[int], object]) -> Iterator[threading.Event]:
-    """Runs something in another thread, again and again, as often as threads can switch."""
+    """Run a function in another thread, again and again, with the shortest interval between thread switches."""
     stop, interval = threading.Event(), sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
 

@@ -26,7 +26,7 @@ def their_value(data: bytes) -> Any:
 
 
 def dict_of(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    """The dict of a map's pairs; msgpack gives arrays in keys as lists, which no dict takes."""
+    """Return the dict of a map's pairs. msgpack reads arrays in keys as lists, which cannot be a dict's keys."""
     return {as_key(key): value for key, value in pairs}
 
 
@@ -52,7 +52,10 @@ def ours_or_refused(codec: MsgpackCodec, data: bytes) -> Any:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equality that tells 1 from True and 1.0, 0.0 from -0.0 and the order of keys, and knows NaN."""
+    """Return whether two values are equal, with the same types and order of keys.
+
+    1 differs from True and 1.0, 0.0 from -0.0. NaN equals NaN.
+    """
     if type(one) is not type(other):
         return False
     if isinstance(one, float):

@@ -40,7 +40,7 @@ ALLOWED = (MemoryError, FastBatchError, SystemError)
 
 
 class Text(str):
-    """A str of a subclass."""
+    """A subclass of str."""
 
 
 UTC = datetime.timezone.utc
@@ -65,12 +65,12 @@ def dumps(codec: Any, value: Any) -> Callable[[], Any]:
 
 
 def loads_anew(make: Callable[[], Any], data: bytes) -> Callable[[], Any]:
-    """With a codec that has to learn everything, shapes of rows too."""
+    """Decode with a new codec, which has to learn everything, shapes of rows too."""
     return lambda: [make().loads(data) for _ in range(2)]
 
 
 def parsed(data: bytes) -> list[list[bytes]]:
-    """The commands in some bytes, which are those of whole commands and nothing else."""
+    """Return the commands in some bytes, which must hold whole commands only."""
     reader = reply_reader()
     reader.feed(data)
     commands = []
@@ -81,7 +81,7 @@ def parsed(data: bytes) -> list[list[bytes]]:
 
 
 def fill(command: Command, extract: Command | None = None) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
-    """Encoding a batch, and what makes comparable results of chunks."""
+    """Return functions that encode a batch, and that make comparable results of its chunks."""
     items = [(f"key {i}", row) for i, row in enumerate(ROWS)] + [(b"bytes", BIG)]
 
     def run() -> tuple[Chunk, int]:
@@ -131,7 +131,7 @@ def returned(result: Any) -> Any:
 
 
 def operations() -> dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]:
-    """By name: what to run, and what makes something comparable of its result."""
+    """Return, by name, what to run, and what makes something comparable of its result."""
     mset, single = Command(b"MSET", many=True), Command(b"SET", many=False, tail=(b"EX", b"9"))
     hook = MsgpackCodec(default=lambda value: sorted(value), ext_hook=lambda code, data: [code, data])
     learnt = MsgpackCodec()
@@ -165,7 +165,7 @@ def operations() -> dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]:
 
 
 def attempt(run: Callable[[], Any], first: int, last: int) -> Any:
-    """The result with the allocations from number `first` to `last` failing, or the exception's type."""
+    """Return the result, or the exception's type, when the allocations from number `first` to `last` fail."""
     _testcapi.set_nomemory(first, last)
     try:
         result = run()
@@ -178,7 +178,7 @@ def attempt(run: Callable[[], Any], first: int, last: int) -> Any:
 
 
 def sweep(run: Callable[[], Any], check: Callable[[Any], Any], expected: Any) -> int:
-    """Fails every allocation once, alone and with all that follow; returns how many there are."""
+    """Let every allocation fail once, alone and with all that follow. Return how many there are."""
     for number in range(MOST):
         for last in (number + 1, 0):
             result = attempt(run, number, last)
@@ -202,7 +202,7 @@ class Mallinfo(ctypes.Structure):
 
 
 def in_use() -> tuple[int, int]:
-    """Objects, and bytes of malloc(), that are in use."""
+    """Return how many objects, and how many bytes of malloc(), are in use."""
     gc.collect()
     try:
         mallinfo = ctypes.CDLL(None).mallinfo2
@@ -235,7 +235,7 @@ def main(name: str) -> None:
 
 
 def sweep_refused(run: Callable[[], Any]) -> int:
-    """As sweep(), for what raises in any case: until that is the package's own error."""
+    """Do the same as sweep() for what always raises, until it raises the package's own error."""
     for number in range(MOST):
         results = [attempt(run, number, last) for last in (number + 1, 0)]
         assert all(issubclass(result, ALLOWED) for result in results)

@@ -28,19 +28,19 @@ SENTINEL_NAME = "fastbatch"
 
 
 def missing(what: str) -> NoReturn:
-    """Skips the test for want of a server, or fails it where CI has promised that all are there."""
+    """Skip the test because something is missing, or fail it where CI has promised that all is there."""
     if os.environ.get("CI_REQUIRE_ALL_SERVERS") == "1":
         pytest.fail(f"{what}, and CI_REQUIRE_ALL_SERVERS=1 asks for it")
     pytest.skip(what)
 
 
 def required(binary: Path | None, what: str) -> Path:
-    """The binary, or the test is skipped, or fails in CI, where there is none."""
+    """Return the binary. Without one, skip the test, or fail it in CI."""
     return missing(f"{what} is not installed") if binary is None else binary
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
-    """Waits for a condition, which may raise redis-py's errors while it does not hold.
+    """Wait for a condition, which may raise redis-py's errors while it does not hold.
 
     Args:
         condition: asked again and again.
@@ -66,7 +66,7 @@ def _holds(condition: Callable[[], bool]) -> bool:
 
 @contextmanager
 def configured(client: redis.Redis, **settings: str | int) -> Iterator[None]:
-    """Sets a server's parameters, and puts them back at the end.
+    """Set a server's parameters, and restore them at the end.
 
     Args:
         client: of the server.
@@ -85,8 +85,8 @@ def configured(client: redis.Redis, **settings: str | int) -> Iterator[None]:
 
 @contextmanager
 def memory_left(client: redis.Redis, size: int) -> Iterator[None]:
-    """Empties a server, and lets it take so many bytes of memory and no more: it refuses what needs them."""
-    # What earlier tests left is else freed in the background, some time later.
+    """Empty a server, and limit its memory to `size` more bytes. It refuses commands that need more."""
+    # Otherwise the server frees what earlier tests left later, in the background.
     client.execute_command("FLUSHALL", "SYNC")
     wait_until(lambda: client.info("memory")["lazyfree_pending_objects"] == 0, "all memory is freed")
     used = client.info("memory")["used_memory"]
@@ -105,7 +105,7 @@ def _decoded(value: str | bytes) -> str:
 
 @dataclass(frozen=True)
 class AclUser:
-    """A user of one server who may do anything, but only to keys of one prefix."""
+    """A user of one server who may run every command, but only on keys with one prefix."""
 
     server: EmbeddedServer
     username: str
@@ -113,13 +113,13 @@ class AclUser:
     prefix: str
 
     def client(self, **kwargs: Any) -> redis.Redis:
-        """A client that logs in as the user."""
+        """Return a client that logs in as the user."""
         return self.server.client(username=self.username, password=self.password, **kwargs)
 
 
 @contextmanager
 def acl_user(server: EmbeddedServer, *rules: str, prefix: str = "allowed:") -> Iterator[AclUser]:
-    """Makes a user with keys of one prefix, and deletes it at the end.
+    """Make a user for keys with one prefix, and delete it at the end.
 
     Args:
         server: where.
@@ -152,23 +152,23 @@ class TlsServer:
 
     @property
     def url(self) -> str:
-        """The TLS port, the authority's certificate included."""
+        """The URL of the TLS port, with the path of the authority's certificate."""
         return f"rediss://{self.host}:{self.port}/0?ssl_ca_certs={self.ca_path}"
 
     def client(self, **kwargs: Any) -> redis.Redis:
-        """A client over TLS that checks the certificate."""
+        """Return a client over TLS that checks the certificate."""
         options = {"host": self.host, "port": self.port, "ssl": True, "ssl_ca_certs": str(self.ca_path)}
         return redis.Redis(**{**options, **kwargs})
 
 
 @contextmanager
 def tls_deployment(directory: Path) -> Iterator[TlsServer]:
-    """A Debian redis-server with TLS; of the binaries at hand only Debian's is built with it.
+    """Start a Debian redis-server with TLS. The other binaries are built without it.
 
     Args:
         directory: where the certificates are kept.
     """
-    # Not at the top: trustme needs cryptography, which not every platform has a wheel of.
+    # Not at the top: trustme needs cryptography, which has no wheel for some platforms.
     trustme = pytest.importorskip("trustme")
     binary = required(debian_redis_binary(), "Debian's redis-server")
     authority = trustme.CA()
@@ -197,7 +197,7 @@ class ReplicaPair:
     replica: EmbeddedServer
 
     def wait_for_sync(self, seconds: float = 30.0) -> None:
-        """Waits until the replica has all that the master has."""
+        """Wait until the replica has all that the master has."""
         with self.master.client() as master, self.replica.client() as replica:
             wait_until(lambda: _is_level(master, replica), "the replica catches up", seconds)
 
@@ -211,7 +211,7 @@ def _is_level(master: redis.Redis, replica: redis.Redis) -> bool:
 
 @contextmanager
 def replica_deployment(binary: Path | None = None, **options: Any) -> Iterator[ReplicaPair]:
-    """A master and a replica of it, in sync.
+    """Start a master and a replica of it, in sync.
 
     Args:
         binary: of both; the embedded one by default.
@@ -228,7 +228,7 @@ def replica_deployment(binary: Path | None = None, **options: Any) -> Iterator[R
 
 @dataclass(frozen=True)
 class SentinelGroup:
-    """A master and a replica, watched by one Sentinel whose word is enough for a failover.
+    """A master and a replica, watched by one Sentinel, which may start a failover alone.
 
     Attributes:
         servers: the master as it was at the start, and its replica.
@@ -241,7 +241,7 @@ class SentinelGroup:
     name: str = SENTINEL_NAME
 
     def connect(self, **kwargs: Any) -> redis.sentinel.Sentinel:
-        """A redis-py Sentinel; `.master_for(group.name)` gives a client of whoever is the master.
+        """Return a redis-py Sentinel. `.master_for(group.name)` gives a client of the current master.
 
         Args:
             **kwargs: of the connections to master and replicas.
@@ -249,12 +249,12 @@ class SentinelGroup:
         return redis.sentinel.Sentinel([(self.sentinel.host, self.sentinel.port)], **kwargs)
 
     def master_address(self) -> tuple[str, int]:
-        """Host and port of the master, in the Sentinel's opinion."""
+        """Return host and port of the master, as the Sentinel sees it."""
         host, port = self.connect(socket_timeout=2.0).discover_master(self.name)
         return str(host), int(port)
 
     def failover(self, seconds: float = 30.0) -> None:
-        """Makes the replica the master, and waits until the Sentinel says so."""
+        """Make the replica the master, and wait until the Sentinel reports it."""
         before = self.master_address()
         with self.sentinel.client() as client:
             client.execute_command("SENTINEL", "FAILOVER", self.name)
@@ -263,7 +263,7 @@ class SentinelGroup:
 
 @contextmanager
 def sentinel_deployment(binary: Path | None = None) -> Iterator[SentinelGroup]:
-    """A master, its replica and a Sentinel that knows both.
+    """Start a master, its replica and a Sentinel that knows both.
 
     Args:
         binary: of all three; the embedded one by default.
@@ -305,11 +305,11 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        """Any node will do: the first."""
+        """The URL of the first node."""
         return self.masters[0].url
 
     def client(self, **kwargs: Any) -> redis.RedisCluster:
-        """A new redis-py cluster client.
+        """Return a new redis-py cluster client.
 
         Args:
             **kwargs: as redis.RedisCluster takes them.
@@ -318,18 +318,18 @@ class Cluster:
         return redis.RedisCluster(host=first.host, port=first.port, **kwargs)
 
     def node_id(self, node: EmbeddedServer) -> str:
-        """A node's id in CLUSTER NODES."""
+        """Return a node's id in CLUSTER NODES."""
         with node.client() as client:
             return _decoded(client.execute_command("CLUSTER", "MYID"))
 
     def flush(self) -> None:
-        """Empties all masters."""
+        """Empty all masters."""
         for master in self.masters:
             with master.client() as client:
                 client.flushall()
 
     def wait_until_ok(self, seconds: float = 60.0) -> None:
-        """Waits until every node that runs knows all of them, finds the cluster sound, and is in sync."""
+        """Wait until every running node knows all nodes, finds the cluster healthy, and is in sync."""
         for node in self.nodes:
             if node.running:
                 wait_until(partial(self._is_ok, node), f"{node} in a sound cluster", seconds)
@@ -352,7 +352,7 @@ def _cluster_info(client: redis.Redis) -> dict[str, str]:
 
 @contextmanager
 def cluster_deployment(masters: int = 3, binary: Path | None = None, **options: Any) -> Iterator[Cluster]:
-    """A cluster with a replica for every master, sound when it is handed over.
+    """Start a cluster with a replica for every master, and wait until it is healthy.
 
     Args:
         masters: how many; there are twice as many nodes.
@@ -381,7 +381,7 @@ def _cluster_node(binary: Path | None, options: dict[str, Any]) -> EmbeddedServe
 
 def _join(cluster: Cluster) -> None:
     for epoch, node in enumerate(cluster.nodes, start=1):
-        # Epochs of their own spare the nodes the rounds they would need to settle who has which.
+        # With distinct epochs the nodes need no rounds to settle conflicts.
         _cluster(node, "SET-CONFIG-EPOCH", epoch)
     for master, (first, last) in zip(cluster.masters, slot_ranges(len(cluster.masters)), strict=True):
         _cluster(master, "ADDSLOTSRANGE", first, last)
@@ -392,7 +392,7 @@ def _join(cluster: Cluster) -> None:
 
 
 def slot_ranges(masters: int) -> Sequence[tuple[int, int]]:
-    """The first and last slot of each of so many masters."""
+    """Return the first and last slot of each master."""
     starts = [SLOTS * index // masters for index in range(masters + 1)]
     return [(first, after - 1) for first, after in pairwise(starts)]
 
@@ -402,7 +402,7 @@ def _replicate(replica: EmbeddedServer, master_id: str) -> None:
         _cluster(replica, "REPLICATE", master_id)
         return True
 
-    # Refused until gossip has told the replica of its master.
+    # It is refused until the replica knows its master by gossip.
     wait_until(accepted, f"{replica} has heard of its master")
 
 

@@ -23,7 +23,7 @@ UTC = datetime.timezone.utc
 
 
 def parsed(message: bytes) -> list[bytes]:
-    """The arguments of a RESP command."""
+    """Return the arguments of a RESP command."""
     head, _, rest = message.partition(b"\r\n")
     arguments = []
     for _ in range(int(head[1:])):
@@ -35,7 +35,7 @@ def parsed(message: bytes) -> list[bytes]:
 
 
 def encoded(table: Any, key: list[str | bytes], columns: list[str] | None = None, **options: Any) -> list[bytes]:
-    """Keys and values of all rows, as they would leave in MSET commands."""
+    """Return keys and values of all rows, as MSET commands would carry them."""
     writer = TableWriter(
         ArrowStream(table),
         MSET,
@@ -57,12 +57,12 @@ def encoded(table: Any, key: list[str | bytes], columns: list[str] | None = None
 
 
 def values_of(table: Any) -> list[bytes]:
-    """The values of all rows under keys that do not matter."""
+    """Return the values of all rows."""
     return encoded(table, [b"row"])[1::2]
 
 
 def expected(table: Any) -> list[bytes]:
-    """What batch_set writes for the rows' dicts."""
+    """Return what batch_set writes for the rows' dicts."""
     if not table.num_columns:
         return [CODEC.dumps({})] * table.num_rows
     return [CODEC.dumps(row) for row in table.to_pylist(maps_as_pydicts="lossy")]
@@ -167,7 +167,7 @@ SCALARS = st.sampled_from(
 
 
 def nested(kinds: Any) -> Any:
-    """Lists, structs and maps of other types."""
+    """Return a strategy for lists, structs and maps of other types."""
 
     def wrap(pair: tuple[Any, Any]) -> Any:
         kind, values = pair
@@ -194,7 +194,7 @@ TYPES = st.recursive(SCALARS, nested, max_leaves=4)
 
 @st.composite
 def tables(draw: Any) -> Any:
-    """Tables of any types, cut and put together so that offsets of all kinds come up."""
+    """Draw tables of any types, cut and joined so that all kinds of offsets occur."""
     rows = draw(st.integers(0, 12))
     columns = {}
     for i in range(draw(st.integers(1, 4))):

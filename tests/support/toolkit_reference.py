@@ -13,7 +13,7 @@ from servers import missing
 
 
 def toolkit_module(name: str = "") -> Any:
-    """A module of redis-toolkit; the test is skipped, or fails in CI, where it is not installed."""
+    """Return a module of redis-toolkit. Where it is not installed, skip the test, or fail it in CI."""
     try:
         # It tells of its loggers while it is imported.
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
@@ -23,7 +23,7 @@ def toolkit_module(name: str = "") -> Any:
 
 
 def outcome(function: Callable[[Any], Any], argument: Any) -> tuple[str, Any]:
-    """What a call returns, or that it raised."""
+    """Return ("returned", result) of a call, or ("raised", error)."""
     try:
         return "returned", function(argument)
     except Exception as error:
@@ -31,7 +31,10 @@ def outcome(function: Callable[[Any], Any], argument: Any) -> tuple[str, Any]:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal, of the same types at every depth, in the same order; NaN equals NaN, 0.0 is not -0.0."""
+    """Return whether values are equal, with the same types at every depth, in the same order.
+
+    NaN equals NaN, 0.0 differs from -0.0.
+    """
     if type(one) is not type(other):
         return False
     if isinstance(one, float):
@@ -46,5 +49,5 @@ def same(one: Any, other: Any) -> bool:
 
 
 def same_outcome(one: tuple[str, Any], other: tuple[str, Any]) -> bool:
-    """Both returned the same, or both raised."""
+    """Return whether both returned the same, or both raised."""
     return one[0] == other[0] and (one[0] == "raised" or same(one[1], other[1]))
