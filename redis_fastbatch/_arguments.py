@@ -1,7 +1,7 @@
-"""Checks of the arguments that the clients' methods take.
+"""Checks of the arguments of the clients' methods.
 
-What is easily passed by mistake is refused with a message that says what to pass. Without these checks a table
-would be read as a batch of its columns' names.
+They refuse arguments that are easily passed by mistake, with a message that says what to pass. Without them a
+table would be a batch of its column names.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _USUAL = (list, tuple, dict, set, frozenset)
 _TEXTS = (str, bytes, bytearray, memoryview)
 
 _TO_LIST = ("to_pylist", "tolist", "to_list")
-"""Methods that return a column's values as Python's own types: pyarrow's, numpy's and pandas', polars'."""
+"""Methods that return a column's values as Python's types: of pyarrow, of numpy and pandas, of polars."""
 
 
 def counted(name: str, number: int, least: int = 1) -> int:
-    """A valid value for an argument that counts something."""
+    """Return an argument that counts something as an int; refuse other types and too small numbers."""
     if not isinstance(number, SupportsIndex):
         raise TypeError(f"{name} must be an int, got {type(number).__name__} {number!r:.100}")
     if index(number) < least:
@@ -37,19 +37,19 @@ def counted(name: str, number: int, least: int = 1) -> int:
 
 
 def checked_chunk_size(chunk_size: int | None, default: int = COMMAND_ITEMS) -> int:
-    """A valid chunk_size, or the default for None."""
+    """Return a valid chunk_size, or the default for None."""
     if chunk_size is None:
         return default
     return min(counted("chunk_size", chunk_size), NO_LIMIT)
 
 
 def check_hook(name: str, hook: object, unless: type | None = None) -> None:
-    """Refuses what could not be called for a batch, or would be called and never awaited.
+    """Refuse a hook that cannot be called, or that would be called and never awaited.
 
     Args:
-        name: the argument's.
-        hook: None is none.
-        unless: what it may be instead.
+        name: the name of the argument.
+        hook: the hook; None for no hook.
+        unless: another type that the argument may have.
     """
     if hook is None or (unless is not None and isinstance(hook, unless)):
         return
@@ -58,12 +58,12 @@ def check_hook(name: str, hook: object, unless: type | None = None) -> None:
         raise TypeError(f"{name} must be {also}a callable, got {type(hook).__name__} {format_key(hook):.100}")
     if inspect.iscoroutinefunction(hook):
         raise TypeError(
-            f"{name} is called and not awaited: a plain function, which may create a task, not a coroutine's"
+            f"{name} must be a plain function, which may create a task, got a coroutine function"
         )
 
 
 def checked_on_error(on_error: OnError) -> OnError:
-    """A valid on_error."""
+    """Return a valid on_error."""
     if on_error in ("raise", "report") or callable(on_error):
         check_hook("on_error", on_error, unless=str)
         return on_error
@@ -71,27 +71,27 @@ def checked_on_error(on_error: OnError) -> OnError:
 
 
 def progress_of(items: Any, progress: bool | ProgressCallback | None) -> Progress | None:
-    """What hears of the progress of a batch of these items."""
+    """Return the display of progress for a batch of these items."""
     check_hook("progress", progress, unless=bool)
     return make_progress(progress, len(items) if isinstance(items, Mapping) else None)
 
 
 def checked_url(url: str) -> str:
-    """A URL as redis-py takes it; its scheme is for redis-py to check."""
+    """Return a URL for redis-py, which checks its scheme."""
     if not isinstance(url, str):
         raise TypeError(f'the URL must be a str such as "redis://localhost:6379/0", got {type(url).__name__}')
     return url
 
 
 def checked_items(items: Any, *, asynchronous: bool = False) -> Any:
-    """Return the items of a batch as they were given.
+    """Return the items of a batch unchanged; refuse anything that is not a batch of items.
 
     Args:
-        items: a mapping or an iterable of pairs; for the asyncio client an asynchronous iterable too.
-        asynchronous: the asyncio client asks.
+        items: a mapping or an iterable of pairs; for the asyncio client also an asynchronous iterable.
+        asynchronous: whether the asyncio client is the caller.
 
     Raises:
-        TypeError: they are not items. The message says what to pass.
+        TypeError: `items` is something else. The message says what to pass.
     """
     kind = type(items)
     if kind in _USUAL or kind is _GENERATOR or isinstance(items, Mapping):
@@ -111,15 +111,15 @@ def checked_items(items: Any, *, asynchronous: bool = False) -> Any:
 
 
 def checked_keys(keys: Any, *, asynchronous: bool = False, method: str = "batch_get") -> Any:
-    """Return the keys of a batch; those of a column as a list of Python's own types.
+    """Return the keys of a batch; a column becomes a list of Python's types.
 
     Args:
-        keys: an iterable; for the asyncio client an asynchronous iterable too.
-        asynchronous: the asyncio client asks.
-        method: its name, for messages.
+        keys: an iterable; for the asyncio client also an asynchronous iterable.
+        asynchronous: whether the asyncio client is the caller.
+        method: the name of the calling method, for messages.
 
     Raises:
-        TypeError: they are not keys. The message says what to pass.
+        TypeError: `keys` is something else. The message says what to pass.
     """
     kind = type(keys)
     if kind in _USUAL or kind is _GENERATOR:
@@ -133,7 +133,7 @@ def checked_keys(keys: Any, *, asynchronous: bool = False, method: str = "batch_
     if to_list is not None:
         values = getattr(keys, to_list)()
         if not isinstance(values, list):
-            # An array of no dimensions holds one value.
+            # A numpy array without dimensions holds one value.
             raise TypeError(f"{expected}, got one value ({_name(kind)}): pass [{format_key(values)}]")
         return values
     _check_iterable(keys, expected, method, asynchronous)
@@ -141,14 +141,14 @@ def checked_keys(keys: Any, *, asynchronous: bool = False, method: str = "batch_
 
 
 def _is_table(kind: type) -> bool:
-    """Whether objects of a type are tables, or streams of record batches."""
+    """Return whether objects of a type are tables, or streams of record batches."""
     if hasattr(kind, "__dataframe__") or kind.__name__ == "LazyFrame":
         return True
     return hasattr(kind, "__arrow_c_stream__") and _column_method(kind) is None
 
 
 def _column_method(kind: type) -> str | None:
-    """The method that makes a list of an array or a Series; None for other types."""
+    """Return the name of the method that converts an array or a Series to a list; None for other types."""
     return next((name for name in _TO_LIST if hasattr(kind, name)), None)
 
 
@@ -171,6 +171,6 @@ def _check_iterable(given: Any, expected: str, method: str, asynchronous: bool) 
 
 
 def _name(kind: type) -> str:
-    """A type's name, with its package unless it is built in."""
+    """Return a type's name, with its package unless it is built in."""
     package = kind.__module__.partition(".")[0]
     return kind.__qualname__ if package == "builtins" else f"{package}.{kind.__qualname__}"

@@ -24,10 +24,11 @@ from redis_fastbatch._engine.pacing import ROUND_BYTES, ValueSizes
 from redis_fastbatch._engine.read import CountFlight, ReadFlight
 from redis_fastbatch._engine.transaction import AtomicFlight
 from redis_fastbatch._engine.write import WriteFlight
+from redis_fastbatch._redirections import cluster_hint, error_text
 from redis_fastbatch._transports.capabilities import capabilities
 from redis_fastbatch._transports.redispy import is_cluster, key_encoding
 from redis_fastbatch.codecs import AnyCodec, resolve
-from redis_fastbatch.errors import BatchError, cluster_hint, error_text, format_key
+from redis_fastbatch.errors import BatchError, format_key
 from redis_fastbatch.report import BatchReport, OnChunk, Progress
 
 Found: TypeAlias = "dict[Key, Any] | list[tuple[Key, Any]]"

@@ -1,6 +1,6 @@
-"""AsyncFastBatch, the asyncio twin of FastBatch.
+"""AsyncFastBatch, FastBatch for asyncio.
 
-Encoding and decoding are cut into slices of about a millisecond, between which the event loop has its turn.
+Encoding and decoding are split into slices of about a millisecond. Between them the event loop runs other tasks.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ AsyncKeys: TypeAlias = "Iterable[Key] | AsyncIterable[Key]"
 
 
 PAIRS = 100
-"""Pairs that batch_get_iter() hands out before it looks at the clock."""
+"""Pairs that batch_get_iter() yields between two looks at the clock."""
 
 
 class LoopPause(gc_pause.Pause):
-    """A pause of the garbage collector across the turns of an event loop, whose other tasks make garbage too.
+    """A pause of the garbage collector during which other tasks of the event loop run and make garbage.
 
-    The collector has its turns in small portions, and every tenth of a second however few items there were.
+    So the collector runs more often, for few objects at a time, and at least every tenth of a second.
     """
 
     ITEMS = 20_000
@@ -86,12 +86,12 @@ class LoopPause(gc_pause.Pause):
 class AsyncFastBatch(Plans):
     """Reads and writes batches of values through a redis.asyncio client.
 
-    Calls may run at the same time: each borrows a connection of its own from the client's pool. Picklable when
-    made by from_url().
+    Calls may run concurrently: each borrows its own connection from the client's pool. It can be pickled when it
+    was made by from_url().
 
     Args:
         client: a redis.asyncio.Redis or redis.asyncio.RedisCluster.
-        codec, max_value_size, pause_gc: as FastBatch takes them.
+        codec, max_value_size, pause_gc: as for FastBatch.
     """
 
     _takes_asyncio = True
@@ -117,13 +117,13 @@ class AsyncFastBatch(Plans):
         cluster: bool = False,
         **connection: Any,
     ) -> AsyncFastBatch:
-        """Connects by URL, as redis.asyncio.Redis.from_url() does.
+        """Connect by URL, as redis.asyncio.Redis.from_url() does.
 
         Args:
-            url: redis://, rediss:// or unix://; of any node of a cluster.
-            codec, max_value_size, pause_gc: as the constructor's.
-            cluster: connect as a redis.asyncio.RedisCluster.
-            connection: further arguments for from_url() of redis.asyncio.Redis or redis.asyncio.RedisCluster.
+            url: redis://, rediss:// or unix://; any node of a cluster.
+            codec, max_value_size, pause_gc: as for the constructor.
+            cluster: connect with a redis.asyncio.RedisCluster.
+            connection: further arguments of from_url() of redis.asyncio.Redis or redis.asyncio.RedisCluster.
         """
         settings: dict[str, Any] = {"codec": codec, "max_value_size": max_value_size, "pause_gc": pause_gc}
         kind: Any = redis.asyncio.RedisCluster if cluster else redis.asyncio.Redis
@@ -140,7 +140,7 @@ class AsyncFastBatch(Plans):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Closes the client underneath."""
+        """Close the redis.asyncio client."""
         # redis-py 5.0.1 renamed close() to aclose().
         close = getattr(self._client, "aclose", None) or self._client.close
         await close()
@@ -148,7 +148,7 @@ class AsyncFastBatch(Plans):
     close = aclose
 
     def _lease(self, max_value_size: int = 0) -> AbstractAsyncContextManager[Any]:
-        """Borrow what carries out flights: a connection, or those of a cluster's nodes."""
+        """Borrow a connection, or the connections of a cluster's nodes, to carry out flights."""
         if is_cluster(self._client):
             from redis_fastbatch._cluster.asyncio import cluster_lease
 
@@ -157,7 +157,7 @@ class AsyncFastBatch(Plans):
 
     @property
     def client(self) -> redis.asyncio.Redis:
-        """The redis.asyncio client underneath."""
+        """The redis.asyncio client; a redis.asyncio.RedisCluster if one was given."""
         return self._client  # type: ignore[no-any-return]
 
     async def batch_set(
@@ -177,21 +177,23 @@ class AsyncFastBatch(Plans):
         on_error: OnError = "raise",
         on_chunk: OnChunk | None = None,
     ) -> BatchReport:
-        """Writes items, as FastBatch.batch_set() does.
+        """Write items, as FastBatch.batch_set() does.
 
         Args:
-            items: as FastBatch takes them, or an async iterable of (key, value) pairs.
-            ex, px, exat, pxat, keepttl, nx, xx, atomic, chunk_size: as FastBatch's.
-            progress, on_error, on_chunk: as FastBatch's; what is called must be a function, not a coroutine.
+            items: as for FastBatch.batch_set(), or an async iterable of (key, value) pairs.
+            ex, px, exat, pxat, keepttl, nx, xx, atomic, chunk_size: as for FastBatch.batch_set().
+            progress, on_error, on_chunk: as for FastBatch.batch_set(). A callable must be a plain function, not a
+                coroutine function.
 
         Returns:
-            What was written, skipped and failed.
+            The report of what was written, skipped and failed.
 
         Raises:
-            asyncio.CancelledError: the task was cancelled. Like the errors that end a batch early it carries
-                a `report` of what was confirmed until then. On Python 3.10 whoever awaits the cancelled task
-                finds it in the error's `__context__`.
-            BatchError, ValueError, TypeError, redis.exceptions.RedisError: as FastBatch.batch_set() does.
+            asyncio.CancelledError: the task was cancelled. Like all errors that end a batch early, it has a
+            `report`
+                of what was confirmed until then. On Python 3.10 a caller that awaits the cancelled task finds this
+                error in the `__context__` of the one that it receives.
+            BatchError, ValueError, TypeError, redis.exceptions.RedisError: as from FastBatch.batch_set().
         """
         items = checked_items(items, asynchronous=True)
         options = SetOptions(ex, px, exat, pxat, keepttl, nx, xx, atomic)
@@ -204,7 +206,7 @@ class AsyncFastBatch(Plans):
         try:
             try:
                 if atomic and is_cluster(self._client) and isinstance(items, AsyncIterable):
-                    # All the keys are looked at before anything is sent.
+                    # The slots of all keys are compared before anything is sent.
                     items = [pair async for pair in items]
                 source = _async_source(items)
                 async with self._lease() as borrowed:
@@ -219,7 +221,7 @@ class AsyncFastBatch(Plans):
                         on_chunk=on_chunk,
                     )
                     await _write(borrowed, flight, source)
-                # Out here: the context manager of the lease fails with exceptions that let nothing be set.
+                # Outside the lease: its context manager fails with exceptions whose attributes cannot be set.
                 if flight.source_error is not None:
                     raise flight.source_error
             finally:
@@ -235,17 +237,17 @@ class AsyncFastBatch(Plans):
     async def batch_get(
         self, keys: AsyncKeys, *, default: Any = None, on_error: OnError = "raise"
     ) -> dict[Key, Any]:
-        """Reads the values of keys, as FastBatch.batch_get() does.
+        """Read the values of keys, as FastBatch.batch_get() does.
 
         Args:
-            keys: as FastBatch takes them, or an async iterable.
-            default, on_error: as FastBatch's.
+            keys: as for FastBatch.batch_get(), or an async iterable.
+            default, on_error: as for FastBatch.batch_get().
 
         Returns:
             A dict of every key, in the order given, to its value or `default`.
 
         Raises:
-            As FastBatch.batch_get() does.
+            The exceptions of FastBatch.batch_get().
         """
         keys = checked_keys(keys, asynchronous=True)
         found = empty_result(keys)
@@ -260,17 +262,17 @@ class AsyncFastBatch(Plans):
         chunk_size: int | None = None,
         on_error: OnError = "raise",
     ) -> AsyncIterator[tuple[Key, Any]]:
-        """Reads the values of any number of keys in bounded memory; holds no connection between items.
+        """Read the values of any number of keys in bounded memory, without holding a connection between items.
 
         Args:
             keys, default, on_error: as for batch_get().
-            chunk_size: the most keys read at a time; fewer are where their values are large.
+            chunk_size: the most keys read at a time; fewer are read if their values are large.
 
         Yields:
             (key, value or `default`) in the order of the keys.
 
         Raises:
-            As batch_get() does.
+            The exceptions of batch_get().
         """
         keys = checked_keys(keys, asynchronous=True)
         size = checked_chunk_size(chunk_size, ITER_ROUND)
@@ -316,18 +318,18 @@ class AsyncFastBatch(Plans):
         on_error: OnError = "raise",
         **options: Any,
     ) -> BatchReport:
-        """Writes the rows of anything with `__arrow_c_stream__()`, as FastBatch.batch_set_table() does.
+        """Write the rows of anything with `__arrow_c_stream__()`, as FastBatch.batch_set_table() does.
 
         Args:
-            table: the table. Where it is a reader, waiting for its rows holds the event loop.
-            key, prefix, columns, codec, as_, chunk_size, progress, on_error: as FastBatch's.
+            table: the table. If it is a reader, waiting for its rows blocks the event loop.
+            key, prefix, columns, codec, as_, chunk_size, progress, on_error: as for FastBatch.batch_set_table().
             options: ex, px, exat, pxat, keepttl, nx, xx.
 
         Returns:
-            What was written, skipped and failed.
+            The report of what was written, skipped and failed.
 
         Raises:
-            As FastBatch.batch_set_table() does.
+            The exceptions of FastBatch.batch_set_table().
         """
         from redis_fastbatch._tables.write import plan_table
 
@@ -345,17 +347,17 @@ class AsyncFastBatch(Plans):
             raise
 
     async def batch_get_table(self, keys: AsyncKeys, *, schema: Any = None, key: str | None = None) -> Any:
-        """Reads maps as the rows of a pyarrow.Table, as FastBatch.batch_get_table() does.
+        """Read maps as the rows of a pyarrow.Table, as FastBatch.batch_get_table() does.
 
         Args:
             keys: an iterable or an async iterable of str, bytes or int.
-            schema, key: as FastBatch's.
+            schema, key: as for FastBatch.batch_get_table().
 
         Returns:
-            A row a key, in the order of the keys.
+            A table with one row for each key, in the order of the keys.
 
         Raises:
-            As FastBatch.batch_get_table() does.
+            The exceptions of FastBatch.batch_get_table().
         """
         from redis_fastbatch._tables.read import TableReading, rows_flight
 
@@ -371,7 +373,7 @@ class AsyncFastBatch(Plans):
         return reading.table(found)
 
     async def batch_delete(self, keys: AsyncKeys) -> int:
-        """Deletes keys by UNLINK, as FastBatch.batch_delete() does.
+        """Delete keys with UNLINK, as FastBatch.batch_delete() does.
 
         Args:
             keys: an iterable or an async iterable of str, bytes or int.
@@ -380,7 +382,7 @@ class AsyncFastBatch(Plans):
             How many of them existed.
 
         Raises:
-            As FastBatch.batch_delete() does.
+            The exceptions of FastBatch.batch_delete().
         """
         keys = checked_keys(keys, asynchronous=True)
         source = _async_source(keys)
@@ -392,17 +394,17 @@ class AsyncFastBatch(Plans):
         return total
 
     def scan(self, match: str | bytes | None = None, count: int = 1000) -> AsyncIterator[Key]:
-        """Iterates over the server's keys, as redis.asyncio.Redis.scan_iter() does.
+        """Iterate over the server's keys, as redis.asyncio.Redis.scan_iter() does.
 
         Args:
             match: a glob-style pattern, such as "user:*".
-            count: about how many keys the server looks at a time.
+            count: about how many keys the server examines at a time.
         """
         keys: AsyncIterator[Key] = self._client.scan_iter(match=match, count=count)
         return self._scanned(keys) if getattr(self._client, "single_connection_client", False) else keys
 
     async def _scanned(self, keys: AsyncIterator[Key]) -> AsyncIterator[Key]:
-        """The keys that come over the only connection of a client."""
+        """Yield keys that are read over a client's only connection."""
         check_free(self._client.connection, acting_task())
         async for key in keys:
             yield key
@@ -418,7 +420,7 @@ async def _carry_out(borrowed: AsyncLease, flight: Any, source: AsyncSource | No
 
 
 async def _write(borrowed: AsyncLease, flight: Any, source: AsyncSource | None) -> None:
-    """Carries out a batch of writes. What was taken ahead of where it ended early counts as not sent."""
+    """Carry out a batch of writes. If it ends early, items that were taken ahead count as not sent."""
     with flight:
         ended: BaseException | None = None
         try:
@@ -438,7 +440,7 @@ def _async_source(items: Any) -> AsyncSource | None:
 
 
 async def _rounds(keys: AsyncKeys, size: int) -> AsyncGenerator[list[Key], None]:
-    """Lists of up to `size` keys, shorter ones where they come slowly; what raises comes behind the last."""
+    """Yield lists of up to `size` keys, shorter if they come slowly. `keys` may raise after the last list."""
     if not isinstance(keys, AsyncIterable):
         async for some in _rounds_of(Slices(keys, MAX_BLOCK_SECONDS), size):
             yield some

@@ -45,17 +45,16 @@ Items = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 class FastBatch(Plans):
     """Reads and writes batches of values through a redis-py client.
 
-    Thread-safe: each call borrows a connection of its own from the client's pool. Picklable when made by
-    from_url().
+    It is thread-safe: each call borrows its own connection from the client's pool. It can be pickled when it was
+    made by from_url().
 
     Args:
-        client: a redis.Redis (or what behaves as one: Sentinel's master_for() gives one), or a
-            redis.RedisCluster.
-        codec: how values become bytes: "msgpack", "json", "raw", a codec of redis_fastbatch.codecs, or any
-            object with dumps() and loads().
-        max_value_size: refuse longer values on reading, in bytes, before memory is taken for them; 0 for no
-            limit.
-        pause_gc: keep the cyclic garbage collector away while a batch_get builds its result.
+        client: a redis.Redis, such as Sentinel's master_for() returns, or a redis.RedisCluster.
+        codec: how values become bytes: "msgpack", "json", "raw", "toolkit", "toolkit-msgpack", a codec of
+            redis_fastbatch.codecs, or any object with dumps() and loads().
+        max_value_size: the longest value to read, in bytes; 0 for no limit. A longer value is refused before
+            memory is allocated for it.
+        pause_gc: hold back the cyclic garbage collector while batch_get() builds its result.
     """
 
     def __init__(
@@ -79,13 +78,13 @@ class FastBatch(Plans):
         cluster: bool = False,
         **connection: Any,
     ) -> FastBatch:
-        """Connects by URL, as redis.Redis.from_url() does.
+        """Connect by URL, as redis.Redis.from_url() does.
 
         Args:
-            url: redis://, rediss:// or unix://; of any node of a cluster.
-            codec, max_value_size, pause_gc: as the constructor's.
-            cluster: connect as a redis.RedisCluster.
-            connection: further arguments for redis.Redis.from_url() or redis.RedisCluster.from_url().
+            url: redis://, rediss:// or unix://; any node of a cluster.
+            codec, max_value_size, pause_gc: as for the constructor.
+            cluster: connect with a redis.RedisCluster.
+            connection: further arguments of redis.Redis.from_url() or redis.RedisCluster.from_url().
         """
         settings: dict[str, Any] = {"codec": codec, "max_value_size": max_value_size, "pause_gc": pause_gc}
         kind: Any = redis.RedisCluster if cluster else redis.Redis
@@ -102,11 +101,11 @@ class FastBatch(Plans):
         self.close()
 
     def close(self) -> None:
-        """Closes the client underneath."""
+        """Close the redis-py client."""
         self._client.close()
 
     def _lease(self, max_value_size: int = 0) -> AbstractContextManager[Any]:
-        """Borrow what carries out flights: a connection, or those of a cluster's nodes."""
+        """Borrow a connection, or the connections of a cluster's nodes, to carry out flights."""
         if is_cluster(self._client):
             from redis_fastbatch._cluster.sync import cluster_lease
 
@@ -115,7 +114,7 @@ class FastBatch(Plans):
 
     @property
     def client(self) -> redis.Redis:
-        """The redis-py client underneath; a redis.RedisCluster where it was given one."""
+        """The redis-py client; a redis.RedisCluster if one was given."""
         return self._client  # type: ignore[no-any-return]
 
     def batch_set(
@@ -136,34 +135,34 @@ class FastBatch(Plans):
         on_chunk: OnChunk | None = None,
         workers: int = 1,
     ) -> BatchReport:
-        """Writes items, sending while it encodes. Memory stays bounded however many there are.
+        """Write items, and send while encoding. Memory stays bounded for any number of items.
 
         Args:
-            items: a mapping, or an iterable of (key, value) pairs, generators too. A pair is a tuple or a list of
-                two. Keys are str, bytes or int. Of equal keys the last one wins.
-            ex, px: expiry of every key from now, in seconds or milliseconds (an int, or a timedelta).
-            exat, pxat: expiry of every key as a Unix time in seconds or milliseconds (an int or a datetime).
-            keepttl: keys that exist keep their time to live.
-            nx, xx: write only keys that do not exist, or only those that do; the others are counted as
-                skipped.
-            atomic: all or nothing. A batch of more than one command goes between MULTI and EXEC.
-            chunk_size: the most items a command carries.
-            progress: True for a bar on a terminal, or a callable (items done, total or None).
-            on_error: "raise" raises BatchError after what could be written was; "report" leaves failures to
-                the report; a callable gets (key, value, exception) of each failed item.
-            on_chunk: called with the ChunkStats of each command or pipeline once it is settled.
-            workers: threads that encode and send side by side, each over a connection of its own; no more than
-                the client's pool may have connections. The order of items is then not kept: of equal keys any
-                may win. Hooks are called by one at a time.
+            items: a mapping, or an iterable of (key, value) pairs, such as a generator. A pair is a tuple or a
+                list of two. Keys are str, bytes or int. If a key comes twice, the last value wins.
+            ex, px: expiry of every key from now, in seconds or milliseconds (int or timedelta).
+            exat, pxat: expiry of every key as a Unix time in seconds or milliseconds (int or datetime).
+            keepttl: existing keys keep their time to live.
+            nx, xx: write only keys that do not exist, or only keys that exist; others count as skipped.
+            atomic: write all items or none. A batch of more than one command is sent between MULTI and EXEC.
+            chunk_size: the most items in a command.
+            progress: True for a progress bar on a terminal, or a callable (items done, total or None).
+            on_error: "raise" raises BatchError after all other items were written; "report" leaves failures to
+                the report; a callable is called with (key, value, exception) for each failed item.
+            on_chunk: called with the ChunkStats of each command or pipeline when all its replies have arrived.
+            workers: threads that encode and send in parallel, each with its own connection; at most the number of
+                connections that the client's pool allows. Items are then written in any order: if a key comes
+                twice, either value may win. Only one thread at a time calls a hook.
 
         Returns:
-            What was written, skipped and failed.
+            The report of what was written, skipped and failed.
 
         Raises:
-            BatchError: items failed, and on_error is "raise". Its `report` says which.
-            ValueError, TypeError: arguments that exclude each other or are of a wrong type.
-            redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: the connection was lost for good.
-                These, and whatever `items` itself raises, carry a `report` of what was done until then.
+            BatchError: items failed, and on_error is "raise". Its `report` names them.
+            ValueError, TypeError: arguments exclude each other or have a wrong type.
+            redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: the connection was lost and could not
+                be replaced. These, and exceptions that `items` raises, have a `report` of what was done until
+                then.
         """
         items = checked_items(items)
         options = SetOptions(ex, px, exat, pxat, keepttl, nx, xx, atomic)
@@ -235,9 +234,9 @@ class FastBatch(Plans):
         progress: bool | ProgressCallback | None = None,
         on_error: OnError = "raise",
     ) -> BatchReport:
-        """Writes the rows of a table or DataFrame, anything with `__arrow_c_stream__()`, a row a key.
+        """Write the rows of a table or DataFrame (anything with `__arrow_c_stream__()`), one key for each row.
 
-        See redis_fastbatch._tables.write.set_table(), which this is, for the arguments and the types of columns.
+        redis_fastbatch._tables.write.set_table() documents the arguments and the types of columns.
         """
         from redis_fastbatch._tables.write import set_table
 
@@ -264,28 +263,29 @@ class FastBatch(Plans):
     def batch_get(
         self, keys: Iterable[Key], *, default: Any = None, on_error: OnError = "raise", workers: int = 1
     ) -> dict[Key, Any]:
-        """Reads the values of keys.
+        """Read the values of keys.
 
         Args:
             keys: an iterable of str, bytes or int. A column of keys (a pyarrow array, a pandas Series, a numpy
-                array) is read as the list of its values, and the dict has those. Keys that Python takes for
-                equal, such as 1 and True, are one key of the dict.
-            default: stands for a key that is missing, or holds another type than a string.
-            on_error: what to do with a value that cannot be decoded: "raise"; "report" takes `default` for it
-                and logs how many there were; a callable gets (key, bytes, exception), and the key `default`.
-                What is no key has no bytes, and no entry. It may get a key again that is read again after a
-                lost connection. A value longer than `max_value_size` is not read at all: it raises DecodeError
-                whatever this is.
-            workers: threads that read side by side, each over a connection of its own; no more than the
-                client's pool may have connections. Decoding holds the GIL: more than one gains little.
+                array) is read as the list of its values. Keys that compare equal in Python, such as 1 and True,
+                are one key of the dict.
+            default: the value of a key that is missing or holds a type other than a string.
+            on_error: what to do with a value that cannot be decoded. "raise" raises DecodeError; "report" uses
+                `default` and logs how many values failed; a callable is called with (key, bytes, exception), and
+                the key gets `default`. A key of a wrong type has no bytes and no entry. After a lost connection
+                the callable may be called for a key again. A value longer than `max_value_size` always raises
+                DecodeError.
+            workers: threads that read in parallel, each with its own connection; at most the number of connections
+                that the client's pool allows. Decoding holds the GIL, so more than one gains little.
 
         Returns:
             A dict of every key, in the order given, to its value or `default`.
 
         Raises:
-            DecodeError: a value cannot be decoded, and on_error is "raise"; it names the key and the byte.
-            EncodeError: a key is of a wrong type.
-            redis.exceptions.RedisError: the server refused to read, or the connection was lost for good.
+            DecodeError: a value cannot be decoded, and on_error is "raise"; it names the key and the byte offset.
+            EncodeError: a key has a wrong type.
+            redis.exceptions.RedisError: the server refused to read, or the connection was lost and could not be
+                replaced.
         """
         keys = checked_keys(keys)
         check_workers(workers)
@@ -299,7 +299,7 @@ class FastBatch(Plans):
         try:
             found = dict.fromkeys(some, default)
         except TypeError:
-            # One of them is no key: a single reader says which.
+            # One of them cannot be a key: a single reader names it.
             return self.batch_get(some, default=default, on_error=on_error)
         read(list(found), workers, lambda some: self._read(some, found, default, on_error, COMMAND_ITEMS))
         return found
@@ -312,19 +312,18 @@ class FastBatch(Plans):
         chunk_size: int | None = None,
         on_error: OnError = "raise",
     ) -> Iterator[tuple[Key, Any]]:
-        """Reads the values of any number of keys in bounded memory; holds no connection between items.
+        """Read the values of any number of keys in bounded memory, without holding a connection between items.
 
         Args:
             keys, default, on_error: as for batch_get().
-            chunk_size: the most keys read at a time; fewer are where their values are large, or where `keys` is
-                slow.
+            chunk_size: the most keys read at a time; fewer are read if their values are large or `keys` is slow.
 
         Yields:
             (key, value or `default`) in the order of the keys.
 
         Raises:
-            As batch_get() does; none of the pairs that were read together with what failed is yielded. What
-            `keys` raises comes behind the pairs of the keys that it gave before.
+            The exceptions of batch_get(). Pairs that were read together with the failed one are not yielded. An
+            exception of `keys` is raised after the pairs of all keys before it.
         """
         source = Slices(checked_keys(keys, method="batch_get_iter"))
         size = checked_chunk_size(chunk_size, ITER_ROUND)
@@ -351,24 +350,24 @@ class FastBatch(Plans):
         read_ended(flight.outcome, on_error)
 
     def batch_get_table(self, keys: Iterable[Key], *, schema: Any = None, key: str | None = None) -> Any:
-        """Reads maps as the rows of a pyarrow.Table, see redis_fastbatch._tables.read.get_table()."""
+        """Read maps as the rows of a pyarrow.Table; see redis_fastbatch._tables.read.get_table()."""
         from redis_fastbatch._tables.read import get_table
 
         return get_table(self, checked_keys(keys, method="batch_get_table"), schema=schema, key=key)
 
     def batch_delete(self, keys: Iterable[Key]) -> int:
-        """Deletes keys by UNLINK: the server frees their memory in the background.
+        """Delete keys with UNLINK: the server frees their memory in the background.
 
         Args:
             keys: as for batch_get().
 
         Returns:
-            How many of them existed. Where a connection was lost, less those that the server had deleted before
-            it could say so.
+            How many of them existed. After a lost connection the number may be too small: it leaves out the keys
+            of a command that the server carried out before its reply was lost.
 
         Raises:
-            EncodeError: a key is of a wrong type.
-            redis.exceptions.RedisError: the server refused, or the connection was lost for good.
+            EncodeError: a key has a wrong type.
+            redis.exceptions.RedisError: the server refused, or the connection was lost and could not be replaced.
         """
         flight = self._count_flight(checked_keys(keys, method="batch_delete"))
         with self._lease() as borrowed:
@@ -378,17 +377,17 @@ class FastBatch(Plans):
         return total
 
     def scan(self, match: str | bytes | None = None, count: int = 1000) -> Iterator[Key]:
-        """Iterates over the server's keys, as redis.Redis.scan_iter() does.
+        """Iterate over the server's keys, as redis.Redis.scan_iter() does.
 
         Args:
             match: a glob-style pattern, such as "user:*".
-            count: about how many keys the server looks at a time.
+            count: about how many keys the server examines at a time.
         """
         keys: Iterator[Key] = self._client.scan_iter(match=match, count=count)
         return keys if getattr(self._client, "connection", None) is None else self._scanned(keys)
 
     def _scanned(self, keys: Iterator[Key]) -> Iterator[Key]:
-        """The keys that come over the only connection of a client."""
+        """Yield keys that are read over a client's only connection."""
         check_free(self._client.connection, threading.get_ident())
         for key in keys:
             yield key

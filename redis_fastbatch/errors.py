@@ -1,11 +1,16 @@
-"""Every exception this package raises of its own. What redis-py raises stays redis-py's."""
+"""The exceptions of this package. redis-py's exceptions are passed on as they are.
+
+FastBatchError
+  + EncodeError     a key or value cannot be written
+  + DecodeError     bytes from the server cannot be decoded
+  + BatchError      some items of a batch were not written
+  + RedisToolkitError (redis_fastbatch.toolkit), with its subclasses
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-
-from redis.exceptions import AskError, ClusterCrossSlotError, MovedError
 
 if TYPE_CHECKING:
     from redis_fastbatch.report import BatchReport
@@ -14,11 +19,6 @@ Key = Any
 
 LONGEST_KEY_SHOWN = 100
 
-CLUSTER_HINT = (
-    "; this server is a node of a cluster: use a redis.RedisCluster client, or from_url(..., cluster=True)"
-)
-
-
 def format_key(key: Key) -> str:
     """Return a key as error messages show it. A long one is cut short."""
     if isinstance(key, (str, bytes, bytearray)) and len(key) > LONGEST_KEY_SHOWN:
@@ -26,7 +26,7 @@ def format_key(key: Key) -> str:
     try:
         return repr(key)
     except Exception as error:
-        # An int of thousands of digits, or a class of the user's.
+        # repr() fails for an int of thousands of digits, and may fail for a user's class.
         return f"<{type(key).__name__} whose repr() raises {type(error).__name__}>"
 
 
@@ -39,20 +39,6 @@ def not_a_pair(item: Any) -> str:
     if isinstance(item, Mapping):
         hint = '; for rows that are dicts, pass pairs such as ((row["id"], row) for row in rows)'
     return f"expected (key, value) as a tuple or list of two, got {kind} {format_key(item):.100}{hint}"
-
-
-def error_text(error: BaseException) -> str:
-    """Return what an error says, with the words that redis-py removes from a redirection."""
-    if not isinstance(error, AskError):
-        return str(error)
-    # MovedError is a kind of AskError.
-    word = "MOVED" if isinstance(error, MovedError) else "ASK"
-    return f"{word} {error}"
-
-
-def cluster_hint(error: BaseException) -> str:
-    """Return advice for who uses a node of a cluster as a single server; empty for other errors."""
-    return CLUSTER_HINT if isinstance(error, (AskError, ClusterCrossSlotError)) else ""
 
 
 def format_error(error: BaseException) -> str:
@@ -69,7 +55,7 @@ class EncodeError(FastBatchError):
     """A key or value cannot be written.
 
     Attributes:
-        key: the item's key, None where a value was encoded on its own.
+        key: the item's key; None if a value was encoded alone.
         reason: what is wrong with it.
     """
 
@@ -83,12 +69,12 @@ class EncodeError(FastBatchError):
 
 
 class DecodeError(FastBatchError):
-    """Bytes read from the server are not what the codec reads.
+    """The codec cannot decode bytes that were read from the server.
 
     Attributes:
         reason: what was expected and what was found.
-        offset: where in the value, in bytes.
-        key: the item's key, None where bytes were decoded on their own.
+        offset: the position in the value, in bytes.
+        key: the item's key; None if bytes were decoded alone.
     """
 
     def __init__(self, reason: str, offset: int = 0, key: Key = None) -> None:
@@ -103,7 +89,7 @@ class DecodeError(FastBatchError):
 
 
 class BatchError(FastBatchError):
-    """Some items of a batch were not written; `.report` says which, and what was.
+    """Some items of a batch were not written. The `report` names them.
 
     Attributes:
         report: the BatchReport of the whole batch.

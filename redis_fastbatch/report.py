@@ -1,4 +1,4 @@
-"""What a batch did: counts, failures by key, rates; and telling it while it goes on."""
+"""The report of a batch, and the display of its progress."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TextIO, TypeAlias
 
-from redis_fastbatch.errors import EncodeError, error_text, format_key
+from redis_fastbatch._redirections import error_text
+from redis_fastbatch.errors import EncodeError, format_key
 
 logger = logging.getLogger("redis_fastbatch")
 
@@ -18,7 +19,7 @@ OnChunk: TypeAlias = "Callable[[ChunkStats], object]"
 ProgressCallback: TypeAlias = Callable[[int, "int | None"], object]
 
 MAX_FAILURES = 1000
-"""Failed keys a report keeps with their exceptions; further ones are only counted."""
+"""Failed keys that a report keeps with their exceptions. Further ones are only counted."""
 
 HTML_FAILURES = 10
 """Failed keys that a notebook shows."""
@@ -26,14 +27,14 @@ HTML_FAILURES = 10
 
 @dataclass(frozen=True)
 class ChunkStats:
-    """What a monitoring hook hears of each command or pipeline of commands once it has its replies.
+    """The figures of a command, or a pipeline of commands, when all its replies have arrived.
 
     Attributes:
-        items: items it settled: those it carried, or none where the server refused it whole and they are sent
+        items: how many items it settled; 0 if the server refused the whole command, whose items are then sent
             again one by one.
         bytes: its size on the wire, in bytes.
-        seconds: from its first byte's leaving to its last reply's being read, in seconds.
-        in_flight: bytes sent and not yet confirmed when it was settled.
+        seconds: the time from sending its first byte to reading its last reply, in seconds.
+        in_flight: bytes that were sent and not yet confirmed at that moment.
     """
 
     items: int
@@ -44,19 +45,19 @@ class ChunkStats:
 
 @dataclass
 class BatchReport:
-    """The outcome of a batch that wrote.
+    """The outcome of a batch of writes.
 
     Attributes:
-        written: items the server confirmed.
-        skipped: items that `nx` or `xx` kept from being written.
-        failed: items that were not written, or of which it is not known.
-        failures: the first of the failed keys, each with its exception. A key that no dict takes, such as a
-            list, is there as its repr().
-        skipped_keys: the first of the skipped keys.
-        confirmed_prefix: items, counted from the start of the input, of which every one is settled: written,
-            skipped or reported as failed. A script that starts again may leave out that many.
-        bytes_sent: bytes put on the wire, those that had to be sent again included.
-        seconds: how long the batch took, in seconds.
+        written: items that the server confirmed.
+        skipped: items that were not written because of `nx` or `xx`.
+        failed: items that were not written, or whose outcome is unknown.
+        failures: the first failed keys, each with its exception. A key that cannot be in a dict, such as a list,
+            is replaced by its repr().
+        skipped_keys: the first skipped keys.
+        confirmed_prefix: how many items from the start of the input are all settled: written, skipped or reported
+            as failed. A script that starts again can skip this many.
+        bytes_sent: bytes that were sent, including repeated commands.
+        seconds: the duration of the batch, in seconds.
     """
 
     written: int = 0
@@ -70,16 +71,16 @@ class BatchReport:
 
     @property
     def total(self) -> int:
-        """Items that the batch took from its input and settled."""
+        """The number of settled items: written, skipped and failed."""
         return self.written + self.skipped + self.failed
 
     @property
     def items_per_second(self) -> float:
-        """Items settled a second."""
+        """Settled items per second."""
         return self.total / self.seconds if self.seconds else 0.0
 
     def add_failure(self, key: Any, error: Exception) -> None:
-        """Count a failed item, and keep it while there is room."""
+        """Count a failed item, and keep its key and exception while there is room."""
         self._keep_failure(key, error)
         self.failed += 1
 
@@ -88,7 +89,7 @@ class BatchReport:
             try:
                 self.failures[key] = error
             except Exception:
-                # A list has no hash, and a class of the user's may raise what it likes.
+                # A list cannot be hashed, and a user's class may raise any exception.
                 self.failures[format_key(key)] = error
 
     def add_skipped(self, keys: Sequence[Any]) -> None:
@@ -97,7 +98,7 @@ class BatchReport:
         self.skipped += len(keys)
 
     def merge(self, other: BatchReport) -> None:
-        """Add another report's counts, failures and skipped keys. Times and prefixes do not add up."""
+        """Add another report's counts, failures and skipped keys, but not its time and prefix."""
         for key, error in other.failures.items():
             self._keep_failure(key, error)
         self.skipped_keys += other.skipped_keys[: MAX_FAILURES - len(self.skipped_keys)]
@@ -107,7 +108,7 @@ class BatchReport:
         self.bytes_sent += other.bytes_sent
 
     def summary(self) -> str:
-        """The counts in one line."""
+        """Return the counts in one line."""
         parts = [f"{self.written:,} written"]
         if self.skipped:
             parts.append(f"{self.skipped:,} skipped")
@@ -117,15 +118,15 @@ class BatchReport:
         return f"{', '.join(parts)}; {self.bytes_sent:,} bytes in {self.seconds:.3f} s ({rate})"
 
     def first_failure(self) -> str:
-        """The first failed key and its reason, in words; empty when nothing failed."""
+        """Return the first failed key and its reason, in words; empty when nothing failed."""
         for key, error in self.failures.items():
             named = isinstance(error, EncodeError) and error.key is not None
             return str(error) if named else f"key {format_key(key)}: {error_text(error)}"
         return ""
 
     def _repr_html_(self) -> str:
-        """The report as a notebook shows it: a table, and the first of the failures."""
-        # Only notebooks want it.
+        """Return the report as HTML for a notebook: a table, and the first failures."""
+        # Only notebooks need it.
         from html import escape
 
         cells = {
@@ -151,23 +152,23 @@ class BatchReport:
 
 
 def attach(error: BaseException, report: BatchReport) -> None:
-    """Gives what ends a batch early the report of what was done until then, where its class lets it be set."""
+    """Set `report` on the exception that ends a batch early, if its class allows that."""
     with contextlib.suppress(AttributeError, TypeError):
         error.report = report  # type: ignore[attr-defined]
 
 
 class Progress(Protocol):
-    """Hears how many items are done."""
+    """A display of the number of settled items."""
 
     def update(self, done: int) -> None:
-        """`done` items are settled."""
+        """Record that `done` items are settled."""
 
     def close(self) -> None:
-        """There will be no more."""
+        """End the display."""
 
 
 class CallbackProgress:
-    """Hands every step on to a callable `(done, total_or_None)`."""
+    """Calls a callable as `(done, total or None)` at each step."""
 
     def __init__(self, callback: ProgressCallback, total: int | None) -> None:
         self._callback = callback
@@ -177,11 +178,11 @@ class CallbackProgress:
         self._callback(done, self._total)
 
     def close(self) -> None:
-        """Nothing is left open."""
+        """Do nothing: there is no display to end."""
 
 
 class DrawnProgress:
-    """Draws progress a few times a second, however often it hears of some."""
+    """Draws the progress a few times a second, even if it changes more often."""
 
     INTERVAL = 0.2
 
@@ -201,7 +202,7 @@ class DrawnProgress:
                 self._gone(error)
 
     def close(self) -> None:
-        """Draws the last state, once."""
+        """Draw the last state; later calls do nothing."""
         if not self._closed:
             self._closed = True
             try:
@@ -211,21 +212,21 @@ class DrawnProgress:
                 self._gone(error)
 
     def _gone(self, error: Exception) -> None:
-        """The terminal is closed or lost. The batch goes on."""
+        """Stop drawing, because the terminal is closed or lost. The batch goes on."""
         self._closed = True
         logger.debug("progress is no longer shown: %s", error)
 
     def draw(self, done: int) -> None:
-        """Shows `done` items."""
+        """Show `done` items."""
         raise NotImplementedError
 
     def end(self) -> None:
-        """Leaves the terminal as it was found."""
+        """Restore the terminal."""
         raise NotImplementedError
 
 
 class LineProgress(DrawnProgress):
-    """One line on a terminal, rewritten."""
+    """One line on a terminal that is rewritten."""
 
     def __init__(self, total: int | None, stream: TextIO) -> None:
         super().__init__()
@@ -245,7 +246,7 @@ class LineProgress(DrawnProgress):
 
 
 class RichProgress(DrawnProgress):
-    """rich's bar, where rich is installed."""
+    """A progress bar of the library rich."""
 
     def __init__(self, total: int | None, stream: TextIO) -> None:
         from rich.console import Console
@@ -261,7 +262,7 @@ class RichProgress(DrawnProgress):
 
         class Speed(ProgressColumn):
             def render(self, task: Task) -> Text:
-                # Not known before the second update.
+                # The speed is not known before the second update.
                 speed = task.finished_speed or task.speed or 0.0
                 return Text(f"{speed:,.0f} items/s")
 
@@ -284,16 +285,16 @@ class RichProgress(DrawnProgress):
 
 
 def terminal() -> TextIO | None:
-    """Return standard error where it is a terminal; None where it is not, or is missing or closed."""
+    """Return standard error if it is a terminal, else None. It may also be missing or closed."""
     stream = sys.stderr
-    # pythonw.exe has none, nor has a process that was started with `2>&-`.
+    # pythonw.exe and a process started with `2>&-` have no standard error.
     if stream is None or getattr(stream, "closed", False):
         return None
     return stream if stream.isatty() else None
 
 
 def make_progress(progress: bool | ProgressCallback | None, total: int | None) -> Progress | None:
-    """Turns the argument `progress` of the public methods into what hears of the progress."""
+    """Return the display for the argument `progress` of the public methods."""
     if not progress:
         return None
     if callable(progress):

@@ -13,7 +13,7 @@ from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
 from redis_fastbatch._engine.flight import COMMAND_ITEMS, NO_LIMIT, Explain, InFlightChunk, ServerFlight
 from redis_fastbatch._engine.outcome import OnError, ReadOutcome
 from redis_fastbatch._engine.pacing import FIRST_KEYS, REPLY_BYTES, ValueSizes
-from redis_fastbatch.errors import cluster_hint, error_text
+from redis_fastbatch._redirections import cluster_hint, error_text
 
 logger = logging.getLogger("redis_fastbatch")
 

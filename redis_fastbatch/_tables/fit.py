@@ -1,4 +1,4 @@
-"""Columns as they were read, in the types that a schema asks for."""
+"""Convert columns that were read to the types of a schema."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _DURATION = re.compile(r"(-?)P(?:(\d+)D)?(?:T(\d+)(?:\.(\d{1,9}))?S)?")
 
 
 def distinct(fields: Iterable[pa.Field]) -> list[pa.Field]:
-    """The fields of a schema or struct: which of two of one name a value is for, nothing tells."""
+    """Return the fields of a schema or struct; refuse two fields of the same name."""
     names: set[str] = set()
     for field in fields:
         if field.name in names:
-            raise ValueError(f"the schema has two fields {field.name!r} side by side")
+            raise ValueError(f"the schema has two fields {field.name!r}: give each field its own name")
         names.add(field.name)
     return list(fields)
 
 
 def column_builder(name: str, kind: pa.DataType) -> ColumnBuilder:
-    """What builds a column that becomes one of the type."""
+    """Return the builder of a column that can be converted to the type."""
     shape = shape_of(kind)
     if shape is not None:
         return ColumnBuilder(name, shape)
@@ -51,7 +51,7 @@ def column_builder(name: str, kind: pa.DataType) -> ColumnBuilder:
         return column_builder(name, kind.storage_type)
     if _is_list(kind):
         return ColumnBuilder(name, "list", [column_builder(f"{name}[]", kind.value_type)])
-    raise TypeError(f"column {name!r}: nothing is read as {kind}")
+    raise TypeError(f"column {name!r}: values cannot be read as {kind}")
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -65,7 +65,7 @@ def _is_list(kind: pa.DataType) -> bool:
     )
 
 
-# In this order: a test may be true of several kinds.
+# The order matters: several tests may be true for a type.
 _SHAPES: list[tuple[Callable[[pa.DataType], bool], str]] = [
     (pa.types.is_null, "null"),
     (pa.types.is_boolean, "bool"),
@@ -94,7 +94,7 @@ def shape_of(kind: pa.DataType) -> str | None:
 
 
 def fitted(table: pa.Table, schema: pa.Schema, names: list[Key]) -> pa.Table:
-    """The columns in the types that were asked for."""
+    """Return the columns in the types of the schema."""
     plain = [field.with_type(_without_dictionaries(field.type)) for field in schema]
     for field, column in zip(plain, table.columns, strict=True):
         _refuse_nulls(column, field, names)
@@ -104,7 +104,7 @@ def fitted(table: pa.Table, schema: pa.Schema, names: list[Key]) -> pa.Table:
 
 
 def _without_dictionaries(kind: pa.DataType) -> pa.DataType:
-    """The type with the values of dictionaries in their place, of which pyarrow itself makes few when it casts."""
+    """Return the type with dictionaries replaced by their values: pyarrow casts to few dictionary types."""
     if pa.types.is_dictionary(kind):
         return _without_dictionaries(kind.value_type)
     if isinstance(kind, pa.BaseExtensionType):
@@ -122,7 +122,7 @@ def _without_dictionaries(kind: pa.DataType) -> pa.DataType:
 
 
 def _list_of(item: pa.Field, like: pa.DataType) -> pa.DataType:
-    """The kind of list that `like` is, of other items."""
+    """Return a list type of the same kind as `like`, with other items."""
     if pa.types.is_fixed_size_list(like):
         return pa.list_(item, like.list_size)
     if pa.types.is_large_list(like):
@@ -139,7 +139,7 @@ def _with_dictionaries(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Chunked
 
 
 def _encoded(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    """An array as one of the type, which has dictionaries where the array has their values."""
+    """Return an array in a type that has dictionaries where the array has values."""
     if array.type == kind:
         return array
     if pa.types.is_dictionary(kind):
@@ -170,12 +170,12 @@ _LISTS: dict[type[pa.Array], Callable[..., pa.Array]] = {
 
 
 def _told_apart(array: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """The places of an array's values in a dictionary, and that."""
+    """Return the indices of an array's values in a dictionary, and the dictionary."""
     if _is_flat(array.type):
         encoded = array.dictionary_encode()
         return encoded.indices, encoded.dictionary
     places: dict[Hashable, int] = {}
-    # Not by take(), which knows fewer types.
+    # take() supports fewer types.
     values = [array.slice(0, 0)]
     found: list[int | None] = []
     for i, code in enumerate(_codes(array)):
@@ -187,7 +187,7 @@ def _told_apart(array: pa.Array) -> tuple[pa.Array, pa.Array]:
 
 
 def _is_flat(kind: pa.DataType) -> bool:
-    """Whether pyarrow itself makes dictionaries of such values."""
+    """Return whether pyarrow can make dictionaries of such values."""
     if (
         isinstance(kind, pa.BaseExtensionType)
         or pa.types.is_struct(kind)
@@ -199,7 +199,7 @@ def _is_flat(kind: pa.DataType) -> bool:
 
 
 def _codes(array: pa.Array) -> list[Hashable]:
-    """For each value what equal ones share, and others have not; None for nulls."""
+    """Return an object for each value that is the same for equal values only; None for nulls."""
     kind = array.type
     if isinstance(kind, pa.BaseExtensionType):
         return _codes(array.storage)
@@ -222,14 +222,14 @@ def _codes(array: pa.Array) -> list[Hashable]:
 
 
 def _refuse_nulls(column: pa.ChunkedArray, field: pa.Field, names: list[Key]) -> None:
-    """Arrow itself does not look whether fields that are not nullable hold nulls."""
+    """Refuse nulls in fields that are not nullable, which Arrow does not check."""
     inside = any(_forbids_nulls(inner) for inner in _inner_fields(field.type))
     if not inside and (field.nullable or not column.null_count):
         return
     for name, value in zip(names, column.to_pylist(), strict=True):
         if _lacks(value, field):
             wanted = f"{field.type}" if field.nullable else f"{field.type} not null"
-            raise DecodeError(f"field {field.name!r}: a null, or nothing, where {wanted} is asked for", 0, name)
+            raise DecodeError(f"field {field.name!r}: expected {wanted}, found null or no value", 0, name)
 
 
 def _inner_fields(kind: pa.DataType) -> list[pa.Field]:
@@ -245,7 +245,7 @@ def _forbids_nulls(field: pa.Field) -> bool:
 
 
 def _lacks(value: Any, field: pa.Field) -> bool:
-    """Whether a value is, or has in it, a null that its field does not allow."""
+    """Return whether a value is or contains a null that its field does not allow."""
     if value is None:
         return not field.nullable
     inner = _inner_fields(field.type)
@@ -270,7 +270,7 @@ def cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
         storage = cast(column, kind.storage_type)
         return pa.chunked_array([kind.wrap_array(chunk) for chunk in storage.chunks], kind)
     if pa.types.is_string(column.type) and pa.types.is_time(kind):
-        # pyarrow reads no times, but points in time.
+        # pyarrow casts text to timestamps, but not to times.
         moments = pc.binary_join_element_wise(f"{EPOCH}T", column, "")
         fine = "ns" if kind.unit == "ns" else "us"
         return moments.cast(pa.timestamp(fine)).cast(pa.time64(fine)).cast(kind)
@@ -280,7 +280,7 @@ def cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
 
 
 def _cast_by_value(column: pa.ChunkedArray, field: pa.Field, names: list[Key]) -> pa.ChunkedArray:
-    """The slow way, for types that pyarrow does not cast to; and the way to the value that does not fit."""
+    """Convert values one by one: for types that pyarrow cannot cast to, and to find a value that does not fit."""
     values = column.to_pylist()
     try:
         return pa.chunked_array([pa.array([_value(value, field.type) for value in values], field.type)])
@@ -295,7 +295,7 @@ def _cast_by_value(column: pa.ChunkedArray, field: pa.Field, names: list[Key]) -
 
 
 def _value(value: Any, kind: pa.DataType) -> Any:
-    """A value as pa.array() takes it for the type."""
+    """Return a value in the form that pa.array() accepts for the type."""
     if value is None:
         return None
     if isinstance(value, str):
@@ -333,17 +333,17 @@ def _ticks(nanoseconds: int, unit: str) -> int:
 
 
 def _duration(text: str) -> int:
-    """A duration as table.arrow_default() writes it, in nanoseconds."""
+    """Return a duration in nanoseconds from the text that arrow_default() writes."""
     match = _DURATION.fullmatch(text)
     if match is None or text.endswith("P"):
-        raise ValueError("no duration in days and seconds")
+        raise ValueError("expected an ISO 8601 duration in days and seconds")
     sign, days, seconds, fraction = match.groups()
     nanoseconds = (int(days or 0) * 86400 + int(seconds or 0)) * 10**9 + _fraction(fraction)
     return -nanoseconds if sign else nanoseconds
 
 
 def _time_of_day(text: str) -> int:
-    """HH:MM:SS and a fraction, in nanoseconds. Python's own fromisoformat() cuts fractions off."""
+    """Return the nanoseconds of HH:MM:SS with a fraction. Python's fromisoformat() truncates fractions."""
     match = _TIME.fullmatch(text)
     if match is None:
         raise ValueError("no time of day")

@@ -1,7 +1,7 @@
-"""Values read back into an Arrow table: what `FastBatch.batch_get_table()` does.
+"""Reads values into an Arrow table: FastBatch.batch_get_table().
 
-Each value, a map, goes from the received bytes into the columns' buffers; Python sees a key and a row's number.
-Needs pyarrow (the extra `arrow`), which takes the finished columns over without copying them.
+Each value is a map. It is decoded from the received bytes into the buffers of the columns; Python handles only its
+key and the number of its row. pyarrow (the extra `arrow`) takes over the finished columns without copying them.
 """
 
 from __future__ import annotations
@@ -44,32 +44,31 @@ def get_table(
     schema: Any = None,
     key: str | None = None,
 ) -> pa.Table:
-    """Reads values that are maps as the rows of a table. This is FastBatch.batch_get_table().
+    """Read values that are maps as the rows of a table. This is FastBatch.batch_get_table().
 
-    Without a schema a column has the type of its values: int64 (uint64 where that does not do), float64 (ints
-    among floats become floats), bool, string, binary, timestamp[us, UTC] (ns where one needs it), list, struct, or
-    null; a field that a row has not is null there. With a schema there are its columns and no others; text is read
-    as the dates, times, durations and decimals that batch_set_table() writes so.
+    Without a schema a column has the type of its values: int64 (uint64 if a value needs it), float64 (ints among
+    floats become floats), bool, string, binary, timestamp[us, UTC] (ns if a value needs it), list, struct, or
+    null. A missing field is null. With a schema the table has exactly its columns. Text is then read as the dates,
+    times, durations and decimals that batch_set_table() writes as text.
 
     Args:
         batch: the client.
-        keys: str, bytes or int. A key that is missing gives a row of nulls.
-        schema: the columns that are wanted: a pyarrow.Schema, a dict of each name to its Arrow type or the type's
+        keys: an iterable of str, bytes or int. A missing key gives a row of nulls.
+        schema: the wanted columns: a pyarrow.Schema, a dict of each name to its Arrow type or the type's
             name ("int64"), a list of such pairs or of pyarrow.Field, or anything with `__arrow_c_schema__()`, such
             as a polars.Schema.
-        key: the name of a column for the keys; it comes first, or where the schema has it. By default it is of
-            strings; of ints where all keys are ints that int64 or uint64 holds; of binaries where one key is
-            bytes.
+        key: the name of a column for the keys. It comes first, or where the schema has it. Without a schema its
+            type is int64 or uint64 if all keys are such ints, binary if a key is bytes, and string otherwise.
 
     Returns:
-        A row a key, in the order of the keys.
+        A table with one row for each key, in the order of the keys.
 
     Raises:
-        DecodeError: a value is no map, is of another type than its column's other values, or does not fit
-            the schema, be it a null, or a missing key's, where that is not nullable; or the key does not fit
-            its column. It names the key.
-        TypeError: the schema is not a schema, or has a type that nothing is read as.
-        ValueError: the data has a field of the key column's name; the schema has a name twice.
+        DecodeError: a value is not a map, a field has another type than the other values of its column, or a value
+            or key does not fit the schema, such as a null or a missing key where the column is not nullable. It
+            names the key.
+        TypeError: `schema` is not a schema, or has a type that values cannot be read as.
+        ValueError: the values have a field with the name of the key column, or the schema has a name twice.
         redis.exceptions.RedisError: as from batch_get().
     """
     reading = TableReading(batch, schema, key)
@@ -77,11 +76,11 @@ def get_table(
 
 
 class TableReading:
-    """How values are to be read into a table, and the columns that they go into.
+    """The plan for reading values into a table, with the builder of its columns.
 
     Args:
         batch: the client.
-        schema, key: as get_table() takes them.
+        schema, key: as for get_table().
     """
 
     def __init__(self, batch: Plans, schema: Any, key: str | None) -> None:
@@ -96,13 +95,13 @@ class TableReading:
         self.builder = _builder(batch, columns)
 
     def table(self, found: list[tuple[Key, Row]]) -> pa.Table:
-        """The table of what was read: every key with the number of its row, None where it is missing."""
+        """Return the table of the keys that were read, each with the number of its row; None if it is missing."""
         try:
             return self._table(found)
         except (pa.ArrowInvalid, UnicodeDecodeError) as error:
             raise DecodeError(f"the values or their keys do not fit the schema: {error}") from error
         except pa.ArrowNotImplementedError as error:
-            raise TypeError(f"nothing is read as a type of the schema: {error}") from error
+            raise TypeError(f"values cannot be read as a type of the schema: {error}") from error
 
     def _table(self, found: list[tuple[Key, Row]]) -> pa.Table:
         table = _placed(self.builder, [row for _, row in found])
@@ -147,7 +146,7 @@ def _arrow_field(name: str, kind: Any) -> pa.Field:
 
 
 class PresentRows:
-    """Values that become rows of a table, after seeds: rows that settle what the columns' types are.
+    """Values that become rows of a table, after seeds: rows that set the types of the columns.
 
     Args:
         batch: the client, for its codec.
@@ -160,7 +159,7 @@ class PresentRows:
         self.loads = self.builder.loads
 
     def tables(self, rows: list[int] | None = None) -> tuple[pa.Table, pa.Table]:
-        """Return the table of the seeds and that of the rows: all, or those of these numbers, in their order."""
+        """Return the table of the seeds and the table of the rows: all, or those with these numbers."""
         table = pa.Table.from_batches([pa.record_batch(ExportedRows(self.builder))])
         seeds = table.slice(0, self._seeds)
         later = self.builder.rows - self._seeds
@@ -191,7 +190,7 @@ def get_present(
 
 
 def _builder(batch: Plans, fields: list[ColumnBuilder] | None, seeds: Iterable[bytes] = ()) -> RowsBuilder:
-    """The builder for the client's codec; it has read the seeds, which are MessagePack whatever the codec is."""
+    """Return a builder for the client's codec that has read the seeds, which are always MessagePack."""
     from redis_fastbatch._core.toolkit.codec import ToolkitMsgpackCodec
 
     codec = batch._codec
@@ -206,7 +205,7 @@ def _builder(batch: Plans, fields: list[ColumnBuilder] | None, seeds: Iterable[b
         try:
             packed: bytes = packer.dumps(codec.loads(data))
         except EncodeError as error:
-            raise DecodeError(f"no column holds it: {error.reason}") from error
+            raise DecodeError(f"a column cannot hold the value: {error.reason}") from error
         return packed
 
     reads_seeds = True
@@ -222,7 +221,7 @@ def _builder(batch: Plans, fields: list[ColumnBuilder] | None, seeds: Iterable[b
 
 
 def _read(batch: FastBatch, keys: Iterable[Key], builder: RowsBuilder) -> list[tuple[Key, Row]]:
-    """Every key with the number of its row, None where it is missing."""
+    """Return every key with the number of its row; None if the key is missing."""
     found: list[tuple[Key, Row]] = []
     with gc_pause.Pause(batch._pause_gc) as pause:
         flight = rows_flight(batch, keys, builder, found, pause)
@@ -235,7 +234,7 @@ def _read(batch: FastBatch, keys: Iterable[Key], builder: RowsBuilder) -> list[t
 def rows_flight(
     batch: Plans, keys: Any, builder: RowsBuilder, found: list[tuple[Key, Row]], pause: gc_pause.Pause
 ) -> Any:
-    """What reads the values of keys into columns, and puts the numbers of their rows into `found`."""
+    """Return a flight that reads the values of keys into columns and the numbers of their rows into `found`."""
     outcome = ReadOutcome(builder, pause=pause)
     if is_cluster(batch._client):
         return batch._cluster.read_flight(keys, found, outcome, codec=builder)
@@ -244,7 +243,7 @@ def rows_flight(
 
 
 def _placed(builder: RowsBuilder, rows: list[Row]) -> pa.Table:
-    """The built rows in the order of the keys: some are missing, some were read twice after a lost connection."""
+    """Return the rows in the order of the keys: some are missing, some were read again after a lost connection."""
     built = builder.rows
     table = pa.Table.from_batches([pa.record_batch(ExportedRows(builder))])
     if not table.num_columns:
@@ -255,7 +254,7 @@ def _placed(builder: RowsBuilder, rows: list[Row]) -> pa.Table:
 
 
 def _no_columns(rows: int) -> pa.Table:
-    """Rows of no columns: take() and slice() would lose them, as there is no column to count them by."""
+    """Return rows without columns: take() and slice() would lose their number."""
     return pa.Table.from_struct_array(pa.array([{}] * rows, pa.struct([])))
 
 
@@ -263,7 +262,7 @@ def _with_keys(
     table: pa.Table, key: str, names: list[Key], schema: pa.Schema | None, encoding: Encoding
 ) -> pa.Table:
     if key in table.column_names:
-        raise ValueError(f"the values have a field {key!r} of their own: the column of keys needs another name")
+        raise ValueError(f"the values have a field {key!r}: give the column of keys another name")
     if schema is None or key not in schema.names:
         return table.add_column(0, key, _key_column(key, names, _kind_of_keys(names), encoding))
     field = schema.field(key)
@@ -282,7 +281,7 @@ def _kind_of_keys(names: list[Key]) -> pa.DataType:
 
 
 def _key_column(key: str, names: list[Key], kind: pa.DataType, encoding: Encoding) -> pa.Array | pa.ChunkedArray:
-    """The keys as a column: those given as str as they were given, bytes in the encoding of the client's keys."""
+    """Return the keys as a column; bytes are decoded with the encoding of the client's keys."""
     try:
         return _keys_as(names, kind, encoding)
     except (pa.ArrowInvalid, UnicodeError) as misfit:
@@ -302,7 +301,7 @@ def _keys_as(names: list[Key], kind: pa.DataType, encoding: Encoding) -> pa.Arra
 
 
 def _plain_key(name: Key) -> str | bytes:
-    """A key of any kind as str or bytes: numbers as they are written, of which an IntEnum's repr() is none."""
+    """Return a key as str or bytes; an int in decimal, also if it is an IntEnum."""
     if isinstance(name, (str, bytes)):
         return name
     if isinstance(name, int):

@@ -47,10 +47,11 @@ from redis_fastbatch._engine.flight import FIRST_COMMAND_BYTES
 from redis_fastbatch._engine.hashes import HashFlight, expire_command
 from redis_fastbatch._engine.outcome import OnError, RecordedBatch, WriteOutcome
 from redis_fastbatch._engine.write import WriteFlight
+from redis_fastbatch._redirections import cluster_hint, error_text
 from redis_fastbatch._transports.capabilities import capabilities, has_msetex, wants_msetex
 from redis_fastbatch._transports.redispy import is_cluster, key_encoding
 from redis_fastbatch.codecs import AnyCodec, MsgpackCodec, ValueCodec, resolve
-from redis_fastbatch.errors import BatchError, EncodeError, cluster_hint, error_text
+from redis_fastbatch.errors import BatchError, EncodeError
 from redis_fastbatch.report import BatchReport, Progress, ProgressCallback, attach, make_progress
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ PACKAGE = Path(__file__).parents[2] / "redis_fastbatch"
 NAME = PACKAGE.name
 
 LAYERS = (
-    {"_version", "errors"},
+    {"_redirections", "_version", "errors"},
     {"report"},
     {"_core", "server"},
     {"codecs", "_engine"},

@@ -48,8 +48,12 @@ def built(rows: list[Any]) -> Any:
 
 
 def stored(batch: FastBatch, rows: list[Any]) -> list[str]:
-    """Puts rows under keys and returns these."""
-    batch.batch_set({f"k{i}": row for i, row in enumerate(rows)})
+    """Store rows as another program's MessagePack, and return their keys.
+
+    msgpack writes values that batch_set() refuses, such as a timestamp beyond the year 9999.
+    """
+    encoded = {f"k{i}": msgpack.packb(row, datetime=True) for i, row in enumerate(rows)}
+    FastBatch(batch.client, "raw").batch_set(encoded)
     return [f"k{i}" for i in range(len(rows))]
 
 
@@ -196,14 +200,14 @@ def test_nulls_where_the_schema_has_none(batch: FastBatch, kind: pa.DataType, go
     table = batch.batch_get_table(keys[:2], schema=schema)
     assert table.schema == schema
     assert table["a"].null_count == 0
-    with pytest.raises(DecodeError, match=r"key 'k2'.*field 'a': a null, or nothing, where .* is asked for"):
+    with pytest.raises(DecodeError, match=r"key 'k2'.*field 'a': expected .*, found null or no value"):
         batch.batch_get_table(keys, schema=schema)
 
 
 def test_missing_keys_where_the_schema_has_no_nulls(batch: FastBatch) -> None:
     keys = stored(batch, [{"x": 5}])
     assert batch.batch_get_table(keys, schema=pa.schema([STRICT])).to_pydict() == {"x": [5]}
-    with pytest.raises(DecodeError, match=r"key 'gone'.*field 'x': a null, or nothing, where int64 not null"):
+    with pytest.raises(DecodeError, match=r"key 'gone'.*field 'x': expected int64 not null.*, found null"):
         batch.batch_get_table([*keys, "gone"], schema=pa.schema([STRICT]))
     optional = pa.schema([pa.field("s", pa.struct([STRICT]))])
     assert batch.batch_get_table([*keys, "gone"], schema=optional).to_pydict() == {"s": [None, None]}
@@ -241,7 +245,7 @@ def test_key_column(batch: FastBatch) -> None:
     assert table.to_pylist() == [{"a": 2, "key": "k1"}, {"a": 1, "key": "k0"}, {"a": None, "key": "5"}]
     batch.batch_set({1: {"a": 1}})
     assert batch.batch_get_table([1], key="n").schema.field("n").type == pa.int64()
-    with pytest.raises(ValueError, match="a field 'a' of their own"):
+    with pytest.raises(ValueError, match="have a field 'a'"):
         batch.batch_get_table(keys, key="a")
 
 
@@ -406,7 +410,7 @@ def test_schemas_with_a_name_twice(batch: FastBatch) -> None:
     twice = [("a", pa.int64()), ("a", pa.int64())]
     for schema in (pa.schema(twice), pa.schema([("s", pa.struct(twice))])):
         for key in (None, "a"):
-            with pytest.raises(ValueError, match="the schema has two fields 'a' side by side"):
+            with pytest.raises(ValueError, match="the schema has two fields 'a'"):
                 batch.batch_get_table(["k"], schema=schema, key=key)
 
 
@@ -557,7 +561,7 @@ def test_values_that_do_not_fit_the_schema(batch: FastBatch, kind: Any, good: An
 
 def test_schemas_that_nothing_is_read_as(batch: FastBatch) -> None:
     for kind in (pa.month_day_nano_interval(), pa.sparse_union([pa.field("x", pa.int8())])):
-        with pytest.raises(TypeError, match="column 'a': nothing is read as"):
+        with pytest.raises(TypeError, match="column 'a': values cannot be read as"):
             batch.batch_get_table(["k"], schema=pa.schema([("a", kind)]))
 
 
@@ -707,5 +711,5 @@ def test_what_pyarrow_itself_does_not_fit(valkey_client: redis.Redis) -> None:
         fast.batch_get_table(["a"], schema=pa.schema([("k", pa.int64())]), key="k")
     large = FastBatch(valkey_client, "json")
     large.batch_set({"large": {"x": 2**70}})
-    with pytest.raises(DecodeError, match=r"key 'large'.* no column holds it: an int of 71 bits"):
+    with pytest.raises(DecodeError, match=r"key 'large'.* a column cannot hold the value: .*found 1180591620717411303424"):
         large.batch_get_table(["large"])
