@@ -711,5 +711,5 @@ def test_what_pyarrow_itself_does_not_fit(valkey_client: redis.Redis) -> None:
         fast.batch_get_table(["a"], schema=pa.schema([("k", pa.int64())]), key="k")
     large = FastBatch(valkey_client, "json")
     large.batch_set({"large": {"x": 2**70}})
-    with pytest.raises(DecodeError, match=r"key 'large'.* a column cannot hold the value: .*found 1180591620717411303424"):
+    with pytest.raises(DecodeError, match=r"key 'large'.* a column cannot hold the value: .*found 11805916"):
         large.batch_get_table(["large"])
