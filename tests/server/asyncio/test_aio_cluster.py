@@ -67,7 +67,7 @@ async def connected(cluster: Cluster, **options: Any) -> AsyncIterator[AsyncFast
         yield batch
 
 
-@pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.parametrize("protocol", [2, pytest.param(3, marks=pytest.mark.full)])
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("options", [{}, {"ex": 100}, {"nx": True}])
 def test_what_was_set_is_got(
