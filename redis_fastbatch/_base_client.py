@@ -1,4 +1,4 @@
-"""What the synchronous and the asyncio client share: turning the arguments of their methods into flights."""
+"""What the synchronous and the asyncio client share: making flights of the arguments of their methods."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Iterator, Sized
 from operator import length_hint
 from typing import Any, TypeAlias
 
-from redis_fastbatch._arguments import Key, checked_on_error, counted
+from redis_fastbatch._arguments import Key, counted
 from redis_fastbatch._core.resp.encoder import BatchWriter, Command
 from redis_fastbatch._core.resp.replies import new_dict
 from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch._engine import commands
-from redis_fastbatch._engine.commands import SetOptions
 from redis_fastbatch._engine.flight import (
     COMMAND_BYTES,
     COMMAND_ITEMS,
     FIRST_COMMAND_BYTES,
     NO_LIMIT,
 )
+from redis_fastbatch._engine.options import ReadOptions, WriteOptions
 from redis_fastbatch._engine.outcome import OnError, ReadOutcome, WriteOutcome
-from redis_fastbatch._engine.pacing import ROUND_BYTES, ValueSizes
+from redis_fastbatch._engine.pacing import ValueSizes
 from redis_fastbatch._engine.read import CountFlight, ReadFlight
 from redis_fastbatch._engine.transaction import AtomicFlight
 from redis_fastbatch._engine.write import WriteFlight
@@ -29,19 +29,19 @@ from redis_fastbatch._transports.capabilities import capabilities
 from redis_fastbatch._transports.redispy import is_cluster, key_encoding
 from redis_fastbatch.codecs import AnyCodec, resolve
 from redis_fastbatch.errors import BatchError, format_key
-from redis_fastbatch.report import BatchReport, OnChunk, Progress
+from redis_fastbatch.report import BatchReport, Progress
 
 Found: TypeAlias = "dict[Key, Any] | list[tuple[Key, Any]]"
 
 LARGEST_PRESIZED = 10_000_000
-"""Keys that a result has room for from its beginning; it grows beyond as it is filled."""
+"""The most keys that a result has room for from the start. A larger one grows while it is filled."""
 
 ITER_ROUND = 4000
-"""Keys that batch_get_iter() reads at a time by default; fewer where their values are large."""
+"""The most keys that batch_get_iter() reads at a time by default. It reads fewer if their values are large."""
 
 
-class Plans:
-    """A client, a codec, and the flights that are made with them.
+class BaseClient:
+    """What both clients have in common: a redis-py client, a codec, and making flights with them.
 
     Args:
         client: a redis-py client of one server, synchronous or asyncio.
@@ -60,14 +60,14 @@ class Plans:
         self._settings: dict[str, Any] = {}
 
     def _check_client(self, client: Any) -> None:
-        """Refuses what is easily taken for the right client, and would fail in words that do not say so."""
+        """Refuse clients of another kind, which would fail later with errors that do not say why."""
         name = type(self).__name__
         if isinstance(client, type):
             raise TypeError(f"{name} takes a client, not its class: call {client.__qualname__}()")
         if isinstance(client, str):
             raise TypeError(f"{name} takes a client of redis-py; {name}.from_url() takes a URL")
         is_client = hasattr(client, "get_encoder") and hasattr(client, "execute_command")
-        # valkey-py, which came of redis-py: it looks alike, its pools are not.
+        # valkey-py is a fork of redis-py: its clients look alike, but its pools differ.
         is_fork = any(base.__module__.startswith("valkey.") for base in type(client).__mro__)
         if not is_client or is_fork or hasattr(client, "__aenter__") is not self._takes_asyncio:
             wanted = "redis.asyncio.Redis" if self._takes_asyncio else "redis.Redis"
@@ -85,7 +85,7 @@ class Plans:
         return f"<{type(self).__name__} {self._client!r}>"
 
     def _made_from(self, url: str, settings: dict[str, Any]) -> None:
-        """Remembers how from_url() was called, for pickling."""
+        """Keep how from_url() was called, for pickling."""
         self._url = url
         self._settings = settings
 
@@ -102,84 +102,79 @@ class Plans:
         )
 
     def _write_flight(
-        self,
-        items: Any,
-        options: SetOptions,
-        report: BatchReport,
-        *,
-        msetex: bool,
-        chunk_size: int,
-        progress: Progress | None,
-        on_error: OnError,
-        on_chunk: OnChunk | None = None,
+        self, items: Any, options: WriteOptions, report: BatchReport, progress: Progress | None, *, msetex: bool
     ) -> Any:
-        """Return a flight that writes: of one server, or over a cluster."""
-        outcome = WriteOutcome(report, on_error, progress, on_chunk)
+        """Return a flight that writes, to a single server or over a cluster; `msetex`: the server has MSETEX."""
+        outcome = WriteOutcome(report, options.on_error, progress, options.on_chunk)
         if is_cluster(self._client):
-            size = NO_LIMIT if options.atomic else chunk_size
-            return self._cluster.write_flight(items, options, size, outcome)
+            return self._cluster.write_flight(items, options, outcome)
         pool = self._client.connection_pool
-        kind = AtomicFlight if options.atomic else WriteFlight
+        kind = AtomicFlight if options.set.atomic else WriteFlight
         return kind(
-            self._writer(items, options.command(msetex=msetex), chunk_size, FIRST_COMMAND_BYTES),
-            options.single(),
+            self._writer(items, options.set.command(msetex=msetex), options.chunk_size, FIRST_COMMAND_BYTES),
+            options.set.single(),
             outcome,
-            repeatable=options.repeatable,
-            on_msetex_lost=lambda: capabilities.remember_msetex(pool, False),
+            repeatable=options.set.repeatable,
+            on_msetex_lost=functools.partial(capabilities.remember_msetex, pool, False),
         )
 
     @functools.cached_property
     def _cluster(self) -> Any:
-        from redis_fastbatch._cluster.factory import ClusterPlans
+        from redis_fastbatch._cluster.factory import ClusterFlights
 
-        return ClusterPlans(self._client, self._codec)
+        return ClusterFlights(self._client, self._codec)
 
     def _read_flight(
         self,
         keys: Any,
         out: Found,
         pause: gc_pause.Pause,
-        default: Any,
-        on_error: OnError,
-        limit: int = COMMAND_ITEMS,
+        options: ReadOptions,
         sizes: ValueSizes | None = None,
     ) -> Any:
-        """`sizes`, learned from one round to the next, are given where memory is to be bounded by rounds."""
+        """Return a flight that reads, from a single server or over a cluster.
+
+        Args:
+            keys: the keys.
+            out: gets the values.
+            pause: the pause of the garbage collector.
+            options: how they are read.
+            sizes: what is known of the values' sizes, which the flight learns; None for nothing.
+        """
         outcome = ReadOutcome(
             self._codec,
-            default=default,
-            on_error=checked_on_error(on_error),
+            default=options.default,
+            on_error=options.on_error,
             pause=pause,
             sizes=sizes,
             max_value_size=self._max_value_size,
         )
-        budget = NO_LIMIT if sizes is None else ROUND_BYTES
         if is_cluster(self._client):
-            return self._cluster.read_flight(keys, out, outcome, default=default, limit=limit, budget=budget)
-        writer = self._writer(keys, commands.MGET, limit, COMMAND_BYTES)
-        return ReadFlight(writer, self._codec, out, outcome, default=default, limit=limit, budget=budget)
+            return self._cluster.read_flight(keys, out, outcome, options)
+        writer = self._writer(keys, commands.MGET, options.limit, COMMAND_BYTES)
+        return ReadFlight(writer, self._codec, out, outcome, options)
 
     def _count_flight(self, keys: Any) -> Any:
-        """A CountFlight, or what is one over a cluster."""
+        """Return a flight that deletes keys and counts them."""
         if is_cluster(self._client):
             return self._cluster.count_flight(keys)
         return CountFlight(self._writer(keys, commands.UNLINK, COMMAND_ITEMS, COMMAND_BYTES))
 
 
 def parts_of(some: list[Key]) -> Iterator[Iterator[Key]]:
-    """One and the same iterator over `some`, again and again until it has come to its end."""
+    """Yield one and the same iterator over `some` until it is used up."""
     keys = iter(some)
     while length_hint(keys):
         yield keys
 
 
 def empty_result(keys: Any) -> dict[Key, Any]:
-    """A dict for the values of these keys."""
+    """Return a dict with room for the values of these keys."""
     return new_dict(min(len(keys), LARGEST_PRESIZED)) if isinstance(keys, Sized) else {}
 
 
 def raise_failures(report: BatchReport, on_error: OnError) -> None:
-    """Raises BatchError for failed items where that is asked for."""
+    """Raise BatchError if items failed and `on_error` is "raise"."""
     if report.failed and on_error == "raise":
         raise BatchError(_failure_message(report), report)
 

@@ -26,12 +26,13 @@ from redis_fastbatch._arguments import (
     checked_url,
     progress_of,
 )
-from redis_fastbatch._base_client import ITER_ROUND, Found, Plans, empty_result, parts_of, raise_failures
+from redis_fastbatch._base_client import ITER_ROUND, BaseClient, Found, empty_result, parts_of, raise_failures
 from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch._engine.commands import PointInTime, Seconds, SetOptions
 from redis_fastbatch._engine.flight import COMMAND_ITEMS
+from redis_fastbatch._engine.options import ReadOptions, WriteOptions
 from redis_fastbatch._engine.outcome import OnError
-from redis_fastbatch._engine.pacing import LINGER, MAX_BLOCK_SECONDS, Slices, ValueSizes
+from redis_fastbatch._engine.pacing import FLUSH_SECONDS, MAX_BLOCK_SECONDS, ROUND_BYTES, Slices, ValueSizes
 from redis_fastbatch._engine.read import read_ended
 from redis_fastbatch._transports.async_source import AsyncSource, acting_task
 from redis_fastbatch._transports.asyncio import AsyncLease, lease
@@ -83,7 +84,7 @@ class LoopPause(gc_pause.Pause):
         self._wind_up()
 
 
-class AsyncFastBatch(Plans):
+class AsyncFastBatch(BaseClient):
     """Reads and writes batches of values through a redis.asyncio client.
 
     Calls may run concurrently: each borrows its own connection from the client's pool. It can be pickled when it
@@ -196,12 +197,13 @@ class AsyncFastBatch(Plans):
             BatchError, ValueError, TypeError, redis.exceptions.RedisError: as from FastBatch.batch_set().
         """
         items = checked_items(items, asynchronous=True)
-        options = SetOptions(ex, px, exat, pxat, keepttl, nx, xx, atomic)
+        set_options = SetOptions(ex, px, exat, pxat, keepttl, nx, xx, atomic)
         size = checked_chunk_size(chunk_size)
         checked_on_error(on_error)
         report = BatchReport()
         heard = progress_of(items, progress)
         check_hook("on_chunk", on_chunk)
+        options = WriteOptions(set_options, size, on_error, on_chunk)
         started = time.perf_counter()
         try:
             try:
@@ -210,16 +212,8 @@ class AsyncFastBatch(Plans):
                     items = [pair async for pair in items]
                 source = _async_source(items)
                 async with self._lease() as borrowed:
-                    flight = self._write_flight(
-                        source or items,
-                        options,
-                        report,
-                        msetex=wants_msetex(options, self._client) and await has_msetex_async(borrowed),
-                        chunk_size=size,
-                        progress=heard,
-                        on_error=on_error,
-                        on_chunk=on_chunk,
-                    )
+                    msetex = wants_msetex(set_options, self._client) and await has_msetex_async(borrowed)
+                    flight = self._write_flight(source or items, options, report, heard, msetex=msetex)
                     await _write(borrowed, flight, source)
                 # Outside the lease: its context manager fails with exceptions whose attributes cannot be set.
                 if flight.source_error is not None:
@@ -251,7 +245,7 @@ class AsyncFastBatch(Plans):
         """
         keys = checked_keys(keys, asynchronous=True)
         found = empty_result(keys)
-        await self._read(keys, found, default, on_error, COMMAND_ITEMS)
+        await self._read(keys, found, ReadOptions(default, checked_on_error(on_error)))
         return found
 
     async def batch_get_iter(
@@ -276,12 +270,13 @@ class AsyncFastBatch(Plans):
         """
         keys = checked_keys(keys, asynchronous=True)
         size = checked_chunk_size(chunk_size, ITER_ROUND)
+        options = ReadOptions(default, checked_on_error(on_error), min(size, COMMAND_ITEMS), ROUND_BYTES)
         sizes = ValueSizes()
         async with contextlib.aclosing(_rounds(keys, size)) as rounds:
             async for some in rounds:
                 for part in parts_of(some):
                     found: list[tuple[Key, Any]] = []
-                    await self._read(part, found, default, on_error, min(size, COMMAND_ITEMS), sizes)
+                    await self._read(part, found, options, sizes)
                     budget = LoopBudget()
                     for index, pair in enumerate(found):
                         if index % PAIRS == 0:
@@ -292,17 +287,15 @@ class AsyncFastBatch(Plans):
         self,
         keys: AsyncKeys,
         out: Found,
-        default: Any,
-        on_error: OnError,
-        limit: int,
+        options: ReadOptions,
         sizes: ValueSizes | None = None,
     ) -> None:
         source = _async_source(keys)
         with LoopPause(self._pause_gc) as pause:
             async with self._lease(self._max_value_size) as borrowed:
-                flight = self._read_flight(source or keys, out, pause, default, on_error, limit, sizes)
+                flight = self._read_flight(source or keys, out, pause, options, sizes)
                 await _carry_out(borrowed, flight, source)
-        read_ended(flight.outcome, on_error)
+        read_ended(flight.outcome, options.on_error)
 
     async def batch_set_table(
         self,
@@ -331,10 +324,13 @@ class AsyncFastBatch(Plans):
         Raises:
             The exceptions of FastBatch.batch_set_table().
         """
-        from redis_fastbatch._tables.write import plan_table
+        from redis_fastbatch._tables.write import TableOptions, plan_table
 
+        set_options = SetOptions(**options)
         plan = plan_table(
-            self, table, SetOptions(**options), key, prefix, columns, codec, as_, chunk_size, progress, on_error
+            self,
+            table,
+            TableOptions(key, set_options, prefix, columns, codec, as_, chunk_size, progress, on_error),
         )
         try:
             async with self._lease() as borrowed:
@@ -456,7 +452,7 @@ async def _rounds_of(slices: Slices, size: int) -> AsyncIterator[list[Key]]:
     began = time.monotonic()
     while taken := slices.take(size - len(some)):
         some += taken
-        if len(some) == size or time.monotonic() - began > LINGER:
+        if len(some) == size or time.monotonic() - began > FLUSH_SECONDS:
             yield some
             some, began = [], time.monotonic()
         await budget.yield_if_spent()

@@ -22,12 +22,13 @@ from redis_fastbatch._arguments import (
     checked_url,
     progress_of,
 )
-from redis_fastbatch._base_client import ITER_ROUND, Found, Plans, empty_result, parts_of, raise_failures
+from redis_fastbatch._base_client import ITER_ROUND, BaseClient, Found, empty_result, parts_of, raise_failures
 from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch._engine.commands import PointInTime, Seconds, SetOptions
 from redis_fastbatch._engine.flight import COMMAND_ITEMS
+from redis_fastbatch._engine.options import ReadOptions, WriteOptions
 from redis_fastbatch._engine.outcome import OnError
-from redis_fastbatch._engine.pacing import Slices, ValueSizes
+from redis_fastbatch._engine.pacing import ROUND_BYTES, Slices, ValueSizes
 from redis_fastbatch._engine.read import read_ended
 from redis_fastbatch._transports.borrowing import check_free
 from redis_fastbatch._transports.capabilities import has_msetex, wants_msetex
@@ -42,7 +43,7 @@ logger = logging.getLogger("redis_fastbatch")
 Items = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 
 
-class FastBatch(Plans):
+class FastBatch(BaseClient):
     """Reads and writes batches of values through a redis-py client.
 
     It is thread-safe: each call borrows its own connection from the client's pool. It can be pickled when it was
@@ -165,7 +166,7 @@ class FastBatch(Plans):
                 then.
         """
         items = checked_items(items)
-        options = SetOptions(ex, px, exat, pxat, keepttl, nx, xx, atomic)
+        set_options = SetOptions(ex, px, exat, pxat, keepttl, nx, xx, atomic)
         size = checked_chunk_size(chunk_size)
         checked_on_error(on_error)
         check_workers(workers, atomic)
@@ -175,18 +176,11 @@ class FastBatch(Plans):
         check_hook("on_chunk", on_chunk)
         if workers > 1:
             on_error, on_chunk = one_at_a_time(on_error), one_at_a_time(on_chunk)
+        options = WriteOptions(set_options, size, on_error, on_chunk)
 
         def make_flight(borrowed: Lease, some: Any, part: BatchReport, progress: Progress | None) -> Any:
-            return self._write_flight(
-                some,
-                options,
-                part,
-                msetex=wants_msetex(options, self._client) and has_msetex(borrowed),
-                chunk_size=size,
-                progress=progress,
-                on_error=on_error,
-                on_chunk=on_chunk,
-            )
+            msetex = wants_msetex(set_options, self._client) and has_msetex(borrowed)
+            return self._write_flight(some, options, part, progress, msetex=msetex)
 
         started = time.perf_counter()
         try:
@@ -234,31 +228,51 @@ class FastBatch(Plans):
         progress: bool | ProgressCallback | None = None,
         on_error: OnError = "raise",
     ) -> BatchReport:
-        """Write the rows of a table or DataFrame (anything with `__arrow_c_stream__()`), one key for each row.
+        """Write the rows of a table or DataFrame, each under a key of its own.
 
-        redis_fastbatch._tables.write.set_table() documents the arguments and the types of columns.
+        Memory is bounded by the table's own batches, however many there are. The GIL is free while rows are
+        encoded.
+
+        Args:
+            table: anything with `__arrow_c_stream__()`: pyarrow's Table and RecordBatchReader, polars' and
+                pandas' DataFrame (where NaN becomes null, as in pyarrow), DuckDB's results. A reader is consumed.
+            key: the column whose values are the keys, or a template of columns, such as
+                "flight:{carrier}:{number}". These columns hold integers, strings, binaries, decimals, dates or
+                times. Of rows with equal keys the last one wins. Text is written in the client's encoding, as
+                batch_set() writes keys; a row fails if that cannot encode its key.
+            prefix: goes before every key.
+            columns: the columns that make up a row's value; all by default, also those of the key.
+            ex, px, exat, pxat, keepttl, nx, xx, chunk_size, progress: as for batch_set().
+            codec: "msgpack" or "toolkit-msgpack"; the client's by default.
+            as_: "value" stores a row as one value. "hash" stores it as a hash of its fields, as strings that
+                other programs read: integers and floats as redis-py writes them, bools as 1 and 0, strings and
+                binaries as they are, dates, times and durations in ISO 8601, decimals as str() writes them.
+                Fields that are null are left out. Other fields of a hash that exists stay, as with HSET. EXPIRE
+                sets an expiry a round trip after HSET. A row whose EXPIRE fails counts as failed, for that
+                reason, though its hash is there. nx, xx and codec have no meaning for hashes.
+            on_error: "raise", "report", or a callable that gets (row number, row as a dict, exception) of each
+                failed row. Where a date or time cannot be written, the row has Arrow's number; where a text is
+                not UTF-8, it has the bytes; another value that cannot be written is None. A row that is null as
+                a whole is None.
+
+        Returns:
+            What was written, skipped and failed. It names rows by their number, which begins at 0. A row fails
+            alone when a column of its key is null or empty, a text is not UTF-8, a map has a key twice, or a date
+            is not one that Python has.
+
+        Raises:
+            EncodeError: before anything is sent: there is no such column, or it is of a type that cannot be
+                written. A hash has no nested values.
+            BatchError: rows failed, and on_error is "raise".
+            TypeError, ValueError: `table` is not a table, or arguments are wrong.
+            redis.exceptions.RedisError: as from batch_set(). This, and what the table's own stream raises, has a
+                `report` of what was done until then.
         """
-        from redis_fastbatch._tables.write import set_table
+        from redis_fastbatch._tables.write import TableOptions, set_table
 
-        return set_table(
-            self,
-            table,
-            key=key,
-            prefix=prefix,
-            columns=columns,
-            ex=ex,
-            px=px,
-            exat=exat,
-            pxat=pxat,
-            keepttl=keepttl,
-            nx=nx,
-            xx=xx,
-            codec=codec,
-            as_=as_,
-            chunk_size=chunk_size,
-            progress=progress,
-            on_error=on_error,
-        )
+        set_options = SetOptions(ex, px, exat, pxat, keepttl, nx, xx)
+        options = TableOptions(key, set_options, prefix, columns, codec, as_, chunk_size, progress, on_error)
+        return set_table(self, table, options)
 
     def batch_get(
         self, keys: Iterable[Key], *, default: Any = None, on_error: OnError = "raise", workers: int = 1
@@ -292,16 +306,16 @@ class FastBatch(Plans):
         workers = affordable(self._client, workers)
         if workers == 1:
             found = empty_result(keys)
-            self._read(keys, found, default, on_error, COMMAND_ITEMS)
+            self._read(keys, found, ReadOptions(default, checked_on_error(on_error)))
             return found
-        on_error = one_at_a_time(on_error)
+        options = ReadOptions(default, one_at_a_time(checked_on_error(on_error)))
         some = list(keys)
         try:
             found = dict.fromkeys(some, default)
         except TypeError:
             # One of them cannot be a key: a single reader names it.
             return self.batch_get(some, default=default, on_error=on_error)
-        read(list(found), workers, lambda some: self._read(some, found, default, on_error, COMMAND_ITEMS))
+        read(list(found), workers, lambda some: self._read(some, found, options))
         return found
 
     def batch_get_iter(
@@ -327,27 +341,26 @@ class FastBatch(Plans):
         """
         source = Slices(checked_keys(keys, method="batch_get_iter"))
         size = checked_chunk_size(chunk_size, ITER_ROUND)
+        options = ReadOptions(default, checked_on_error(on_error), min(size, COMMAND_ITEMS), ROUND_BYTES)
         sizes = ValueSizes()
         for some in source.rounds(size):
             for part in parts_of(some):
                 found: list[tuple[Key, Any]] = []
-                self._read(part, found, default, on_error, min(size, COMMAND_ITEMS), sizes)
+                self._read(part, found, options, sizes)
                 yield from found
 
     def _read(
         self,
         keys: Iterable[Key],
         out: Found,
-        default: Any,
-        on_error: OnError,
-        limit: int,
+        options: ReadOptions,
         sizes: ValueSizes | None = None,
     ) -> None:
         with gc_pause.Pause(self._pause_gc) as pause:
-            flight = self._read_flight(keys, out, pause, default, on_error, limit, sizes)
+            flight = self._read_flight(keys, out, pause, options, sizes)
             with self._lease(self._max_value_size) as borrowed:
                 borrowed.run(flight)
-        read_ended(flight.outcome, on_error)
+        read_ended(flight.outcome, options.on_error)
 
     def batch_get_table(self, keys: Iterable[Key], *, schema: Any = None, key: str | None = None) -> Any:
         """Read maps as the rows of a pyarrow.Table; see redis_fastbatch._tables.read.get_table()."""

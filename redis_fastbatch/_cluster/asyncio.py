@@ -1,6 +1,6 @@
 """Carries out batches over a cluster on an event loop: a task for each node.
 
-The connections are those of redis.asyncio's RedisCluster, whose nodes are their own pools.
+The connections come from redis.asyncio's RedisCluster, whose nodes are their own pools.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from redis.exceptions import ConnectionError, MovedError, RedisClusterException, RedisError, TimeoutError
+from redis.exceptions import ConnectionError, RedisClusterException, RedisError, TimeoutError
 
-from redis_fastbatch._cluster.flight import FIRST_DELAY, MAX_DELAY, MAX_HOPS, ClusterBatch, NodeFlight
-from redis_fastbatch._cluster.sync import FINAL, REFRESH_SECONDS, OneSlotWrite, Redirected, patience_of
+from redis_fastbatch._cluster.flight import ClusterBatch
+from redis_fastbatch._cluster.node import NodeFlight
+from redis_fastbatch._cluster.slot_route import OneSlotWrite, Redirected, SlotRoute
+from redis_fastbatch._cluster.sync import FINAL, REFRESH_SECONDS, patience_of
 from redis_fastbatch._cluster.topology import Topology, topology_of
 from redis_fastbatch._engine.flight import Event, Send
 from redis_fastbatch._transports.async_source import AsyncSource
@@ -53,16 +55,16 @@ class AsyncClusterLease:
         self._max_value_size = max_value_size
         self._refreshed = 0.0
 
-    async def run(self, flight: Any, feed: AsyncSource | None = None) -> None:
-        """Carries out a flight: a ClusterBatch over all nodes, one of a single slot over the node that has it.
+    async def run(self, flight: Any, source: AsyncSource | None = None) -> None:
+        """Carry out a flight: a ClusterBatch over all nodes, a OneSlotWrite over the node that has its slot.
 
         Args:
             flight: what to carry out.
-            feed: the flight's source, where that is asynchronous.
+            source: the flight's source, where that is asynchronous.
 
         Raises:
-            redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: a node was lost, and nobody took its
-                slots over in time.
+            redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: a node was lost, and no other node
+                took its slots over in time.
             asyncio.CancelledError: the task was cancelled. Connections with replies outstanding are closed.
         """
         if isinstance(flight, OneSlotWrite):
@@ -70,9 +72,9 @@ class AsyncClusterLease:
             return
         if flight.topology.doubted:
             await self.refresh(flight.topology)
-        crew = Crew(self, flight, feed)
+        tasks = ClusterTasks(self, flight, source)
         try:
-            await crew.work()
+            await tasks.run()
         except BaseException as error:
             flight.topology.doubted |= flight.stale
             flight.abort(error)
@@ -82,11 +84,11 @@ class AsyncClusterLease:
         flight.completed()
 
     def node_lease(self, node: NodeFlight) -> Any:
-        """Borrows a connection of a node; an async context manager."""
+        """Borrow a connection of a node. Return an async context manager."""
         return node_lease(self.client, node.node, self._max_value_size)
 
     async def refresh(self, topology: Topology) -> None:
-        """Has the cluster's client ask again who has which slot."""
+        """Let the client ask the cluster which node has which slot."""
         if time.monotonic() - self._refreshed < REFRESH_SECONDS:
             return
         try:
@@ -101,45 +103,35 @@ class AsyncClusterLease:
         topology = topology_of(self.client)
         if topology.doubted:
             await self.refresh(topology)
-        deadline = time.monotonic() + patience_of(self.client)
-        delay, hops = FIRST_DELAY, 0
+        route = SlotRoute(topology, flight, patience_of(self.client))
         while True:
-            node = topology.nodes[topology.router.owner(flight.slot)]
             try:
-                async with node_lease(self.client, node, self._max_value_size) as borrowed:
+                async with node_lease(self.client, route.node(), self._max_value_size) as borrowed:
                     await borrowed.run(flight)
                 return
-            except Redirected as redirected:
-                error = redirected.error
-                if isinstance(error, MovedError) and hops < MAX_HOPS:
-                    topology.router.move(flight.slot, topology.target(error, node))
-                    hops += 1
-                elif time.monotonic() > deadline:
-                    topology.doubted = True
-                    flight.abort(error)
-                    raise error from None
-                else:
-                    await asyncio.sleep(delay)
-                    delay = min(2 * delay, MAX_DELAY)
+            except Redirected as refusal:
+                seconds = route.redirected(refusal)
+                if seconds:
+                    await asyncio.sleep(seconds)
                     await self.refresh(topology)
             except (ConnectionError, TimeoutError, OSError):
-                topology.doubted = True
+                route.lost()
                 raise
 
 
-class Crew:
-    """The tasks of one batch: one for each node, and one that wakes what has to wait.
+class ClusterTasks:
+    """The tasks of one batch: one for each node, and one that revives what has waited long enough.
 
     Args:
         lease: gives connections.
         batch: what to carry out.
-        feed: the batch's source, where that is asynchronous.
+        source: the batch's source, where that is asynchronous.
     """
 
-    def __init__(self, lease: AsyncClusterLease, batch: ClusterBatch, feed: AsyncSource | None) -> None:
+    def __init__(self, lease: AsyncClusterLease, batch: ClusterBatch, source: AsyncSource | None) -> None:
         self._lease = lease
         self._batch = batch
-        self._feed = feed
+        self._source = source
         self._news = asyncio.Event()
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
@@ -152,32 +144,32 @@ class Crew:
     def _is_over(self) -> bool:
         return self._stopped or self._batch.done
 
-    async def work(self) -> None:
-        """Carries the batch out. Raises what ended it early."""
+    async def run(self) -> None:
+        """Carry out the batch. Raise what ends it early."""
         try:
-            self._tell()
+            self._wake_all()
             await self._end
         finally:
             self._stopped = True
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            # Up to Python 3.10 a cancelled task keeps its frames, which refer to this crew.
+            # Up to Python 3.10 a cancelled task keeps its frames, which refer to this object.
             self._tasks.clear()
 
-    def _tell(self) -> None:
-        """Something has changed: whoever waits looks again."""
+    def _wake_all(self) -> None:
+        """Let all tasks that wait look again: something has changed."""
         self._batch.know_nodes()
         while len(self._tasks) < len(self._batch.nodes) + 1:
             number = len(self._tasks) - 1
-            work = self._wake() if number < 0 else self._serve(self._batch.nodes[number])
+            work = self._revive() if number < 0 else self._serve(self._batch.nodes[number])
             self._tasks.append(asyncio.ensure_future(self._guarded(work)))
         if self._batch.done and not self._end.done():
             self._end.set_result(None)
         self._news.set()
         self._news = asyncio.Event()
-        if self._feed is not None:
-            self._feed.ring()
+        if self._source is not None:
+            self._source.ring()
 
     async def _guarded(self, work: Any) -> None:
         try:
@@ -188,8 +180,8 @@ class Crew:
             if not self._end.done():
                 self._end.set_exception(error)
 
-    async def _wake(self) -> None:
-        """Hands what has waited long enough to the nodes that have it then."""
+    async def _revive(self) -> None:
+        """Hand what has waited long enough to the nodes that have it now."""
         while not self._batch.done:
             wake = self._batch.wake()
             if wake is None:
@@ -198,7 +190,7 @@ class Crew:
             await asyncio.sleep(max(0.0, wake - time.monotonic()))
             await self._lease.refresh(self._batch.topology)
             self._batch.revive()
-            self._tell()
+            self._wake_all()
 
     async def _serve(self, node: NodeFlight) -> None:
         while not self._is_over:
@@ -216,14 +208,14 @@ class Crew:
                     raise
                 logger.debug("node %s was lost: %s", node.node.name, error)
                 self._batch.lost(node, error)
-            self._tell()
+            self._wake_all()
 
     def _poll(self, node: NodeFlight) -> Send | Event:
         """Poll a node's flight. Wake the tasks of other nodes for which chunks were encoded on the way."""
         handed = self._batch.handed
         event = node.poll(self._encoding.items)
         if self._batch.handed != handed or self._batch.done:
-            self._tell()
+            self._wake_all()
         return event
 
     async def _use(self, node: NodeFlight, borrowed: AsyncLease) -> None:
@@ -252,9 +244,9 @@ class Crew:
                 encoding.took(clock() - began)
             elif receive_some(channel, node, decoding):
                 await channel.hand_on_pushes()
-                self._tell()
-            elif event is Event.NEED_ITEMS and self._feed is not None:
-                await wait_for_items(channel, node, self._feed)
+                self._wake_all()
+            elif event is Event.NEED_ITEMS and self._source is not None:
+                await wait_for_items(channel, node, self._source)
                 budget.renew()
             elif event is Event.NEED_REPLIES:
                 await channel.arrival()
@@ -263,4 +255,4 @@ class Crew:
                 await self._news.wait()
                 budget.renew()
             await budget.yield_if_spent()
-        self._tell()
+        self._wake_all()

@@ -1,4 +1,4 @@
-"""Turns the arguments of the clients' methods into flights over a cluster."""
+"""Makes flights over a cluster of the arguments of the clients' methods."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections import deque
 from typing import Any
 
 from redis_fastbatch._cluster.read import ClusterCount, ClusterRead
-from redis_fastbatch._cluster.sync import OneSlotWrite, one_slot, patience_of
+from redis_fastbatch._cluster.slot_route import OneSlotWrite, one_slot
+from redis_fastbatch._cluster.sync import patience_of
 from redis_fastbatch._cluster.topology import Topology, topology_of
 from redis_fastbatch._cluster.write import ClusterWrite
 from redis_fastbatch._core.codec import ValueCodec
@@ -14,22 +15,23 @@ from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk, Command
 from redis_fastbatch._core.resp.routed import RoutedWriter, Router
 from redis_fastbatch._engine.commands import SetOptions
 from redis_fastbatch._engine.flight import COMMAND_ITEMS, FIRST_COMMAND_BYTES, NO_LIMIT
+from redis_fastbatch._engine.options import ReadOptions, WriteOptions
 from redis_fastbatch._engine.outcome import ReadOutcome, RecordedBatch, WriteOutcome
 from redis_fastbatch._transports.redispy import key_encoding
 
 CHUNK_BYTES = 64 * 1024
-"""Single commands leave in chunks of about as many bytes: a node works on their first ones at once."""
+"""The size of a chunk of single commands, in bytes: a node works on the first of them at once."""
 
 GET = Command(b"GET", many=False, with_values=False)
 UNLINK = Command(b"UNLINK", many=False, with_values=False)
 
 
 class SplitWriter:
-    """Deals the chunks of a writer that knows nothing of slots out to the nodes; a RoutedWriter to flights.
+    """Splits the chunks of a writer that does not know slots by node. To flights it is a RoutedWriter.
 
     Args:
         writer: encodes the items: a TableWriter.
-        command: of one item.
+        command: the command of one item.
         router: says which node has which slot.
     """
 
@@ -44,12 +46,12 @@ class SplitWriter:
 
     @property
     def exhausted(self) -> bool:
-        """There are no more items."""
+        """Whether there are no more items."""
         return bool(self._writer.exhausted)
 
     @property
     def dry(self) -> bool:
-        """The source has no item at hand."""
+        """Whether the source has no item ready."""
         return bool(self._writer.dry)
 
     @property
@@ -65,7 +67,7 @@ class SplitWriter:
         return error
 
     def advance(self, most: int) -> int:
-        """Encodes a chunk when all before it were taken; the number of a node that has a part of one, or -1."""
+        """Encode a chunk if all before it were taken. Return the number of a node with a part of one, or -1."""
         ready = self.begun()
         if not ready:
             position, failed = self.taken, len(self.failures)
@@ -78,31 +80,31 @@ class SplitWriter:
         return ready[0][0] if ready else -1
 
     def sealed(self, node: int) -> tuple[Chunk, int] | None:
-        """A chunk for a node, sealed, and the position of its first item or of one before it.
+        """Return a sealed chunk for a node, and the position of its first item or of one before it.
 
-        It stays here until leave().
+        The chunk stays here until leave().
         """
         dealt = self._dealt.get(node)
         return dealt[0] if dealt else None
 
     def leave(self, node: int) -> None:
-        """The chunk is somebody else's now."""
+        """Forget the node's chunk, which a flight has now."""
         self._dealt[node].popleft()
 
     def begun(self) -> list[tuple[int, int]]:
-        """(node, position) of the chunks that were not yet taken."""
+        """Return (node, position) of each chunk that was not yet taken."""
         return [(node, position) for node, dealt in self._dealt.items() for _, position in dealt]
 
     def recycle(self, chunk: Chunk) -> None:
-        """A chunk is done with."""
+        """Do nothing: the memory of such a chunk is not used again."""
 
 
-class ClusterPlans:
-    """A client of a cluster, a codec, and the flights that are made with them.
+class ClusterFlights:
+    """Makes the flights of a client over a cluster.
 
     Args:
         client: a RedisCluster, synchronous or asyncio.
-        codec: of the values.
+        codec: encodes and decodes the values.
     """
 
     def __init__(self, client: Any, codec: ValueCodec) -> None:
@@ -125,24 +127,23 @@ class ClusterPlans:
             **more,
         )
 
-    def write_flight(self, items: Any, options: SetOptions, size: int, outcome: WriteOutcome) -> RecordedBatch:
+    def write_flight(self, items: Any, options: WriteOptions, outcome: WriteOutcome) -> RecordedBatch:
         """Return a flight that writes.
 
         Args:
             items: what batch_set() takes.
-            options: SET's.
-            size: the most items of a chunk.
-            outcome: records what became of the items.
+            options: how they are written.
+            outcome: records what became of them.
 
         Raises:
             ValueError: an atomic batch whose keys are of several slots.
         """
-        if options.atomic:
-            return self._one_slot_flight(items, options, outcome)
+        if options.set.atomic:
+            return self._one_slot_flight(items, options.set, outcome)
         topology = topology_of(self._client)
-        writer = self._routed(items, options.single(), topology, size)
+        writer = self._routed(items, options.set.single(), topology, options.chunk_size)
         patience = patience_of(self._client)
-        return ClusterWrite(writer, topology, outcome, patience=patience, repeatable=options.repeatable)
+        return ClusterWrite(writer, topology, outcome, patience=patience, repeatable=options.set.repeatable)
 
     def _one_slot_flight(self, items: Any, options: SetOptions, outcome: WriteOutcome) -> OneSlotWrite:
         pairs, slot = one_slot(items, **self._key_encoding)
@@ -168,15 +169,7 @@ class ClusterPlans:
         return ClusterWrite(writer, topology, outcome, patience=patience, repeatable=options.repeatable)
 
     def read_flight(
-        self,
-        keys: Any,
-        out: Any,
-        outcome: ReadOutcome,
-        *,
-        codec: ValueCodec | None = None,
-        default: Any = None,
-        limit: int = COMMAND_ITEMS,
-        budget: int = NO_LIMIT,
+        self, keys: Any, out: Any, outcome: ReadOutcome, options: ReadOptions, codec: ValueCodec | None = None
     ) -> ClusterRead:
         """Return a flight that reads.
 
@@ -184,30 +177,30 @@ class ClusterPlans:
             keys: what batch_get() takes.
             out: a dict, or a list of pairs.
             outcome: counts the values.
+            options: how they are read.
             codec: decodes the values; the client's by default.
-            default, limit, budget: as ReadFlight takes them.
         """
         pairs = out if isinstance(out, list) else None
         found = {} if isinstance(out, list) else out
         order: list[Any] | None = None if pairs is None else []
         topology = topology_of(self._client, reading=True)
-        writer = self._routed(keys, GET, topology, limit, found=found, default=default, order=order)
+        writer = self._routed(
+            keys, GET, topology, options.limit, found=found, default=options.default, order=order
+        )
         return ClusterRead(
             writer,
             topology,
             codec or self._codec,
             found,
             outcome,
+            options,
             patience=patience_of(self._client),
             pairs=pairs,
             order=order,
-            default=default,
-            limit=limit,
-            budget=budget,
         )
 
     def count_flight(self, keys: Any) -> ClusterCount:
-        """A flight that deletes."""
+        """Return a flight that deletes keys and counts them."""
         topology = topology_of(self._client)
         writer = self._routed(keys, UNLINK, topology, COMMAND_ITEMS)
         return ClusterCount(writer, topology, patience=patience_of(self._client))

@@ -6,12 +6,14 @@ from typing import Any
 
 from redis.exceptions import InvalidResponse
 
-from redis_fastbatch._cluster.flight import ClusterBatch, NodeChunk, NodeFlight
+from redis_fastbatch._cluster.flight import ClusterBatch
+from redis_fastbatch._cluster.node import NodeChunk, NodeFlight
 from redis_fastbatch._cluster.topology import Topology
 from redis_fastbatch._core.codec import ValueCodec
 from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
 from redis_fastbatch._core.resp.routed import RoutedWriter
-from redis_fastbatch._engine.flight import COMMAND_ITEMS, NO_LIMIT
+from redis_fastbatch._engine.flight import NO_LIMIT
+from redis_fastbatch._engine.options import ReadOptions
 from redis_fastbatch._engine.outcome import ReadOutcome
 from redis_fastbatch._engine.pacing import FIRST_KEYS, REPLY_BYTES, ValueSizes
 from redis_fastbatch._engine.read import READ_WINDOW
@@ -26,12 +28,10 @@ class ClusterRead(ClusterBatch):
         codec: decodes the values.
         out: gets the values.
         outcome: counts the values and handles those that cannot be decoded.
+        options: how they are read.
         patience: seconds for which a key is tried again.
         pairs: where given, gets (key, value) of all keys in their order at the end.
         order: the keys in their order, for that.
-        default: stands for a key that is missing or whose value cannot be decoded.
-        limit: the most keys of a chunk.
-        budget: once so many bytes of values were read, no further keys are taken.
     """
 
     # Where a reply was left out, those after it were taken for other keys'.
@@ -44,13 +44,11 @@ class ClusterRead(ClusterBatch):
         codec: ValueCodec,
         out: dict[Any, Any],
         outcome: ReadOutcome,
+        options: ReadOptions,
         *,
         patience: float,
         pairs: list[tuple[Any, Any]] | None = None,
         order: list[Any] | None = None,
-        default: Any = None,
-        limit: int = COMMAND_ITEMS,
-        budget: int = NO_LIMIT,
     ) -> None:
         super().__init__(topology, writer, outcome, patience=patience)
         self.outcome = outcome
@@ -58,9 +56,9 @@ class ClusterRead(ClusterBatch):
         self._out = out
         self._pairs = pairs
         self._order = order
-        self._default = default
-        self._limit = limit
-        self._budget = budget
+        self._default = options.default
+        self._limit = options.limit
+        self._budget = options.budget
 
     @property
     def _ended(self) -> bool:
@@ -159,7 +157,8 @@ class ClusterCount(ClusterRead):
     def __init__(self, writer: RoutedWriter, topology: Topology, *, patience: float) -> None:
         # A number takes next to nothing, so that many keys go into a chunk.
         codec, sizes = ValueCodec(), ValueSizes(4)
-        super().__init__(writer, topology, codec, {}, ReadOutcome(codec, sizes=sizes), patience=patience)
+        recorder = ReadOutcome(codec, sizes=sizes)
+        super().__init__(writer, topology, codec, {}, recorder, ReadOptions(), patience=patience)
         self.total = 0
 
     def read(self, sent: NodeChunk, reader: ReplyReader, budget: int | None) -> None:

@@ -1,6 +1,6 @@
 """Carries out batches over a cluster from one thread, all nodes at the same time.
 
-The connections are those of redis-py's RedisCluster: a pool for each node, made and refreshed by it.
+The connections come from redis-py's RedisCluster, which has a pool for each node.
 """
 
 from __future__ import annotations
@@ -9,55 +9,44 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
 from redis.exceptions import (
-    AskError,
     AuthenticationError,
     AuthorizationError,
     ConnectionError,
     MaxConnectionsError,
-    MovedError,
     RedisClusterException,
     RedisError,
     TimeoutError,
 )
 
-from redis_fastbatch._cluster.flight import (
-    DETOURS,
-    FIRST_DELAY,
-    MAX_DELAY,
-    MAX_HOPS,
-    PATIENCE,
-    ClusterBatch,
-    NodeFlight,
-)
+from redis_fastbatch._cluster.flight import PATIENCE, ClusterBatch
+from redis_fastbatch._cluster.node import NodeFlight
+from redis_fastbatch._cluster.slot_route import OneSlotWrite, Redirected, SlotRoute
 from redis_fastbatch._cluster.topology import Topology, topology_of
 from redis_fastbatch._core.resp.encoder import Chunk
-from redis_fastbatch._core.resp.routed import slot_of_key
-from redis_fastbatch._engine.flight import InFlightChunk, Send
-from redis_fastbatch._engine.transaction import AtomicFlight
+from redis_fastbatch._engine.flight import Send
 from redis_fastbatch._transports.redispy import cluster as redispy
 from redis_fastbatch._transports.sync import SocketChannel, check_not_forked, lease
 from redis_fastbatch._transports.waiting import Watch
-from redis_fastbatch.errors import EncodeError
 
 logger = logging.getLogger("redis_fastbatch")
 
 REFRESH_SECONDS = 0.5
-"""A cluster's view of its slots is refreshed once in that time at most: single redirections say enough."""
+"""The client's view of the slots is refreshed at most once in that time. Redirections correct it meanwhile."""
 
 CHECK_SECONDS = 0.1
-"""How often nodes are looked at that keep silent while others are busy."""
+"""Seconds between two checks for nodes that send nothing while others are busy."""
 
-# No other node would make these good.
+# No other node would do better.
 FINAL = (AuthenticationError, AuthorizationError, MaxConnectionsError)
 
 
 def patience_of(cluster: Any) -> float:
-    """Seconds for which a batch waits for a cluster to become sound: none where its client never retries."""
+    """Return for how many seconds a batch waits for a cluster that is down: 0 if its client never retries."""
     return PATIENCE if redispy.retries(cluster) else 0.0
 
 
@@ -65,10 +54,10 @@ class Link:
     """A node's connection while a batch uses it.
 
     Args:
-        flight: what the batch has for the node.
+        flight: the node's flight.
         client: redis-py's client of the node.
         max_value_size: as FastBatch takes it.
-        pid: of the process that began the batch.
+        pid: the process that began the batch.
     """
 
     def __init__(self, flight: NodeFlight, client: Any, max_value_size: int, pid: int) -> None:
@@ -87,17 +76,17 @@ class Link:
 
     @property
     def blocked(self) -> bool:
-        """A chunk has left in part."""
+        """Whether a chunk has been sent in part."""
         return self._out is not None
 
     @property
     def deadline(self) -> float | None:
-        """When the node has kept silent for too long."""
+        """When the node has sent nothing for too long; None for no limit."""
         timeout = self._lease.connection.socket_timeout
         return None if timeout is None or not self.flight.in_flight else self._active + timeout
 
     def advance(self) -> bool:
-        """Sends what can be sent of a chunk without waiting; False when nothing can."""
+        """Send as much of a chunk as goes without waiting. Return False if nothing can be sent."""
         if self._out is None:
             event = self.flight.poll()
             check_not_forked(self._pid)
@@ -119,7 +108,7 @@ class Link:
         return some > 0
 
     def receive(self) -> None:
-        """Lets the flight take what has arrived."""
+        """Let the flight read what has arrived."""
         self._active = time.monotonic()
         if self.polled:
             self.channel.receive_arrived(self.flight)
@@ -127,14 +116,14 @@ class Link:
             self.channel.receive(self.flight)
 
     def expire(self) -> None:
-        """Raises TimeoutError when the node has kept silent for too long."""
+        """Raise TimeoutError if the node has sent nothing for too long."""
         deadline = self.deadline
         if deadline is not None and time.monotonic() >= deadline:
             timeout = self._lease.connection.socket_timeout
             raise TimeoutError(f"no answer from the server within socket_timeout, {timeout} seconds")
 
     def give_back(self) -> None:
-        """All is answered: the connection goes back to its pool as it was."""
+        """Give the connection back to its pool: all replies have come."""
         with self._stack:
             try:
                 self.channel.finish()
@@ -143,7 +132,7 @@ class Link:
                 raise
 
     def drop(self) -> None:
-        """The connection is closed."""
+        """Close the connection and give it back."""
         with self._stack:
             self._lease.connection.disconnect()
 
@@ -166,11 +155,11 @@ class ClusterLease:
         self._refreshed = 0.0
 
     def run(self, flight: Any) -> None:
-        """Carries out a flight: a ClusterBatch over all nodes, one of a single slot over the node that has it.
+        """Carry out a flight: a ClusterBatch over all nodes, a OneSlotWrite over the node that has its slot.
 
         Raises:
-            redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: a node was lost, and nobody took its
-                slots over in time.
+            redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: a node was lost, and no other node
+                took its slots over in time.
         """
         if isinstance(flight, OneSlotWrite):
             self._run_on_one(flight)
@@ -209,7 +198,7 @@ class ClusterLease:
             self._wait(batch, wake)
 
     def _attempt(self, batch: ClusterBatch, node: NodeFlight, step: Any) -> bool:
-        """A step that may lose the node's connection."""
+        """Do a step that may lose the node's connection. Return whether anything was done."""
         check_not_forked(self._pid)
         try:
             return bool(step(node))
@@ -245,10 +234,10 @@ class ClusterLease:
         return link
 
     def _wait(self, batch: ClusterBatch, wake: float | None) -> None:
-        """Waits until a node can be read or written, or has kept silent for too long, or it is time to wake."""
+        """Wait until a node can be read or written, or sent nothing for too long, or it is time to wake."""
         public = [link for link in self._links.values() if not link.polled and link.flight.in_flight]
         if public:
-            # Nothing tells when such a connection can be read: it is read until it has answered.
+            # The socket of such a connection is not known: it is read until it has answered.
             for link in public:
                 self._attempt(batch, link.flight, lambda node, link=link: link.receive())
             return
@@ -264,7 +253,7 @@ class ClusterLease:
                 self._attempt(batch, link.flight, lambda node, link=link: link.expire())
 
     def _refresh(self, topology: Topology) -> None:
-        """Has the cluster's client ask again who has which slot."""
+        """Let the client ask the cluster which node has which slot."""
         if time.monotonic() - self._refreshed < REFRESH_SECONDS:
             return
         try:
@@ -279,109 +268,23 @@ class ClusterLease:
         topology = topology_of(self.client)
         if topology.doubted:
             self._refresh(topology)
-        deadline = time.monotonic() + patience_of(self.client)
-        delay, hops = FIRST_DELAY, 0
+        route = SlotRoute(topology, flight, patience_of(self.client))
         while True:
-            node = topology.nodes[topology.router.owner(flight.slot)]
             try:
-                with lease(self.client.get_redis_connection(node), self._max_value_size) as borrowed:
+                with lease(self.client.get_redis_connection(route.node()), self._max_value_size) as borrowed:
                     borrowed.run(flight)
                 return
-            except Redirected as redirected:
-                error = redirected.error
-                if isinstance(error, MovedError) and hops < MAX_HOPS:
-                    topology.router.move(flight.slot, topology.target(error, node))
-                    hops += 1
-                elif time.monotonic() > deadline:
-                    topology.doubted = True
-                    flight.abort(error)
-                    raise error from None
-                else:
-                    time.sleep(delay)
-                    delay = min(2 * delay, MAX_DELAY)
+            except Redirected as refusal:
+                seconds = route.redirected(refusal)
+                if seconds:
+                    time.sleep(seconds)
                     self._refresh(topology)
             except (ConnectionError, TimeoutError, OSError):
-                topology.doubted = True
+                route.lost()
                 raise
 
 
 @contextlib.contextmanager
 def cluster_lease(client: Any, max_value_size: int = 0) -> Iterator[ClusterLease]:
-    """Give what carries out flights over a RedisCluster. It borrows of each node the connection that it needs."""
+    """Give what carries out flights over a RedisCluster. It borrows a connection from each node that it needs."""
     yield ClusterLease(client, max_value_size)
-
-
-class Redirected(Exception):
-    """A node did nothing of an atomic batch, because another one has its slot, or none has for the moment."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-class OneSlotWrite(AtomicFlight):
-    """An atomic batch, whose keys share a slot.
-
-    Args:
-        slot: theirs.
-        flight: what AtomicFlight takes.
-    """
-
-    def __init__(self, slot: int, *arguments: Any, **flight: Any) -> None:
-        super().__init__(*arguments, **flight)
-        self.slot = slot
-
-    def _settle_many(self, settled: InFlightChunk) -> None:
-        _raise_redirection(settled)
-        super()._settle_many(settled)
-
-    def _settle_closing(self, closing: InFlightChunk) -> None:
-        for queued in self._queued:
-            _raise_redirection(queued)
-        super()._settle_closing(closing)
-
-    def abort(self, error: BaseException) -> None:
-        if isinstance(error, Redirected):
-            # It was refused as a whole, and will be sent once more.
-            self._start_over()
-        else:
-            super().abort(error)
-
-
-def _raise_redirection(settled: InFlightChunk) -> None:
-    for _, reply in settled.non_ok_replies:
-        if isinstance(reply, (*DETOURS, AskError)):
-            raise Redirected(reply)
-
-
-def one_slot(items: Any, encoding: str, errors: str) -> tuple[list[Any], int]:
-    """The items of an atomic batch, and the slot of all their keys.
-
-    Args:
-        items: a mapping or pairs.
-        encoding, errors: how str keys become bytes.
-
-    Raises:
-        TypeError: one string, which is no batch.
-        ValueError: keys are of several slots.
-    """
-    if isinstance(items, (str, bytes, bytearray)):
-        raise TypeError(f"a batch of items is expected, not one {type(items).__name__}")
-    pairs = list(items.items() if isinstance(items, Mapping) else items)
-    first: tuple[Any, int] | None = None
-    for pair in pairs:
-        # The flight reports items that are not pairs, and keys that cannot be encoded.
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            continue
-        with contextlib.suppress(EncodeError, TypeError, ValueError):
-            key = pair[0]
-            slot = slot_of_key(key, encoding, errors)
-            first = first or (key, slot)
-            if slot != first[1]:
-                break
-    else:
-        return pairs, first[1] if first else 0
-    raise ValueError(
-        "an atomic batch is one command, and a cluster carries one out only where all keys share a slot: "
-        f"{first[0]!r} is in slot {first[1]}, {key!r} in {slot}; keys with a common {{tag}} share one"
-    )

@@ -19,12 +19,11 @@ SLOTS = 16384
 class Topology:
     """A cluster's nodes, by number, and a Router over them. No input or output happens here.
 
-    It is shared by all batches of a client, in all threads: numbers stay what they are, and new nodes are added
-    at the end.
+    All batches of a client share it, in all threads: a node keeps its number, and new nodes come at the end.
 
     Attributes:
-        doubted: a batch ended early over a lost node or a redirection: the cluster should be asked for its slots
-            before the next one.
+        doubted: a lost node or a redirection has ended a batch early: the cluster should be asked for its slots
+            before the next batch.
 
     Args:
         known: the cluster's own view of its nodes.
@@ -44,19 +43,19 @@ class Topology:
         self.reload()
 
     def renew(self) -> None:
-        """Takes the cluster's own view where that is another than before."""
+        """Take the cluster's own view if it has changed."""
         if self._known.slots is not self._loaded:
             self.reload()
 
     def reload(self) -> None:
-        """Takes the cluster's own view, whatever redirections have said."""
+        """Take the cluster's own view, whatever redirections have said."""
         with self._lock:
             self._loaded = self._known.slots
             self.router.load(self._owners())
 
     def _owners(self) -> array[int]:
         owners = array("h", bytes(2 * SLOTS))
-        # Slots of one shard share a list, or have lists that are equal: far fewer than there are slots.
+        # The slots of a shard share a list, or have equal ones: there are far fewer lists than slots.
         seen: dict[int, Any] = {}
         for slot, nodes in list(self._loaded.items()):
             choose = seen.get(id(nodes))
@@ -66,7 +65,7 @@ class Topology:
         return owners
 
     def _choices(self, nodes: list[Any]) -> list[int]:
-        """The numbers of the nodes that may be asked for the slots of a shard; its master comes first."""
+        """Return the numbers of the nodes that may be asked for the slots of a shard."""
         if self._strategy is None or len(nodes) == 1:
             return [self._number(nodes[0])]
         numbers = [self._number(node) for node in (nodes[1:] if "replica" in self._strategy else nodes)]
@@ -80,16 +79,16 @@ class Topology:
             number = self._numbers[node.name] = len(self.nodes)
             self.nodes.append(node)
         else:
-            # After a refresh there is a new object for it, with its present role.
+            # After a refresh the node has a new object, with its present role.
             self.nodes[number] = node
         return number
 
     def target(self, redirection: AskError, answered: Any) -> int:
-        """The number of the node that a redirection names.
+        """Return the number of the node that a redirection names.
 
         Args:
             redirection: MOVED or ASK.
-            answered: the node that replied with it. Without a host it means the same one.
+            answered: the node that replied with it. A redirection without a host names that node's host.
         """
         host, port = self._known.address(redirection, answered)
         with self._lock:
@@ -97,17 +96,17 @@ class Topology:
             return self._number(self._known.at(host, port, answered)) if number is None else number
 
 
-# A topology refers to nodes, and they to the client. In the client's own hands it ends with it: a
+# A topology refers to nodes, and they refer to the client. As an attribute of the client it is freed with it. A
 # WeakKeyDictionary would keep both for good.
 HELD_AS = "_redis_fastbatch_topologies"
 
 
 def topology_of(cluster: Any, *, reading: bool = False) -> Topology:
-    """The topology of a RedisCluster, synchronous or asyncio, that is initialized.
+    """Return the topology of a RedisCluster, synchronous or asyncio, that is initialized.
 
     Args:
         cluster: the client.
-        reading: from replicas too, where the client was told so.
+        reading: use replicas too, if the client reads from them.
     """
     strategy = read_strategy(cluster) if reading else None
     by_strategy: dict[str | None, Topology] = vars(cluster).setdefault(HELD_AS, {})

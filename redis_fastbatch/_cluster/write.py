@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from redis_fastbatch._cluster.flight import ClusterBatch, NodeChunk, NodeFlight
+from redis_fastbatch._cluster.flight import ClusterBatch
+from redis_fastbatch._cluster.node import NodeChunk, NodeFlight
 from redis_fastbatch._cluster.topology import Topology
 from redis_fastbatch._core.resp.replies import ReplyReader
 from redis_fastbatch._core.resp.routed import RoutedWriter

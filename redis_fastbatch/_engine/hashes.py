@@ -13,7 +13,7 @@ from redis_fastbatch._core.resp.encoder import Chunk, Command
 from redis_fastbatch._engine.commands import SetOptions
 from redis_fastbatch._engine.flight import ChunkState, InFlightChunk
 from redis_fastbatch._engine.outcome import WriteOutcome
-from redis_fastbatch._engine.pacing import LINGER
+from redis_fastbatch._engine.pacing import FLUSH_SECONDS
 from redis_fastbatch._engine.write import WriteFlight
 
 _EXPIRE_COMMANDS = {b"EX": b"EXPIRE", b"PX": b"PEXPIRE", b"EXAT": b"EXPIREAT", b"PXAT": b"PEXPIREAT"}
@@ -88,7 +88,7 @@ class HashFlight(WriteFlight):
             # The sooner a reply is read, the shorter a hash is without its expiry.
             self._poll_after_send = True
             if self._rows.batches != batches:
-                self._slow = time.monotonic() - began > LINGER
+                self._slow = time.monotonic() - began > FLUSH_SECONDS
 
     def _settle_each(self, settled: InFlightChunk, non_ok_replies: Iterable[tuple[int, Any]]) -> None:
         chunk = settled.chunk

@@ -1,4 +1,4 @@
-"""How much to take at a time, learned as it goes: from a source of items, and from a server."""
+"""How much to take at a time from a source of items and from a server, and when to send what is there."""
 
 from __future__ import annotations
 
@@ -9,45 +9,46 @@ from typing import Any
 
 from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk
 
-LINGER = 0.05
+FLUSH_SECONDS = 0.05
 """Seconds for which a command waits to be full while its source is slow."""
 
 MAX_BLOCK_SECONDS = 0.001
-"""Seconds after which a batch lets the event loop have its turn."""
+"""Seconds after which a batch gives the event loop a turn."""
 
 MOST_ITEMS = 128
-"""Items taken from a source between two looks at the clock."""
+"""The most items that are taken from a source between two looks at the clock."""
 
 FIRST_KEYS = 16
-"""Keys the first command that reads asks for, while nothing is known of the values."""
+"""How many keys the first command that reads has, while the size of the values is unknown."""
 
 REPLY_BYTES = 64 * 1024
-"""The size of a reply that reading aims at when it chooses how many keys a command asks for."""
+"""The size of a reply that reading aims at when it chooses how many keys a command has."""
 
 ROUND_BYTES = 4 * 1024 * 1024
-"""The size of the values that are read ahead of somebody who iterates over them."""
+"""The size of the values that batch_get_iter() reads at a time."""
 
 
 class Pace:
-    """How many items of one kind of work fit between two looks at the clock.
+    """How many items of one kind of work to do between two looks at the clock.
 
     Args:
         hold: seconds that they may take.
-        first, most: how many at first, and at most.
+        first: how many at first.
+        most: how many at most.
 
     Attributes:
-        items: so many.
+        items: how many now.
     """
 
     __slots__ = ("_hold", "_most", "items")
 
-    def __init__(self, hold: float = LINGER, first: int = 1, most: int = MOST_ITEMS) -> None:
+    def __init__(self, hold: float = FLUSH_SECONDS, first: int = 1, most: int = MOST_ITEMS) -> None:
         self.items = first
         self._hold = hold
         self._most = most
 
     def took(self, seconds: float) -> None:
-        """Learns from up to `items` items, which took so long."""
+        """Learn that up to `items` items took so many seconds."""
         if seconds > self._hold:
             self.items = max(1, int(self.items * self._hold / seconds))
         elif seconds < self._hold / 4:
@@ -55,30 +56,30 @@ class Pace:
 
 
 class Slices:
-    """Items of an iterable, some at a time; fewer where it is slow.
+    """The items of an iterable, many at a time; fewer if it is slow.
 
     Args:
         items: the iterable.
-        hold: seconds that a take may last.
+        hold: seconds that take() may last.
 
     Attributes:
-        error: what the iterable raised, which ended it; else None.
+        error: what the iterable raised, which ended it; None so far.
     """
 
-    def __init__(self, items: Iterable[Any], hold: float = LINGER) -> None:
+    def __init__(self, items: Iterable[Any], hold: float = FLUSH_SECONDS) -> None:
         self.error: BaseException | None = None
         self._items = iter(items)
         self._hold = hold
         self._pace = Pace(hold)
 
     def take(self, most: int) -> list[Any]:
-        """The next items: `most`, or what comes within `hold` seconds, one at least. Empty at the end."""
+        """Return the next items: `most`, or as many as come within `hold` seconds, at least one. [] at the end."""
         taken: list[Any] = []
         began = looked = time.monotonic()
         try:
             while self.error is None and len(taken) < most:
                 before = len(taken)
-                # One by one: what came before an error is kept.
+                # One by one: the items before an error are kept.
                 for item in islice(self._items, min(self._pace.items, most - before)):
                     taken.append(item)
                 now = time.monotonic()
@@ -91,7 +92,7 @@ class Slices:
         return taken
 
     def rounds(self, most: int) -> Iterator[list[Any]]:
-        """Takes again and again. What the iterable raised is raised behind what it gave before."""
+        """Yield lists of items until the end. Then raise what the iterable raised."""
         while taken := self.take(most):
             yield taken
         if self.error is not None:
@@ -118,7 +119,7 @@ class FlushTimer(Pace):
     @property
     def left(self) -> float:
         """Seconds until the items are to be sent."""
-        return max(0.0, self._since + LINGER - time.monotonic())
+        return max(0.0, self._since + FLUSH_SECONDS - time.monotonic())
 
     def fill(self, writer: BatchWriter, chunk: Chunk, budget: int | None = None) -> bool:
         """Put items into a chunk until it is full or old, and seal it then.
@@ -136,7 +137,7 @@ class FlushTimer(Pace):
             if chunk.sealed:
                 return False
             now = time.monotonic()
-            if now - self._since >= LINGER and chunk.count:
+            if now - self._since >= FLUSH_SECONDS and chunk.count:
                 chunk.seal()
                 return True
             if writer.dry or budget is not None:
@@ -146,13 +147,13 @@ class FlushTimer(Pace):
 
 
 class ValueSizes:
-    """What is known of the size of the values that are being read.
+    """What is known about the size of the values that are being read.
 
-    It rises at once and falls slowly: to ask for too many large values fills the server's memory and holds up
-    its other clients, to ask for too few small ones costs a little time.
+    The guess rises at once and falls slowly. To ask for too many large values fills the server's memory and delays
+    its other clients. To ask for too few small ones costs only a little time.
 
     Args:
-        guess: bytes a value takes, where that is known beforehand.
+        guess: bytes that a value takes, if that is known before.
     """
 
     def __init__(self, guess: float | None = None) -> None:
@@ -164,12 +165,12 @@ class ValueSizes:
         return self._guess is not None
 
     def saw(self, values: int, size: int) -> None:
-        """Learns from so many values that took `size` bytes together."""
+        """Learn from a number of values that took `size` bytes together."""
         if values:
             average = size / values
             before = average if self._guess is None else self._guess
             self._guess = max(average, (3 * before + average) / 4)
 
     def keys_for(self, size: int, first: int) -> int:
-        """How many keys have values of about `size` bytes; `first` while nothing is known."""
+        """Return how many keys have values of about `size` bytes; `first` while nothing is known."""
         return first if self._guess is None else int(size / (self._guess + 1)) + 1

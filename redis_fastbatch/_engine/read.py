@@ -10,7 +10,8 @@ from redis.exceptions import BusyLoadingError, InvalidResponse
 from redis_fastbatch._core.codec import ValueCodec
 from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk
 from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
-from redis_fastbatch._engine.flight import COMMAND_ITEMS, NO_LIMIT, Explain, InFlightChunk, ServerFlight
+from redis_fastbatch._engine.flight import NO_LIMIT, Explain, InFlightChunk, ServerFlight
+from redis_fastbatch._engine.options import ReadOptions
 from redis_fastbatch._engine.outcome import OnError, ReadOutcome
 from redis_fastbatch._engine.pacing import FIRST_KEYS, REPLY_BYTES, ValueSizes
 from redis_fastbatch._redirections import cluster_hint, error_text
@@ -45,9 +46,7 @@ class ReadFlight(ServerFlight):
         codec: decodes the values.
         out: gets the values: a dict by key, or a list of (key, value) pairs in the keys' order.
         outcome: counts the values and handles those that cannot be decoded.
-        default: stands for a key that is missing or whose value cannot be decoded.
-        limit: the most keys of a command.
-        budget: once so many bytes of values were read, no further keys are taken.
+        options: how they are read.
     """
 
     def __init__(
@@ -56,18 +55,15 @@ class ReadFlight(ServerFlight):
         codec: ValueCodec,
         out: dict[Any, Any] | list[tuple[Any, Any]],
         outcome: ReadOutcome,
-        *,
-        default: Any = None,
-        limit: int = COMMAND_ITEMS,
-        budget: int = NO_LIMIT,
+        options: ReadOptions,
     ) -> None:
         super().__init__(writer, outcome)
         self.outcome = outcome
         self._codec = codec
         self._out = out
-        self._default = default
-        self._limit = limit
-        self._budget = budget
+        self._default = options.default
+        self._limit = options.limit
+        self._budget = options.budget
 
     @property
     def _takes_items(self) -> bool:
@@ -157,6 +153,9 @@ class ReadFlight(ServerFlight):
         self._ready.clear()
 
 
+_COUNT = ReadOptions()
+
+
 class CountFlight(ReadFlight):
     """A batch of commands in flight that are each answered with a number, such as UNLINK.
 
@@ -166,7 +165,7 @@ class CountFlight(ReadFlight):
 
     def __init__(self, writer: BatchWriter) -> None:
         codec = ValueCodec()
-        super().__init__(writer, codec, {}, ReadOutcome(codec, sizes=ValueSizes(0)))
+        super().__init__(writer, codec, {}, ReadOutcome(codec, sizes=ValueSizes(0)), _COUNT)
         self.total = 0
 
     def receive(self, reader: ReplyReader, explain: Explain, budget: int | None = None) -> None:

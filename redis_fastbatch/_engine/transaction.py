@@ -230,13 +230,14 @@ class AtomicFlight(WriteFlight):
 
     def _lose_msetex(self, refused: InFlightChunk) -> None:
         self._repeat_as_sets([refused], Step.FRAMED)
-        refused.state = ChunkState.SETTLED
 
     def _repeat_as_sets(self, refused: list[InFlightChunk], step: Step) -> None:
         """Send the batch again as a transaction of SETs: the server does not have MSETEX, or no longer."""
         if self._on_msetex_lost is not None:
             self._on_msetex_lost()
         sets = [InFlightChunk(each.chunk.extract(self._single), each.position) for each in refused]
+        for each in refused:
+            each.state = ChunkState.SETTLED
         self._ready = deque((_frame(MULTI, 0), *sets))
         self._queued = []
         self._step(step)

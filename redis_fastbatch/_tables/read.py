@@ -15,6 +15,7 @@ from redis_fastbatch._core.arrow.export import ExportedRows
 from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch._engine import commands
 from redis_fastbatch._engine.flight import COMMAND_BYTES, COMMAND_ITEMS
+from redis_fastbatch._engine.options import ReadOptions
 from redis_fastbatch._engine.outcome import ReadOutcome
 from redis_fastbatch._engine.read import ReadFlight, read_ended
 from redis_fastbatch._tables.write import TAG
@@ -30,7 +31,7 @@ except ImportError as error:
     raise ImportError("reading tables needs pyarrow: pip install 'redis-fastbatch[arrow]'") from error
 
 if TYPE_CHECKING:
-    from redis_fastbatch._base_client import Plans
+    from redis_fastbatch._base_client import BaseClient
     from redis_fastbatch.client import FastBatch
 
 Row: TypeAlias = "int | None"
@@ -83,7 +84,7 @@ class TableReading:
         schema, key: as for get_table().
     """
 
-    def __init__(self, batch: Plans, schema: Any, key: str | None) -> None:
+    def __init__(self, batch: BaseClient, schema: Any, key: str | None) -> None:
         if key is not None and not isinstance(key, str):
             raise TypeError(f"key must be the name of the column of keys, got {type(key).__name__} {key!r:.100}")
         schema = _arrow_schema(schema)
@@ -153,7 +154,7 @@ class PresentRows:
         seeds: rows as MessagePack.
     """
 
-    def __init__(self, batch: Plans, seeds: Iterable[bytes] = ()) -> None:
+    def __init__(self, batch: BaseClient, seeds: Iterable[bytes] = ()) -> None:
         self.builder = _builder(batch, None, seeds)
         self._seeds = self.builder.rows
         self.loads = self.builder.loads
@@ -189,7 +190,7 @@ def get_present(
     return [name for name, _ in found], table, before
 
 
-def _builder(batch: Plans, fields: list[ColumnBuilder] | None, seeds: Iterable[bytes] = ()) -> RowsBuilder:
+def _builder(batch: BaseClient, fields: list[ColumnBuilder] | None, seeds: Iterable[bytes] = ()) -> RowsBuilder:
     """Return a builder for the client's codec that has read the seeds, which are always MessagePack."""
     from redis_fastbatch._core.toolkit.codec import ToolkitMsgpackCodec
 
@@ -232,14 +233,14 @@ def _read(batch: FastBatch, keys: Iterable[Key], builder: RowsBuilder) -> list[t
 
 
 def rows_flight(
-    batch: Plans, keys: Any, builder: RowsBuilder, found: list[tuple[Key, Row]], pause: gc_pause.Pause
+    batch: BaseClient, keys: Any, builder: RowsBuilder, found: list[tuple[Key, Row]], pause: gc_pause.Pause
 ) -> Any:
     """Return a flight that reads the values of keys into columns and the numbers of their rows into `found`."""
     outcome = ReadOutcome(builder, pause=pause)
     if is_cluster(batch._client):
-        return batch._cluster.read_flight(keys, found, outcome, codec=builder)
+        return batch._cluster.read_flight(keys, found, outcome, ReadOptions(), builder)
     writer = batch._writer(keys, commands.MGET, COMMAND_ITEMS, COMMAND_BYTES)
-    return ReadFlight(writer, builder, found, outcome)
+    return ReadFlight(writer, builder, found, outcome, ReadOptions())
 
 
 def _placed(builder: RowsBuilder, rows: list[Row]) -> pa.Table:

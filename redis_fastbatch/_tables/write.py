@@ -34,7 +34,8 @@ import sys
 import time
 import uuid
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 
@@ -42,7 +43,7 @@ from redis_fastbatch._arguments import check_hook, checked_chunk_size, checked_o
 from redis_fastbatch._core.arrow.hashes import HashWriter
 from redis_fastbatch._core.arrow.rows import TableWriter
 from redis_fastbatch._core.arrow.stream import ArrowStream
-from redis_fastbatch._engine.commands import PointInTime, Seconds, SetOptions
+from redis_fastbatch._engine.commands import SetOptions
 from redis_fastbatch._engine.flight import FIRST_COMMAND_BYTES
 from redis_fastbatch._engine.hashes import HashFlight, expire_command
 from redis_fastbatch._engine.outcome import OnError, RecordedBatch, WriteOutcome
@@ -55,79 +56,33 @@ from redis_fastbatch.errors import BatchError, EncodeError
 from redis_fastbatch.report import BatchReport, Progress, ProgressCallback, attach, make_progress
 
 if TYPE_CHECKING:
-    from redis_fastbatch._base_client import Plans
+    from redis_fastbatch._base_client import BaseClient
     from redis_fastbatch.client import FastBatch
 
-__all__ = ["arrow_default", "set_table"]
+__all__ = ["TableOptions", "arrow_default", "set_table"]
 
 TAG = b"\xc1"
 """What the codec toolkit-msgpack writes before MessagePack."""
 
 
-def set_table(
-    batch: FastBatch,
-    table: Any,
-    *,
-    key: str,
-    prefix: str | bytes = "",
-    columns: Iterable[str] | None = None,
-    ex: Seconds | None = None,
-    px: Seconds | None = None,
-    exat: PointInTime | None = None,
-    pxat: PointInTime | None = None,
-    keepttl: bool = False,
-    nx: bool = False,
-    xx: bool = False,
-    codec: AnyCodec | None = None,
-    as_: Literal["value", "hash"] = "value",
-    chunk_size: int | None = None,
-    progress: bool | ProgressCallback | None = None,
-    on_error: OnError = "raise",
-) -> BatchReport:
-    """Writes a table, a row a key. This is FastBatch.batch_set_table().
+@dataclass(frozen=True)
+class TableOptions:
+    """How a table is written. The attributes are the arguments of FastBatch.batch_set_table()."""
 
-    Memory stays bounded by the table's own batches, however many there are, and the GIL is free while rows
-    are encoded.
+    key: str
+    set: SetOptions
+    prefix: str | bytes = ""
+    columns: Iterable[str] | None = None
+    codec: AnyCodec | None = None
+    as_: str = "value"
+    chunk_size: int | None = None
+    progress: bool | ProgressCallback | None = None
+    on_error: OnError = "raise"
 
-    Args:
-        batch: the client.
-        table: anything with `__arrow_c_stream__()`: pyarrow's Table and RecordBatchReader, polars' and
-            pandas' DataFrame (there, as pyarrow has it, NaN becomes null), DuckDB's results. A reader is
-            consumed.
-        key: the column whose values are the keys, or a template of columns, such as
-            "flight:{carrier}:{number}". They are of integers, strings, binaries, decimals, dates or times. Of
-            rows of the same key the last one wins. Text is written in the client's encoding, as batch_set() writes
-            keys; what that has not lets its row fail.
-        prefix: goes before every key.
-        columns: the columns of which a row's value is made; all by default, the key's too.
-        ex, px, exat, pxat, keepttl, nx, xx, chunk_size, progress: as for batch_set().
-        codec: "msgpack" or "toolkit-msgpack"; the client's by default.
-        as_: "value" stores a row as one value. "hash" stores it as a hash of its fields, as strings that other
-            programs read: integers and floats as redis-py writes them, bools as 1 and 0, strings and binaries as
-            they are, dates, times and durations in ISO 8601, decimals as str() has them. Fields that are null are
-            left out, and fields that a hash has already stay, as with HSET. An expiry is set by EXPIRE when HSET
-            was carried out, a round trip later; a row whose EXPIRE fails counts as failed, for its reason, though
-            its hash is there. nx, xx and codec have no meaning for hashes.
-        on_error: "raise", "report", or a callable that gets (row number, row as a dict, exception) of each
-            failed row. Where a date or time cannot be written, the row has Arrow's number; where a text is not
-            UTF-8, it has the bytes; another value that cannot be written is None. A row that is null as a whole
-            is None.
 
-    Returns:
-        What was written, skipped and failed. It calls rows by their number, which begins at 0. A row fails alone
-        when a column of its key is null or empty, a text is not UTF-8, a map has a key twice, or a date is not
-        one that Python has.
-
-    Raises:
-        EncodeError: before anything is sent: there is no such column, or it is of a type that is not carried; a
-            hash carries no nested ones.
-        BatchError: rows failed, and on_error is "raise".
-        TypeError, ValueError: `table` is no table, or arguments are wrong.
-        redis.exceptions.RedisError: as from batch_set(). This, and what the table's own stream raises, has a
-            `report` of what was done until then.
-    """
-    options = SetOptions(ex, px, exat, pxat, keepttl, nx, xx)
-    plan = plan_table(batch, table, options, key, prefix, columns, codec, as_, chunk_size, progress, on_error)
+def set_table(batch: FastBatch, table: Any, options: TableOptions) -> BatchReport:
+    """Write a table, a row a key, as FastBatch.batch_set_table() does."""
+    plan = plan_table(batch, table, options)
     try:
         with batch._lease() as borrowed:
             flight = plan.flight(msetex=plan.wants_msetex and has_msetex(borrowed))
@@ -140,31 +95,27 @@ def set_table(
 
 
 class TablePlan:
-    """How a table is to be written; nothing is sent yet.
+    """How a table is to be written. Nothing is sent yet.
 
     Args:
         batch: the client.
         rows: encodes the rows: a TableWriter, or a HashWriter.
-        options: SET's.
-        on_error: as set_table() takes it.
-        progress: what hears of it.
+        options: how they are written.
+        progress: receives the number of settled rows.
     """
 
-    def __init__(
-        self, batch: Plans, rows: Any, options: SetOptions, on_error: OnError, progress: Progress | None
-    ) -> None:
-        self.wants_msetex = not isinstance(rows, HashWriter) and wants_msetex(options, batch._client)
+    def __init__(self, batch: BaseClient, rows: Any, options: TableOptions, progress: Progress | None) -> None:
+        self.wants_msetex = not isinstance(rows, HashWriter) and wants_msetex(options.set, batch._client)
         self._batch = batch
         self._rows = rows
         self._options = options
-        self._on_error = on_error
         self._report = BatchReport()
         self._started = time.perf_counter()
-        self._outcome = WriteOutcome(self._report, on_error, progress)
+        self._outcome = WriteOutcome(self._report, options.on_error, progress)
 
     def flight(self, *, msetex: bool) -> Any:
         """What writes the rows; `msetex` says whether the server has that."""
-        rows, options, client = self._rows, self._options, self._batch._client
+        rows, options, client = self._rows, self._options.set, self._batch._client
         if isinstance(rows, HashWriter):
             return HashFlight(rows, expire_command(options), self._outcome)
         if is_cluster(client):
@@ -186,50 +137,38 @@ class TablePlan:
         if flight.source_error is not None:
             raise flight.source_error
         self._report.seconds = time.perf_counter() - self._started
-        if self._report.failed and self._on_error == "raise":
+        if self._report.failed and self._options.on_error == "raise":
             raise BatchError(_failure_message(self._report), self._report)
         return self._report
 
 
-def plan_table(
-    batch: Plans,
-    table: Any,
-    options: SetOptions,
-    key: str,
-    prefix: str | bytes,
-    columns: Iterable[str] | None,
-    codec: AnyCodec | None,
-    as_: str,
-    chunk_size: int | None,
-    progress: bool | ProgressCallback | None,
-    on_error: OnError,
-) -> TablePlan:
-    """Looks at a table and at what is asked for, which are as set_table() takes them; raises as that does."""
+def plan_table(batch: BaseClient, table: Any, options: TableOptions) -> TablePlan:
+    """Check a table and how it is to be written. Raise what batch_set_table() raises before it sends anything."""
     encoding, errors = key_encoding(batch._client)
     layout: dict[str, Any] = {
-        "columns": None if columns is None else _names(columns),
-        "key": _key_parts(key, prefix, encoding, errors),
-        "max_items": checked_chunk_size(chunk_size),
+        "columns": None if options.columns is None else _names(options.columns),
+        "key": _key_parts(options.key, options.prefix, encoding, errors),
+        "max_items": checked_chunk_size(options.chunk_size),
         "max_bytes": FIRST_COMMAND_BYTES,
         "encoding": encoding,
         "errors": errors,
     }
-    checked_on_error(on_error)
-    check_hook("progress", progress, unless=bool)
+    checked_on_error(options.on_error)
+    check_hook("progress", options.progress, unless=bool)
     _refuse_objects(table, layout["columns"], layout["key"])
     # The writers, which flights take for BatchWriters, read the schema: what is wrong with it shows before a
     # connection is borrowed.
-    if as_ == "hash":
+    if options.as_ == "hash":
         if is_cluster(batch._client):
             raise ValueError('as_="hash" is for single servers; a cluster takes rows with as_="value"')
-        expire_command(options)
+        expire_command(options.set)
         rows: Any = HashWriter(ArrowStream(table), **layout)
-    elif as_ == "value":
-        row_codec, tag = _row_format(batch, codec)
-        rows = TableWriter(ArrowStream(table), options.single(), tag=tag, row_codec=row_codec.loads, **layout)
+    elif options.as_ == "value":
+        row_codec, tag = _row_format(batch, options.codec)
+        rows = TableWriter(ArrowStream(table), options.set.single(), tag=tag, row_codec=row_codec.loads, **layout)
     else:
-        raise ValueError(f'as_ is "value" or "hash", not {as_!r}')
-    return TablePlan(batch, rows, options, on_error, make_progress(progress, _rows(table)))
+        raise ValueError(f'as_ is "value" or "hash", not {options.as_!r}')
+    return TablePlan(batch, rows, options, make_progress(options.progress, _rows(table)))
 
 
 def _failure_message(report: BatchReport) -> str:
@@ -282,7 +221,7 @@ def _iso_duration(value: datetime.timedelta) -> str:
     return text
 
 
-def _row_format(batch: Plans, codec: AnyCodec | None) -> tuple[ValueCodec, bytes]:
+def _row_format(batch: BaseClient, codec: AnyCodec | None) -> tuple[ValueCodec, bytes]:
     """The codec that reads a row's value again, and what goes before the value's MessagePack."""
     from redis_fastbatch._core.toolkit.codec import ToolkitMsgpackCodec
 

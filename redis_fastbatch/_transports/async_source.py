@@ -11,7 +11,7 @@ from collections.abc import AsyncIterable, Callable, Iterator
 from typing import Any
 
 from redis_fastbatch._core.resp.encoder import SourceDry
-from redis_fastbatch._engine.pacing import LINGER, MAX_BLOCK_SECONDS
+from redis_fastbatch._engine.pacing import FLUSH_SECONDS, MAX_BLOCK_SECONDS
 
 _served: weakref.WeakKeyDictionary[asyncio.Task[Any], asyncio.Task[Any] | None] = weakref.WeakKeyDictionary()
 """For each task that takes items from a source, the task whose batch they are for."""
@@ -99,14 +99,14 @@ class AsyncSource:
             listener()
 
     async def take(self, most: int) -> list[Any]:
-        """Return the next items: `most`, or those that arrive within LINGER seconds of the first; [] at the end.
+        """Return the next items: `most`, or those that arrive within FLUSH_SECONDS of the first; [] at the end.
 
         Raises:
             BaseException: what the source has raised, after all items before it were returned.
         """
         while self.is_empty:
             await self.wait()
-        until = time.monotonic() + LINGER
+        until = time.monotonic() + FLUSH_SECONDS
         taken: list[Any] = []
         while len(self.ahead) < most - len(taken):
             taken += self.ahead

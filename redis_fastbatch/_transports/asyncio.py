@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError, ResponseError
 from redis_fastbatch._core.resp.encoder import Chunk
 from redis_fastbatch._core.resp.replies import ErrorReply
 from redis_fastbatch._engine.flight import Event, Flight, Send
-from redis_fastbatch._engine.pacing import LINGER, Pace
+from redis_fastbatch._engine.pacing import FLUSH_SECONDS, Pace
 from redis_fastbatch._transports.async_source import AsyncSource
 from redis_fastbatch._transports.borrowing import borrow_async
 from redis_fastbatch._transports.loop_budget import LoopBudget, loop_pace
@@ -142,7 +142,7 @@ class PublicChannel:
 
         Reading a reply cannot be interrupted, so that items that arrive during it have to wait.
         """
-        await source.wait(LINGER if seconds is None else seconds)
+        await source.wait(FLUSH_SECONDS if seconds is None else seconds)
         if seconds is None and source.is_empty:
             await self.arrival()
 

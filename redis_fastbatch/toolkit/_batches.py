@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch._engine import commands
-from redis_fastbatch._engine.outcome import OnError, ReadOutcome
+from redis_fastbatch._engine.options import ReadOptions
+from redis_fastbatch._engine.outcome import ReadOutcome
 from redis_fastbatch._engine.pacing import ValueSizes
 from redis_fastbatch._engine.read import ReadFlight
 from redis_fastbatch._transports.redispy import is_cluster
@@ -33,13 +35,13 @@ class SnapshotBatch(FastBatch):
         keys: Any,
         out: Any,
         pause: gc_pause.Pause,
-        default: Any,
-        on_error: OnError,
-        limit: int = NO_LIMIT,
+        options: ReadOptions,
         sizes: ValueSizes | None = None,
     ) -> Any:
         if is_cluster(self._client):
-            return super()._read_flight(keys, out, pause, default, on_error)
-        outcome = ReadOutcome(self._codec, default=default, on_error=on_error, pause=pause, sizes=_AnySize(1.0))
+            return super()._read_flight(keys, out, pause, options)
+        outcome = ReadOutcome(
+            self._codec, default=options.default, on_error=options.on_error, pause=pause, sizes=_AnySize(1.0)
+        )
         writer = self._writer(keys, commands.MGET, NO_LIMIT, NO_LIMIT)
-        return ReadFlight(writer, self._codec, out, outcome, default=default, limit=NO_LIMIT)
+        return ReadFlight(writer, self._codec, out, outcome, replace(options, limit=NO_LIMIT))

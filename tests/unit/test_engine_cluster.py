@@ -6,17 +6,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from redis.exceptions import ConnectionError, InvalidResponse
+from redis.exceptions import ClusterDownError, ConnectionError, InvalidResponse, MovedError
 
-from flights import CODEC, OK, SET, Driver, outcome
+from flights import CODEC, OK, SET, Driver, outcome, writer
 from redis_fastbatch._cluster import flight as limits
 from redis_fastbatch._cluster.factory import GET, UNLINK
 from redis_fastbatch._cluster.read import ClusterCount, ClusterRead
+from redis_fastbatch._cluster.slot_route import OneSlotWrite, Redirected, SlotRoute
 from redis_fastbatch._cluster.topology import Topology
 from redis_fastbatch._cluster.write import ClusterWrite
 from redis_fastbatch._core.resp.encoder import Command
 from redis_fastbatch._core.resp.routed import RoutedWriter, slot_of_key
+from redis_fastbatch._engine.commands import SetOptions
 from redis_fastbatch._engine.flight import Event
+from redis_fastbatch._engine.options import ReadOptions
 from redis_fastbatch._engine.outcome import ReadOutcome
 
 HALF = 8192
@@ -56,7 +59,7 @@ def write(items: Any, command: Command = SET, **options: Any) -> tuple[ClusterWr
 def read(keys: Any) -> tuple[ClusterRead, list[Driver], dict[str, Any]]:
     topology, found = two_nodes(), dict[str, Any]()
     encoder = routed(keys, GET, topology, found=found)
-    batch = ClusterRead(encoder, topology, CODEC, found, ReadOutcome(CODEC), patience=30.0)
+    batch = ClusterRead(encoder, topology, CODEC, found, ReadOutcome(CODEC), ReadOptions(), patience=30.0)
     return batch, [Driver(node) for node in batch.nodes], found
 
 
@@ -195,3 +198,55 @@ def test_counts_of_two_nodes() -> None:
     high.receive(b":0\r\n" * len(HIGH))
     assert batch.done
     assert batch.total == len(LOW)
+
+
+def one_slot_write(patience: float = 30.0) -> tuple[OneSlotWrite, SlotRoute, Topology]:
+    topology = two_nodes()
+    options = SetOptions(atomic=True)
+    encoder = writer({LOW[0]: 1}, options.command(msetex=False))
+    slot = slot_of_key(LOW[0], "utf-8", "strict")
+    batch = OneSlotWrite(slot, encoder, options.single(), outcome(), repeatable=False)
+    return batch, SlotRoute(topology, batch, patience), topology
+
+
+def test_an_atomic_batch_follows_a_redirection() -> None:
+    batch, route, topology = one_slot_write()
+    assert route.node() is topology.nodes[0]
+    driver = Driver(batch)
+    driver.send_all()
+    with pytest.raises(Redirected) as refusal:
+        driver.receive(moved(LOW[0], 7001))
+    batch.abort(refusal.value)
+    assert route.redirected(refusal.value) == 0.0
+    assert route.node() is topology.nodes[1]
+    again = Driver(batch)
+    assert again.send_all() == ([b"MSET"], Event.NEED_REPLIES)
+    again.receive(OK)
+    assert (batch.poll(), batch.report.written) == (Event.DONE, 1)
+
+
+def test_an_atomic_batch_waits_longer_each_time_and_then_gives_up() -> None:
+    _, route, topology = one_slot_write()
+    node = route.node()
+    down = Redirected(ClusterDownError("down"))
+    waits = [route.redirected(down) for _ in range(8)]
+    assert waits[0] == limits.FIRST_DELAY
+    assert waits == sorted(waits)
+    assert waits[-1] == limits.MAX_DELAY
+    assert route.node() is node
+    _, route, topology = one_slot_write(patience=-1.0)
+    with pytest.raises(ClusterDownError):
+        route.redirected(down)
+    assert topology.doubted
+
+
+def test_an_atomic_batch_is_not_sent_round_and_round() -> None:
+    _, route, _ = one_slot_write()
+    there, back = (
+        Redirected(MovedError(f"{slot_of_key(LOW[0], 'utf-8', 'strict')} 127.0.0.1:{port}"))
+        for port in (7001, 7000)
+    )
+    for hop in range(limits.MAX_HOPS):
+        route.node()
+        assert route.redirected(back if hop % 2 else there) == 0.0
+    assert route.redirected(there) == limits.FIRST_DELAY

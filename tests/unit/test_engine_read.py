@@ -10,6 +10,7 @@ from redis.exceptions import ConnectionError, InvalidResponse, ResponseError
 from flights import CODEC, Driver, writer
 from redis_fastbatch._engine.commands import MGET, UNLINK
 from redis_fastbatch._engine.flight import Event
+from redis_fastbatch._engine.options import ReadOptions
 from redis_fastbatch._engine.outcome import ReadOutcome
 from redis_fastbatch._engine.pacing import FIRST_KEYS, ValueSizes
 from redis_fastbatch._engine.read import READ_WINDOW, CountFlight, ReadFlight, read_ended
@@ -21,10 +22,9 @@ KEYS = [f"key:{i}" for i in range(40)]
 def flight_of(
     keys: Any, out: Any, size: int = 1000, sizes: ValueSizes | None = None, **options: Any
 ) -> ReadFlight:
-    recorder = ReadOutcome(
-        CODEC, sizes=sizes, default=options.get("default"), on_error=options.pop("on_error", "raise")
-    )
-    return ReadFlight(writer(keys, MGET, size), CODEC, out, recorder, limit=size, **options)
+    asked = ReadOptions(limit=size, **options)
+    recorder = ReadOutcome(CODEC, sizes=sizes, default=asked.default, on_error=asked.on_error)
+    return ReadFlight(writer(keys, MGET, size), CODEC, out, recorder, asked)
 
 
 def values(*found: Any) -> bytes:

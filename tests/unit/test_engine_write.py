@@ -96,7 +96,7 @@ def test_a_dry_source_is_waited_for_and_its_items_are_sent_when_they_are_old(
     source.items = [("a", 1), ("b", 2)]
     assert flight.poll(100) is Event.NEED_ITEMS
     assert flight.flush_seconds is not None
-    monkeypatch.setattr("redis_fastbatch._engine.pacing.LINGER", 0.0)
+    monkeypatch.setattr("redis_fastbatch._engine.pacing.FLUSH_SECONDS", 0.0)
     event = flight.poll(100)
     assert isinstance(event, Send)
     assert event.poll_after_send

@@ -26,7 +26,7 @@ from redis_fastbatch import (
     FastBatch,
     FastBatchError,
 )
-from redis_fastbatch._engine.pacing import LINGER
+from redis_fastbatch._engine.pacing import FLUSH_SECONDS
 from redis_fastbatch.server import EmbeddedServer
 from servers import TlsServer
 
@@ -251,7 +251,7 @@ def test_keys_that_come_slowly_or_end_in_an_error(run: Runner, emptied: Embedded
                 nonlocal asked
                 for i in range(10):
                     asked = i
-                    await asyncio.sleep(LINGER)
+                    await asyncio.sleep(FLUSH_SECONDS)
                     yield str(i)
                 raise LookupError
 

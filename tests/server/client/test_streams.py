@@ -24,7 +24,7 @@ from redis.retry import Retry
 from faults.proxy import Direction, Fault, FaultProxy, Then
 from redis_fastbatch import BatchError, FastBatch
 from redis_fastbatch._engine.flight import COMMAND_BYTES, WINDOW_BYTES, WINDOW_CHUNKS
-from redis_fastbatch._engine.pacing import FIRST_KEYS, LINGER, REPLY_BYTES, ROUND_BYTES
+from redis_fastbatch._engine.pacing import FIRST_KEYS, FLUSH_SECONDS, REPLY_BYTES, ROUND_BYTES
 from redis_fastbatch._engine.read import READ_WINDOW
 from redis_fastbatch.report import ChunkStats
 from redis_fastbatch.server import EmbeddedServer
@@ -301,7 +301,7 @@ def test_a_slow_producer_s_items_do_not_wait_for_a_full_command(valkey_client: r
     def produce() -> Iterator[tuple[str, int]]:
         for i in range(200):
             yield f"key:{i}", i
-            time.sleep(LINGER)
+            time.sleep(FLUSH_SECONDS)
             # Replies are read too, so that progress and reports are up to date.
             if hook.items and valkey_client.exists("key:0"):
                 return
@@ -318,7 +318,7 @@ def test_a_slow_producer_s_items_do_not_wait_for_a_thread_s_slice(
     def produce() -> Iterator[tuple[str, int]]:
         for i in range(100):
             yield f"key:{i}", i
-            time.sleep(LINGER)
+            time.sleep(FLUSH_SECONDS)
             if looker.exists("key:0"):
                 return
         raise AssertionError("nothing of it has arrived")
@@ -336,7 +336,7 @@ def test_pairs_of_keys_that_come_slowly(valkey_client: redis.Redis) -> None:
     def slow() -> Iterator[str]:
         nonlocal asked
         for asked in range(6):
-            time.sleep(1.5 * LINGER)
+            time.sleep(1.5 * FLUSH_SECONDS)
             yield f"key:{asked}"
 
     for number, pair in enumerate(fast.batch_get_iter(slow())):
@@ -363,7 +363,7 @@ def test_a_producer_that_is_slow_at_times_only(valkey_client: redis.Redis) -> No
     def produce() -> Iterator[tuple[str, int]]:
         for i in range(50_000):
             if i % 10_000 == 5000:
-                time.sleep(3 * LINGER)
+                time.sleep(3 * FLUSH_SECONDS)
             yield f"key:{i}", i
 
     hook = InFlight()
@@ -375,7 +375,7 @@ def test_a_producer_that_is_slow_at_times_only(valkey_client: redis.Redis) -> No
 def test_an_atomic_batch_is_not_cut_however_slow_its_producer(valkey_client: redis.Redis) -> None:
     def produce() -> Iterator[tuple[str, int]]:
         for i in range(4):
-            time.sleep(LINGER)
+            time.sleep(FLUSH_SECONDS)
             yield f"key:{i}", i
 
     hook = InFlight()

@@ -1,0 +1,162 @@
+"""What a batch over a cluster has for one node. No input or output happens here."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import InvalidResponse
+
+from redis_fastbatch._core.resp.encoder import Chunk
+from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
+from redis_fastbatch._engine.flight import ChunkState, Event, Explain, InFlightChunk, Send
+
+if TYPE_CHECKING:
+    from redis_fastbatch._cluster.flight import ClusterBatch
+
+
+class NodeChunk(InFlightChunk):
+    """A chunk for one node.
+
+    Attributes:
+        asking: an ASKING goes before each item's command, and has a reply of its own.
+        hops: how often its items were redirected.
+        settled: how many of its items, from the first, are settled or carried by other chunks.
+        since: when the first of its items met with trouble; None if none has.
+    """
+
+    __slots__ = ("asking", "hops", "settled", "since")
+
+    def __init__(self, chunk: Chunk, position: int) -> None:
+        super().__init__(chunk, position)
+        self.asking = False
+        self.hops = 0
+        self.settled = 0
+        self.since: float | None = None
+
+    @property
+    def replies(self) -> int:
+        """How many replies the node sends for it."""
+        return self.chunk.count * 2 if self.asking else self.chunk.count
+
+    @property
+    def answered(self) -> int:
+        """How many items have their reply."""
+        return self.done // 2 if self.asking else self.done
+
+    def successor(self, chunk: Chunk, *, asking: bool = False, hop: bool = False) -> NodeChunk:
+        """Return a chunk that carries some of its items once more."""
+        successor = NodeChunk(chunk, self.position)
+        successor.asking = asking
+        successor.state = ChunkState.SENT_BEFORE if self.left else ChunkState.NEW
+        successor.since = time.monotonic() if self.since is None else self.since
+        successor.hops = self.hops + hop
+        return successor
+
+
+class NodeFlight:
+    """The flight of one node: its end is that of the whole batch.
+
+    Attributes:
+        number: of the node in the batch's topology.
+        held_until: the node was lost, and nothing is sent to it before that time.
+        losses: how often it was lost in a row.
+        bytes: how many were sent and are not yet confirmed.
+        ready: chunks to be sent.
+        sent: chunks in flight.
+    """
+
+    awaiting_replies = False
+
+    def __init__(self, batch: ClusterBatch, number: int) -> None:
+        self.wait_while_loading = True
+        self.number = number
+        self.held_until: float | None = None
+        self.losses = 0
+        self.bytes = 0
+        self.ready: deque[NodeChunk] = deque()
+        self.sent: deque[NodeChunk] = deque()
+        self._batch = batch
+
+    @property
+    def node(self) -> Any:
+        """redis-py's node."""
+        return self._batch.topology.nodes[self.number]
+
+    @property
+    def hook_raised(self) -> bool:
+        return self._batch.hook_raised
+
+    @property
+    def settled(self) -> int:
+        return self._batch.settled
+
+    @property
+    def in_flight(self) -> bool:
+        return bool(self.sent)
+
+    @property
+    def flush_seconds(self) -> float | None:
+        return self._batch.flush_seconds
+
+    def poll(self, budget: int | None = None) -> Send | Event:
+        batch = self._batch
+        if self.held_until is None and not batch.is_full(self):
+            if not self.ready:
+                batch.feed(self, budget)
+            if self.ready:
+                return Send(self.ready[0].chunk)
+            if batch.takes_items:
+                return Event.NEED_ITEMS if batch.source_pending else Event.PAUSED
+        if self.sent:
+            return Event.NEED_REPLIES
+        return Event.DONE if batch.done else Event.IDLE
+
+    def started(self, chunk: Chunk) -> None:
+        leaving = self.ready[0]
+        leaving.state = ChunkState.SENDING
+        leaving.started = time.monotonic()
+        self.sent.append(leaving)
+        self.ready.popleft()
+        self.bytes += len(chunk)
+        self._batch.leaving(leaving)
+
+    def finished(self, chunk: Chunk) -> None:
+        self.sent[-1].state = ChunkState.SENT
+
+    def receive(self, reader: ReplyReader, explain: Explain, budget: int | None = None) -> None:
+        while self.sent:
+            oldest = self.sent[0]
+            replies = oldest.non_ok_replies
+            seen = len(replies)
+            self._batch.read(oldest, reader, budget)
+            for i in range(seen, len(replies)):
+                item, reply = replies[i]
+                if isinstance(reply, ErrorReply):
+                    replies[i] = item, explain(reply)
+                elif not self._batch.is_outcome(reply):
+                    # Here and not when all replies are there: items before it are still counted, and once only.
+                    oldest.done = 2 * item if oldest.asking else item
+                    del replies[i:]
+                    raise InvalidResponse(f"a key's command was answered with {reply!r:.80}")
+            if oldest.done < oldest.replies:
+                return
+            self._settle_oldest()
+            if budget is not None:
+                return
+
+    def _settle_oldest(self) -> None:
+        oldest = self.sent[0]
+        self.held_until, self.losses = None, 0
+        self._batch.settle(self, oldest)
+        self.sent.popleft()
+        self.bytes -= len(oldest.chunk)
+        self._batch.settled_whole(oldest)
+
+    def connection_lost(self) -> bool:
+        """Return True: the batch hears of it through lost()."""
+        return True
+
+    def abort(self, error: BaseException) -> None:
+        """Do nothing: the batch is aborted as a whole."""

@@ -1,0 +1,45 @@
+"""What the caller asks of a batch, as one value that is checked once and passed through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from redis_fastbatch._engine.commands import SetOptions
+from redis_fastbatch._engine.flight import COMMAND_ITEMS, NO_LIMIT
+from redis_fastbatch._engine.outcome import OnError
+from redis_fastbatch.report import OnChunk
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """How a batch is written.
+
+    Attributes:
+        set: SET's options.
+        chunk_size: the most items of a command.
+        on_error: what to do with items that fail, as batch_set() takes it.
+        on_chunk: is called with the ChunkStats of each settled chunk; None for no hook.
+    """
+
+    set: SetOptions
+    chunk_size: int = COMMAND_ITEMS
+    on_error: OnError = "raise"
+    on_chunk: OnChunk | None = None
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How a batch is read.
+
+    Attributes:
+        default: stands for a key that is missing or whose value cannot be decoded.
+        on_error: what to do with such values, as batch_get() takes it.
+        limit: the most keys of a command.
+        budget: once so many bytes of values were read, no further keys are taken.
+    """
+
+    default: Any = None
+    on_error: OnError = "raise"
+    limit: int = COMMAND_ITEMS
+    budget: int = NO_LIMIT
