@@ -313,8 +313,6 @@ class CsvRows:
         lines = line_ends + (data[-1:] not in (b"", self._line_end))
         if offsets is None and (cells.num_rows != lines or self._has_other_line_ends(data)):
             offsets = self._offsets(data, cells, lines)
-        if self._types.schema is None:
-            self._types.infer(cells)
         rows, bad = self._types.convert(cells)
         if bad:
             offsets = range(cells.num_rows) if offsets is None else offsets

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import re
 from dataclasses import dataclass
@@ -13,16 +14,21 @@ import pyarrow as pa
 from pyarrow import compute, csv
 
 from redis_fastbatch._tables.write import split_key
+from redis_fastbatch.cli.arrow_values import integers, null_scalar, text_scalar
 from redis_fastbatch.cli.common import CliError, plain
 
 EVERY_COLUMN = "*"
 """Stands for all columns in --type."""
 
-KEPT_DIGITS = 15
-"""Digits of a decimal that a float64 always keeps."""
+_KEPT_DIGITS = integers(15)[0]
+"""The number of digits of a decimal that a float64 always keeps."""
+
+_LINE_FEED = text_scalar("\n")
 
 DATE_FROM_YEAR_1 = -719162
 """0001-01-01 as a date32."""
+
+TIME_LENGTH = len("2024-05-01T12:30:00")
 
 _YEAR = "(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"
 _DATE = f"{_YEAR}-[0-9]{{2}}-[0-9]{{2}}"
@@ -53,7 +59,7 @@ class Rule:
 
     def converted_one_by_one(self, cells: Any) -> tuple[Any, Any]:
         """Return the cells as values, null where one does not fit, and which ones fit or are null."""
-        nothing = pa.scalar(None, cells.type)
+        nothing = null_scalar(cells.type)
         fits = [True] * len(cells)
         if self.form is not None:
             # Most are found at once.
@@ -76,8 +82,6 @@ class Rule:
         return self._cast(compute.if_else(mask, cells, nothing)), mask
 
     def _cast(self, cells: Any) -> Any:
-        if pa.types.is_boolean(self.kind) and self.form is not None:
-            return compute.equal(cells, "true")
         try:
             return compute.cast(cells, self.kind)
         except pa.ArrowNotImplementedError:
@@ -92,14 +96,17 @@ class Rule:
         """Whether the cells have the only form that is taken, where their values alone do not show that."""
         if self.form is None:
             return True
+        if pa.types.is_integer(self.kind) or pa.types.is_boolean(self.kind):
+            return _all_equal(compute.cast(values, cells.type), cells)
         if pa.types.is_date(self.kind):
-            first = compute.min(values.cast(pa.int32())).as_py()
-            return first is None or first >= DATE_FROM_YEAR_1
-        suspects = cells
-        if pa.types.is_integer(self.kind):
-            # Most numbers do not begin with a zero, and need no regular expression.
-            suspects = cells.filter(compute.or_(compute.starts_with(cells, "0"), compute.starts_with(cells, "-0")))
-        if not compute.all(compute.match_substring_regex(suspects, f"^(?:{self.form})$"), min_count=0).as_py():
+            return _first_from(values.cast(pa.int32()), DATE_FROM_YEAR_1)
+        if pa.types.is_timestamp(self.kind):
+            # Most have no fraction of a second. Arrow casts no other form of this length.
+            lengths = compute.min_max(compute.binary_length(cells))
+            whole_seconds = TIME_LENGTH + (self.kind.tz is not None)
+            if lengths["min"].as_py() == whole_seconds == lengths["max"].as_py():
+                return _first_from(values.cast(pa.int64()), DATE_FROM_YEAR_1 * 86_400_000_000)
+        if not _all_match(cells, self.form):
             return False
         return not pa.types.is_floating(self.kind) or _floats_keep(cells, values)
 
@@ -122,9 +129,31 @@ def _is_text(kind: Any) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
+def _first_from(values: Any, start: int) -> bool:
+    """Return whether the smallest value is at least `start`; nulls do not count."""
+    first = compute.min(values).as_py()
+    return first is None or first >= start
+
+
+def _all_equal(texts: Any, cells: Any) -> bool:
+    return bool(compute.all(compute.equal(texts, cells), min_count=0).as_py())
+
+
+def _all_match(cells: Any, form: str) -> bool:
+    """Return whether all cells match, where none has a line feed in it, as those that were cast.
+
+    One regular expression over all of them takes a third of the time of one for each.
+    """
+    cells = cells.drop_null()
+    lists = pa.ListArray.from_arrays(integers(0, len(cells)), cells)
+    lines = compute.binary_join(lists, _LINE_FEED)
+    matches = compute.match_substring_regex(lines, f"^(?:(?:{form})(?:\n(?:{form}))*)?$")
+    return bool(matches[0].as_py())
+
+
 def _floats_keep(cells: Any, values: Any) -> bool:
     """Whether no cell has digits that its float64 does not keep."""
-    long = compute.greater(compute.binary_length(cells), KEPT_DIGITS)
+    long = compute.greater(compute.binary_length(cells), _KEPT_DIGITS)
     if not compute.any(long, min_count=0).as_py():
         return True
     cells, values = cells.filter(long), values.filter(long)
@@ -196,38 +225,43 @@ class ColumnTypes:
                     )
         return None
 
-    def infer(self, cells: Any) -> None:
-        """Settle the types that are not given by the first rows' cells."""
-        for i, column in enumerate(cells.columns):
-            if self._rules[i] is None:
-                self._rules[i] = _inferred(column)
-        self.schema = pa.schema(
-            [pa.field(name, rule.kind) for name, rule in zip(self.names, self._settled(), strict=True)]
-        )
-
     def described(self) -> str:
         """Return the columns and their types in one line."""
         return ", ".join(f"{name} {rule.name}" for name, rule in zip(self.names, self._settled(), strict=True))
 
     def convert(self, cells: Any) -> tuple[Any, dict[int, str]]:
-        """Return rows of text as rows of the columns' types, and why some are not there, by their number."""
+        """Return rows of text as rows of the columns' types, and why some are not there, by their number.
+
+        The first rows settle the types that are not given.
+        """
         columns = []
         bad: dict[int, str] = {}
-        for name, rule, column in zip(self.names, self._settled(), cells.columns, strict=True):
-            if rule is TEXT:
-                columns.append(_without_empty(column) if name in self.keys else column)
-                continue
-            given = column if _is_text(rule.kind) else _without_empty(column)
-            values = rule.converted(given)
-            if values is None:
-                values, fits = rule.converted_one_by_one(given)
-                for row in compute.indices_nonzero(compute.invert(fits)).to_pylist():
-                    bad.setdefault(row, _misfit(name, rule, column[row].as_py()))
+        for i, (name, column) in enumerate(zip(self.names, cells.columns, strict=True)):
+            rule = self._rules[i]
+            if rule is None:
+                self._rules[i], values = _inferred(column)
+            else:
+                values = self._converted(name, rule, column, bad)
             columns.append(values)
+        if self.schema is None:
+            named = zip(self.names, self._settled(), strict=True)
+            self.schema = pa.schema([pa.field(name, rule.kind) for name, rule in named])
         rows = pa.RecordBatch.from_arrays(columns, schema=self.schema)
         if bad:
             rows = rows.filter(pa.array([row not in bad for row in range(len(rows))], pa.bool_()))
         return rows, bad
+
+    def _converted(self, name: str, rule: Rule, column: Any, bad: dict[int, str]) -> Any:
+        """Return a column's cells as values; add the rows whose cell does not fit to `bad`."""
+        if rule is TEXT:
+            return _without_empty(column) if name in self.keys else column
+        cells = column if _is_text(rule.kind) else _without_empty(column)
+        values = rule.converted(cells)
+        if values is None:
+            values, fits = rule.converted_one_by_one(cells)
+            for row in compute.indices_nonzero(compute.invert(fits)).to_pylist():
+                bad.setdefault(row, _misfit(name, rule, column[row].as_py()))
+        return values
 
     def _settled(self) -> list[Rule]:
         return [rule or TEXT for rule in self._rules]
@@ -243,35 +277,36 @@ def _misfit(name: str, rule: Rule, cell: str | bytes) -> str:
 
 
 def _without_empty(column: Any) -> Any:
-    empty = compute.equal(compute.binary_length(column), 0)
-    if not compute.any(empty, min_count=0).as_py():
+    """Return the cells, null where one is empty."""
+    filled = compute.cast(compute.binary_length(column), pa.bool_())
+    if compute.all(filled, min_count=0).as_py():
         return column
-    return compute.if_else(empty, pa.scalar(None, column.type), column)
+    return compute.if_else(filled, column, null_scalar(column.type))
 
 
-def _inferred(column: Any) -> Rule:
-    """The type whose form all cells have that are not empty; text where there is none."""
+def _inferred(column: Any) -> tuple[Rule, Any]:
+    """Return the type whose form all cells have that are not empty, and the values; text where there is none."""
     cells = _without_empty(column)
-    place = compute.index(compute.is_valid(cells), True).as_py()
-    if place >= 0:
-        first = cells[place].as_py()
+    first = compute.first(cells).as_py()
+    if first is not None:
         for rule in INFERRED:
-            if not re.fullmatch(rule.form or "", first) or rule.converted(cells) is None:
-                continue
-            if pa.types.is_floating(rule.kind) and not compute.any(compute.match_substring(cells, ".")).as_py():
-                # Whole numbers beyond 64 bits are not floats.
-                continue
-            return rule
-    return TEXT
+            values = rule.converted(cells) if re.fullmatch(rule.form or "", first) else None
+            # Whole numbers beyond 64 bits are not floats.
+            too_long = pa.types.is_floating(rule.kind) and "." not in first and not _has_point(cells)
+            if values is not None and not too_long:
+                return rule, values
+    return TEXT, column
+
+
+def _has_point(cells: Any) -> bool:
+    return bool(compute.any(compute.match_substring(cells, ".")).as_py())
 
 
 def substrings(cells: Any, text: str) -> list[int]:
     """Return how often a text is in the cells of each row."""
-    count = pa.array([0] * cells.num_rows, pa.int64())
-    for column in cells.columns:
-        found = compute.fill_null(compute.count_substring(column, text), 0)
-        count = compute.add(count, found.cast(pa.int64()))
-    return list(count.to_pylist())
+    found = (compute.count_substring(column, text) for column in cells.columns)
+    counts = (compute.fill_null(count, 0) if count.null_count else count for count in found)
+    return functools.reduce(compute.add, (compute.cast(count, pa.int64()) for count in counts)).to_pylist()  # type: ignore[no-any-return]
 
 
 def _is_bytes(kind: Any) -> bool:
@@ -308,7 +343,7 @@ def _type(name: str, entry: str) -> Any:
         else:
             kind = pa.timestamp(zoned[1], zoned[2]) if zoned else pa.type_for_alias(name)
         # Raises where no text is read as one at all.
-        Rule(kind, name).converted(pa.array(["1"], pa.binary() if _is_bytes(kind) else pa.string()))
+        Rule(kind, name).converted(pa.nulls(1, pa.binary() if _is_bytes(kind) else pa.string()))
     except (ValueError, pa.ArrowNotImplementedError) as error:
         reason = plain(error) if decimal else f"there is no type {name!r}"
         raise CliError(

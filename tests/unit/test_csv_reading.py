@@ -6,6 +6,8 @@ import argparse
 import csv
 import io
 import os
+import random
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -118,3 +120,22 @@ def test_any_text_from_standard_input(text: str, block: int) -> None:
         else:
             with pytest.raises(CliError, match="the file ends within quotes"):
                 read("-", 200, block)
+
+
+def test_quick_checks_take_only_the_types_form() -> None:
+    """Cells of most columns are not matched one by one: what they are cast to shows their form."""
+    from redis_fastbatch.cli.csv_types import INFERRED
+
+    chance = random.Random(5)
+    cells = ["2024-05-01T12:30:00", "2024-05-01 12:30:00Z", "0000-01-01 00:00:00", "0001-01-01T00:00:00Z"]
+    cells += ["2024-05-01T12+00:00", "2024-05-01T12:30+01", "2024-05-01", "true", "12", "-5", "1.5"]
+    taken = 0
+    for _ in range(3000):
+        cell = chance.choice(cells)
+        place = chance.randrange(len(cell))
+        cell = cell[:place] + chance.choice(["", *"0159-:.TZ+ \n"]) + cell[place + chance.randrange(2) :]
+        for rule in INFERRED:
+            if cell and rule.converted(pa.array([cell], pa.string())) is not None:
+                assert re.fullmatch(rule.form or "", cell), (rule.name, cell)
+                taken += 1
+    assert taken > 300

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import subprocess
+import sys
 import time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -467,3 +469,19 @@ def test_csv_is_not_read_far_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         while place != (place := data.tell()):
             time.sleep(0.2)
     assert csv_input.CSV_HEAD < place < csv_input.CSV_HEAD + (40 + pa.cpu_count()) * csv_input.CSV_BLOCK
+
+
+def test_pandas_is_not_imported(shell: Shell, tmp_path: Path) -> None:
+    """It takes longer to import than a small file takes to load."""
+    pytest.importorskip("pandas")
+    path = tmp_path / "a.csv"
+    row = 'a,"x\ny",0.12345678901234567,2024-05-01,2024-05-01 12:30:00,true\n'
+    path.write_text(f"k,text,float,date,time,flag\n{row}b,,,,,\n")
+    program = (
+        "import sys; from redis_fastbatch.cli import main; code = main(sys.argv[1:]); "
+        "sys.exit(code or 'pandas' in sys.modules)"
+    )
+    load = ["load", str(path), "--key", "k", "--type", "flag=bool", "--url", shell.url]
+    command = [sys.executable, "-c", program, *load]
+    assert subprocess.run(command, timeout=60).returncode == 0
+    assert len(list(shell.batch.scan())) == 2
