@@ -83,12 +83,15 @@ class JsonRows:
             raise CliError(f"column {name!r}: no row has it")
 
     def _rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        failures, key_of = self._failures, self._key
         for line, value, error in self._values:
-            if self._failures.stopped:
+            if failures.stopped:
                 return
             if error is None:
                 try:
-                    key = self._key_of(value)
+                    if not isinstance(value, dict):
+                        raise EncodeError(f"expected an object, found {shown(json_text(value))}")
+                    key = key_of(value)
                 except EncodeError as no_row:
                     error = no_row
                 else:
@@ -96,19 +99,18 @@ class JsonRows:
                     continue
             self._fail(line, value, EncodeError(f"line {line}: {error.reason}"))
 
-    def _key_of(self, row: Any) -> str:
-        if not isinstance(row, dict):
-            raise EncodeError(f"expected an object, found {shown(json_text(row))}")
-        return self._key(row)
-
     def _fail(self, line: int, value: Any, error: Exception) -> None:
         self.report.add_failure(line, error)
         self._failures(line, value, error)
 
 
 def _key_maker(key: str, prefix: str) -> Callable[[dict[str, Any]], str]:
-    """Makes a row's key, by the rules of batch_set_table()."""
+    """Return a function that makes a row's key, by the rules of batch_set_table()."""
     fields = split_key(key)
+    (text, column), *others = fields
+    if column is not None and not others:
+        before, name = prefix + text, column
+        return lambda row: before + _key_text(row, name)
 
     def make(row: dict[str, Any]) -> str:
         parts = (text + (_key_text(row, column) if column is not None else "") for text, column in fields)
@@ -119,7 +121,9 @@ def _key_maker(key: str, prefix: str) -> Callable[[dict[str, Any]], str]:
 
 def _key_text(row: dict[str, Any], column: str) -> str:
     value = row.get(column)
-    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if value is None:
         raise EncodeError(f"the key column {column!r} is null or missing")

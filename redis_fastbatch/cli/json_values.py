@@ -19,7 +19,6 @@ PIECE = 1024 * 1024
 """Bytes read at a time where values are not lines."""
 
 _BLANKS = re.compile(r"[ \t\r\n]*")
-_BLANKS_IN_LINES = b" \t\r"
 
 
 class Source(Protocol):
@@ -74,11 +73,12 @@ def json_values(file: str, source: Source) -> Iterator[JsonValue]:
             yield number, shown(line), EncodeError(f"the line is longer than {LONGEST_VALUE:,} bytes")
             while line and not line.endswith(b"\n"):
                 line = source.readline(PIECE)
-        elif line.strip():
+        else:
             try:
                 value = loads(line)
             except (EncodeError, ValueError, RecursionError) as error:
-                yield number, _text(line), _reason(error)
+                if line.strip():
+                    yield number, _text(line), _reason(error)
             else:
                 yield number, value, None
         number += 1
@@ -167,36 +167,25 @@ def line_reader() -> Callable[[bytes], Any]:
         import msgspec
     except ImportError:
         return loads
-    decode = msgspec.json.Decoder().decode
+    decode, encode = msgspec.json.Decoder().decode, msgspec.json.Encoder().encode
 
     def fast_loads(line: bytes) -> Any:
         try:
             value = decode(line)
-        except (ValueError, RecursionError):
+            # msgspec keeps the last of equal names, without an error. Every name has a colon after it. If the
+            # value as JSON has as many colons as the line, it lost no name. But "\u003a" in the line is one too.
+            if type(value) is dict:
+                colons = line.count(b":")
+                if colons != len(value) and (
+                    encode(value).count(b":") != colons or (b"\\" in line and b"\\u003" in line)
+                ):
+                    return loads(line)
+        except (ValueError, RecursionError, OverflowError):
             # It takes no NaN, no infinity and no byte order mark.
             return loads(line)
-        # msgspec keeps the last of equal names. Every name ends with a quote and a colon, with nothing but blanks
-        # between them. If the value has as many names as there are such pairs in the line, it lost none.
-        if type(value) is dict:
-            most = line.translate(None, _BLANKS_IN_LINES).count(b'":')
-            if most != len(value) and most != _names(value):
-                return loads(line)
         return value
 
     return fast_loads
-
-
-def _names(value: Any) -> int:
-    """The number of names in a value's objects."""
-    if type(value) is dict:
-        count = len(value)
-        for item in value.values():
-            if type(item) is dict or type(item) is list:
-                count += _names(item)
-        return count
-    if type(value) is list:
-        return sum(map(_names, value))
-    return 0
 
 
 class _Document:
