@@ -219,7 +219,7 @@ class ClusterTasks:
         return event
 
     async def _use(self, node: NodeFlight, borrowed: AsyncLease) -> None:
-        """One connection, from its first chunk to the end of the batch, or its own."""
+        """Use a connection from its first chunk until it is lost or the batch ends."""
         try:
             async with await borrowed.channel() as channel:
                 await self._pump(node, channel)

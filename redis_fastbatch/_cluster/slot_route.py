@@ -110,14 +110,14 @@ class SlotRoute:
 
 
 def one_slot(items: Any, encoding: str, errors: str) -> tuple[list[Any], int]:
-    """The items of an atomic batch, and the slot of all their keys.
+    """Return the items of an atomic batch, and the slot of all their keys.
 
     Args:
         items: a mapping or pairs.
         encoding, errors: how str keys become bytes.
 
     Raises:
-        TypeError: one string, which is no batch.
+        TypeError: a single string, which is not a batch.
         ValueError: keys are of several slots.
     """
     if isinstance(items, (str, bytes, bytearray)):

@@ -1,4 +1,4 @@
-"""Which commands carry a batch, given what is asked for and what the server has.
+"""Which commands carry a batch. That depends on its options and on the commands that the server has.
 
 Without expiry or condition a batch goes as MSET; with an expiry as MSETEX (Redis 8.4, Valkey 9.1) where the
 server has it, else as pipelined SETs; under `nx` or `xx` always as SETs, whose conditions are per key.
@@ -25,7 +25,7 @@ UNLINK = Command(b"UNLINK", many=True, with_values=False)
 
 @dataclass(frozen=True)
 class SetOptions:
-    """What SET's options ask of a whole batch.
+    """SET's options for a whole batch.
 
     Attributes:
         ex: expiry in seconds from now.
@@ -62,7 +62,7 @@ class SetOptions:
         self.expiry()
 
     def expiry(self) -> tuple[bytes, ...]:
-        """SET's arguments for the expiry."""
+        """Return SET's arguments for the expiry."""
         if self.keepttl:
             return (b"KEEPTTL",)
         for name, unit in (("ex", 1), ("px", 1000)):
@@ -86,7 +86,7 @@ class SetOptions:
         return not (self.conditional or self.atomic)
 
     def command(self, *, msetex: bool) -> Command:
-        """The command that carries this batch; `msetex` says whether the server has MSETEX."""
+        """Return the command that carries a batch; `msetex` says whether the server has MSETEX."""
         if not self.conditional:
             if not self.expiry():
                 return MSET
@@ -95,7 +95,7 @@ class SetOptions:
         return self.single()
 
     def single(self) -> Command:
-        """SET with these options, a command an item."""
+        """Return SET with these options, which carries one item."""
         condition = ((b"NX",) if self.nx else ()) + ((b"XX",) if self.xx else ())
         return Command(b"SET", many=False, tail=self.expiry() + condition)
 
@@ -125,7 +125,7 @@ def _integer(name: str, value: Any, other: str) -> int:
 
 
 def _advice(name: str, value: Any) -> str:
-    """What to do about an expiry of a wrong type."""
+    """Return advice about an expiry of a wrong type."""
     if name == "ex" and isinstance(value, float):
         return ": px takes milliseconds"
     if name in ("ex", "px") and isinstance(value, datetime.datetime):
@@ -136,7 +136,7 @@ def _advice(name: str, value: Any) -> str:
 
 
 def _positive(name: str, number: int, given: Any) -> int:
-    """A number of seconds or milliseconds that SET takes; `given` is what the caller passed for it."""
+    """Return a number of seconds or milliseconds that SET takes; `given` is what the caller passed for it."""
     if 0 < number < 2**63:
         return number
     found = given if isinstance(given, int) else f"{type(given).__name__} {given}"

@@ -114,7 +114,7 @@ class TablePlan:
         self._outcome = WriteOutcome(self._report, options.on_error, progress)
 
     def flight(self, *, msetex: bool) -> Any:
-        """What writes the rows; `msetex` says whether the server has that."""
+        """Return a flight that writes the rows; `msetex` says whether the server has MSETEX."""
         rows, options, client = self._rows, self._options.set, self._batch._client
         if isinstance(rows, HashWriter):
             return HashFlight(rows, expire_command(options), self._outcome)
@@ -128,12 +128,12 @@ class TablePlan:
         )
 
     def attach_report(self, error: BaseException) -> None:
-        """What ends it early gets the report."""
+        """Give the report to the error that ends the batch early."""
         self._report.seconds = time.perf_counter() - self._started
         attach(error, self._report)
 
     def outcome(self, flight: RecordedBatch) -> BatchReport:
-        """The report, once it has been carried out. Raises what ended the table's stream, or BatchError."""
+        """Return the report of a flight that has ended. Raise what ended the table's stream, or BatchError."""
         if flight.source_error is not None:
             raise flight.source_error
         self._report.seconds = time.perf_counter() - self._started
@@ -179,7 +179,7 @@ def _failure_message(report: BatchReport) -> str:
 
 
 def arrow_default(value: Any) -> Any:
-    """What a table's rows hold for values of types that MessagePack has not.
+    """Return what a table's rows hold for a value of a type that MessagePack does not have.
 
     `MsgpackCodec(default=arrow_default)` gives `pyarrow_table.to_pylist(maps_as_pydicts="strict")` the same
     bytes as batch_set_table() gives the table's rows, but for two types of which to_pylist() makes something else:
@@ -204,7 +204,7 @@ def arrow_default(value: Any) -> Any:
 
 
 def _iso_duration(value: datetime.timedelta) -> str:
-    """Days and seconds in ISO 8601; pandas' Timedelta with its nanoseconds."""
+    """Return a duration as days and seconds in ISO 8601; pandas' Timedelta with its nanoseconds."""
     if hasattr(value, "as_unit"):
         nanoseconds = value.as_unit("ns").value
     else:
@@ -222,7 +222,7 @@ def _iso_duration(value: datetime.timedelta) -> str:
 
 
 def _row_format(batch: BaseClient, codec: AnyCodec | None) -> tuple[ValueCodec, bytes]:
-    """The codec that reads a row's value again, and what goes before the value's MessagePack."""
+    """Return the codec that reads a row's value, and the bytes before the value's MessagePack."""
     from redis_fastbatch._core.toolkit.codec import ToolkitMsgpackCodec
 
     resolved = batch._codec if codec is None else resolve(codec)
@@ -243,7 +243,7 @@ def _names(columns: Iterable[str]) -> list[str]:
 
 
 def _key_parts(key: str, prefix: str | bytes, encoding: str, errors: str) -> list[str | bytes]:
-    """What a key is made of: bytes as they are, and names of columns."""
+    """Return the parts of a key: bytes, and names of columns."""
     if not isinstance(key, str):
         raise TypeError(f"key is a column's name or a template, not {key!r}")
     if not isinstance(prefix, (str, bytes)):
@@ -260,7 +260,7 @@ def _key_parts(key: str, prefix: str | bytes, encoding: str, errors: str) -> lis
 
 
 def split_key(key: str) -> list[tuple[str, str | None]]:
-    """Takes a key, a column's name or a template, apart: pairs of text and the column behind it.
+    """Split a key, a column's name or a template, into pairs of text and the column after it.
 
     Raises:
         ValueError: it is no template, or one without columns.
@@ -284,7 +284,7 @@ def split_key(key: str) -> list[tuple[str, str | None]]:
 
 
 def _refuse_objects(table: Any, columns: list[str] | None, key: list[str | bytes]) -> None:
-    """Polars exports Python objects as their addresses in memory, and the Arrow schema does not tell."""
+    """Refuse Python objects in polars, which exports their addresses in memory as if they were numbers."""
     polars: Any = sys.modules.get("polars")
     if polars is None or not isinstance(table, polars.DataFrame):
         return
@@ -294,7 +294,7 @@ def _refuse_objects(table: Any, columns: list[str] | None, key: list[str | bytes
 
 
 def _rows(table: Any) -> int | None:
-    """How many rows a table says that it has; None where it does not know."""
+    """Return how many rows a table says it has; None if it does not know."""
     rows = getattr(table, "num_rows", None)
     # Not of whatever has a length: for that of a DuckDB relation its query is run once more.
     if rows is None and type(table).__module__.partition(".")[0] in ("pandas", "polars"):
