@@ -57,9 +57,7 @@ def check_hook(name: str, hook: object, unless: type | None = None) -> None:
         also = "a bool or " if unless is bool else ""
         raise TypeError(f"{name} must be {also}a callable, got {type(hook).__name__} {format_key(hook):.100}")
     if inspect.iscoroutinefunction(hook):
-        raise TypeError(
-            f"{name} must be a plain function, which may create a task, got a coroutine function"
-        )
+        raise TypeError(f"{name} must be a plain function, which may create a task, got a coroutine function")
 
 
 def checked_on_error(on_error: OnError) -> OnError:

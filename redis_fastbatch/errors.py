@@ -19,6 +19,7 @@ Key = Any
 
 LONGEST_KEY_SHOWN = 100
 
+
 def format_key(key: Key) -> str:
     """Return a key as error messages show it. A long one is cut short."""
     if isinstance(key, (str, bytes, bytearray)) and len(key) > LONGEST_KEY_SHOWN:

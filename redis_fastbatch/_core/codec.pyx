@@ -12,6 +12,7 @@ from cpython.bytes cimport (
 from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
 
 from redis_fastbatch._core.runtime import gc_pause
+from redis_fastbatch._core.place import placed
 from redis_fastbatch.errors import DecodeError, EncodeError, format_error
 
 cdef enum:
@@ -47,7 +48,10 @@ cdef class ValueCodec:
         if out is None:
             out = OutputBuffer()
         out.reset(0)
-        self.encode(value, out)
+        try:
+            self.encode(value, out)
+        except EncodeError as error:
+            raise placed(error, value)
         data = PyBytes_FromStringAndSize(out.data, out.end)
         out.shrink(SCRATCH_KEPT)
         self.scratch = out
@@ -61,10 +65,14 @@ cdef class ValueCodec:
         """
         cdef OutputBuffer out = OutputBuffer()
         cdef list encoded = []
-        for value in values:
-            out.reset(0)
-            self.encode(value, out)
-            encoded.append(PyBytes_FromStringAndSize(out.data, out.end))
+        value = None
+        try:
+            for value in values:
+                out.reset(0)
+                self.encode(value, out)
+                encoded.append(PyBytes_FromStringAndSize(out.data, out.end))
+        except EncodeError as error:
+            raise placed(error, value)
         return encoded
 
     def loads(self, data):

@@ -13,6 +13,9 @@ cdef class Packer:
     cdef int pack(self, object value, OutputBuffer out, int depth) except -1
     cdef int pack_binary(self, object value, OutputBuffer out) except -1
     cdef int pack_dict(self, dict mapping, OutputBuffer out, int depth) except -1
+    cdef int pack_other_keys(
+        self, dict mapping, OutputBuffer out, int depth, Py_ssize_t position, Py_ssize_t left
+    ) except -1
     cdef int pack_pairs(self, object mapping, OutputBuffer out, int depth) except -1
     cdef int pack_list(self, list items, OutputBuffer out, int depth) except -1
     cdef int pack_tuple(self, tuple items, OutputBuffer out, int depth) except -1

@@ -47,6 +47,7 @@ import datetime
 import msgpack
 from msgpack import ExtType, Timestamp
 
+from redis_fastbatch._core.place import misfit, placed
 from redis_fastbatch.errors import EncodeError, format_error, format_key
 
 cdef extern from "Python.h":
@@ -70,7 +71,6 @@ import_datetime()
 # What is read, and what msgpack-python allows; deeper values could overflow a small thread stack.
 cdef int MAX_DEPTH = 1024
 cdef object UINT64_MAX = 2**64 - 1
-cdef int LONGEST_PLACE = 12
 cdef frozenset PLAIN_TYPES = frozenset([str, bytes, int, float, bool, type(None)])
 # The years 1 to 9999, which a datetime holds and the reader therefore takes.
 cdef int64_t FIRST_SECOND = -62135596800
@@ -86,13 +86,6 @@ cdef inline uint32_t length32(Py_ssize_t size, str what) except? 0xFFFFFFFF:
 
 cdef int changed_size(str what) except -1:
     raise EncodeError(f"{what} changed size while it was encoded")
-
-
-cdef object misfit(object value, str reason):
-    """The error about a value somewhere inside the one that is packed; pack_all() finds out where."""
-    error = EncodeError(reason)
-    error.misfit = value
-    return error
 
 
 cdef str type_name(object value):
@@ -113,47 +106,6 @@ cdef str unknown(object value):
         f"MessagePack has no type for {type_name(value)}; use a codec with default=, such as "
         "MsgpackCodec(default=codecs.common_types)"
     )
-
-
-cdef str shown_steps(list steps):
-    """The place as an expression; the middle of a very long one is left out."""
-    if len(steps) > LONGEST_PLACE:
-        steps = steps[:LONGEST_PLACE // 2] + ["..."] + steps[-LONGEST_PLACE // 2:]
-    return "".join(steps)
-
-
-cdef list steps_to(object root, object wanted, int depth):
-    """The subscripts that lead from `root` to the very object `wanted`; None where it is not in there."""
-    cdef list steps
-    if root is wanted:
-        return []
-    if depth >= MAX_DEPTH:
-        return None
-    if PyDict_Check(root):
-        for key, value in list(dict.items(root)):
-            if steps_to(key, wanted, depth + 1) is not None:
-                return [" in a key"]
-            steps = steps_to(value, wanted, depth + 1)
-            if steps is not None:
-                return [f"[{format_key(key):.60}]", *steps]
-    elif PyList_Check(root) or PyTuple_Check(root):
-        for i, value in enumerate(list(root)):
-            steps = steps_to(value, wanted, depth + 1)
-            if steps is not None:
-                return [f"[{i}]", *steps]
-    return None
-
-
-cdef object placed(object error, object root):
-    """The error with the place, inside of `root`, of what it is about."""
-    if "misfit" not in error.__dict__:
-        return error
-    steps = steps_to(root, error.__dict__.pop("misfit"), 0)
-    if not steps:
-        return error
-    better = EncodeError(f"{shown_steps(steps).strip()}: {error.reason}", error.key)
-    better.__cause__ = error.__cause__
-    return better
 
 
 cdef bint is_read_as_it_is(object key):
@@ -280,10 +232,7 @@ cdef class Packer:
 
     cdef int pack_all(self, object value, OutputBuffer out) except -1:
         """A whole value."""
-        try:
-            return self.pack(value, out, outer_depth)
-        except EncodeError as error:
-            raise placed(error, value)
+        return self.pack(value, out, outer_depth)
 
     cdef int pack(self, object value, OutputBuffer out, int depth) except -1:
         if put_scalar(<PyObject*>value, out):
@@ -324,36 +273,53 @@ cdef class Packer:
         cdef Py_ssize_t count = PyDict_GET_SIZE(mapping)
         cdef Py_ssize_t packed = 0
         cdef Py_ssize_t position = 0
+        cdef Py_ssize_t here = 0
         cdef PyObject* next_key
         cdef PyObject* next_value
-        cdef Py_ssize_t begin
-        cdef list changed = None
-        cdef object key
         cdef object value
         reserve(out, 5)
         out.end = put_map_header(out.data + out.end, length32(count, "a dict")) - out.data
         while PyDict_Next(mapping, &position, &next_key, &next_value):
-            packed += 1
             if not put_scalar(next_key, out):
-                # Packing the key can run code that takes both out of the dict.
-                key = <object>next_key
-                value = <object>next_value
-                begin = out.end
-                self.pack(key, out, depth)
-                if not is_read_as_it_is(key):
-                    changed = changed or []
-                    changed.append(key_as_read(key, out, begin))
-                self.pack(value, out, depth)
-            elif put_scalar(next_value, out):
+                return self.pack_other_keys(mapping, out, depth, here, count - packed)
+            packed += 1
+            here = position
+            if put_scalar(next_value, out):
                 continue
-            else:
-                value = <object>next_value
-                self.pack(value, out, depth)
+            value = <object>next_value
+            self.pack(value, out, depth)
             if PyDict_GET_SIZE(mapping) != count:
                 break
         if packed != count or PyDict_GET_SIZE(mapping) != count:
             changed_size("a dict")
-        if changed is not None:
+        return 0
+
+    cdef int pack_other_keys(
+        self, dict mapping, OutputBuffer out, int depth, Py_ssize_t position, Py_ssize_t left
+    ) except -1:
+        """The rest of a dict, from its first key on that put_scalar() does not pack."""
+        cdef Py_ssize_t count = PyDict_GET_SIZE(mapping)
+        cdef Py_ssize_t begin
+        cdef list changed = []
+        cdef PyObject* next_key
+        cdef PyObject* next_value
+        cdef object key
+        cdef object value
+        while PyDict_Next(mapping, &position, &next_key, &next_value):
+            # Packing the key can run code that takes both out of the dict.
+            key = <object>next_key
+            value = <object>next_value
+            left -= 1
+            begin = out.end
+            self.pack(key, out, depth)
+            if type(key) not in PLAIN_TYPES and not is_read_as_it_is(key):
+                changed.append(key_as_read(key, out, begin))
+            self.pack(value, out, depth)
+            if PyDict_GET_SIZE(mapping) != count:
+                break
+        if left != 0 or PyDict_GET_SIZE(mapping) != count:
+            changed_size("a dict")
+        if changed:
             plain = [key for key in mapping if type(key) in PLAIN_TYPES or is_read_as_it_is(key)]
             check_keys(mapping, plain, changed)
         return 0

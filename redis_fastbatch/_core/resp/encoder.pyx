@@ -26,6 +26,7 @@ from redis_fastbatch._core.runtime.utf8 cimport (
 
 from collections.abc import Mapping
 
+from redis_fastbatch._core.place import placed
 from redis_fastbatch.errors import EncodeError, FastBatchError, not_a_pair
 
 # The default of proto-max-bulk-len: for a longer argument the server closes the connection.
@@ -466,6 +467,7 @@ cdef class BatchWriter:
             explained = EncodeError(reason)
             explained.__cause__ = error
             error = explained
+        error = placed(error, self.source.value)
         if getattr(error, "key", None) is None:
             error.key = self.source.key
         return error

@@ -8,6 +8,9 @@ from libc.stdint cimport uint64_t
 # The rows have six bits for each of the states below.
 STATES = ["start", "bad", "one more", "two more", "three more", "after E0", "after ED", "after F0", "after F4"]
 
+cdef enum:
+    TWO_HALVES = 32
+
 cdef uint64_t[256] STEPS
 cdef uint64_t START = 0
 
@@ -54,8 +57,28 @@ cdef bint is_utf8(const char* text, Py_ssize_t size) noexcept nogil:
     """Return whether the bytes are well-formed: no overlong forms, surrogates, cut ends or code points past U+10FFFF."""
     cdef const unsigned char* p = <const unsigned char*>text
     cdef const unsigned char* end = p + size
+    cdef const unsigned char* half = end
+    cdef const unsigned char* second = end
     cdef uint64_t state = START
-    while p < end:
+    cdef uint64_t other = START
+    cdef int moved = 0
+    if size >= TWO_HALVES:
+        # A step waits for the one before it; two halves are checked in the time of one. The second begins where a
+        # character does: after more than three bytes that continue one, it is wrong in any case.
+        half = p + size // 2
+        while moved < 3 and (half[0] & 0xC0) == 0x80:
+            half += 1
+            moved += 1
+        second = half
+        while p < half and second < end:
+            state = STEPS[p[0]] >> (state & 63)
+            other = STEPS[second[0]] >> (other & 63)
+            p += 1
+            second += 1
+    while p < half:
         state = STEPS[p[0]] >> (state & 63)
         p += 1
-    return (state & 63) == START
+    while second < end:
+        other = STEPS[second[0]] >> (other & 63)
+        second += 1
+    return (state & 63) == START and (other & 63) == START

@@ -197,6 +197,24 @@ def test_text_that_is_not_utf8_is_named(batch: FastBatch, wrong: bytes) -> None:
     assert batch.batch_get([1, 2, 3]) == {1: {"id": 1, "name": "a"}, 2: None, 3: {"id": 3, "name": "é"}}
 
 
+def test_each_place_of_a_long_text(batch: FastBatch) -> None:
+    """Long texts are checked in two halves: a character may lie across them, whole or not."""
+    texts = []
+    for whole in ("é" * 20, "€" * 15 + "a", "aé€😀" * 5, "x" * 33 + "😀", "😀" * 17):
+        data = whole.encode()
+        texts += [data, *(data[:i] + data[i + 1 :] for i in range(len(data)))]
+        texts += [
+            data[:i] + wrong + data[i:] for i in range(len(data)) for wrong in (b"\x80", b"\xff", b"\xf0", b"a")
+        ]
+        texts += [data[:i] for i in range(len(data))]
+    wrong = {i for i, data in enumerate(texts) if data.decode("utf-8", "replace").encode() != data}
+    failed = set()
+    table = pa.table({"id": range(len(texts)), "t": text(texts)})
+    report = batch.batch_set_table(table, key="id", on_error=lambda row, *_: failed.add(row))
+    assert failed == wrong
+    assert report.written == len(texts) - len(wrong) > 20
+
+
 def test_rows_that_fail_are_handed_over_with_their_bytes(batch: FastBatch) -> None:
     failed = []
     table = pa.table({"id": [1, 2], "name": text([b"\xff", b"b"]), "tags": as_text(pa.array([[b"a"], [b"\xfe"]]))})
