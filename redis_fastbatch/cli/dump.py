@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from redis_fastbatch.cli.common import EXIT_FAILED, CliError, add_server, connect, say
-from redis_fastbatch.cli.failed_values import Failures, Stopped
+from redis_fastbatch.cli.failed_values import FailedValues, Stopped
 from redis_fastbatch.cli.inputs import kind_of
 from redis_fastbatch.cli.json_lines import json_line
 from redis_fastbatch.cli.parts import Parts
@@ -87,11 +87,11 @@ def run(options: argparse.Namespace) -> int:
     kind, compression, tabs = kind_of(options.format or options.file)
     if compression is not None:
         raise CliError("dump does not compress; Parquet is compressed by itself")
-    failures = Failures(options.on_error, options.file)
+    failures = FailedValues(options.on_error, options.file)
     try:
         with connect(options.url, options.codec, cluster=options.cluster) as batch:
             progress = None if options.quiet else make_progress(True, None)
-            source = Source(batch, options, failures, progress)
+            source = MatchingKeys(batch, options, failures, progress)
             try:
                 with Output.to(options.file) as out:
                     if kind == "ndjson":
@@ -178,7 +178,7 @@ class Output:
             path.replace(self.folder / "out")
 
 
-class Source:
+class MatchingKeys:
     """The keys that match, some at a time.
 
     Attributes:
@@ -188,7 +188,7 @@ class Source:
     """
 
     def __init__(
-        self, batch: FastBatch, options: argparse.Namespace, failures: Failures, progress: Progress | None
+        self, batch: FastBatch, options: argparse.Namespace, failures: FailedValues, progress: Progress | None
     ) -> None:
         self.batch = batch
         self.failures = failures
@@ -237,7 +237,7 @@ def _as_text(name: bytes) -> str | bytes:
 _MISSING = object()
 
 
-def dump_ndjson(source: Source, out: Output, options: argparse.Namespace) -> None:
+def dump_ndjson(source: MatchingKeys, out: Output, options: argparse.Namespace) -> None:
     """Write a line of JSON for each value."""
     key = options.key
     with out.open() as file:
@@ -278,7 +278,7 @@ def _keyed(column: str, name: Any, value: Any) -> dict[str, Any]:
     return {column: name, "value": value}
 
 
-def dump_columns(source: Source, out: Output, key: str | None, kind: str, delimiter: str) -> None:
+def dump_columns(source: MatchingKeys, out: Output, key: str | None, kind: str, delimiter: str) -> None:
     """Parquet or CSV."""
     try:
         from redis_fastbatch.cli.fitting import Fitting
@@ -304,7 +304,9 @@ def dump_columns(source: Source, out: Output, key: str | None, kind: str, delimi
             parts.write_csv(file, delimiter)
 
 
-def _with_keys(source: Source, names: list[bytes], table: Any, key: str, *, csv: bool) -> tuple[list[bytes], Any]:
+def _with_keys(
+    source: MatchingKeys, names: list[bytes], table: Any, key: str, *, csv: bool
+) -> tuple[list[bytes], Any]:
     """Return the table with a column of keys: as text where all of them are UTF-8, which those in CSV must be."""
     import pyarrow as pa
 

@@ -21,7 +21,7 @@ class Stopped(Exception):
     """A value failed, and --on-error is stop."""
 
 
-class Failures:
+class FailedValues:
     """Counts what is not in the dump, and tells it as --on-error has it.
 
     Args:

@@ -20,7 +20,7 @@ from redis_fastbatch.client import FastBatch
 from redis_fastbatch.errors import DecodeError
 
 if TYPE_CHECKING:
-    from redis_fastbatch.cli.failed_values import Failures
+    from redis_fastbatch.cli.failed_values import FailedValues
 
 BLOCK = 500
 """Values that are built together once one has failed. The block is built again for each that fails."""
@@ -35,7 +35,7 @@ class Fitting:
         failures: hears of values that fit no column.
     """
 
-    def __init__(self, batch: FastBatch, failures: Failures, *, csv: bool) -> None:
+    def __init__(self, batch: FastBatch, failures: FailedValues, *, csv: bool) -> None:
         self._batch = batch
         self._raw = FastBatch(batch.client, codec="raw")
         self._failures = failures

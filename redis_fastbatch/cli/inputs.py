@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import io
-import os
-import select
-import signal
 import sys
-import tempfile
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +16,7 @@ from redis_fastbatch.cli.common import CliError, file_reason
 from redis_fastbatch.cli.csv_input import CsvRows, open_csv
 from redis_fastbatch.cli.json_values import JsonValue, json_values
 from redis_fastbatch.cli.parquet_input import open_parquet
+from redis_fastbatch.cli.streams import can_seek, copied, open_pipe, open_stream
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 FORMATS = {
@@ -136,8 +131,8 @@ def open_input(options: argparse.Namespace) -> Iterator[Input]:
     _refuse_options_of_csv(kind, options)
     with contextlib.ExitStack() as stack:
         try:
-            pipe = _pipe(options.file)
-            stream = _stream(options.file, pipe, compression, stack)
+            pipe = open_pipe(options.file)
+            stream = open_stream(options.file, pipe, compression, stack)
             if kind == "csv":
                 csv_rows = open_csv(stream, pipe, options, stack, tabs=tabs)
                 opened = Input(csv=csv_rows)
@@ -147,81 +142,14 @@ def open_input(options: argparse.Namespace) -> Iterator[Input]:
                 opened = Input(values=_values(options.file, buffered))
             else:
                 # Parquet is read from its end.
-                if compression is not None or not _can_seek(options.file):
-                    stream = _copied(stream, stack)
+                if compression is not None or not can_seek(options.file):
+                    stream = copied(stream, stack)
                 schema, batches, rows = open_parquet(stream, options)
                 opened = Input(rows=rows)
                 opened.read(schema, batches, partial(file_reason, options.file))
         except (OSError, pa.ArrowException) as error:
             raise CliError(file_reason(options.file, error)) from error
         yield opened
-
-
-class Pipe(io.RawIOBase):
-    """Standard input, where a signal ends the waiting for what comes, and end() does.
-
-    Arrow waits in C, in threads of its own, where Python's signals do not reach.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._woken, self._wake = os.pipe()
-        os.set_blocking(self._wake, False)
-        self._wakes_others = -1
-        self._listening = threading.current_thread() is threading.main_thread()
-        if self._listening:
-            self._wakes_others = signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
-
-    def readable(self) -> bool:
-        """Asked by the buffer before it."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Waits for bytes."""
-        ready, _, _ = select.select([self._descriptor, self._woken], [], [])
-        if self._woken in ready:
-            # Not the file's end, which would make a row of a line's beginning; nor EINTR, which is tried again.
-            raise OSError(errno.ECANCELED, "interrupted")
-        return os.readv(self._descriptor, [buffer])
-
-    def end(self) -> None:
-        """Ends all waiting, now and later."""
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._wake, b"!")
-
-    def close(self) -> None:
-        """Standard input itself stays open."""
-        if not self.closed:
-            if self._listening:
-                signal.set_wakeup_fd(self._wakes_others)
-            os.close(self._woken)
-            os.close(self._wake)
-        super().close()
-
-
-def _pipe(file: str) -> Pipe | None:
-    """Standard input; None where the file is another, or standard input has no descriptor to wait for."""
-    if file != "-" or sys.platform == "win32":
-        return None
-    try:
-        return Pipe(sys.stdin.fileno())
-    except io.UnsupportedOperation:
-        return None
-
-
-def _stream(file: str, pipe: Pipe | None, compression: str | None, stack: contextlib.ExitStack) -> Any:
-    import pyarrow as pa
-
-    if pipe is not None:
-        stream = pa.PythonFile(stack.enter_context(io.BufferedReader(pipe, 1 << 20)), mode="r")
-    elif file == "-":
-        stream = pa.PythonFile(sys.stdin.buffer, mode="r")
-    else:
-        # Opened by Python, which says in plain words why a file cannot be.
-        stream = pa.PythonFile(stack.enter_context(open(file, "rb")), mode="r")  # noqa: SIM115
-    if compression is not None:
-        stream = stack.enter_context(pa.CompressedInputStream(stream, compression))
-    return stream
 
 
 def _values(file: str, stream: io.BufferedReader) -> Iterator[JsonValue]:
@@ -231,17 +159,3 @@ def _values(file: str, stream: io.BufferedReader) -> Iterator[JsonValue]:
         yield from json_values(file, stream)
     except (OSError, pa.ArrowException) as error:
         raise CliError(file_reason(file, error)) from error
-
-
-def _can_seek(file: str) -> bool:
-    # A pipe has a name too where the shell makes one, as <(...) does.
-    return file != "-" and Path(file).is_file()
-
-
-def _copied(stream: Any, stack: contextlib.ExitStack) -> Any:
-    """The stream's bytes in a temporary file."""
-    copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
-    while block := stream.read(1 << 20):
-        copy.write(block)
-    copy.seek(0)
-    return copy

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 from redis_fastbatch._tables.write import split_key
 from redis_fastbatch.cli.common import CliError
+from redis_fastbatch.cli.failed_rows import FailedRows
 from redis_fastbatch.cli.json_lines import json_text
 from redis_fastbatch.cli.json_values import JsonValue, shown
 from redis_fastbatch.errors import EncodeError
@@ -15,19 +16,6 @@ from redis_fastbatch.report import BatchReport
 
 ROWS_LOOKED_AT = 1000
 """Rows that are looked through for the columns asked for before any is given."""
-
-
-class Failures(Protocol):
-    """What hears of failures.
-
-    Attributes:
-        stopped: no more rows are wanted.
-    """
-
-    stopped: bool
-
-    def __call__(self, key: Any, value: Any, error: Exception) -> None:
-        """Takes a failed row: its line's number, what the line holds, and why."""
 
 
 class JsonRows:
@@ -44,7 +32,7 @@ class JsonRows:
     """
 
     def __init__(
-        self, values: Iterable[JsonValue], key: str, prefix: str, columns: list[str] | None, failures: Failures
+        self, values: Iterable[JsonValue], key: str, prefix: str, columns: list[str] | None, failures: FailedRows
     ) -> None:
         self.report = BatchReport()
         self._values = values

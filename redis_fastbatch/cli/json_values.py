@@ -21,7 +21,7 @@ PIECE = 1024 * 1024
 _BLANKS = re.compile(r"[ \t\r\n]*")
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """The bytes of a file."""
 
     def read(self, size: int, /) -> bytes:
@@ -36,7 +36,7 @@ JsonValue: TypeAlias = tuple[int, Any, EncodeError | None]
 and the error, None where the value can be used."""
 
 
-def json_values(file: str, source: Source) -> Iterator[JsonValue]:
+def json_values(file: str, source: ByteSource) -> Iterator[JsonValue]:
     """Yield the values of a file.
 
     A file that begins with "[" is one array: its elements are the values. In a file whose first line is the
@@ -198,7 +198,7 @@ class _Document:
         line: the number of the line on which they begin.
     """
 
-    def __init__(self, file: str, source: Source, head: bytes, line: int) -> None:
+    def __init__(self, file: str, source: ByteSource, head: bytes, line: int) -> None:
         self._file = file
         self._source = source
         self._decoder = _Decoder()

@@ -9,32 +9,29 @@ from __future__ import annotations
 import argparse
 import threading
 import time
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from redis_fastbatch._transports.threads import affordable, run_threads
 from redis_fastbatch.cli.common import (
-    A_NODE,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
-    CliError,
     add_server,
     connect,
-    plain,
     positive,
     say,
-    tells_of_a_cluster,
 )
 from redis_fastbatch.cli.csv_input import CsvRows
+from redis_fastbatch.cli.failed_rows import FailedRows, reason_of
 from redis_fastbatch.cli.inputs import Input, add_format, open_input
-from redis_fastbatch.cli.json_lines import json_line, json_text
+from redis_fastbatch.cli.json_lines import json_text
 from redis_fastbatch.cli.json_rows import JsonRows
 from redis_fastbatch.cli.json_values import JsonValue
+from redis_fastbatch.cli.shared_batches import ROWS_BEYOND_FAILURE, SharedBatches, WorkerBatches, stoppable
 from redis_fastbatch.client import FastBatch
 from redis_fastbatch.errors import EncodeError
 from redis_fastbatch.report import BatchReport, Progress, make_progress
@@ -43,7 +40,6 @@ Named: TypeAlias = Callable[[Any, Exception], tuple[Any, Exception]]
 
 SHOWN_FAILURES = 10
 HASHES_AT_ONCE = 10_000
-ROWS_BEYOND_FAILURE = 500
 
 EXAMPLES = """\
 examples:
@@ -113,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
     started = time.perf_counter()
     with open_input(options) as source, connect(options.url, options.codec, cluster=options.cluster) as batch:
         place = "row" if source.values is None and source.csv is None else "line"
-        failures = Failures(options.on_error, Path(options.file), place)
+        failures = FailedRows(options.on_error, Path(options.file), place)
         progress = None if options.quiet else make_progress(True, source.rows)
         try:
             Load(options, source, batch, failures, Tally(progress, report)).run()
@@ -145,10 +141,10 @@ def run(options: argparse.Namespace) -> int:
 def _tell(options: argparse.Namespace, report: BatchReport, early: str, place: str) -> None:
     if options.on_error == "stop" and report.failures:
         key, error = next(iter(report.failures.items()))
-        say(f"stopped at {_reason(key, error, place)}")
+        say(f"stopped at {reason_of(key, error, place)}")
     if options.on_error == "report":
         for key, error in _in_order(report.failures)[:SHOWN_FAILURES]:
-            say(_reason(key, error, place))
+            say(reason_of(key, error, place))
         if report.failed > SHOWN_FAILURES:
             say(f"... and {report.failed - SHOWN_FAILURES:,} more")
     if not options.quiet or early:
@@ -159,67 +155,6 @@ def _in_order(failures: dict[Any, Exception]) -> list[tuple[Any, Exception]]:
     """Failed rows by their numbers, where these are known: workers meet them in an order of their own."""
     found = list(failures.items())
     return sorted(found, key=itemgetter(0)) if all(isinstance(key, int) for key in failures) else found
-
-
-def _reason(key: Any, error: Exception, place: str) -> str:
-    reason = plain(error)
-    if reason.startswith(("row ", "line ")) or (isinstance(error, EncodeError) and error.key is not None):
-        return reason
-    return f"{place} {key}: {reason}" if isinstance(key, int) else f"key {key!r}: {reason}"
-
-
-class Failures:
-    """What becomes of rows that cannot be written.
-
-    Args:
-        mode: what --on-error says.
-        source: the file that is loaded.
-        place: what the number of a failed row is: "line", of the file and from 1, or "row", from 0.
-
-    Attributes:
-        stopped: a row failed, and --on-error is stop: no more rows are taken, and those under way are settled.
-    """
-
-    def __init__(self, mode: str, source: Path | None = None, place: str = "row") -> None:
-        self.stopped = False
-        self.place = place
-        self.may_stop = mode == "stop"
-        self._lock = threading.Lock()
-        self._file: IO[str] | None = None
-        if mode not in ("report", "stop"):
-            if source is not None and source.is_file() and Path(mode).exists() and source.samefile(mode):
-                raise CliError(f"--on-error {mode} is the file that is loaded")
-            # JSON writes a lone surrogate as Python escapes it.
-            self._file = Path(mode).open("w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
-
-    def __call__(self, key: Any, value: Any, error: Exception) -> None:
-        """Takes a failed row: its number or key, its fields where they are known.
-
-        Raises:
-            CliError: the server is a node of a cluster, where most rows would fail alike.
-        """
-        if tells_of_a_cluster(error):
-            raise CliError(f"{_reason(key, error, self.place)}: {A_NODE}")
-        self.stopped = self.may_stop
-        if self._file is not None:
-            place = {self.place: key} if isinstance(key, int) else {"key": _text(key)}
-            failed = {**place, "error": plain(error)}
-            try:
-                line = json_line({**failed, "item": value})
-            except (TypeError, ValueError, RecursionError):
-                # That the row failed is told all the same.
-                line = json_line({**failed, "item": repr(value)})
-            with self._lock:
-                self._file.write(line)
-
-    def close(self) -> None:
-        """There will be no more."""
-        if self._file is not None:
-            self._file.close()
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 class Tally:
@@ -254,7 +189,7 @@ class Load:
     """One run of the command."""
 
     def __init__(
-        self, options: argparse.Namespace, source: Input, batch: FastBatch, failures: Failures, tally: Tally
+        self, options: argparse.Namespace, source: Input, batch: FastBatch, failures: FailedRows, tally: Tally
     ) -> None:
         self._options = options
         self._source = source
@@ -329,7 +264,7 @@ class Load:
         errors: list[BaseException] = []
 
         def work(listener: Any) -> None:
-            part = Part(shared)
+            part = WorkerBatches(shared)
             try:
                 self._load_table(part.reader(), part.in_file, listener)
             except BaseException as error:
@@ -434,72 +369,3 @@ def hash_text(value: Any) -> str | None:
     if isinstance(value, bool):
         return "1" if value else "0"
     return repr(value) if isinstance(value, (int, float)) else json_text(value)
-
-
-def stoppable(reader: Any, failures: Failures) -> Any:
-    """The same rows, a few at a time, so that they end soon after a failure that is to stop them."""
-    import pyarrow as pa
-
-    def batches() -> Iterator[Any]:
-        for batch in reader:
-            for start in range(0, batch.num_rows, ROWS_BEYOND_FAILURE):
-                if failures.stopped:
-                    return
-                yield batch.slice(start, ROWS_BEYOND_FAILURE)
-
-    return pa.RecordBatchReader.from_batches(reader.schema, batches()) if failures.may_stop else reader
-
-
-class SharedBatches:
-    """A reader's record batches, handed out to several threads."""
-
-    def __init__(self, reader: Any) -> None:
-        self.schema = reader.schema
-        self._batches = iter(reader)
-        self._lock = threading.Lock()
-        self._rows = 0
-        self._stopped = False
-
-    def take(self) -> tuple[int, Any] | None:
-        """The next batch and the number of its first row; None at the end."""
-        with self._lock:
-            batch = None if self._stopped else next(self._batches, None)
-            if batch is None:
-                return None
-            first = self._rows
-            self._rows += batch.num_rows
-            return first, batch
-
-    def stop(self) -> None:
-        """No further batch is handed out."""
-        self._stopped = True
-
-
-class Part:
-    """One thread's share of the batches, as a table of its own."""
-
-    def __init__(self, shared: SharedBatches) -> None:
-        self._shared = shared
-        self._own = [0]
-        self._in_file: list[int] = []
-
-    def reader(self) -> Any:
-        """An Arrow reader of this thread's batches."""
-        import pyarrow as pa
-
-        return pa.RecordBatchReader.from_batches(self._shared.schema, self._batches())
-
-    def _batches(self) -> Iterator[Any]:
-        while (taken := self._shared.take()) is not None:
-            first, batch = taken
-            self._in_file.append(first)
-            self._own.append(self._own[-1] + batch.num_rows)
-            yield batch
-
-    def in_file(self, row: int, error: Exception) -> tuple[int, Exception]:
-        """A failed row of this part, and its error, by the number that it has in the whole file."""
-        place = bisect_right(self._own, row) - 1
-        number = self._in_file[place] + row - self._own[place]
-        if isinstance(error, EncodeError):
-            error = EncodeError(error.reason.replace(f"row {row}: ", f"row {number}: ", 1))
-        return number, error

@@ -461,7 +461,7 @@ def test_csv_types_are_those_of_the_first_eight_megabytes(shell: Shell, tmp_path
 
 def test_csv_is_not_read_far_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = io.BytesIO(b"k,v\n" + b"1,2\n" * (3 * csv_input.CSV_HEAD))
-    monkeypatch.setattr(inputs, "_stream", lambda *_: data)
+    monkeypatch.setattr(inputs, "open_stream", lambda *_: data)
     options = argparse.Namespace(file="a.csv", key="k", format=None, delimiter=None, types=[], nulls=[])
     with inputs.open_input(options) as source:
         next(iter(source.reader))

@@ -115,7 +115,7 @@ def test_hashes_of_a_table_that_ctrl_c_ended_are_counted(
     def ctrl_c(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(load.Failures, "__call__", ctrl_c)
+    monkeypatch.setattr(load.FailedRows, "__call__", ctrl_c)
     code, said = shell("load", tmp_path / "a.ndjson", "--key", "id", "--as", "hash")
     assert code == 130
     counts = re.search(r"^interrupted: ([\d,]+) written, ([\d,]+) failed", said, re.MULTILINE)

@@ -69,7 +69,7 @@ class Late:
         sleep(1.5)
 
 sys.modules["late"] = Late()
-inputs._stream = lambda *_: Slow(b"k,v\\n" + b"1,2\\n" * 10_000_000)
+inputs.open_stream = lambda *_: Slow(b"k,v\\n" + b"1,2\\n" * 10_000_000)
 options = argparse.Namespace(file="a.csv", format=None, delimiter=None, types=[], nulls=[])
 try:
     with inputs.open_input(options):

@@ -1,0 +1,72 @@
+"""Rows that `load` cannot write: what becomes of them, by --on-error, and how messages name them."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import IO, Any
+
+from redis_fastbatch.cli.common import A_NODE, CliError, plain, tells_of_a_cluster
+from redis_fastbatch.cli.json_lines import json_line
+from redis_fastbatch.errors import EncodeError
+
+
+class FailedRows:
+    """What becomes of rows that cannot be written.
+
+    Args:
+        mode: what --on-error says.
+        source: the file that is loaded.
+        place: what the number of a failed row is: "line", of the file and from 1, or "row", from 0.
+
+    Attributes:
+        stopped: a row failed, and --on-error is stop: no more rows are taken, and those under way are settled.
+    """
+
+    def __init__(self, mode: str, source: Path | None = None, place: str = "row") -> None:
+        self.stopped = False
+        self.place = place
+        self.may_stop = mode == "stop"
+        self._lock = threading.Lock()
+        self._file: IO[str] | None = None
+        if mode not in ("report", "stop"):
+            if source is not None and source.is_file() and Path(mode).exists() and source.samefile(mode):
+                raise CliError(f"--on-error {mode} is the file that is loaded")
+            # JSON writes a lone surrogate as Python escapes it.
+            self._file = Path(mode).open("w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+
+    def __call__(self, key: Any, value: Any, error: Exception) -> None:
+        """Takes a failed row: its number or key, its fields where they are known.
+
+        Raises:
+            CliError: the server is a node of a cluster, where most rows would fail alike.
+        """
+        if tells_of_a_cluster(error):
+            raise CliError(f"{reason_of(key, error, self.place)}: {A_NODE}")
+        self.stopped = self.may_stop
+        if self._file is not None:
+            place = {self.place: key} if isinstance(key, int) else {"key": _text(key)}
+            failed = {**place, "error": plain(error)}
+            try:
+                line = json_line({**failed, "item": value})
+            except (TypeError, ValueError, RecursionError):
+                # That the row failed is told all the same.
+                line = json_line({**failed, "item": repr(value)})
+            with self._lock:
+                self._file.write(line)
+
+    def close(self) -> None:
+        """There will be no more."""
+        if self._file is not None:
+            self._file.close()
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def reason_of(key: Any, error: Exception, place: str) -> str:
+    reason = plain(error)
+    if reason.startswith(("row ", "line ")) or (isinstance(error, EncodeError) and error.key is not None):
+        return reason
+    return f"{place} {key}: {reason}" if isinstance(key, int) else f"key {key!r}: {reason}"
