@@ -40,9 +40,11 @@ from servers import (
     tls_deployment,
 )
 
-# A shell's background job starts with Ctrl-C ignored, and hands that on: tests of Ctrl-C need it back.
+# A background job starts with SIGINT ignored, a job of nohup with SIGHUP; the processes of the tests inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 # Tests with one of these fixtures or parameters are of the full tier: other servers (Debian's is the only one that
