@@ -183,6 +183,7 @@ class ServerFlight:
     """
 
     _poll_after_send = False
+    _flush_timer: FlushTimer | None = None
 
     def __init__(self, writer: BatchWriter, outcome: HookCaller) -> None:
         self.wait_while_loading = True
@@ -192,7 +193,6 @@ class ServerFlight:
         self._in_flight: deque[Any] = deque()
         self._ready: deque[Any] = deque()
         self._filling: Any = None
-        self._flush_timer = FlushTimer()
 
     def poll(self, budget: int | None = None) -> Send | Event:
         if not (self._in_flight and self._full) and (self._ready or self._takes_items):
@@ -228,8 +228,8 @@ class ServerFlight:
 
     @property
     def flush_seconds(self) -> float | None:
-        filling = self._filling
-        return self._flush_timer.left if filling is not None and filling.chunk.count else None
+        filling, timer = self._filling, self._flush_timer
+        return timer.left if timer is not None and filling is not None and filling.chunk.count else None
 
     @property
     def hook_raised(self) -> bool:

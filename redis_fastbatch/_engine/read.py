@@ -13,7 +13,7 @@ from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
 from redis_fastbatch._engine.flight import NO_LIMIT, Explain, InFlightChunk, ServerFlight
 from redis_fastbatch._engine.options import ReadOptions
 from redis_fastbatch._engine.outcome import OnError, ReadOutcome
-from redis_fastbatch._engine.pacing import FIRST_KEYS, REPLY_BYTES, ValueSizes
+from redis_fastbatch._engine.pacing import FIRST_KEYS, REPLY_BYTES, FlushTimer, ValueSizes
 from redis_fastbatch._redirections import cluster_hint, error_text
 
 logger = logging.getLogger("redis_fastbatch")
@@ -87,7 +87,8 @@ class ReadFlight(ServerFlight):
         if budget is None:
             writer.fill_some(chunk, NO_LIMIT)
         else:
-            self._flush_timer.fill(writer, chunk, budget)
+            timer = self._flush_timer = self._flush_timer or FlushTimer()
+            timer.fill(writer, chunk, budget)
         self._filling = None if chunk.sealed else filling
         for key, _, error in writer.failures:
             self.outcome.fail(key, None, error)

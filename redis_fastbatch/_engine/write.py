@@ -29,6 +29,7 @@ from redis_fastbatch._engine.flight import (
     each_once,
 )
 from redis_fastbatch._engine.outcome import Failure, RecordedBatch, WriteOutcome, not_sent, outcome_unknown
+from redis_fastbatch._engine.pacing import FlushTimer
 
 # Errors about the server's state, not about an item: every item would be refused alike.
 SERVER_STATE = (ReadOnlyError, BusyLoadingError, MasterDownError, AuthenticationError)
@@ -69,6 +70,7 @@ class WriteFlight(ServerFlight, RecordedBatch):
         self._conditional = b"NX" in single.tail or b"XX" in single.tail
         self._window = window
         self._on_msetex_lost = on_msetex_lost
+        self._timer = self._flush_timer = FlushTimer()
         self._spare: list[Chunk] = []
         self._halted: BaseException | None = None
         self._bytes = 0
@@ -125,7 +127,7 @@ class WriteFlight(ServerFlight, RecordedBatch):
 
     def _fill(self, chunk: Chunk, budget: int | None) -> None:
         # Replies may have come while a slow source was at work.
-        self._poll_after_send = self._flush_timer.fill(self._writer, chunk, budget)
+        self._poll_after_send = self._timer.fill(self._writer, chunk, budget)
 
     # From chunks to replies.
 
