@@ -104,7 +104,7 @@ class Blocking:
         patiently(lambda: self._loop.run_until_complete(client.ping()))
 
     def close(self) -> None:
-        """Closes client and loop."""
+        """Close client and loop."""
         self._loop.run_until_complete(self._batch.client.aclose())
         self._loop.close()
 
@@ -122,7 +122,7 @@ AnyBatch = Plain | Blocking
 
 
 def patiently(connect: Callable[[], object]) -> None:
-    """Connects, however short the client's socket_timeout is for a busy machine."""
+    """Connect, however short the client's socket_timeout is for a busy machine."""
     for _ in range(50):
         with contextlib.suppress(redis.TimeoutError):
             connect()
@@ -145,7 +145,7 @@ class Bench:
         return [f"{next(_trials):06}:{i}" for i in range(count)]
 
     def inject(self, fault: Fault) -> None:
-        """Gives the fault to a new connection, which the next batch takes."""
+        """Give the fault to a new connection, which the next batch takes."""
         global injected
         injected += 1
         self.batch.reconnect()
@@ -217,7 +217,7 @@ def value_of(key: str) -> dict[str, Any]:
 
 
 def told_of(write: Callable[[], BatchReport]) -> Written:
-    """Runs a batch that writes, whatever becomes of it."""
+    """Run a batch that writes, with any outcome."""
     try:
         return Written(write(), None)
     except BatchError as error:
@@ -227,7 +227,7 @@ def told_of(write: Callable[[], BatchReport]) -> Written:
 
 
 def write(bench: Bench, operation: Operation, keys: list[str], chunk_size: int = 2) -> Written:
-    """Runs a batch_set, whatever becomes of it."""
+    """Run a batch_set, with any outcome."""
     items = ((key, value_of(key)) for key in keys)
     return told_of(lambda: bench.batch.batch_set(items, chunk_size=chunk_size, **operation.options))
 
@@ -285,7 +285,7 @@ def check_books(
 
 
 def fill(bench: Bench, keys: list[str]) -> None:
-    """Puts every key's own value into the server, past the proxy."""
+    """Put every key's own value into the server, past the proxy."""
     bench.looker.mset({key: msgpack.packb(value_of(key)) for key in keys})
 
 

@@ -54,7 +54,7 @@ class BlockingCluster(Blocking):
     """AsyncFastBatch over a cluster with the methods of FastBatch."""
 
     def start(self) -> None:
-        """Finds the cluster's nodes."""
+        """Find the cluster's nodes."""
         self._loop.run_until_complete(self._batch.client.initialize())
 
     def reconnect_node(self, name: str) -> None:
@@ -106,7 +106,7 @@ class ClusterBench:
         return [f"{self.tags[i % NODES]}{trial:06}:{i}" for i in range(count)]
 
     def inject(self, fault: Fault, master: int) -> None:
-        """Gives the fault to a new connection to a master, which the next batch takes."""
+        """Give the fault to a new connection to a master, which the next batch takes."""
         books.injected += 1
         proxy = self.proxies[master]
         self.batch.reconnect_node(f"{proxy.host}:{proxy.port}")
@@ -120,7 +120,7 @@ class ClusterBench:
         return {direction: self.proxies[0].seen(direction) - before[direction] for direction in Direction}
 
     def release(self) -> None:
-        """Lets go on what a fault has stalled."""
+        """Release the streams that a fault has stalled."""
         for proxy in self.proxies:
             proxy.release()
 
@@ -139,11 +139,11 @@ class ClusterBench:
         return [found[key] for key in keys]
 
     def fill(self, keys: list[str]) -> None:
-        """Puts every key's own value where it belongs, past the proxies."""
+        """Put every key's own value where it belongs, past the proxies."""
         self._put({key: value_of(key) for key in keys})
 
     def know(self) -> None:
-        """Puts there what is always there."""
+        """Store the keys that are always there."""
         self._put(self.known)
 
     def _put(self, items: dict[str, Any]) -> None:
@@ -201,7 +201,7 @@ def _client(kind: str, retries: int, options: dict[str, Any]) -> PlainCluster | 
 
 
 def write(ready: ClusterBench, operation: Operation, keys: list[str], chunk_size: int = 1) -> Written:
-    """Runs a batch_set, whatever becomes of it."""
+    """Run a batch_set, with any outcome."""
     items = ((key, value_of(key)) for key in keys)
     return told_of(lambda: ready.batch.batch_set(items, chunk_size=chunk_size, **operation.options))
 

@@ -109,7 +109,7 @@ class ReplyFramer:
         self._found: list[tuple[int, int]] = []
 
     def feed(self, data: bytes) -> list[tuple[int, int]]:
-        """Takes the next piece of the stream.
+        """Take the next piece of the stream.
 
         Returns:
             Where top-level messages end, in bytes from the stream's beginning, each with the number of
@@ -211,12 +211,12 @@ class Lane:
         self._counts = [0]
 
     def arm(self, fault: Fault) -> None:
-        """Adds a fault whose place is counted from what has passed so far."""
+        """Add a fault whose place is counted from what has passed so far."""
         if fault.direction is self.direction:
             self._armed.append(_Armed(self._mark(fault.after_bytes or 0, fault.after_replies), fault))
 
     def feed(self, data: bytes) -> Iterator[tuple[bytes, Then]]:
-        """Takes the next piece of the stream.
+        """Take the next piece of the stream.
 
         Yields:
             Bytes to be passed on, and what happens to the connection once they are.
@@ -312,7 +312,7 @@ class FaultProxy:
     host = LOOPBACK
 
     def __init__(self, upstream_port: int, *, upstream_host: str = LOOPBACK, record: bool = False) -> None:
-        """Prepares a proxy.
+        """Prepare a proxy.
 
         Args:
             upstream_port: of the server.
@@ -373,7 +373,7 @@ class FaultProxy:
         return self._call(lambda: bytes(self._records[direction]))
 
     def inject(self, *faults: Fault, connections: int | None = 1) -> None:
-        """Spoils connections to come; what was injected earlier is used up first.
+        """Spoil connections to come; what was injected earlier is used up first.
 
         Args:
             *faults: all of which every such connection meets.
@@ -382,7 +382,7 @@ class FaultProxy:
         self._call(lambda: self._plans.append(_Plan(faults, connections)))
 
     def inject_now(self, *faults: Fault) -> None:
-        """Spoils the connections that are open, places counted from now.
+        """Spoil the connections that are open, places counted from now.
 
         A connection counts as open once something has come back over it: until then it may still wait to be
         accepted.
@@ -390,19 +390,19 @@ class FaultProxy:
         self._call(lambda: self._arm_live(faults))
 
     def clear(self) -> None:
-        """Spoils no further connections; faults that connections have been given already stay."""
+        """Spoil no further connections; faults that connections have been given already stay."""
         self._call(self._plans.clear)
 
     def release(self) -> None:
-        """Lets all streams go on that a fault has stalled."""
+        """Let all streams go on that a fault has stalled."""
         self._call(self._open_gate)
 
     def disconnect(self) -> None:
-        """Closes all connections that are open."""
+        """Close all connections that are open."""
         self._call(self._cancel_all)
 
     def _call(self, function: Callable[[], T]) -> T:
-        """Runs a function in the proxy's thread, where all its state is kept."""
+        """Run a function in the proxy's thread, where all its state is kept."""
         done: Future[T] = Future()
 
         def run() -> None:
@@ -528,7 +528,7 @@ def _arm(lanes: tuple[Lane, Lane], faults: tuple[Fault, ...]) -> None:
 
 
 async def _both(*pumps: Coroutine[None, None, None]) -> None:
-    """Runs both until both have ended or one has failed, and then neither is left running."""
+    """Run both until both have ended or one has failed, and then neither is left running."""
     tasks = [asyncio.ensure_future(pump) for pump in pumps]
     try:
         await asyncio.gather(*tasks)

@@ -50,7 +50,7 @@ def make(request: pytest.FixtureRequest) -> Iterator[Callable[..., Bench]]:
 
 
 def run(ready: Bench, operation: Operation, keys: list[str], truthful: bool = True) -> Exception | None:
-    """Runs an operation, checks what it told, and returns the error it raised."""
+    """Run an operation, check its report, and return the error it raised."""
     if operation.method == "batch_set":
         told = write(ready, operation, keys)
         check_written(ready, operation, keys, told, truthful)
@@ -143,7 +143,7 @@ def test_error_replies_in_a_transaction_fail_all_of_it(make: Callable[..., Bench
 
 
 def is_expected(operation: Operation, place: int, name: str) -> bool:
-    """Whether a server could have answered so."""
+    """Return whether a server could have answered so."""
     if name == "queued":
         return "atomic" in operation.options and 0 < place < replies_of(operation) - 1
     if name.startswith("null"):

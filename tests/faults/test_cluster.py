@@ -75,7 +75,7 @@ def make(benches: Callable[..., ClusterBench], monkeypatch: pytest.MonkeyPatch) 
 
 
 def run(ready: ClusterBench, operation: Operation, keys: list[str], truthful: bool = True) -> Exception | None:
-    """Runs an operation, checks what it told, and returns the error it raised.
+    """Run an operation, check its report, and return the error it raised.
 
     Args:
         ready: the bench.
@@ -233,7 +233,7 @@ def test_redirections_to_where_nobody_is(
 
 
 def is_expected(operation: Operation, name: str) -> bool:
-    """Whether a node could have answered so: a key of NX that is there already, or one that is missing."""
+    """Return whether a node could have answered so: a key of NX that is there already, or one that is missing."""
     return (operation in READS or operation.name == "SET NX") and name.startswith("null")
 
 

@@ -126,7 +126,7 @@ def test_a_batch_goes_on_with_a_server_that_comes_back(embedded: Path) -> None:
 
 
 def failed_over(group: SentinelGroup) -> bool:
-    """Begins a failover; redis-py raises while the Sentinel does not think the replica good."""
+    """Begin a failover; redis-py raises while the Sentinel does not think the replica good."""
     group.failover()
     return True
 

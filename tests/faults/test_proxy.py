@@ -34,7 +34,7 @@ def connect(proxy: FaultProxy) -> socket.socket:
 
 
 def ask(sock: socket.socket, request: bytes, length: int) -> bytes:
-    """Sends a request, and reads so many bytes, or as many as come before the end."""
+    """Send a request, and read up to that many bytes."""
     sock.sendall(request)
     return read(sock, length)
 
@@ -47,7 +47,7 @@ def read(sock: socket.socket, length: int) -> bytes:
 
 
 def is_silent(sock: socket.socket) -> bool:
-    """Whether nothing comes, not even the end, for a while."""
+    """Return whether nothing comes, not even the end, for a while."""
     sock.settimeout(0.15)
     try:
         sock.recv(1)

@@ -70,7 +70,7 @@ def table_of(keys: list[str]) -> Any:
 
 
 def write_rows(ready: Bench, operation: Operation, keys: list[str], chunk_size: int = 2) -> Written:
-    """Runs a batch_set_table, whatever becomes of it."""
+    """Run a batch_set_table, with any outcome."""
     how = {"key": "key", "columns": ["of", "text"], "chunk_size": chunk_size, **operation.options}
     table = table_of(keys)
     return told_of(lambda: ready.batch.batch_set_table(table, **how))
@@ -97,7 +97,7 @@ def check_rows(ready: Bench, operation: Operation, keys: list[str], told: Writte
 
 
 def read_rows(ready: Bench, keys: list[str]) -> Exception | None:
-    """Runs a batch_get_table of keys and one that is missing: a row a key, in order, or an error."""
+    """Run a batch_get_table of keys and one that is missing: a row a key, in order, or an error."""
     try:
         table = ready.batch.batch_get_table([*keys, "none"], key="key")
     except TOLD as error:
@@ -108,7 +108,7 @@ def read_rows(ready: Bench, keys: list[str]) -> Exception | None:
 
 
 def run(ready: Bench, operation: Operation, keys: list[str], truthful: bool = True) -> Exception | None:
-    """Runs an operation, checks what it told, and returns the error it raised."""
+    """Run an operation, check its report, and return the error it raised."""
     if operation is TABLE:
         fill(ready, keys)
         return read_rows(ready, keys)

@@ -45,7 +45,7 @@ class Witness:
         own.replace(path)
 
     def note(self, data: bytes) -> None:
-        """Remembers an input before it is tried."""
+        """Remember an input before it is tried."""
         self._map[:8] = len(data).to_bytes(8, "little")
         self._map[8 : 8 + len(data)] = data
 
@@ -110,7 +110,7 @@ def fuzz(
     witness: Path | None = None,
     tell: Callable[[str], object] | None = None,
 ) -> list[bytes]:
-    """Tries so many inputs.
+    """Try `runs` inputs.
 
     Args:
         check: raises AssertionError, or kills the process, for an input that is dealt with wrongly.

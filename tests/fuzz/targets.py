@@ -134,7 +134,7 @@ def statuses_of(reader: ReplyReader, out: dict[str, Any]) -> None:
 
 
 def read_as(data: bytes, step: int, read: Callable[[ReplyReader, dict[str, Any]], None]) -> None:
-    """Reads a stream in pieces for the kind of replies that it may not be."""
+    """Read a stream in pieces for the kind of replies that it may not be."""
     reader, out = reply_reader(1000), {}
     try:
         for start in range(0, len(data), step):

@@ -62,7 +62,7 @@ def test_nothing_beyond_the_buffers_is_read(table: Any) -> None:
 
 
 def outcome(table: Any) -> int:
-    """Encodes all rows and returns how many could not be."""
+    """Encode all rows and return how many could not be."""
     writer = TableWriter(
         ArrowStream(table),
         MSET,

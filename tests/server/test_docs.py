@@ -109,7 +109,7 @@ class Page:
         sys.modules[self._module.__name__] = self._module
 
     def run_up_to(self, line: int, server: EmbeddedServer, request: pytest.FixtureRequest) -> str:
-        """Runs the blocks that have not been run up to the one of a line; returns what that one printed."""
+        """Run the blocks that have not been run up to the one of a line; return what that one printed."""
         printed = ""
         while self._next < len(self._blocks) and self._blocks[self._next].line <= line:
             block = self._blocks[self._next]

@@ -66,7 +66,7 @@ def rounds(client: redis.Redis) -> dict[str, Callable[[], Any]]:
 
 
 def kill(client: redis.Redis, item: Any) -> Any:
-    """Hands an item on; amid them the server ends the connection that they go over."""
+    """Hand an item on; in between, the server closes the connection."""
     if item[0] == "soak:20":
         others = [one["id"] for one in client.client_list() if one["cmd"] != "client|list"]
         for number in others:

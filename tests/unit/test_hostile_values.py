@@ -32,7 +32,7 @@ def honest(codec: Any, value: Any) -> None:
 
 
 def churn() -> None:
-    """Takes the place of whatever has just been freed."""
+    """Take the place of whatever has just been freed."""
     _ = [bytes(size) for size in range(200)], [tuple(range(size)) for size in range(20)], [{} for _ in range(20)]
 
 

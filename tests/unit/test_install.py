@@ -18,7 +18,7 @@ LATE = {"rich", "pyarrow", "pandas", "numpy", "argparse", *(f"redis_fastbatch.{n
 
 
 def run(code: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs code in a fresh interpreter, with a folder at the front of its path."""
+    """Run code in a fresh interpreter, with a folder at the front of its path."""
     path = "" if folder is None else f"import sys; sys.path.insert(0, {str(folder)!r})\n"
     return subprocess.run([sys.executable, "-c", path + code], capture_output=True, text=True, timeout=60)
 

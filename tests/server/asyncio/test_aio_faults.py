@@ -46,7 +46,7 @@ def stored(server: EmbeddedServer) -> int:
 
 
 async def cancelled_after(batch: AsyncFastBatch, seconds: float, items: Any, **options: Any) -> BatchReport:
-    """Cancels a batch_set when it has run for a while, and returns the report that it left."""
+    """Cancel a batch_set when it has run for a while, and return the report that it left."""
     task = asyncio.ensure_future(batch.batch_set(items, **options))
     await asyncio.sleep(seconds)
     task.cancel()

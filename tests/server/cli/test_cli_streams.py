@@ -17,7 +17,7 @@ PROGRAM = '"$0" -m redis_fastbatch "$@"'
 
 
 def run(redirection: str, *arguments: object) -> subprocess.CompletedProcess[bytes]:
-    """Runs the command line from a shell with a redirection of its streams."""
+    """Run the command line from a shell with a redirection of its streams."""
     command = ["bash", "-c", f"set -o pipefail; {PROGRAM} {redirection}", sys.executable, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, timeout=60)
 

@@ -510,7 +510,7 @@ def test_a_failover_between_and_amid_batches(embedded: Any) -> None:
 
 
 def failover(group: SentinelGroup) -> None:
-    """Waits until the Sentinel has a replica to promote, and makes it the master."""
+    """Wait until the Sentinel has a replica to promote, and make it the master."""
     before = group.master_address()
     with group.sentinel.client() as client:
         wait_until(

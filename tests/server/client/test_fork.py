@@ -18,7 +18,7 @@ ROWS = {f"k{i}": {"number": i} for i in range(3000)}
 
 
 def in_child(run: Callable[[], bool]) -> bool:
-    """Whether a forked process found something to be so."""
+    """Return whether a forked process found something to be so."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
@@ -77,7 +77,7 @@ def test_fork_amid_a_batch_that_reads(client: redis.Redis) -> None:
 
 
 def forking(items: Iterable[Any]) -> Iterator[Any]:
-    """The items; amid them a child is made that goes on as its parent does, and must end with the status 7."""
+    """The items; in between, fork a child that goes on like its parent, and must end with status 7."""
     for number, item in enumerate(items):
         if number == 1500:
             child = os.fork()

@@ -50,7 +50,7 @@ class Broken:
 
 
 def ended(batch: Callable[[], object], error: Exception, broken: Broken) -> Any:
-    """Runs a batch that ends with just this error, by the only call of a callable; returns what it reports."""
+    """Run a batch that ends with just this error, by the only call of a callable; return what it reports."""
     with pytest.raises(type(error)) as caught:
         batch()
     assert caught.value is error

@@ -53,7 +53,7 @@ def present(client: redis.Redis, keys: Any) -> set[Any]:
 
 
 def write(fb: FastBatch, items: dict[Any, Any], mode: str, **options: Any) -> Outcome:
-    """Writes items with one of MODES, all of which must tell the same."""
+    """Write items with one of MODES, all of which must tell the same."""
     if mode == "raise":
         with pytest.raises(BatchError) as caught:
             fb.batch_set(items, **options)

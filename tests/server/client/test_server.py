@@ -41,7 +41,7 @@ from servers import (
 
 
 def gone(pid: int) -> bool:
-    """Whether no process, or only its unreaped remains, has the pid."""
+    """Return whether no process, or only its unreaped remains, has the pid."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except FileNotFoundError:

@@ -19,7 +19,7 @@ THREADS = 64
 
 
 def together(work: Callable[[int], None], count: int = THREADS) -> list[BaseException]:
-    """Runs a function in threads that begin at the same time; returns what they raised."""
+    """Run a function in threads that begin at the same time; return what they raised."""
     start = threading.Barrier(count)
     errors: list[BaseException] = []
 

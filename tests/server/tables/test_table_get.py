@@ -652,7 +652,7 @@ def test_any_rows_come_back_or_are_refused(rows: list[dict[str, Any]]) -> None:
 
 
 def agrees(written: Any, read: Any) -> bool:
-    """Whether what was read is what was written, but for fields that became null and ints that became floats."""
+    """Return whether a read value equals a written one, except for new nulls and ints that became floats."""
     if isinstance(written, dict) and isinstance(read, dict):
         return all(agrees(written.get(name), value) for name, value in read.items())
     if isinstance(written, list) and isinstance(read, list):

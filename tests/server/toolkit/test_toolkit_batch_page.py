@@ -29,7 +29,7 @@ def toolkit(client: redis.Redis) -> RedisToolkit:
 
 @contextlib.contextmanager
 def commands_of(toolkit: RedisToolkit) -> Iterator[Callable[[], int]]:
-    """Gives, at the end, how many commands the server has carried out meanwhile, but for its being asked that."""
+    """Give, at the end, how many commands the server has carried out meanwhile, but for its being asked that."""
 
     def processed() -> int:
         return int(toolkit.client.info("stats")["total_commands_processed"])
@@ -84,7 +84,7 @@ def test_a_pipeline_of_different_commands(toolkit: RedisToolkit) -> None:
 
 
 def transfer(pipe: Any, amount: int, meanwhile: Any = None) -> bool:
-    """Moves an amount between two accounts, if there is enough; WatchError when somebody interferes."""
+    """Move an amount between two accounts, if there is enough; WatchError when somebody interferes."""
     pipe.watch("account:balance")
     balance = int(pipe.get("account:balance") or 0)
     if meanwhile is not None:
@@ -151,7 +151,7 @@ def test_the_score_manager(toolkit: RedisToolkit) -> None:
 
 
 def warm_up(toolkit: RedisToolkit, rows: Iterable[dict[str, Any]]) -> int:
-    """Puts rows into the cache for an hour; returns how many."""
+    """Put rows into the cache for an hour; return how many."""
     entries = {f"cache:{row['id']}": row for row in rows}
     toolkit.batch_set(entries, ex=3600)
     return len(entries)
