@@ -111,7 +111,7 @@ def rest_of(process: subprocess.Popen[bytes]) -> str:
 CSV_LINES = b"id,text\n" + b"".join(b"%d,some text\n" % number for number in range(1_000_000))
 
 
-@pytest.mark.parametrize("workers", ["1", "3"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("3", marks=pytest.mark.full)])
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_while_nothing_comes(shell: Shell, workers: str) -> None:
     """It waited for the end of standard input, or ended with an abort: Python cannot end while that is read."""
@@ -143,7 +143,7 @@ def test_ctrl_c_before_the_first_rows_are_there(shell: Shell) -> None:
         assert (rest_of(process), process.returncode) == ("interrupted\n", 130)
 
 
-@pytest.mark.parametrize("workers", ["1", "3"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("3", marks=pytest.mark.full)])
 def test_mistakes_are_told_while_standard_input_is_open(shell: Shell, workers: str) -> None:
     with loading(shell, "--key", "number", "--workers", workers) as process:
         assert process.stdin is not None

@@ -16,7 +16,7 @@ from servers import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are of POSIX")
 
-SIGNALS = [signal.SIGTERM, signal.SIGHUP] if sys.platform != "win32" else []
+SIGNALS = [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.full)] if sys.platform != "win32" else []
 
 
 def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:

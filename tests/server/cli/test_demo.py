@@ -34,6 +34,7 @@ def row(i: int) -> demo.Row:
     return {"id": i, "name": f"n{i}", "delay": i / 4, "none": None}
 
 
+@pytest.mark.full
 @needs_flights
 def test_the_flights_are_what_they_are() -> None:
     flights = list(demo.read_flights(demo.find_flights()))

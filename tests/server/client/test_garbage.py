@@ -58,6 +58,7 @@ def test_one_server(valkey_client: redis.Redis, name: str) -> None:
         SYNC[name](fb)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", SYNC)
 def test_cluster(cluster: Cluster, name: str) -> None:
     with cluster.client() as client:
@@ -72,6 +73,7 @@ def test_asyncio(valkey: EmbeddedServer, name: str) -> None:
     check_asyncio(redis.asyncio.Redis(host=valkey.host, port=valkey.port), ASYNC[name])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ASYNC)
 def test_asyncio_cluster(cluster: Cluster, name: str) -> None:
     first = cluster.masters[0]

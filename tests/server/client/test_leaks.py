@@ -30,6 +30,7 @@ def test_no_kind_of_batch_is_left_out(valkey_client: redis.Redis) -> None:
     assert list(rounds(valkey_client)) == NAMES
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", NAMES)
 def test_batches_leave_no_object_behind(
     valkey_client: redis.Redis, caplog: pytest.LogCaptureFixture, name: str

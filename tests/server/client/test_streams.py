@@ -266,7 +266,9 @@ SLOW = {
 
 @on_linux
 @pytest.mark.parametrize("faults", SLOW.values(), ids=SLOW)
-@pytest.mark.parametrize("options", [{}, {"nx": True}], ids=["MSET", "SET"])
+@pytest.mark.parametrize(
+    "options", [pytest.param({}, id="MSET"), pytest.param({"nx": True}, id="SET", marks=pytest.mark.full)]
+)
 def test_a_slow_network(valkey: EmbeddedServer, faults: list[Fault], options: dict[str, Any]) -> None:
     with valkey.client() as client:
         client.flushall()

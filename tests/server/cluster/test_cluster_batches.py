@@ -30,7 +30,7 @@ class PlainConnection(Connection):
         super().send_packed_command(*arguments, **options)
 
 
-@pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.parametrize("protocol", [2, pytest.param(3, marks=pytest.mark.full)])
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("options", [{}, {"ex": 100}, {"nx": True}, {"chunk_size": 3}])
 def test_what_was_set_is_got(cluster: Cluster, protocol: int, source: str, options: dict[str, Any]) -> None:

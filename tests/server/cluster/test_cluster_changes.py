@@ -27,6 +27,9 @@ from servers import Cluster, cluster_deployment
 
 MOVING = 12
 
+# One worker starts the cluster that these tests change.
+pytestmark = pytest.mark.xdist_group("changing cluster")
+
 
 @pytest.fixture(scope="module")
 def changing(embedded: Path) -> Iterator[Cluster]:
@@ -105,7 +108,7 @@ def test_a_slot_halfway(changing: Cluster, batch: FastBatch, options: dict[str, 
         SlotMove(changing, slot, *changing.masters[1::-1]).run()
 
 
-@pytest.mark.parametrize("options", [{}, {"nx": True}])
+@pytest.mark.parametrize("options", [{}, pytest.param({"nx": True}, marks=pytest.mark.full)])
 def test_writing_while_slots_move(
     changing: Cluster, batch: FastBatch, items: dict[str, Any], moving_slots: range, options: dict[str, Any]
 ) -> None:
@@ -204,7 +207,9 @@ def test_a_client_that_never_retries(changing: Cluster) -> None:
                 admin.execute_command("CLUSTER", "ADDSLOTS", 0)
 
 
-@pytest.mark.parametrize("options", [{}, {"nx": True}], ids=["plain", "nx"])
+@pytest.mark.parametrize(
+    "options", [pytest.param({}, id="plain"), pytest.param({"nx": True}, id="nx", marks=pytest.mark.full)]
+)
 def test_a_master_that_dies(embedded: Path, options: dict[str, Any]) -> None:
     """It is killed when its replica has confirmed all that the batch was told is written."""
     items = {f"key:{n}": {"n": n, "text": "x" * 300} for n in range(60_000)}
