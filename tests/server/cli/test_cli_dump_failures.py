@@ -13,7 +13,7 @@ import msgpack
 import pytest
 
 from cli_shell import Shell
-from redis_fastbatch.cli.dump import Source
+from redis_fastbatch.cli.dump import MatchingKeys
 
 pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -100,14 +100,14 @@ def test_other_types_by_type_and_count(shell: Shell, tmp_path: Path) -> None:
 
 
 def test_keys_gone_meanwhile_do_not_fail(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keys = Source.lists_of_keys
+    keys = MatchingKeys.lists_of_keys
 
-    def some_expire(self: Source) -> Any:
+    def some_expire(self: MatchingKeys) -> Any:
         for some in keys(self):
             shell.client.delete("a", "b")
             yield some
 
-    monkeypatch.setattr(Source, "lists_of_keys", some_expire)
+    monkeypatch.setattr(MatchingKeys, "lists_of_keys", some_expire)
     for form in FORMS:
         shell.batch.batch_set({"a": {"x": 1}, "b": {"x": 2}, "c": {"x": 3}})
         assert shell("dump", tmp_path / f"a.{form}") == (0, "1 rows written, 2 gone meanwhile\n")
@@ -266,7 +266,7 @@ def test_what_csv_cannot_hold_settles_no_type(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Text after a list is written: the list failed."""
-    monkeypatch.setattr(Source, "lists_of_keys", lambda _: iter([[b"a"], [b"b"]]))
+    monkeypatch.setattr(MatchingKeys, "lists_of_keys", lambda _: iter([[b"a"], [b"b"]]))
     shell.batch.batch_set({"a": {"n": [1]}, "b": {"n": "text"}})
     code, said = shell("dump", tmp_path / "a.csv")
     assert (code, said.endswith("1 rows written, 1 failed\n")) == (1, True), said
