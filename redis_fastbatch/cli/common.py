@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import os
 import re
 import sys
+from collections.abc import Iterator
 from typing import TextIO
 from urllib.parse import parse_qsl, urlsplit
 
@@ -130,6 +133,37 @@ def file_reason(file: str, error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{file}: {error.strerror}"
     return f"{file}: {plain(error)}"
+
+
+@contextlib.contextmanager
+def naming(file: str) -> Iterator[None]:
+    """Name the file in errors of the system that do not, such as of a full disk.
+
+    Raises:
+        CliError: the file cannot be opened or written.
+    """
+    try:
+        yield
+    except (ConnectionError, TimeoutError):
+        # Of a pipe, or the server.
+        raise
+    except OSError as error:
+        hint = ": free space, or name a file on another disk" if error.errno == errno.ENOSPC else ""
+        # Arrow has a text of its own for them.
+        reason = os.strerror(error.errno) if error.errno else plain(error)
+        raise CliError(f"{file}: {reason}{hint}") from error
+
+
+def load_one_by_one(files: str) -> str:
+    """Return the advice to load several files.
+
+    Args:
+        files: the files as a shell takes them.
+    """
+    return (
+        "load them one after the other, such as with "
+        f'for file in {files}; do redis-fastbatch load "$file" --key COLUMN; done'
+    )
 
 
 def say(line: str) -> None:

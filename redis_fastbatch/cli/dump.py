@@ -21,7 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from redis_fastbatch.cli.common import EXIT_FAILED, CliError, add_server, connect, say
+from redis_fastbatch.cli.common import EXIT_FAILED, CliError, add_server, connect, naming, say
 from redis_fastbatch.cli.failed_values import FailedValues, Stopped
 from redis_fastbatch.cli.inputs import kind_of
 from redis_fastbatch.cli.json_lines import json_line
@@ -146,7 +146,8 @@ class Output:
             folder = tempfile.TemporaryDirectory(prefix=".redis-fastbatch-", dir=parent)
         except OSError as error:
             raise CliError(f"{file}: {error.strerror}") from error
-        with folder as name:
+        # Raised outside of the folder, which is removed first.
+        with naming("standard output" if file == "-" else file), folder as name:
             out = cls(file, Path(name), in_place=in_place)
             yield out
             if not in_place and not out._discarded:

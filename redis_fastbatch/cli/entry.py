@@ -20,6 +20,7 @@ from redis_fastbatch.cli.common import (
     EXIT_INTERRUPTED,
     CliError,
     ensure_stderr,
+    load_one_by_one,
     plain,
     say,
     tells_of_a_cluster,
@@ -95,10 +96,7 @@ def _reason_of_unknown(options: argparse.Namespace, unknown: list[str]) -> str:
     if options.run is not load.run or any(argument.startswith("-") for argument in unknown):
         return f"unrecognized arguments: {' '.join(unknown)}"
     files = shlex.join([options.file, *unknown])
-    return (
-        f"load takes one file, and {unknown[0]} is another one: load them one after the other, such as with "
-        f'for file in {files}; do redis-fastbatch load "$file" --key COLUMN; done'
-    )
+    return f"load takes one file, and {unknown[0]} is another one: {load_one_by_one(files)}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 from typing import IO, Any
 
-from redis_fastbatch.cli.common import A_NODE, CliError, plain, tells_of_a_cluster
+from redis_fastbatch.cli.common import A_NODE, CliError, naming, plain, tells_of_a_cluster
 from redis_fastbatch.cli.json_lines import json_line
 from redis_fastbatch.errors import EncodeError
 
@@ -32,14 +32,17 @@ class FailedRows:
         if mode not in ("report", "stop"):
             if source is not None and source.is_file() and Path(mode).exists() and source.samefile(mode):
                 raise CliError(f"--on-error {mode} is the file that is loaded")
-            # JSON writes a lone surrogate as Python escapes it.
-            self._file = Path(mode).open("w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+            self._name = f"--on-error {mode}"
+            with naming(self._name):
+                # JSON writes a lone surrogate as Python escapes it.
+                self._file = Path(mode).open("w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
 
     def __call__(self, key: Any, value: Any, error: Exception) -> None:
         """Takes a failed row: its number or key, its fields where they are known.
 
         Raises:
-            CliError: the server is a node of a cluster, where most rows would fail alike.
+            CliError: the server is a node of a cluster, where most rows would fail alike; or the file of failed
+                rows cannot be written.
         """
         if tells_of_a_cluster(error):
             raise CliError(f"{reason_of(key, error, self.place)}: {A_NODE}")
@@ -52,13 +55,14 @@ class FailedRows:
             except (TypeError, ValueError, RecursionError):
                 # That the row failed is told all the same.
                 line = json_line({**failed, "item": repr(value)})
-            with self._lock:
+            with self._lock, naming(self._name):
                 self._file.write(line)
 
     def close(self) -> None:
         """There will be no more."""
         if self._file is not None:
-            self._file.close()
+            with naming(self._name):
+                self._file.close()
 
 
 def _text(value: Any) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from redis_fastbatch.cli.common import CliError, file_reason, plain
+from redis_fastbatch.cli.common import CliError, naming, plain
 from redis_fastbatch.cli.json_lines import json_line
 from redis_fastbatch.errors import DecodeError, EncodeError, format_key
 
@@ -46,10 +46,9 @@ class FailedValues:
         if mode not in ("report", "stop"):
             if Path(mode).resolve() == Path(target).resolve():
                 raise CliError(f"--on-error {mode} is the file of the dump: name another one")
-            try:
+            self._name = f"--on-error {mode}"
+            with naming(self._name):
                 self._file = Path(mode).open("wb")  # noqa: SIM115
-            except OSError as error:
-                raise CliError(f"--on-error {file_reason(mode, error)}") from error
 
     def add(self, key: bytes, raw: bytes | None, error: Exception) -> None:
         """Take a value that cannot be written.
@@ -94,7 +93,8 @@ class FailedValues:
             line["key_base64"] = base64.b64encode(key).decode()
         line["error"] = reason
         line["raw_base64"] = None if raw is None else base64.b64encode(raw).decode()
-        self._file.write(json_line(line).encode())
+        with naming(self._name):
+            self._file.write(json_line(line).encode())
 
     def lines(self) -> Iterator[str]:
         """Yield what there is to tell when the dump has ended."""
@@ -127,7 +127,8 @@ class FailedValues:
     def close(self) -> None:
         """Close the file of failures."""
         if self._file is not None:
-            self._file.close()
+            with naming(self._name):
+                self._file.close()
 
 
 def _reason(error: Exception) -> str:
@@ -135,7 +136,8 @@ def _reason(error: Exception) -> str:
     reason = error.reason if isinstance(error, (DecodeError, EncodeError)) else plain(error)
     if isinstance(error, DecodeError) and error.offset:
         reason = f"{reason}, at byte {error.offset}"
-    return " ".join(reason.split())
+    # Hints at codecs are for Python.
+    return " ".join(reason.split()).replace('codec="json"', "--codec json")
 
 
 def _as_text(key: bytes) -> str | None:

@@ -79,7 +79,7 @@ class Fitting:
                 try:
                     rows.loads(found[name])
                 except DecodeError as error:
-                    self._failures.add(name, found[name], error)
+                    self._failures.add(name, found[name], self._explained(found[name], error))
                     rows = PresentRows(self._batch, seeds)
                     for other in kept:
                         rows.loads(found[other])
@@ -93,6 +93,14 @@ class Fitting:
             rows.loads(found[name])
         before, table = rows.tables()
         return good, table, before, _without(keys, names)
+
+    def _explained(self, data: bytes | None, error: DecodeError) -> DecodeError:
+        """Return why a value is not a row: it cannot be read at all, or it can, and other formats hold it."""
+        try:
+            self._batch._codec.loads(data or b"")
+        except DecodeError as unread:
+            return unread
+        return DecodeError(f"{error.reason}: the columns of Parquet and CSV have one type each; dump as NDJSON")
 
 
 def _without(keys: Iterable[bytes], names: list[bytes]) -> list[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from redis_fastbatch.cli.common import CliError, file_reason
+from redis_fastbatch.cli.common import CliError, file_reason, load_one_by_one
 from redis_fastbatch.cli.csv_input import CsvRows, open_csv
 from redis_fastbatch.cli.json_values import JsonValue, json_values
 from redis_fastbatch.cli.parquet_input import open_parquet
@@ -127,6 +128,9 @@ def open_input(options: argparse.Namespace) -> Iterator[Input]:
         raise CliError("standard input has no name that tells its format: say which with --format")
     if options.file == "-" and sys.stdin is None:
         raise CliError("standard input is closed")
+    if Path(options.file).is_dir():
+        files = f"{shlex.quote(str(Path(options.file)))}/*"
+        raise CliError(f"{options.file}: expected a file, found a folder: {load_one_by_one(files)}")
     kind, compression, tabs = kind_of(options.format or options.file)
     _refuse_options_of_csv(kind, options)
     with contextlib.ExitStack() as stack:

@@ -20,6 +20,7 @@ from redis_fastbatch._transports.threads import affordable, run_threads
 from redis_fastbatch.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
+    CliError,
     add_server,
     connect,
     positive,
@@ -122,7 +123,7 @@ def run(options: argparse.Namespace) -> int:
                 progress.close()
         try:
             failures.close()
-        except OSError as error:
+        except CliError as error:
             # Such as of a disk that is full.
             broken = broken or error
     report.seconds = time.perf_counter() - started

@@ -46,7 +46,8 @@ def test_foreign_values_are_named_and_the_rest_is_written(shell: Shell, tmp_path
             raw[key] = base64.b64decode(line["raw_base64"])
     assert raw == FOREIGN
     shell.client.flushdb()
-    assert shell("load", tmp_path / f"a.{form}", "--key", "id", "--quiet") == (0, "")
+    numbers = ["--type", "id=int64"] if form == "csv" else []
+    assert shell("load", tmp_path / f"a.{form}", "--key", "id", "--quiet", *numbers) == (0, "")
     assert shell.batch.batch_get(range(2000)) == {i: {"id": i} for i in range(2000)}
 
 
@@ -249,7 +250,8 @@ def test_points_in_time_that_no_column_has_together(
 ) -> None:
     """Nanoseconds reach to 2262, microseconds further: the one that does not fit is named."""
     monkeypatch.setattr("redis_fastbatch.cli.dump.KEYS_AT_ONCE", 1)
-    shell.batch.batch_set({"a": {"t": msgpack.Timestamp(2**40, 0)}, "b": {"t": msgpack.Timestamp(0, 1)}})
+    shell.client.set("a", msgpack.packb({"t": msgpack.Timestamp(2**40, 0)}))
+    shell.batch.batch_set({"b": {"t": msgpack.Timestamp(0, 1)}})
     code, said = shell("dump", tmp_path / "a.parquet")
     assert (code, said.endswith("1 rows written, 1 failed\n")) == (1, True), said
 
@@ -271,3 +273,25 @@ def test_what_csv_cannot_hold_settles_no_type(
     code, said = shell("dump", tmp_path / "a.csv")
     assert (code, said.endswith("1 rows written, 1 failed\n")) == (1, True), said
     assert (tmp_path / "a.csv").read_text() == '"n"\n"text"\n'
+
+
+def test_reasons_say_what_to_do(shell: Shell, tmp_path: Path) -> None:
+    shell.batch.batch_set({"a": {"t": "x"}, "b": {"t": 5}, "c": 123})
+    shell.client.set("json", '{"a": 1}')
+    code, said = shell("dump", tmp_path / "a.parquet")
+    lines = said.splitlines()
+    assert code == 1
+    assert any("found the int 123: " in line and "dump as NDJSON" in line for line in lines)
+    assert sum("field 't' holds " in line and "dump as NDJSON" in line for line in lines) == 1
+    assert any("key 'json': " in line and "--codec json" in line for line in lines)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_full_disk_is_reported_with_the_file_that_is_on_it(shell: Shell, tmp_path: Path) -> None:
+    shell.batch.batch_set({"a": {"t": "x"}, "b": {"t": 5}})
+    reason = "No space left on device: free space, or name a file on another disk\n"
+    for form in FORMS:
+        said = f"redis-fastbatch: /dev/full: {reason}"
+        assert shell("dump", "/dev/full", "--format", form, "--match", "a") == (1, said)
+    code, said = shell("dump", tmp_path / "a.csv", "--on-error", "/dev/full")
+    assert (code, said) == (1, f"redis-fastbatch: --on-error /dev/full: {reason}")

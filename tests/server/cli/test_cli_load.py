@@ -289,7 +289,11 @@ def test_workers_write_everything(shell: Shell, tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["nope.csv", "--key", "id"], "nope.csv: No such file or directory"),
-        (["folder.csv", "--key", "id"], "folder.csv: Is a directory"),
+        (
+            ["folder.csv", "--key", "id"],
+            "folder.csv: expected a file, found a folder: load them one after the other, such as with for file in "
+            "folder.csv/*; do redis-fastbatch load",
+        ),
         (
             ["a.txt", "--key", "id"],
             "'a.txt' is neither CSV, NDJSON nor Parquet by its name: say which with --format",
@@ -455,3 +459,15 @@ def test_a_failed_row_that_json_has_no_place_for(shell: Shell, tmp_path: Path) -
     assert shell("load", tmp_path / "a.parquet", "--key", "k", "--on-error", bad)[0] == 1
     (failed,) = map(json.loads, bad.read_text().splitlines())
     assert (failed["row"], failed["item"]) == (0, repr({"k": None, "m": {b"\xff": 1, b"/w==": 2}}))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("rows", [1, 20_000])
+def test_a_full_disk_is_reported_with_the_file_that_is_on_it(shell: Shell, tmp_path: Path, rows: int) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("k,v\n" + "1\n" * rows)
+    code, said = shell("load", path, "--key", "k", "--on-error", "/dev/full", "--quiet")
+    assert code == 1
+    reason = "No space left on device: free space, or name a file on another disk"
+    assert said.endswith(f"redis-fastbatch: --on-error /dev/full: {reason}\n")
+    assert "a.csv" not in said
