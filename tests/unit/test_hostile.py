@@ -55,7 +55,7 @@ def test_a_length_that_is_not_there_takes_no_memory(marker: bytes, length: int) 
     data = marker + struct.pack(">I", length)
 
     def attempt() -> None:
-        with pytest.raises(DecodeError, match=r"announced|expected"):
+        with pytest.raises(DecodeError, match="expected"):
             codec.loads(data)
 
     assert cost(attempt)[1] < 100_000

@@ -38,7 +38,7 @@ def test_default_may_return_what_needs_default_again_inside() -> None:
 
 
 def test_default_that_returns_the_unwritable_is_told_so() -> None:
-    with pytest.raises(EncodeError, match=r"complex.*default\(\) made it of set"):
+    with pytest.raises(EncodeError, match=r"complex.*returned by default\(\) for set"):
         MsgpackCodec(default=lambda value: 1j).dumps({1})
 
 

@@ -177,9 +177,9 @@ def test_keys_that_cannot_be_keys() -> None:
     for _ in range(20):
         assert agree(codec, good)
         assert not agree(codec, bad)
-        with pytest.raises(DecodeError, match="a map's key is a dict"):
+        with pytest.raises(DecodeError, match="expected a hashable key of a map, found dict"):
             codec.loads(bad)
-    with pytest.raises(DecodeError, match="at byte 1: a map's key is a tuple: unhashable type: 'dict'"):
+    with pytest.raises(DecodeError, match=r"at byte 1: expected a hashable key of a map, found tuple: .*'dict'"):
         codec.loads(b"\x81\x91\x91\x80\x00")
 
 

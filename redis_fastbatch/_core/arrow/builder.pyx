@@ -36,7 +36,7 @@ from redis_fastbatch._core.arrow.reading cimport (
     take_name,
 )
 from redis_fastbatch._core.codec cimport ValueCodec
-from redis_fastbatch._core.msgpack.unpack cimport left_over
+from redis_fastbatch._core.msgpack.unpack cimport trailing_bytes_reason
 from redis_fastbatch._core.runtime.utf8 cimport is_ascii, same_bytes
 
 import msgpack
@@ -564,7 +564,7 @@ cdef class RowsBuilder(ValueCodec):
         r.end = r.begin + size
         self.root.append(&r)
         if r.p != r.end:
-            fail(&r, left_over(data, size, r.end - r.p))
+            fail(&r, trailing_bytes_reason(data, size, r.end - r.p))
         if self.root.nulls:
             fail(&r, "a row is a map, found nil")
         return 0

@@ -1,1 +1,1 @@
-"""MessagePack (https://github.com/msgpack/msgpack/blob/master/spec.md)."""
+"""Encoding and decoding of MessagePack (https://github.com/msgpack/msgpack/blob/master/spec.md)."""

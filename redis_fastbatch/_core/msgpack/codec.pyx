@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""The codec `msgpack`: plain MessagePack that any reader reads."""
+"""The codec `msgpack`: plain MessagePack, which any MessagePack library can read."""
 
 from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
 from redis_fastbatch._core.codec cimport ValueCodec
@@ -10,27 +10,27 @@ from msgpack import ExtType
 
 
 cdef class MsgpackCodec(ValueCodec):
-    """MessagePack both ways (https://github.com/msgpack/msgpack/blob/master/spec.md).
+    """A codec that writes and reads MessagePack (https://github.com/msgpack/msgpack/blob/master/spec.md).
 
-    Writes None, bool, int of 64 bits, float, str, bytes, bytearray, memoryview, list, tuple, dict, aware
-    datetime (the timestamp extension), msgpack.ExtType and msgpack.Timestamp; subclasses of these too, but of
-    datetime and Timestamp. Arrays are read as lists, in a map's keys as tuples.
+    It writes None, bool, int of 64 bits, float, str, bytes, bytearray, memoryview, list, tuple, dict, datetime
+    with a time zone (as the timestamp extension), msgpack.ExtType and msgpack.Timestamp. It also writes their
+    subclasses, except those of datetime and Timestamp. It reads arrays as lists, and as tuples inside a map's key.
 
     Args:
-        default: called with a value of any other type; what it returns is written in its place.
-        ext_hook: called as `ext_hook(code, data)` for an extension read; msgpack.ExtType by default.
+        default: called with a value of any other type; its result is written instead of the value.
+        ext_hook: called as `ext_hook(code, data)` for each extension that is read; msgpack.ExtType by default.
     """
 
     def __cinit__(self):
-        # Not by __init__(), which a subclass may forget to call.
+        # Not in __init__(), because a subclass may forget to call that.
         self.packer = Packer()
         self.unpacker = Unpacker()
 
     def __init__(self, default=None, ext_hook=None):
         if default is not None and not callable(default):
-            raise TypeError("default must be callable")
+            raise TypeError(f"default must be callable or None, got {type(default).__name__}")
         if ext_hook is not None and not callable(ext_hook):
-            raise TypeError("ext_hook must be callable")
+            raise TypeError(f"ext_hook must be callable or None, got {type(ext_hook).__name__}")
         self.packer.default = default
         self.unpacker.ext_hook = ExtType if ext_hook is None else ext_hook
 

@@ -1,8 +1,8 @@
 # cython: language_level=3
-"""MessagePack's bytes (https://github.com/msgpack/msgpack/blob/master/spec.md), written without Python.
+"""Writes the formats of MessagePack (https://github.com/msgpack/msgpack/blob/master/spec.md) without the GIL.
 
-Every function writes at `p`, in the shortest form the format has, and returns the place behind it; the
-caller has reserved the bytes: at most 9 for a scalar, 5 for a header, 6 for an extension's header.
+Every function writes at `p`, in the shortest format that holds the value, and returns the position after it. The
+caller must reserve the bytes before: at most 9 for a scalar, 5 for a header, 6 for the header of an extension.
 """
 
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
@@ -150,7 +150,7 @@ cdef inline char* put_ext_header(char* p, int code, uint32_t size) noexcept nogi
 
 
 cdef inline char* put_timestamp(char* p, int64_t seconds, uint32_t nanoseconds) noexcept nogil:
-    """The timestamp extension (type -1): at most 15 bytes."""
+    """Write the timestamp extension (type -1), at most 15 bytes."""
     if seconds < 0 or seconds >> 34:
         p = put_ext_header(p, -1, 12)
         return put_big64(put_big32(p, nanoseconds), <uint64_t>seconds)

@@ -5,7 +5,7 @@ from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
 
 
 cdef class Packer:
-    """Python values to MessagePack."""
+    """Packs Python values as MessagePack."""
 
     cdef object default
 
@@ -21,7 +21,7 @@ cdef class Packer:
     cdef int pack_tuple(self, tuple items, OutputBuffer out, int depth) except -1
     cdef int pack_ext(self, object code, object data, OutputBuffer out) except -1
     cdef int pack_datetime(self, object value, OutputBuffer out) except -1
-    cdef int pack_instant(self, object value, int64_t seconds, uint32_t nanoseconds, OutputBuffer out) except -1
+    cdef int pack_timestamp(self, object value, int64_t seconds, uint32_t nanoseconds, OutputBuffer out) except -1
     cdef int pack_other(self, object value, OutputBuffer out, int depth) except -1
     cdef object call_default(self, object value, int depth)
     cdef bint pack_known(self, object value, OutputBuffer out, int depth) except -1

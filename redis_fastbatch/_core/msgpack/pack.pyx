@@ -1,8 +1,10 @@
 # cython: language_level=3
-"""Python values to MessagePack, byte for byte as `msgpack.packb(value, use_bin_type=True, datetime=True)`.
+"""Packs Python values as MessagePack.
 
-A reference is held to whatever is being packed, and containers are checked for their size after every
-item: `default` and subclasses' methods may run any code, from any thread.
+The bytes are those of `msgpack.packb(value, use_bin_type=True, datetime=True)`.
+
+`default` and the methods of subclasses can run any code, and meanwhile another thread can run too. Therefore the
+packer holds a reference to each value that it packs, and checks the size of a container after every item.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -68,24 +70,24 @@ cdef extern from "Python.h":
 
 import_datetime()
 
-# What is read, and what msgpack-python allows; deeper values could overflow a small thread stack.
+# The limit of our reader and of msgpack-python. Deeper values could overflow the stack of a small thread.
 cdef int MAX_DEPTH = 1024
 cdef object UINT64_MAX = 2**64 - 1
 cdef frozenset PLAIN_TYPES = frozenset([str, bytes, int, float, bool, type(None)])
-# The years 1 to 9999, which a datetime holds and the reader therefore takes.
+# The years 1 to 9999. The reader makes a datetime, which holds no others.
 cdef int64_t FIRST_SECOND = -62135596800
 cdef int64_t LAST_SECOND = 253402300799
 cdef object EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 
 
-cdef inline uint32_t length32(Py_ssize_t size, str what) except? 0xFFFFFFFF:
+cdef inline uint32_t length32(Py_ssize_t size, str kind) except? 0xFFFFFFFF:
     if size > <Py_ssize_t>0xFFFFFFFE:
-        raise EncodeError(f"{what} of {size} is longer than MessagePack's 32-bit lengths hold")
+        raise EncodeError(f"the length of {kind} must fit into 32 bits for MessagePack, found {size}")
     return <uint32_t>size
 
 
-cdef int changed_size(str what) except -1:
-    raise EncodeError(f"{what} changed size while it was encoded")
+cdef int raise_size_changed(str kind) except -1:
+    raise EncodeError(f"{kind} changed size while it was encoded")
 
 
 cdef str type_name(object value):
@@ -93,14 +95,15 @@ cdef str type_name(object value):
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-cdef str unknown(object value):
+cdef str unsupported_reason(object value):
+    """Return why MessagePack cannot hold `value`, and what to do."""
     if PyLong_Check(value):
         found = int.__repr__(value) if value.bit_length() <= 128 else f"one of {value.bit_length()} bits"
         return f"an int must be from -2**63 to 2**64 - 1 for MessagePack, found {found}"
     if PyDateTime_CheckExact(value):
         return (
-            f"a datetime must have a time zone, as MessagePack's timestamp is a point in time, found {value}; "
-            "add tzinfo=, or use codecs.common_types"
+            "a datetime must have a time zone, because MessagePack's timestamp is a point in time, "
+            f"found {value}; add tzinfo=, or use codecs.common_types"
         )
     return (
         f"MessagePack has no type for {type_name(value)}; use a codec with default=, such as "
@@ -108,18 +111,18 @@ cdef str unknown(object value):
     )
 
 
-cdef bint is_read_as_it_is(object key):
-    """Whether a map's key of another type than put_scalar()'s is sure to be read as an equal key."""
+cdef bint reads_back_equal(object key):
+    """Return whether a reader certainly gets an equal key. The key has a type that put_scalar() does not write."""
     if PyTuple_CheckExact(key):
         for item in key:
-            if type(item) not in PLAIN_TYPES and not is_read_as_it_is(item):
+            if type(item) not in PLAIN_TYPES and not reads_back_equal(item):
                 return False
         return True
     return PyBytes_CheckExact(key)
 
 
-cdef object key_as_read(object key, OutputBuffer out, Py_ssize_t begin):
-    """What a key that was packed at `begin` will be for a reader."""
+cdef object decoded_key(object key, OutputBuffer out, Py_ssize_t begin):
+    """Return the key that a reader gets for the key that was packed at `begin`."""
     if PyUnicode_Check(key):
         return str.__str__(key)
     encoded = PyBytes_FromStringAndSize(out.data + begin, out.end - begin)
@@ -127,16 +130,18 @@ cdef object key_as_read(object key, OutputBuffer out, Py_ssize_t begin):
         found = msgpack.unpackb(encoded, strict_map_key=False, use_list=False, timestamp=3)
         hash(found)
     except (TypeError, ValueError) as error:
-        raise misfit(key, f"a map's key must be hashable when it is read, found {type_name(key)}: {error}") from None
+        reason = f"a map's key must be hashable when it is read, found {type_name(key)}: {error}"
+        raise misfit(key, reason) from None
     return found
 
 
 cdef int check_keys(object mapping, list plain, list changed) except -1:
-    """Sees to it that keys which are read as something else are read as different keys still."""
+    """Check that the keys are still different when they are read. `changed` has those that are read as others."""
     cdef set seen = set(plain)
     for key in changed:
         if key in seen:
-            raise misfit(mapping, f"a map must have each key once, found two that are read as {format_key(key)}")
+            reason = f"a map must have each key once, found two that are read as {format_key(key)}"
+            raise misfit(mapping, reason)
         seen.add(key)
     if len(seen) != len(plain) + len(changed):
         raise misfit(mapping, f"a map must have each key once, found one twice in a {type_name(mapping)}")
@@ -164,7 +169,7 @@ cdef inline int put_text(PyObject* text, OutputBuffer out) except -1:
     cdef Py_ssize_t length = PyUnicode_GET_LENGTH(text)
     cdef char* p
     if not PyUnicode_IS_COMPACT_ASCII(text):
-        return put_wide_text(text, out)
+        return put_non_ascii_text(text, out)
     reserve(out, length + 5)
     p = put_str_header(out.data + out.end, length32(length, "a str"))
     copy_short(p, <const char*>PyUnicode_DATA(text), length)
@@ -172,7 +177,7 @@ cdef inline int put_text(PyObject* text, OutputBuffer out) except -1:
     return 0
 
 
-cdef int put_wide_text(PyObject* text, OutputBuffer out) except -1:
+cdef int put_non_ascii_text(PyObject* text, OutputBuffer out) except -1:
     cdef Py_ssize_t length = PyUnicode_GET_LENGTH(text)
     cdef int kind = PyUnicode_KIND(text)
     cdef void* data = PyUnicode_DATA(text)
@@ -190,7 +195,7 @@ cdef int put_wide_text(PyObject* text, OutputBuffer out) except -1:
 
 
 cdef inline bint put_integer(PyObject* number, OutputBuffer out) except -1:
-    """False when the int has more than 64 bits."""
+    """Pack an int; return False if it has more than 64 bits."""
     cdef int overflow
     cdef int64_t small = PyLong_AsLongLongAndOverflow(number, &overflow)
     if overflow:
@@ -209,9 +214,9 @@ cdef bint put_large_integer(PyObject* number, OutputBuffer out) except -1:
 
 
 cdef inline bint put_scalar(PyObject* value, OutputBuffer out) except -1:
-    """Packs str, int, float, None and bool; False when it is none of them, or an int that is too large.
+    """Pack a str, int, float, None or bool; return False for another type, or for an int that is too large.
 
-    No other code runs meanwhile, so a borrowed reference is good enough.
+    No Python code runs here, so the caller may pass a borrowed reference.
     """
     if PyUnicode_CheckExact(value):
         put_text(value, out)
@@ -228,17 +233,17 @@ cdef inline bint put_scalar(PyObject* value, OutputBuffer out) except -1:
 
 
 cdef class Packer:
-    """Packs what MessagePack knows; hands the rest to `default`, whose result is packed in its place."""
+    """Packs types that MessagePack has. For other types it packs the result of `default` instead."""
 
     cdef int pack_all(self, object value, OutputBuffer out) except -1:
-        """A whole value."""
+        """Pack a whole value."""
         return self.pack(value, out, outer_depth)
 
     cdef int pack(self, object value, OutputBuffer out, int depth) except -1:
         if put_scalar(<PyObject*>value, out):
             return 0
         if depth >= MAX_DEPTH:
-            raise EncodeError(f"nested more than {MAX_DEPTH} levels deep, or a container that holds itself")
+            raise EncodeError(f"nested more than {MAX_DEPTH} levels deep, or a container holds itself")
         if PyDict_CheckExact(value):
             return self.pack_dict(<dict>value, out, depth + 1)
         if PyList_CheckExact(value):
@@ -260,7 +265,7 @@ cdef class Packer:
         try:
             PyObject_GetBuffer(value, &view, PyBUF_SIMPLE)
         except (BufferError, ValueError) as error:
-            raise misfit(value, f"a {type_name(value)} must be contiguous memory: {error}") from error
+            raise misfit(value, f"a {type_name(value)} must be a contiguous buffer: {error}") from error
         try:
             reserve(out, view.len + 5)
             p = put_bin_header(out.data + out.end, length32(view.len, "a buffer"))
@@ -291,13 +296,13 @@ cdef class Packer:
             if PyDict_GET_SIZE(mapping) != count:
                 break
         if packed != count or PyDict_GET_SIZE(mapping) != count:
-            changed_size("a dict")
+            raise_size_changed("a dict")
         return 0
 
     cdef int pack_other_keys(
         self, dict mapping, OutputBuffer out, int depth, Py_ssize_t position, Py_ssize_t left
     ) except -1:
-        """The rest of a dict, from its first key on that put_scalar() does not pack."""
+        """Pack the rest of a dict, from its first key that put_scalar() does not pack."""
         cdef Py_ssize_t count = PyDict_GET_SIZE(mapping)
         cdef Py_ssize_t begin
         cdef list changed = []
@@ -306,21 +311,21 @@ cdef class Packer:
         cdef object key
         cdef object value
         while PyDict_Next(mapping, &position, &next_key, &next_value):
-            # Packing the key can run code that takes both out of the dict.
+            # Hold references, because packing the key can run code that removes both from the dict.
             key = <object>next_key
             value = <object>next_value
             left -= 1
             begin = out.end
             self.pack(key, out, depth)
-            if type(key) not in PLAIN_TYPES and not is_read_as_it_is(key):
-                changed.append(key_as_read(key, out, begin))
+            if type(key) not in PLAIN_TYPES and not reads_back_equal(key):
+                changed.append(decoded_key(key, out, begin))
             self.pack(value, out, depth)
             if PyDict_GET_SIZE(mapping) != count:
                 break
         if left != 0 or PyDict_GET_SIZE(mapping) != count:
-            changed_size("a dict")
+            raise_size_changed("a dict")
         if changed:
-            plain = [key for key in mapping if type(key) in PLAIN_TYPES or is_read_as_it_is(key)]
+            plain = [key for key in mapping if type(key) in PLAIN_TYPES or reads_back_equal(key)]
             check_keys(mapping, plain, changed)
         return 0
 
@@ -335,14 +340,14 @@ cdef class Packer:
         for key, value in mapping.items():
             begin = out.end
             self.pack(key, out, depth)
-            if type(key) in PLAIN_TYPES or is_read_as_it_is(key):
+            if type(key) in PLAIN_TYPES or reads_back_equal(key):
                 plain.append(key)
             else:
-                changed.append(key_as_read(key, out, begin))
+                changed.append(decoded_key(key, out, begin))
             self.pack(value, out, depth)
             packed += 1
         if packed != count:
-            changed_size(f"a {type(mapping).__name__}")
+            raise_size_changed(f"a {type(mapping).__name__}")
         check_keys(mapping, plain, changed)
         return 0
 
@@ -354,12 +359,12 @@ cdef class Packer:
         out.end = put_array_header(out.data + out.end, length32(count, "a list")) - out.data
         for i in range(count):
             if PyList_GET_SIZE(items) != count:
-                changed_size("a list")
+                raise_size_changed("a list")
             if not put_scalar(PyList_GET_ITEM(items, i), out):
                 item = <object>PyList_GET_ITEM(items, i)
                 self.pack(item, out, depth)
         if PyList_GET_SIZE(items) != count:
-            changed_size("a list")
+            raise_size_changed("a list")
         return 0
 
     cdef int pack_tuple(self, tuple items, OutputBuffer out, int depth) except -1:
@@ -376,7 +381,7 @@ cdef class Packer:
         cdef char* p
         if not PyBytes_Check(data) or not 0 <= number <= 127:
             raise EncodeError(
-                "an ExtType must have a code from 0 to 127 and bytes (MessagePack keeps the others), "
+                "an ExtType must have a code from 0 to 127 (MessagePack reserves the others) and bytes, "
                 f"found the code {number} and {type_name(data)}"
             )
         reserve(out, PyBytes_GET_SIZE(data) + 6)
@@ -388,13 +393,13 @@ cdef class Packer:
         try:
             delta = value - EPOCH
         except TypeError:
-            # Its tzinfo has no offset for it.
-            raise misfit(value, unknown(value)) from None
-        return self.pack_instant(
+            # The tzinfo returned None as the offset.
+            raise misfit(value, unsupported_reason(value)) from None
+        return self.pack_timestamp(
             value, <int64_t>delta.days * 86400 + <int64_t>delta.seconds, <uint32_t>delta.microseconds * 1000, out
         )
 
-    cdef int pack_instant(self, object value, int64_t seconds, uint32_t nanoseconds, OutputBuffer out) except -1:
+    cdef int pack_timestamp(self, object value, int64_t seconds, uint32_t nanoseconds, OutputBuffer out) except -1:
         if not FIRST_SECOND <= seconds <= LAST_SECOND:
             raise misfit(value, f"a point in time must be within the years 1 to 9999 in UTC, found {value}")
         reserve(out, 15)
@@ -405,16 +410,16 @@ cdef class Packer:
         if self.pack_known(value, out, depth):
             return 0
         if self.default is None:
-            raise misfit(value, unknown(value))
+            raise misfit(value, unsupported_reason(value))
         replacement = self.call_default(value, depth)
-        made = f"(default() made it of {type_name(value)})"
+        origin = f"(returned by default() for {type_name(value)})"
         try:
             if self.pack_known(replacement, out, depth):
                 return 0
         except EncodeError as error:
             found = placed(error, replacement)
-            raise misfit(value, f"{found.reason} {made}") from found.__cause__
-        raise misfit(value, f"{unknown(replacement)} {made}")
+            raise misfit(value, f"{found.reason} {origin}") from found.__cause__
+        raise misfit(value, f"{unsupported_reason(replacement)} {origin}")
 
     cdef object call_default(self, object value, int depth):
         global outer_depth
@@ -426,17 +431,19 @@ cdef class Packer:
             error.misfit = value
             raise
         except Exception as error:
-            said = f"default() failed on {type_name(value)}: {format_error(error)}"
+            reason = f"default() failed on {type_name(value)}: {format_error(error)}"
             if PyLong_Check(value) or PyDateTime_CheckExact(value):
                 # MessagePack has these types, but not this value.
-                said = f"{unknown(value)} ({said})"
-            raise misfit(value, said) from error
+                reason = f"{unsupported_reason(value)} ({reason})"
+            raise misfit(value, reason) from error
         finally:
             outer_depth -= own
 
     cdef bint pack_known(self, object value, OutputBuffer out, int depth) except -1:
-        """Packs any type, subclasses too; False when it is none of them. In msgpack-python's
-        order, which decides for a class that is several of them."""
+        """Pack a value of a type that MessagePack has, or of a subclass; return False for other types.
+
+        The order of the tests is msgpack-python's. It decides for a class with several of these types as bases.
+        """
         if value is None or value is True or value is False:
             put_constant(<PyObject*>value, out)
         elif PyLong_Check(value):
@@ -452,7 +459,7 @@ cdef class Packer:
         elif isinstance(value, ExtType):
             self.pack_ext(value.code, value.data, out)
         elif type(value) is Timestamp:
-            self.pack_instant(value, value.seconds, value.nanoseconds, out)
+            self.pack_timestamp(value, value.seconds, value.nanoseconds, out)
         elif PyTuple_Check(value) or PyList_Check(value):
             self.pack_tuple(tuple(value), out, depth + 1)
         elif PyMemoryView_Check(value):

@@ -11,21 +11,21 @@ cdef struct Cursor:
     const unsigned char* begin
     const unsigned char* p
     const unsigned char* end
-    Py_ssize_t owed     # items still to come in the lists around the cursor, a byte each at least
+    Py_ssize_t pending_items     # items that the enclosing lists still need, at least a byte each
     int depth
-    bint in_key         # what is read belongs to a map's key
+    bint in_key         # the cursor is inside a map's key
 
 
 cdef class Unpacker:
-    """MessagePack to Python values. Keeps what repeats (keys, shapes of rows, short texts) between calls."""
+    """Unpacks MessagePack. It keeps keys, shapes of rows and short texts between calls, because they repeat."""
 
     cdef object ext_hook
     cdef Keys keys
     cdef ShortTexts texts
     cdef Floats floats
-    cdef list shapes                        # RowShape or None, by shape_slot()
-    cdef unsigned short[SHAPE_SLOTS] seen   # maps built key by key since the slot's last try
-    cdef unsigned short[SHAPE_SLOTS] patience
+    cdef list shapes                        # of RowShape or None, indexed by shape_slot()
+    cdef unsigned short[SHAPE_SLOTS] seen   # maps read key by key since a shape was last made
+    cdef unsigned short[SHAPE_SLOTS] patience   # `seen` at which a shape is made
 
     cdef object unpack_all(self, const char* data, Py_ssize_t size)
     cdef object unpack(self, Cursor* c)
@@ -47,4 +47,4 @@ cdef class Unpacker:
     cdef object unpack_timestamp(self, Cursor* c, const unsigned char* p, Py_ssize_t size)
 
 
-cdef str left_over(const char* data, Py_ssize_t size, Py_ssize_t left)
+cdef str trailing_bytes_reason(const char* data, Py_ssize_t size, Py_ssize_t left)

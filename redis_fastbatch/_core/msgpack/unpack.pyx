@@ -1,10 +1,12 @@
 # cython: language_level=3
-"""MessagePack to Python values, as `msgpack.unpackb(data, raw=False, strict_map_key=False, timestamp=3)`, but for
-arrays in a map's keys, which become tuples: lists are no keys.
+"""Unpacks MessagePack.
 
-No length is believed: what a header announces must fit into the bytes that follow before anything is
-allocated for it. The bytes belong to the caller and stay where they are during a call; `ext_hook` may run
-any code, this unpacker's own methods included, so all that belongs to one call is in its Cursor.
+The values are those of `msgpack.unpackb(data, raw=False, strict_map_key=False, timestamp=3)`, with one difference:
+an array inside a map's key becomes a tuple, because a list cannot be a key.
+
+The length in a header is not trusted. It must fit into the bytes that follow before memory is allocated for it.
+The caller owns the bytes and keeps them in place during a call. `ext_hook` can run any code and can call this
+unpacker again, so the state of a call is only in its Cursor.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -37,9 +39,9 @@ cdef extern from "Python.h":
     PyObject* Py_False
 
 cdef enum:
-    MAX_DEPTH = 1024    # what msgpack-python reads
+    MAX_DEPTH = 1024    # the limit of msgpack-python
     WIDEST_ROW = 30     # CPython shares keys tables of up to 30 keys
-    FIRST_PATIENCE = 4  # rows of one shape before a template is made of it
+    FIRST_PATIENCE = 4  # rows of one shape before it becomes a template
 
 cdef object EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 
@@ -61,14 +63,14 @@ cdef int fail(Cursor* c, str reason) except -1:
 
 
 cdef inline int need(Cursor* c, Py_ssize_t size) except -1:
-    """Sees to it that `size` more bytes are there."""
+    """Check that `size` more bytes follow."""
     if c.end - c.p < size:
-        fail(c, f"{size} more bytes announced, {c.end - c.p} are there")
+        fail(c, f"expected {size} more bytes, found {c.end - c.p}")
     return 0
 
 
 cdef inline Py_ssize_t take_length(Cursor* c, int width) except -1:
-    """A big-endian length of 1, 2 or 4 bytes."""
+    """Read a big-endian length of 1, 2 or 4 bytes."""
     cdef Py_ssize_t length
     need(c, width)
     if width == 1:
@@ -82,37 +84,41 @@ cdef inline Py_ssize_t take_length(Cursor* c, int width) except -1:
 
 
 cdef inline Py_ssize_t shape_slot(Cursor* c, Py_ssize_t count) noexcept:
-    """Where a map of `count` keys, the first of them at the cursor, would have its shape."""
+    """Return the slot for the shape of a map of `count` keys; the cursor is at the first key."""
     cdef uint32_t word = 0
     cdef unsigned int size
     if c.end - c.p >= 4:
         memcpy(&word, c.p, 4)
         size = 1 + (c.p[0] & 0x1F)
         if size < 4 and (c.p[0] & 0xE0) == 0xA0:
-            # What follows a short key is its value, which may be another in each map.
+            # Leave out the bytes after a short key: they are its value, which can differ in each map.
             word &= (<uint32_t>1 << 8 * size) - 1
     return ((word ^ <uint32_t>count * 0x01000193) * <uint32_t>0x9E3779B1) >> 26
 
 
-cdef str left_over(const char* data, Py_ssize_t size, Py_ssize_t left):
-    """What to say of bytes in which more follows the value. What other programs write often begins with a byte that is
-    a whole value for MessagePack: every ASCII character is a small int."""
+cdef str trailing_bytes_reason(const char* data, Py_ssize_t size, Py_ssize_t left):
+    """Return the message for bytes that continue after the value.
+
+    Data of other programs often looks like this, because every ASCII character is a whole MessagePack int.
+    """
     cdef bytes head = PyBytes_FromStringAndSize(data, min(size, 64))
-    said = f"one value must be all of the {size} bytes, found {left} more after it"
+    reason = f"expected one value in {size} bytes, found {left} more bytes after it"
     if head.startswith(b'{"__type__"'):
-        return f'{said}; this looks like redis-toolkit\'s format: use codec="toolkit"'
+        return f'{reason}; this looks like redis-toolkit\'s format: use codec="toolkit"'
     if head[:1] in (b"{", b"[", b'"'):
-        return f'{said}; this looks like JSON: was it written with another codec, such as codec="json"?'
+        return f'{reason}; this looks like JSON: was it written with another codec, such as codec="json"?'
     if head[:1] == b"\x80" and b"\x02" <= head[1:2] <= b"\x05":
-        return f"{said}; this looks like a pickle: was it written with another codec?"
+        return f"{reason}; this looks like a pickle: was it written with another codec?"
     if head.isascii() and head.decode("ascii").replace("\r", "").replace("\n", "").replace("\t", "").isprintable():
-        return f'{said}; this looks like text: was it written with SET, or with codec="raw"?'
-    return f"{said}; was it written with another codec?"
+        return f'{reason}; this looks like text: was it written with SET, or with codec="raw"?'
+    return f"{reason}; was it written with another codec?"
 
 
 cdef bytes encoded_key(Cursor* c):
-    """The key at the cursor as it stands there, when it is a str of less than 256 bytes; else nothing is learnt of
-    it, and this is empty."""
+    """Return the encoded key at the cursor, if it is a str of less than 256 bytes; else empty bytes.
+
+    The shape of a row is made only of such keys.
+    """
     cdef Py_ssize_t size = 0
     if c.end - c.p >= 2:
         if (c.p[0] & 0xE0) == 0xA0:
@@ -123,8 +129,10 @@ cdef bytes encoded_key(Cursor* c):
 
 
 cdef class Unpacker:
-    """`ext_hook(code, data)` turns an extension into a value; ExtType(code, data) by default. The timestamp
-    extension becomes an aware datetime in UTC."""
+    """Unpacks values. `ext_hook(code, data)` makes the value of an extension, by default ExtType(code, data).
+
+    The timestamp extension becomes a datetime in UTC.
+    """
 
     def __init__(self):
         self.ext_hook = ExtType
@@ -136,23 +144,23 @@ cdef class Unpacker:
             self.patience[slot] = FIRST_PATIENCE
 
     cdef object unpack_all(self, const char* data, Py_ssize_t size):
-        """The one value that the bytes hold."""
+        """Return the value that the bytes encode; they must hold exactly one."""
         cdef Cursor c
         c.begin = <const unsigned char*>data
         c.p = c.begin
         c.end = c.begin + size
-        c.owed = 0
+        c.pending_items = 0
         c.depth = outer_depth
         c.in_key = False
         value = self.unpack(&c)
         if c.p != c.end:
-            fail(&c, left_over(data, size, c.end - c.p))
+            fail(&c, trailing_bytes_reason(data, size, c.end - c.p))
         return value
 
     cdef object unpack(self, Cursor* c):
         cdef unsigned int marker
         if c.p >= c.end:
-            fail(c, "a value expected, the data ends")
+            fail(c, "expected a value, found the end of the data")
         marker = c.p[0]
         c.p += 1
         if marker < 0x80:
@@ -168,8 +176,11 @@ cdef class Unpacker:
         return self.unpack_map(c, marker & 0x0F)
 
     cdef inline PyObject* unpack_plain(self, Cursor* c, unsigned int marker) except? NULL:
-        """A new reference to the value at the cursor when it is of a kind that rows mostly hold; NULL, and the
-        cursor where it was, for any other and for what is wrong: unpack() tells which."""
+        """Return a new reference to the value at the cursor, if it has a common format for values in rows.
+
+        For other formats and for invalid bytes return NULL, and do not move the cursor. The caller then uses
+        unpack().
+        """
         cdef const unsigned char* p = c.p + 1
         cdef Py_ssize_t left = c.end - p
         cdef Py_ssize_t size
@@ -267,7 +278,7 @@ cdef class Unpacker:
         if 0xD4 <= marker <= 0xD8:
             return self.unpack_ext(c, 1 << (marker - 0xD4))
         c.p -= 1
-        fail(c, 'the byte 0xC1, which MessagePack never uses: codec="toolkit-msgpack" writes and reads it first')
+        fail(c, 'expected MessagePack, found the byte 0xc1, which only codec="toolkit-msgpack" writes')
 
     cdef object unpack_text(self, Cursor* c, Py_ssize_t size):
         cdef const char* text = <const char*>c.p
@@ -279,7 +290,7 @@ cdef class Unpacker:
                 value = make_text(text, size)
         except UnicodeDecodeError as error:
             c.p += error.start
-            fail(c, f"a str that is not UTF-8: {error.reason}")
+            fail(c, f"expected UTF-8 in a str, found the byte 0x{c.p[0]:02x}: {error.reason}")
         c.p += size
         return value
 
@@ -298,7 +309,7 @@ cdef class Unpacker:
             key = self.keys.get(text, size)
         except UnicodeDecodeError as error:
             c.p += error.start
-            fail(c, f"a key that is not UTF-8: {error.reason}")
+            fail(c, f"expected UTF-8 in a map's key, found the byte 0x{c.p[0]:02x}: {error.reason}")
         c.p += size
         return key
 
@@ -319,23 +330,23 @@ cdef class Unpacker:
         cdef list items
         cdef Py_ssize_t i
         cdef object item
-        # The same bytes can't hold the items of this list and those of the lists around it: without that, a
-        # small value of nested headers would have memory taken for each of them.
-        cdef Py_ssize_t owed = c.owed
-        if c.end - c.p - owed < count:
-            fail(c, f"{count} items announced, {c.end - c.p - owed} bytes are there")
+        # The bytes after the cursor must hold the items of this list and of all enclosing lists. Otherwise a small
+        # value of nested headers could make every one of them allocate memory.
+        cdef Py_ssize_t pending_items = c.pending_items
+        if c.end - c.p - pending_items < count:
+            fail(c, f"expected {count} items of an array, found {c.end - c.p - pending_items} bytes")
         if c.depth >= MAX_DEPTH:
             fail(c, f"nested more than {MAX_DEPTH} levels deep")
         c.depth += 1
         items = PyList_New(count)
-        # Half-filled, it is nothing that gc.get_objects() should show to other code.
+        # Until it is full, other code must not get the list from gc.get_objects().
         PyObject_GC_UnTrack(items)
         for i in range(count):
-            c.owed = owed + count - i - 1
+            c.pending_items = pending_items + count - i - 1
             item = self.unpack(c)
             Py_INCREF(item)
             PyList_SET_ITEM(items, i, item)
-        c.owed = owed
+        c.pending_items = pending_items
         PyObject_GC_Track(items)
         c.depth -= 1
         return tuple(items) if c.in_key else items
@@ -344,7 +355,7 @@ cdef class Unpacker:
         cdef Py_ssize_t slot
         cdef dict row
         if (c.end - c.p) >> 1 < count:
-            fail(c, f"{count} pairs announced, {c.end - c.p} bytes are there")
+            fail(c, f"expected {count} pairs of a map, found {c.end - c.p} bytes")
         if c.depth >= MAX_DEPTH:
             fail(c, f"nested more than {MAX_DEPTH} levels deep")
         c.depth += 1
@@ -365,7 +376,7 @@ cdef class Unpacker:
         return row
 
     cdef dict unpack_row(self, Cursor* c, RowShape shape):
-        """A map that is expected to have the keys of `shape`."""
+        """Read a map that probably has the keys of `shape`."""
         cdef dict row = shape.blank()
         cdef PyObject** slots = shape.slots(row)
         cdef bint tracked = PyObject_GC_IsTracked(row)
@@ -393,7 +404,7 @@ cdef class Unpacker:
         return row
 
     cdef dict unpack_other_row(self, Cursor* c, RowShape shape, dict started, Py_ssize_t done):
-        """Goes on where a map's keys left those of the shape."""
+        """Read the rest of a map whose first `done` keys are those of `shape`, and whose next key differs."""
         cdef dict row = {}
         cdef Py_ssize_t i
         for i in range(done):
@@ -414,11 +425,11 @@ cdef class Unpacker:
                 PyDict_SetItem(row, key, value)
             except TypeError as error:
                 c.p = place
-                fail(c, f"a map's key is a {type(key).__name__}: {error}")
+                fail(c, f"expected a hashable key of a map, found {type(key).__name__}: {error}")
         return row
 
     cdef int forget(self, RowShape shape) except -1:
-        """Lets go of a shape that no longer comes, and is slower to learn the slot's next one."""
+        """Drop a shape that no longer occurs, and wait for more rows before the slot gets another."""
         cdef Py_ssize_t slot
         for slot in range(SHAPE_SLOTS):
             if self.shapes[slot] is shape:
@@ -428,13 +439,13 @@ cdef class Unpacker:
         return 0
 
     cdef dict unpack_learning(self, Cursor* c, Py_ssize_t count, Py_ssize_t slot):
-        """Reads a map pair by pair and makes a shape of its keys."""
+        """Read a map pair by pair, and make a shape of its keys."""
         cdef dict row = {}
         cdef list encoded = []
         cdef Py_ssize_t i
         self.seen[slot] = 0
         for i in range(count):
-            # Before the pair is read: a hook may change what the bytes are, where they are a bytearray's.
+            # Copy the key first: if the bytes are a bytearray, a hook can change them while the pair is read.
             encoded.append(encoded_key(c))
             self.unpack_pairs(c, row, 1)
         if len(row) == count and set(map(type, row)) == {str} and all(encoded):
@@ -479,10 +490,10 @@ cdef class Unpacker:
             nanoseconds = big32(p)
             seconds = <int64_t>big64(p + 4)
         else:
-            fail(c, f"a timestamp of {size} bytes: it has 4, 8 or 12")
+            fail(c, f"expected a timestamp of 4, 8 or 12 bytes, found {size}")
         if nanoseconds > 999_999_999:
-            fail(c, f"a timestamp of {nanoseconds} nanoseconds: a second has 999,999,999 at most")
+            fail(c, f"expected at most 999,999,999 nanoseconds in a timestamp, found {nanoseconds}")
         try:
             return EPOCH + datetime.timedelta(seconds=seconds, microseconds=nanoseconds // 1000)
         except OverflowError:
-            fail(c, f"a timestamp of {seconds} seconds, beyond what a datetime holds")
+            fail(c, f"expected a timestamp in the years 1 to 9999, found {seconds} seconds since 1970")

@@ -206,7 +206,7 @@ def test_the_place_in_the_value_is_named(valkey_client: redis.Redis) -> None:
         (OrderedDict(a=[object()]), r"^\['a'\]\[0\]: default\(\) failed on object: TypeError: no type: object$"),
         (
             {"a": [Other([1, 2**64])]},
-            r"^\['a'\]\[0\]: \[1\]: an int must be .* \(default\(\) made it of .*Other\)$",
+            r"^\['a'\]\[0\]: \[1\]: an int must be .* \(returned by default\(\) for .*Other\)$",
         ),
         (
             [2**70],
@@ -247,14 +247,14 @@ def test_places_without_default(value: Any, words: str) -> None:
     [
         (
             b'{"a":1}',
-            r'one value must be all of the 7 bytes, found 6 more after it; this looks like JSON: .*codec="json"',
+            r'expected one value in 7 bytes, found 6 more bytes after it; this looks like JSON: .*codec="json"',
         ),
         (b"[1,2]", "looks like JSON"),
         (b'"text"', "looks like JSON"),
         (b'{"__type__": "int", "__data__": 7}', 'redis-toolkit\'s format: use codec="toolkit"'),
         (b"hello, world\n", 'looks like text: was it written with SET, or with codec="raw"'),
         (b"\x80\x04K\x01.", "looks like a pickle"),
-        (b"\x01\x02\x03", "found 2 more after it; was it written with another codec"),
+        (b"\x01\x02\x03", "found 2 more bytes after it; was it written with another codec"),
         (b"\xc1\x01", 'codec="toolkit-msgpack"'),
     ],
 )
