@@ -1,23 +1,23 @@
-"""Arrow tables and DataFrames to Redis, a row a key, without a Python object for any value.
+"""Writes the rows of Arrow tables and DataFrames to Redis, one key for each row, without Python objects.
 
-A row is stored as the MessagePack map of its fields: the same bytes as batch_set() of the row's dict with the
-codec `msgpack`, where `arrow_default()` stands for the types that MessagePack has not:
+A row is stored as the MessagePack map of its fields. The bytes are those of batch_set() for the row's dict, with
+the codec `msgpack`, and with `arrow_default()` for types that MessagePack does not have:
 
 | Arrow | stored as |
 |---|---|
 | null of any type | nil |
 | integers, bool | int, bool |
 | float16, float32, float64 | float64 |
-| string, large_string, string_view | str; bytes that are not UTF-8 let the row fail |
+| string, large_string, string_view | str; if it is not UTF-8, the row fails |
 | binary, large_binary, binary_view, fixed_size_binary | bin |
-| timestamp with a zone | MessagePack's timestamp: a point in time, the zone's name is not kept |
+| timestamp with a zone | MessagePack's timestamp, a point in time; the zone's name is lost |
 | timestamp without one | str, "2024-05-01T12:30:00.250000" |
 | date32, date64 | str, "2024-05-01" |
-| time32, time64 | str, "12:30:00.250000"; nine digits where nanoseconds need them |
-| duration | str in ISO 8601 of days and seconds, "P1DT2.5S", as msgspec writes a timedelta |
+| time32, time64 | str, "12:30:00.250000"; nine digits if nanoseconds need them |
+| duration | str in ISO 8601, in days and seconds, "P1DT2.5S", as msgspec writes a timedelta |
 | decimal32 to decimal256 | str, as str() of the decimal.Decimal |
 | list, large_list, fixed_size_list | array |
-| struct, map | map; a map column that has a key twice lets the row fail |
+| struct, map | map; if it has a key twice, the row fails |
 | dictionary | as its values |
 | an extension type | as its storage type |
 
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 __all__ = ["TableOptions", "arrow_default", "set_table"]
 
 TAG = b"\xc1"
-"""What the codec toolkit-msgpack writes before MessagePack."""
+"""The prefix that the codec toolkit-msgpack writes before MessagePack."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class TableOptions:
 
 
 def set_table(batch: FastBatch, table: Any, options: TableOptions) -> BatchReport:
-    """Write a table, a row a key, as FastBatch.batch_set_table() does."""
+    """Write a table, one key for each row, as FastBatch.batch_set_table() does."""
     plan = plan_table(batch, table, options)
     try:
         with batch._lease() as borrowed:
@@ -95,12 +95,12 @@ def set_table(batch: FastBatch, table: Any, options: TableOptions) -> BatchRepor
 
 
 class TablePlan:
-    """How a table is to be written. Nothing is sent yet.
+    """A table and how it is to be written. Nothing is sent yet.
 
     Args:
         batch: the client.
-        rows: encodes the rows: a TableWriter, or a HashWriter.
-        options: how they are written.
+        rows: a TableWriter or HashWriter, which encodes the rows.
+        options: how the rows are written.
         progress: receives the number of settled rows.
     """
 
@@ -133,7 +133,7 @@ class TablePlan:
         attach(error, self._report)
 
     def outcome(self, flight: RecordedBatch) -> BatchReport:
-        """Return the report of a flight that has ended. Raise what ended the table's stream, or BatchError."""
+        """Return the report of a flight that has ended. Raise the error of the table's stream, or BatchError."""
         if flight.source_error is not None:
             raise flight.source_error
         self._report.seconds = time.perf_counter() - self._started
@@ -156,18 +156,17 @@ def plan_table(batch: BaseClient, table: Any, options: TableOptions) -> TablePla
     checked_on_error(options.on_error)
     check_hook("progress", options.progress, unless=bool)
     _refuse_objects(table, layout["columns"], layout["key"])
-    # The writers, which flights take for BatchWriters, read the schema: what is wrong with it shows before a
-    # connection is borrowed.
+    # The writers read the schema, so that an error in it is raised before a connection is borrowed.
     if options.as_ == "hash":
         if is_cluster(batch._client):
-            raise ValueError('as_="hash" is for single servers; a cluster takes rows with as_="value"')
+            raise ValueError('as_="hash" needs a single server, found a cluster; use as_="value"')
         expire_command(options.set)
         rows: Any = HashWriter(ArrowStream(table), **layout)
     elif options.as_ == "value":
         row_codec, tag = _row_format(batch, options.codec)
         rows = TableWriter(ArrowStream(table), options.set.single(), tag=tag, row_codec=row_codec.loads, **layout)
     else:
-        raise ValueError(f'as_ is "value" or "hash", not {options.as_!r}')
+        raise ValueError(f'as_ must be "value" or "hash", got {options.as_!r}')
     return TablePlan(batch, rows, options, make_progress(options.progress, _rows(table)))
 
 
@@ -182,14 +181,14 @@ def arrow_default(value: Any) -> Any:
     """Return what a table's rows hold for a value of a type that MessagePack does not have.
 
     `MsgpackCodec(default=arrow_default)` gives `pyarrow_table.to_pylist(maps_as_pydicts="strict")` the same
-    bytes as batch_set_table() gives the table's rows, but for two types of which to_pylist() makes something else:
-    it drops the nanoseconds of time64[ns], and arrow.bool8, stored as the int8 that it is, becomes a bool.
+    bytes as batch_set_table() gives the table's rows. Two types are exceptions, because to_pylist() changes them:
+    it drops the nanoseconds of time64[ns], and makes a bool of arrow.bool8, which is stored as int8.
 
     Raises:
-        TypeError: another type than those that to_pylist() makes.
+        TypeError: to_pylist() makes no values of this type.
     """
     if isinstance(value, datetime.datetime) and value.tzinfo is not None:
-        # Not a datetime itself, whose bytes the codec knows: pandas' Timestamp, which has nanoseconds.
+        # The codec encodes a plain datetime itself. This is pandas' Timestamp, which has nanoseconds.
         stamp: Any = value
         return msgpack.Timestamp(*divmod(stamp.as_unit("ns").value, 10**9))
     if isinstance(value, (datetime.date, datetime.time)):
@@ -200,11 +199,11 @@ def arrow_default(value: Any) -> Any:
         return str(value)
     if isinstance(value, uuid.UUID):
         return value.bytes
-    raise TypeError(f"a {type(value).__name__} is no value of an Arrow table")
+    raise TypeError(f"expected a value of an Arrow table, got {type(value).__name__}")
 
 
 def _iso_duration(value: datetime.timedelta) -> str:
-    """Return a duration as days and seconds in ISO 8601; pandas' Timedelta with its nanoseconds."""
+    """Return a duration in ISO 8601, in days and seconds. pandas' Timedelta keeps its nanoseconds."""
     if hasattr(value, "as_unit"):
         nanoseconds = value.as_unit("ns").value
     else:
@@ -231,23 +230,23 @@ def _row_format(batch: BaseClient, codec: AnyCodec | None) -> tuple[ValueCodec, 
     if isinstance(resolved, ToolkitMsgpackCodec):
         return resolved, TAG
     name = codec if isinstance(codec, str) else type(resolved).__name__
-    raise ValueError(f'rows are written with the codec "msgpack" or "toolkit-msgpack", not {name}')
+    raise ValueError(f'the codec of a table must be "msgpack" or "toolkit-msgpack", got {name}')
 
 
 def _names(columns: Iterable[str]) -> list[str]:
     if isinstance(columns, str):
-        raise TypeError(f"columns is a list of names, not the str {columns!r}")
+        raise TypeError(f"columns must be a list of names, got the str {columns!r}")
     if not isinstance(columns, Iterable):
         raise TypeError(f"columns must be a list of names, got {type(columns).__name__}")
     return list(columns)
 
 
 def _key_parts(key: str, prefix: str | bytes, encoding: str, errors: str) -> list[str | bytes]:
-    """Return the parts of a key: bytes, and names of columns."""
+    """Return the parts of a key: bytes are literals, and a str is the name of a column."""
     if not isinstance(key, str):
-        raise TypeError(f"key is a column's name or a template, not {key!r}")
+        raise TypeError(f"key must be a column's name or a template, got {key!r}")
     if not isinstance(prefix, (str, bytes)):
-        raise TypeError(f"prefix is str or bytes, not {type(prefix).__name__}")
+        raise TypeError(f"prefix must be str or bytes, got {type(prefix).__name__}")
     parts: list[str | bytes] = []
     if prefix:
         parts.append(prefix.encode(encoding, errors) if isinstance(prefix, str) else prefix)
@@ -263,7 +262,7 @@ def split_key(key: str) -> list[tuple[str, str | None]]:
     """Split a key, a column's name or a template, into pairs of text and the column after it.
 
     Raises:
-        ValueError: it is no template, or one without columns.
+        ValueError: it is not a valid template, or has no columns.
     """
     if "{" not in key:
         return [("", key)]
@@ -271,15 +270,15 @@ def split_key(key: str) -> list[tuple[str, str | None]]:
         fields = list(string.Formatter().parse(key))
     except ValueError as error:
         raise ValueError(
-            f"the key template {key!r}: {error}; a column whose name has an opening brace in it cannot be the key"
+            f"the key template {key!r}: {error}; a column with an opening brace in its name cannot be the key"
         ) from None
     if any(column == "" or form or conversion for _, column, form, conversion in fields):
         raise ValueError(
-            f"the key template {key!r}: only names of columns stand between braces, without formats; "
-            "a column whose name has a colon, an exclamation mark or a brace in it cannot stand there"
+            f"the key template {key!r}: only names of columns can be between braces, without formats; "
+            "a column with a colon, an exclamation mark or a brace in its name cannot be used"
         )
     if not any(column for _, column, _, _ in fields):
-        raise ValueError(f"the key template {key!r} names no column: every row would have the same key")
+        raise ValueError(f"the key template {key!r} must name a column, or all rows would have the same key")
     return [(text, column) for text, column, _, _ in fields]
 
 
@@ -290,13 +289,13 @@ def _refuse_objects(table: Any, columns: list[str] | None, key: list[str | bytes
         return
     for name, kind in table.schema.items():
         if kind == polars.Object and (columns is None or name in columns or name in key):
-            raise EncodeError(f"column {name!r}: Python objects cannot be written")
+            raise EncodeError(f"column {name!r}: Python objects cannot be written; cast it or leave it out")
 
 
 def _rows(table: Any) -> int | None:
     """Return how many rows a table says it has; None if it does not know."""
     rows = getattr(table, "num_rows", None)
-    # Not of whatever has a length: for that of a DuckDB relation its query is run once more.
+    # len() only of types where it is cheap: for a DuckDB relation it would run the query again.
     if rows is None and type(table).__module__.partition(".")[0] in ("pandas", "polars"):
         rows = len(table)
     return rows if isinstance(rows, int) else None

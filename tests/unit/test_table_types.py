@@ -185,7 +185,7 @@ def test_types_of_which_to_pylist_makes_something_else() -> None:
 
 
 def test_arrow_default_refuses_what_no_table_has() -> None:
-    with pytest.raises(TypeError, match="a complex is no value of an Arrow table"):
+    with pytest.raises(TypeError, match="expected a value of an Arrow table, got complex"):
         arrow_default(1j)
 
 

@@ -1,1 +1,3 @@
-"""The Arrow C data interface (https://arrow.apache.org/docs/format/CDataInterface.html)."""
+"""Tables in and out, through the Arrow C data interface
+(https://arrow.apache.org/docs/format/CDataInterface.html).
+"""

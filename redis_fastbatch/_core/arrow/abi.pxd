@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""The structs of Arrow's C data and C stream interface, as the specification has them
+"""The structs of Arrow's C data interface and C stream interface, as specified
 (https://arrow.apache.org/docs/format/CDataInterface.html)."""
 
 from libc.stdint cimport int64_t

@@ -5,10 +5,10 @@ from redis_fastbatch._core.arrow.reading cimport Reading
 from redis_fastbatch._core.codec cimport ValueCodec
 
 cdef enum Shape:
-    BLANK       # nothing but nulls so far
+    BLANK       # only nulls so far
     BOOLS
     INTS
-    UINTS       # some of them beyond int64
+    UINTS       # some are beyond int64
     FLOATS
     TEXTS
     BINARIES
@@ -25,23 +25,23 @@ cdef struct Memory:
 
 
 cdef class ColumnBuilder:
-    """One column that grows by a value at a time."""
+    """A column that grows by one value at a time."""
 
     cdef readonly str name
-    cdef bytes tag              # the name as MessagePack has it
+    cdef bytes tag              # the name as a MessagePack str
     cdef int shape
-    cdef bint settled           # the shape was asked for: it does not follow the data
-    cdef int depth              # the rows themselves are at 0
+    cdef bint fixed             # the shape was given, so that it does not follow the data
+    cdef int depth              # 0 for the rows themselves
     cdef bint negative          # an int below zero was seen
-    cdef int64_t unit           # of instants: ticks a second
+    cdef int64_t unit           # of instants: ticks per second
     cdef int digits             # of floats: bits of the significand; 53 in a float64
     cdef int64_t length
     cdef int64_t nulls
-    cdef Memory valid           # a byte a value
-    cdef Memory values          # 8 bytes a value; one for bools; texts' and binaries' bytes
-    cdef Memory offsets         # int64, one more than values
-    cdef list children          # a struct's fields, a list's items, a map's keys and values
-    cdef dict places            # of a struct's fields, by name
+    cdef Memory valid           # a byte for each value
+    cdef Memory values          # 8 bytes for each value, 1 for a bool; the bytes of texts and binaries
+    cdef Memory offsets         # int64, one more than there are values
+    cdef list children          # the fields of a struct, the items of a list, the keys and values of a map
+    cdef dict places            # the fields of a struct by name
 
     cdef int append(self, Reading* r) except -1
     cdef int append_null(self) except -1
@@ -64,17 +64,17 @@ cdef class ColumnBuilder:
     cdef ColumnBuilder field(self, Reading* r)
     cdef int become_floats(self, Reading* r) except -1
     cdef int become_finer(self, Reading* r) except -1
-    cdef int misfit(self, Reading* r, str found) except -1
+    cdef int wrong_value(self, Reading* r, str found) except -1
     cdef ColumnBuilder new_child(self, str name, Reading* r)
-    cdef int settle(self, int depth) except -1
+    cdef int set_depth(self, int depth) except -1
 
 
 cdef class RowsBuilder(ValueCodec):
-    """Takes values that are maps as the rows of a table."""
+    """Takes values that are maps, and adds each to a table as a row."""
 
     cdef ColumnBuilder root
-    cdef bytes tag          # goes before MessagePack
-    cdef object repack      # makes MessagePack of what does not begin with the tag
-    cdef bint broken
+    cdef bytes tag          # the prefix before MessagePack
+    cdef object repack      # converts values without the tag to MessagePack
+    cdef bint incomplete    # a row failed, and its columns have different lengths
 
     cdef int append_row(self, const char* data, Py_ssize_t size) except -1

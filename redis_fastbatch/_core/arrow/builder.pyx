@@ -1,9 +1,9 @@
 # cython: language_level=3
-"""MessagePack maps to columns: each value goes from the received bytes into its column's buffers.
+"""Builds columns from MessagePack maps: each value goes from the received bytes into the buffers of its column.
 
-A column takes its type from the first value that is not null, unless it was asked for; ints become floats where
-floats come among them, timestamps become finer where one needs it, and nothing else is made to fit. No length is
-believed before the bytes are there.
+A column gets its type from the first value that is not null, unless the type was given. Ints become floats if
+floats follow, timestamps get a finer unit if one needs it, and no other type changes. The length in a header is
+not trusted before the bytes are there.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -50,13 +50,13 @@ cdef dict SHAPES = {
     "float64": FLOATS, "text": TEXTS, "binary": BINARIES, "instant": INSTANTS, "list": LISTS, "struct": STRUCTS,
     "map": MAPS,
 }
-cdef dict WORDS = {
+cdef dict SHAPE_NAMES = {
     BLANK: "nulls", BOOLS: "bools", INTS: "ints", UINTS: "ints", FLOATS: "floats", TEXTS: "strings",
     BINARIES: "binaries", INSTANTS: "timestamps", LISTS: "lists", STRUCTS: "maps", MAPS: "maps",
 }
 
 
-cdef int grow(Memory* m, Py_ssize_t extra) except -1:
+cdef int grow_memory(Memory* m, Py_ssize_t extra) except -1:
     cdef Py_ssize_t capacity = m.capacity if m.capacity else 64
     cdef char* moved
     while capacity - m.size < extra:
@@ -69,15 +69,15 @@ cdef int grow(Memory* m, Py_ssize_t extra) except -1:
     return 0
 
 
-cdef inline int room(Memory* m, Py_ssize_t extra) except -1:
+cdef inline int reserve_memory(Memory* m, Py_ssize_t extra) except -1:
     if m.capacity - m.size < extra:
-        return grow(m, extra)
+        return grow_memory(m, extra)
     return 0
 
 
-cdef int zeros(Memory* m, Py_ssize_t size) except -1:
-    room(m, size)
-    # Memory that nothing was asked of has no address, which memset() and memcpy() may not be given.
+cdef int append_zeros(Memory* m, Py_ssize_t size) except -1:
+    reserve_memory(m, size)
+    # Empty memory has the address NULL, which memset() must not get, even for a size of 0.
     if size:
         memset(m.data + m.size, 0, size)
     m.size += size
@@ -85,14 +85,14 @@ cdef int zeros(Memory* m, Py_ssize_t size) except -1:
 
 
 cdef inline int push64(Memory* m, uint64_t word) except -1:
-    room(m, 8)
+    reserve_memory(m, 8)
     memcpy(m.data + m.size, &word, 8)
     m.size += 8
     return 0
 
 
 cdef inline int push8(Memory* m, uint8_t byte) except -1:
-    room(m, 1)
+    reserve_memory(m, 1)
     m.data[m.size] = <char>byte
     m.size += 1
     return 0
@@ -103,15 +103,15 @@ cdef inline bint has_offsets(int shape) noexcept:
 
 
 cdef class ColumnBuilder:
-    """A column of a table, or of a struct, or the items of a list.
+    """A column of a table or of a struct, or the items of a list.
 
     Args:
-        name: what it is called.
-        shape: one of "null", "bool", "int", "uint", "float16", "float32", "float64", "text", "binary", "instant",
-            "list", "struct" and "map", for what the values must be; None to find out. Floats are kept as float64,
-            those that are too large for a narrower type refused.
+        name: the column's name.
+        shape: the type that the values must have: "null", "bool", "int", "uint", "float16", "float32", "float64",
+            "text", "binary", "instant", "list", "struct" or "map". None takes it from the values. Floats are kept
+            as float64; those too large for a narrower type fail.
         children: the fields of a struct, the items of a list, the keys and values of a map.
-        unit: an instant's ticks a second.
+        unit: ticks per second of an instant.
     """
 
     def __init__(self, str name, shape=None, list children=None, int64_t unit=1_000_000):
@@ -124,7 +124,7 @@ cdef class ColumnBuilder:
         if shape is None:
             return
         self.take_shape(SHAPES[shape])
-        self.settled = True
+        self.fixed = True
         self.digits = 24 if shape == "float32" else 11 if shape == "float16" else 53
         if children is not None:
             self.children = children
@@ -135,20 +135,20 @@ cdef class ColumnBuilder:
         PyMem_RawFree(self.values.data)
         PyMem_RawFree(self.offsets.data)
 
-    cdef int misfit(self, Reading* r, str found) except -1:
+    cdef int wrong_value(self, Reading* r, str found) except -1:
         if self.depth == 0:
-            fail(r, f"a row is a map, found {found}")
-        return fail(r, f"field {self.name!r} holds {WORDS[self.shape]}, found {found}")
+            fail(r, f"a row must be a map, found {found}")
+        return fail(r, f"field {self.name!r} holds {SHAPE_NAMES[self.shape]}, found {found}")
 
     cdef int take_shape(self, int shape) except -1:
-        """What was null so far is null of this shape."""
+        """Give a column that has only nulls this shape."""
         self.shape = shape
         if has_offsets(shape):
-            zeros(&self.offsets, 8 * (self.length + 1))
+            append_zeros(&self.offsets, 8 * (self.length + 1))
         if shape == BOOLS:
-            zeros(&self.values, self.length)
+            append_zeros(&self.values, self.length)
         elif INTS <= shape <= FLOATS or shape == INSTANTS:
-            zeros(&self.values, 8 * self.length)
+            append_zeros(&self.values, 8 * self.length)
         return 0
 
     cdef ColumnBuilder new_child(self, str name, Reading* r):
@@ -158,13 +158,13 @@ cdef class ColumnBuilder:
             fail(r, f"nested more than {MAX_DEPTH} levels deep")
         return child
 
-    cdef int settle(self, int depth) except -1:
-        """Tells the columns below how deep they are."""
+    cdef int set_depth(self, int depth) except -1:
+        """Set the depth of this column and of all columns in it."""
         self.depth = depth
         if depth > MAX_DEPTH:
-            raise ValueError(f"a schema nested more than {MAX_DEPTH} levels deep")
+            raise ValueError(f"the schema is nested more than {MAX_DEPTH} levels deep")
         for child in self.children:
-            (<ColumnBuilder>child).settle(depth + 1)
+            (<ColumnBuilder>child).set_depth(depth + 1)
         return 0
 
     cdef int append_nulls(self, int64_t count) except -1:
@@ -197,7 +197,7 @@ cdef class ColumnBuilder:
         return 0
 
     cdef int append_bytes(self, const uint8_t* data, Py_ssize_t size) except -1:
-        room(&self.values, size)
+        reserve_memory(&self.values, size)
         if size:
             memcpy(self.values.data + self.values.size, data, size)
         self.values.size += size
@@ -207,17 +207,17 @@ cdef class ColumnBuilder:
         return 0
 
     cdef int other_shape(self, Reading* r, int found) except -1:
-        """A value of another shape than the column has: the first one gives it its shape."""
-        if self.shape != BLANK or self.settled:
+        """Handle a value of another shape than the column's: the first value sets the shape, a later one fails."""
+        if self.shape != BLANK or self.fixed:
             r.p -= 1
-            self.misfit(r, WORDS[found])
+            self.wrong_value(r, SHAPE_NAMES[found])
         return self.take_shape(found)
 
     cdef int append(self, Reading* r) except -1:
-        """Reads one value."""
+        """Read one value."""
         cdef unsigned int marker
         if r.p >= r.end:
-            fail(r, "a value expected, the data ends")
+            fail(r, "expected a value, found the end of the data")
         marker = r.p[0]
         r.p += 1
         if marker < 0x80:
@@ -292,7 +292,7 @@ cdef class ColumnBuilder:
         if 0xD4 <= marker <= 0xD8:
             return self.append_ext(r, 1 << (marker - 0xD4))
         r.p -= 1
-        return fail(r, "the byte 0xC1, which MessagePack never uses")
+        return fail(r, "expected MessagePack, found the byte 0xc1, which it never uses")
 
     cdef int append_int(self, Reading* r, int64_t number) except -1:
         cdef double as_float = 0
@@ -304,11 +304,11 @@ cdef class ColumnBuilder:
             return self.append_word(<uint64_t>number)
         if self.shape == FLOATS:
             if not as_double(False, <uint64_t>number, &as_float) or not has_digits(as_float, self.digits):
-                self.misfit(r, f"the int {number}, which no {self.float_name()} is equal to")
+                self.wrong_value(r, f"the int {number}, which {self.float_name()} cannot hold exactly")
             memcpy(&bits, &as_float, 8)
             return self.append_word(bits)
         if self.shape != UINTS or number < 0:
-            self.misfit(r, f"the int {number}")
+            self.wrong_value(r, f"the int {number}")
         return self.append_word(<uint64_t>number)
 
     cdef int append_uint(self, Reading* r, uint64_t number) except -1:
@@ -318,14 +318,14 @@ cdef class ColumnBuilder:
             return self.append_int(r, <int64_t>number)
         if self.shape == BLANK:
             self.other_shape(r, UINTS)
-        if self.shape == INTS and not self.settled and not self.negative:
+        if self.shape == INTS and not self.fixed and not self.negative:
             self.shape = UINTS
         if self.shape == UINTS:
             return self.append_word(number)
         if self.shape != FLOATS:
-            self.misfit(r, f"the int {number}")
+            self.wrong_value(r, f"the int {number}")
         if not as_double(True, number, &as_float) or not has_digits(as_float, self.digits):
-            self.misfit(r, f"the int {number}, which no {self.float_name()} is equal to")
+            self.wrong_value(r, f"the int {number}, which {self.float_name()} cannot hold exactly")
         memcpy(&bits, &as_float, 8)
         return self.append_word(bits)
 
@@ -333,27 +333,27 @@ cdef class ColumnBuilder:
         cdef uint64_t bits
         if self.shape == BLANK:
             self.other_shape(r, FLOATS)
-        if (self.shape == INTS or self.shape == UINTS) and not self.settled:
+        if (self.shape == INTS or self.shape == UINTS) and not self.fixed:
             self.become_floats(r)
         if self.shape != FLOATS:
-            self.misfit(r, f"the float {number!r}")
+            self.wrong_value(r, f"the float {number!r}")
         if not is_within(number, self.digits):
-            self.misfit(r, f"the float {number!r}, beyond what a {self.float_name()} holds")
+            self.wrong_value(r, f"the float {number!r}, which is too large for {self.float_name()}")
         memcpy(&bits, &number, 8)
         return self.append_word(bits)
 
     def float_name(self):
-        """What Arrow calls floats of so many digits."""
+        """Return Arrow's name for floats of `digits` bits of significand."""
         return {11: "float16", 24: "float32", 53: "float64"}[self.digits]
 
     cdef int become_floats(self, Reading* r) except -1:
-        """Ints that a float comes among become floats, where that loses nothing."""
+        """Convert the ints so far to floats; fail if one would change."""
         cdef int64_t i
         cdef uint64_t* words = <uint64_t*>self.values.data
         cdef double number = 0
         for i in range(self.length):
             if not as_double(self.shape == UINTS, words[i], &number):
-                self.misfit(r, "a float among ints too large to be floats")
+                self.wrong_value(r, "a float; ints in it are too large to become floats")
         for i in range(self.length):
             as_double(self.shape == UINTS, words[i], &number)
             memcpy(&words[i], &number, 8)
@@ -361,13 +361,13 @@ cdef class ColumnBuilder:
         return 0
 
     cdef int become_finer(self, Reading* r) except -1:
-        """Timestamps that one of nanoseconds comes among become such too, where all of them can."""
+        """Convert the timestamps so far to nanoseconds; fail if one is out of range."""
         cdef int64_t factor = GIGA // self.unit
         cdef int64_t i
         cdef int64_t* ticks = <int64_t*>self.values.data
         for i in range(self.length):
             if not INT64_MIN // factor <= ticks[i] <= INT64_MAX // factor:
-                self.misfit(r, "one of nanoseconds among some too far off to have them")
+                self.wrong_value(r, "one with nanoseconds; others in it are out of the range of nanoseconds")
         for i in range(self.length):
             ticks[i] *= factor
         self.unit = GIGA
@@ -378,11 +378,12 @@ cdef class ColumnBuilder:
         if self.shape != TEXTS:
             self.other_shape(r, TEXTS)
         if not is_ascii(<const char*>r.p, size):
-            # Arrow promises UTF-8 to whoever reads the column.
+            # Readers of the column rely on UTF-8, which Arrow's format requires.
             try:
                 (<const char*>r.p)[:size].decode("utf-8")
             except UnicodeDecodeError as error:
-                fail(r, f"a str that is not UTF-8: {error.reason}")
+                r.p += <Py_ssize_t>error.start
+                fail(r, f"expected UTF-8 in a str, found the byte 0x{r.p[0]:02x}: {error.reason}")
         self.append_bytes(r.p, size)
         r.p += size
         return 0
@@ -396,14 +397,14 @@ cdef class ColumnBuilder:
         return 0
 
     cdef int append_ext(self, Reading* r, Py_ssize_t size) except -1:
-        """The timestamp extension."""
+        """Read a timestamp, which is the only extension that a column can hold."""
         cdef const uint8_t* p = r.p + 1
         cdef int64_t ticks = 0
         cdef int64_t seconds = 0
         cdef int64_t nanoseconds = 0
         need(r, size + 1)
         if <int8_t>r.p[0] != -1:
-            fail(r, f"an extension of type {<int8_t>r.p[0]}: only the timestamp has a place in a table")
+            fail(r, f"expected the timestamp, which is extension type -1, found extension type {<int8_t>r.p[0]}")
         if self.shape != INSTANTS:
             self.other_shape(r, INSTANTS)
         if size == 4:
@@ -415,16 +416,17 @@ cdef class ColumnBuilder:
             nanoseconds = big32(p)
             seconds = <int64_t>big64(p + 4)
         else:
-            fail(r, f"a timestamp of {size} bytes: it has 4, 8 or 12")
+            fail(r, f"expected a timestamp of 4, 8 or 12 bytes, found {size}")
         if nanoseconds >= GIGA:
-            fail(r, f"a timestamp of {nanoseconds} nanoseconds: a second has {GIGA}")
+            fail(r, f"expected at most 999,999,999 nanoseconds in a timestamp, found {nanoseconds}")
         if nanoseconds % (GIGA // self.unit):
-            if self.settled:
-                finer = f"a timestamp of {nanoseconds} nanoseconds, finer than the column's unit"
-                fail(r, f"field {self.name!r}: {finer}")
+            if self.fixed:
+                finer = f"a timestamp with {nanoseconds} nanoseconds, finer than the column's unit"
+                fail(r, f"field {self.name!r} holds timestamps, found {finer}")
             self.become_finer(r)
         if not in_ticks(seconds, nanoseconds // (GIGA // self.unit), self.unit, &ticks):
-            fail(r, f"field {self.name!r}: a timestamp of {seconds} seconds, beyond what the column holds")
+            found = f"{seconds} seconds since 1970, out of the range of the column's unit"
+            fail(r, f"field {self.name!r} holds timestamps, found {found}")
         r.p = p + size
         return self.append_word(<uint64_t>ticks)
 
@@ -432,7 +434,7 @@ cdef class ColumnBuilder:
         cdef ColumnBuilder items
         cdef Py_ssize_t i
         if r.end - r.p < count:
-            fail(r, f"{count} items announced, {r.end - r.p} bytes are there")
+            fail(r, f"expected {count} items of an array, found {r.end - r.p} bytes")
         if self.shape != LISTS:
             self.other_shape(r, LISTS)
             self.children = [self.new_child(self.name, r)]
@@ -446,7 +448,7 @@ cdef class ColumnBuilder:
 
     cdef int append_map(self, Reading* r, Py_ssize_t count) except -1:
         if (r.end - r.p) >> 1 < count:
-            fail(r, f"{count} pairs announced, {r.end - r.p} bytes are there")
+            fail(r, f"expected {count} pairs of a map, found {r.end - r.p} bytes")
         if self.shape == MAPS:
             return self.append_entries(r, count)
         if self.shape != STRUCTS:
@@ -461,7 +463,7 @@ cdef class ColumnBuilder:
             keys.append(r)
             values.append(r)
         if keys.nulls:
-            fail(r, "a map's key is null: Arrow's maps have none")
+            fail(r, "the key of a map must not be null in Arrow, found nil")
         push64(&self.offsets, keys.length)
         push8(&self.valid, 1)
         self.length += 1
@@ -473,7 +475,7 @@ cdef class ColumnBuilder:
         cdef Py_ssize_t i = 0
         cdef Py_ssize_t done = 0
         cdef Py_ssize_t known = PyList_GET_SIZE(self.children)
-        # Rows of a table have the same fields in the same order: no look-up while that holds.
+        # Rows of a table mostly have the same fields in the same order. Look up no name as long as they do.
         while done < count and i < known:
             child = <ColumnBuilder>PyList_GET_ITEM(self.children, i)
             size = PyBytes_GET_SIZE(child.tag)
@@ -488,7 +490,7 @@ cdef class ColumnBuilder:
             if child is None:
                 skip(r, 0)
             elif child.length > self.length:
-                fail(r, f"a map with two fields {child.name!r}")
+                fail(r, f"a map must have each field once, found {child.name!r} twice")
             else:
                 child.append(r)
             done += 1
@@ -501,14 +503,14 @@ cdef class ColumnBuilder:
         return 0
 
     cdef ColumnBuilder field(self, Reading* r):
-        """The field whose name comes next, made where it is new; None where it is not asked for."""
+        """Read a field's name, and return its column, which is made if it is new; None if it is not wanted."""
         cdef ColumnBuilder child
         cdef bytes name = take_name(r)
         child = self.places.get(name)
-        if child is None and not self.settled:
+        if child is None and not self.fixed:
             if b"\0" in name:
-                # The C data interface ends names at a zero byte.
-                fail(r, f"a field's name with a zero byte, {name!r}: a column cannot have it")
+                # In the C data interface a zero byte ends a name.
+                fail(r, f"a field's name must not have a zero byte in a table, found {name!r}")
             child = self.new_child(name.decode("utf-8"), r)
             child.append_nulls(self.length)
             self.children.append(child)
@@ -517,12 +519,12 @@ cdef class ColumnBuilder:
 
 
 cdef class RowsBuilder(ValueCodec):
-    """A codec whose values are kept as rows: what loads() returns is the row's number.
+    """A codec that adds each value to a table as a row; loads() returns the row's number.
 
     Args:
-        fields: a ColumnBuilder for each column that is wanted; None to take what comes.
-        tag: goes before MessagePack.
-        repack: makes MessagePack of values that do not begin with `tag`; of all, where that is empty.
+        fields: a ColumnBuilder for each wanted column; None for all columns that the rows have.
+        tag: the prefix before MessagePack.
+        repack: converts values that do not begin with `tag` to MessagePack; all values if `tag` is empty.
     """
 
     def __init__(self, list fields=None, bytes tag=b"", repack=None):
@@ -533,20 +535,20 @@ cdef class RowsBuilder(ValueCodec):
             self.root.take_shape(STRUCTS)
         else:
             self.root = ColumnBuilder("", "struct", fields)
-            self.root.settle(0)
+            self.root.set_depth(0)
 
     @property
     def rows(self):
-        """How many rows there are."""
+        """The number of rows."""
         return self.root.length
 
     cdef object decode(self, const char* data, Py_ssize_t size):
         cdef int64_t row = self.root.length
         cdef Py_ssize_t tag = PyBytes_GET_SIZE(self.tag)
-        if self.broken:
+        if self.incomplete:
             return None
-        # Until the row is complete its columns are not of the same length.
-        self.broken = True
+        # Until the row is complete, its columns have different lengths. After a failure no more rows are taken.
+        self.incomplete = True
         if self.repack is None:
             self.append_row(data, size)
         elif tag and size >= tag and same_bytes(data, PyBytes_AS_STRING(self.tag), tag):
@@ -554,7 +556,7 @@ cdef class RowsBuilder(ValueCodec):
         else:
             packed = <bytes>self.repack(PyBytes_FromStringAndSize(data, size))
             self.append_row(PyBytes_AS_STRING(packed), PyBytes_GET_SIZE(packed))
-        self.broken = False
+        self.incomplete = False
         return row
 
     cdef int append_row(self, const char* data, Py_ssize_t size) except -1:
@@ -566,5 +568,5 @@ cdef class RowsBuilder(ValueCodec):
         if r.p != r.end:
             fail(&r, trailing_bytes_reason(data, size, r.end - r.p))
         if self.root.nulls:
-            fail(&r, "a row is a map, found nil")
+            fail(&r, "a row must be a map, found nil")
         return 0

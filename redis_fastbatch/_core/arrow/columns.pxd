@@ -5,7 +5,7 @@ from libc.string cimport memcpy
 from redis_fastbatch._core.arrow.abi cimport ArrowArray, ArrowSchema
 
 cdef enum:
-    SHORT_NAME = 16     # a name this long or shorter is copied as so many bytes
+    SHORT_NAME = 16     # shorter names are copied as this many bytes, which is quicker
 
 
 cdef enum Kind:
@@ -46,47 +46,47 @@ cdef enum Kind:
 
 
 cdef struct MapKey:
-    uint64_t word           # differs where keys differ, but for bytes behind the first 8
-    bint compared           # whether the bytes count too, or the word says it all
-    Py_ssize_t begin        # in the buffer that is written
+    uint64_t word           # equal keys have equal words; different keys mostly have different ones
+    bint compared           # the bytes are compared too, not only the word
+    Py_ssize_t begin        # offset in the buffer that is written
     Py_ssize_t size
-    const char* data        # there, once it no longer moves
+    const char* data        # address in that buffer, once it no longer moves
 
 
 cdef struct Column:
-    # What the schema says.
+    # From the schema.
     int kind
     int index_kind          # of a dictionary-encoded column
-    int64_t width           # bytes of a fixed-size value; items of a fixed-size list
-    int64_t unit            # ticks a second
+    int64_t width           # bytes of a fixed-size value, or items of a fixed-size list
+    int64_t unit            # ticks per second
     int32_t scale           # of a decimal
-    Py_ssize_t room         # bytes that any value takes at most, its texts and lists not counted
-    char* name              # the field's name as a MessagePack str, SHORT_NAME bytes at least
+    Py_ssize_t room         # most bytes of a value, without the content of texts and lists
+    char* name              # the field's name as a MessagePack str, padded to SHORT_NAME bytes
     Py_ssize_t name_size
-    char* path              # how messages call it, UTF-8
+    char* path              # the column's name in messages, UTF-8
     int64_t n_children
     Column* children
     Column* dictionary
-    MapKey* keys            # of the map that is being written
+    MapKey* keys            # of the map that is written now
     int64_t keys_capacity
-    # What the current batch says.
+    # From the current batch.
     int64_t offset
     int64_t length
-    const uint8_t* validity # NULL: nothing is null
+    const uint8_t* validity # NULL if no value is null
     const void* data
-    const char* text        # what the offsets in `data` point into
-    const void** pieces     # of a view column
-    const int64_t* piece_sizes
-    int64_t n_pieces
+    const char* text        # the bytes that the offsets in `data` point to
+    const void** view_buffers   # the variadic buffers of a view column
+    const int64_t* view_buffer_sizes
+    int64_t n_view_buffers
 
 
 cdef inline bint is_null(const Column* c, int64_t at) noexcept nogil:
-    """Whether the value at `at`, the column's offset included, is missing."""
+    """Return whether the value at `at` is null. `at` includes the column's offset."""
     return c.validity != NULL and not (c.validity[at >> 3] >> (at & 7)) & 1
 
 
 cdef inline char* put_name(char* p, const Column* c) noexcept nogil:
-    """Writes the field's name. Up to SHORT_NAME bytes behind it are written over: there has to be room."""
+    """Write the field's name. At least SHORT_NAME bytes are written, so the buffer must have as many."""
     if c.name_size <= SHORT_NAME:
         memcpy(p, c.name, SHORT_NAME)
     else:

@@ -1,8 +1,8 @@
 # cython: language_level=3
-"""Columns of record batches: a tree of C structs, made once from a schema and bound to each batch in turn.
+"""The columns of record batches as a tree of C structs, made once from a schema and then bound to each batch.
 
-All that a schema or a batch promises and that can be checked is checked here, so that encoding rows need
-look only at what differs from row to row: offsets into lists and dictionaries.
+Schemas and batches are checked here. The encoding of rows then needs to check only what differs from row to row:
+offsets into texts and lists, and indices of dictionaries.
 """
 
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
@@ -16,7 +16,7 @@ from redis_fastbatch._core.runtime.utf8 cimport is_utf8
 from redis_fastbatch.errors import EncodeError
 
 cdef enum:
-    MAX_DEPTH = 64          # levels of nested types; encoding recurses as deep
+    MAX_DEPTH = 64          # levels of nested types, which is also the depth of recursion in encoding
     NUMBER_ROOM = 9
     HEADER_ROOM = 5
     TIMESTAMP_ROOM = 15
@@ -26,7 +26,7 @@ cdef enum:
 
 cdef int64_t WIDEST_BINARY = 1 << 29
 
-# Formats of one or two letters, and the kind of column each is.
+# The kinds of column of Arrow's formats without arguments.
 cdef dict SIMPLE = {
     b"n": NULLS, b"b": BOOL,
     b"c": INT8, b"s": INT16, b"i": INT32, b"l": INT64,
@@ -38,7 +38,7 @@ cdef dict SIMPLE = {
     b"+l": LIST, b"+L": LARGE_LIST, b"+s": STRUCT, b"+m": MAP,
 }
 cdef dict UNITS = {b"s": 1, b"m": 1000, b"u": 1_000_000, b"n": 1_000_000_000}
-cdef dict NOT_CARRIED = {
+cdef dict UNSUPPORTED = {
     b"+ud": "a dense union", b"+us": "a sparse union", b"+r": "a run-end encoded column",
     b"+vl": "a list view", b"+vL": "a large list view",
     b"tiM": "an interval of months", b"tiD": "an interval of days and milliseconds",
@@ -46,12 +46,12 @@ cdef dict NOT_CARRIED = {
 }
 
 
-cdef int refuse(str path, str what) except -1:
-    raise EncodeError(f"column {path!r}: {what} cannot be written")
+cdef int refuse(str path, str found) except -1:
+    raise EncodeError(f"column {path!r}: {found} cannot be written; cast the column or leave it out")
 
 
-cdef char* copied(bytes text) except NULL:
-    """The text, zero-terminated, in memory of its own."""
+cdef char* copy_text(bytes text) except NULL:
+    """Return a zero-terminated copy of the text, which the caller frees."""
     cdef Py_ssize_t size = len(text)
     cdef char* copy = <char*>PyMem_RawMalloc(size + 1)
     if copy == NULL:
@@ -68,7 +68,7 @@ cdef Column* new_columns(int64_t count) except NULL:
 
 
 cdef void free_column(Column* c) noexcept:
-    """Frees what the column owns, not the struct itself."""
+    """Free the memory that the column owns, but not the struct itself."""
     cdef int64_t i
     PyMem_RawFree(c.name)
     PyMem_RawFree(c.path)
@@ -82,20 +82,20 @@ cdef void free_column(Column* c) noexcept:
 
 
 cdef int read_schema(Column* c, ArrowSchema* schema, str path, int depth) except -1:
-    """Fills a zeroed column as the schema has it.
+    """Fill a zeroed column from the schema.
 
     Raises:
-        EncodeError: a type that is not carried; it names the column.
+        EncodeError: the type is not supported; the message names the column.
     """
     cdef bytes field = b"" if schema.name == NULL else <bytes>schema.name
     if depth > MAX_DEPTH:
         refuse(path, f"a type nested more than {MAX_DEPTH} levels deep")
-    c.path = copied(path.encode("utf-8", "replace"))
+    c.path = copy_text(path.encode("utf-8", "replace"))
     read_name(c, field, path)
     if schema.dictionary != NULL:
         read_format(c, schema, path)
         if not INT8 <= c.kind <= UINT64:
-            refuse(path, "a dictionary whose indices are no integers")
+            refuse(path, "a dictionary whose indices are not integers")
         c.index_kind = c.kind
         c.kind = DICTIONARY
         c.dictionary = new_columns(1)
@@ -145,7 +145,7 @@ cdef int read_format(Column* c, ArrowSchema* schema, str path) except -1:
         else:
             c.kind = TIMESTAMP if arguments else LOCAL_TIMESTAMP
     else:
-        refuse(path, NOT_CARRIED.get(kind, f"Arrow's type {spec.decode('latin-1')!r}"))
+        refuse(path, UNSUPPORTED.get(kind, f"Arrow's type {spec.decode('latin-1')!r}"))
     return 0
 
 
@@ -175,11 +175,13 @@ cdef int read_children(Column* c, ArrowSchema* schema, str path, int depth) exce
     cdef int64_t expected, i
     if c.kind == STRUCT:
         expected = schema.n_children
-        refuse_twins(schema, path)
+        refuse_duplicate_fields(schema, path)
     else:
         expected = 1 if c.kind in (LIST, LARGE_LIST, FIXED_LIST, MAP) else 0
     if schema.n_children != expected:
-        raise ValueError(f"column {path!r}: {schema.n_children} children in the stream's schema, not {expected}")
+        raise ValueError(
+            f"column {path!r}: the stream's schema must have {expected} children here, found {schema.n_children}"
+        )
     if expected:
         c.children = new_columns(expected)
         c.n_children = expected
@@ -199,7 +201,7 @@ cdef str child_path(Column* c, ArrowSchema* child, str path):
     return f"{path}.{name.decode('utf-8', 'replace')}"
 
 
-cdef int refuse_twins(ArrowSchema* schema, str path) except -1:
+cdef int refuse_duplicate_fields(ArrowSchema* schema, str path) except -1:
     cdef int64_t i
     cdef set seen = set()
     for i in range(schema.n_children):
@@ -212,14 +214,14 @@ cdef int refuse_twins(ArrowSchema* schema, str path) except -1:
 
 cdef int check_entries(Column* entries, str path) except -1:
     if entries.kind != STRUCT or entries.n_children != 2:
-        raise ValueError(f"column {path!r}: the stream's schema has a map whose entries are no pairs")
+        raise ValueError(f"column {path!r}: the entries of a map must be pairs in the stream's schema")
     if entries.children[0].kind in (LIST, LARGE_LIST, FIXED_LIST, STRUCT, MAP):
         refuse(path, "a map whose keys are nested")
     return 0
 
 
 cdef int set_room(Column* c) except -1:
-    """How many bytes a value takes at most, not counting texts and the items of lists."""
+    """Set the most bytes that a value takes, without the content of texts and lists."""
     cdef int64_t i
     if c.kind == STRUCT:
         c.room = HEADER_ROOM
@@ -239,7 +241,7 @@ cdef int set_room(Column* c) except -1:
 
 
 cdef int malformed(Column* c, str reason) except -1:
-    raise ValueError(f"column {c.path.decode('utf-8', 'replace')!r}: the stream's batch has {reason}")
+    raise ValueError(f"column {c.path.decode('utf-8', 'replace')!r}: a batch of the stream is invalid: {reason}")
 
 
 cdef int expected_buffers(Column* c) noexcept:
@@ -253,47 +255,47 @@ cdef int expected_buffers(Column* c) noexcept:
 
 
 cdef int bind(Column* c, ArrowArray* array, int64_t needed) except -1:
-    """Points the column at a batch's array, of which `needed` values are read.
+    """Bind the column to the array of a batch, whose first `needed` values are read.
 
     Raises:
-        ValueError: the array is not what the schema promised.
+        ValueError: the array does not match the schema.
     """
     cdef int64_t last
     if array.release == NULL:
-        malformed(c, "an array that was released")
+        malformed(c, "expected an array, found one that was released")
     if array.offset < 0 or array.length < needed or array.offset > (<int64_t>1 << 62) - array.length:
-        malformed(c, f"{array.length} values behind {array.offset}, not {needed}")
+        malformed(c, f"expected {needed} values, found {array.length} from offset {array.offset}")
     last = array.offset + array.length
     c.offset = array.offset
     c.length = array.length
     if c.kind in (TEXT_VIEW, BINARY_VIEW):
         bind_view(c, array)
     elif array.n_buffers != expected_buffers(c) and not (c.kind == NULLS and array.n_buffers == 1):
-        # polars gives a column of nulls a bitmap, as Arrow itself did before the interface had settled.
-        malformed(c, f"{array.n_buffers} buffers, not {expected_buffers(c)}")
+        # polars gives a column of nulls a validity bitmap, as early versions of Arrow did.
+        malformed(c, f"expected {expected_buffers(c)} buffers, found {array.n_buffers}")
     c.validity = NULL
     if array.n_buffers and array.null_count != 0 and c.kind != NULLS:
         c.validity = <const uint8_t*>array.buffers[0]
     if array.n_buffers > 1:
         c.data = array.buffers[1]
         if c.data == NULL and array.length:
-            malformed(c, "no buffer of values")
+            malformed(c, "expected a buffer of values, found none")
     if expected_buffers(c) == 3:
         c.text = <const char*>array.buffers[2]
     if array.n_children != c.n_children or (array.dictionary == NULL) != (c.dictionary == NULL):
-        malformed(c, "other children than the schema")
+        malformed(c, "expected the children of the schema, found others")
     bind_children(c, array, last)
     return 0
 
 
 cdef int bind_view(Column* c, ArrowArray* array) except -1:
     if array.n_buffers < 3:
-        malformed(c, f"{array.n_buffers} buffers, not at least 3")
-    c.n_pieces = array.n_buffers - 3
-    c.pieces = &array.buffers[2]
-    c.piece_sizes = <const int64_t*>array.buffers[array.n_buffers - 1]
-    if c.n_pieces and c.piece_sizes == NULL:
-        malformed(c, "no sizes of its buffers")
+        malformed(c, f"expected at least 3 buffers, found {array.n_buffers}")
+    c.n_view_buffers = array.n_buffers - 3
+    c.view_buffers = &array.buffers[2]
+    c.view_buffer_sizes = <const int64_t*>array.buffers[array.n_buffers - 1]
+    if c.n_view_buffers and c.view_buffer_sizes == NULL:
+        malformed(c, "expected the sizes of its buffers, found none")
     return 0
 
 
@@ -304,7 +306,7 @@ cdef int bind_children(Column* c, ArrowArray* array, int64_t last) except -1:
         needed = last
     elif c.kind == FIXED_LIST:
         if c.width and last > (<int64_t>1 << 62) // c.width:
-            malformed(c, f"{last} lists of {c.width} items")
+            malformed(c, f"expected fewer than 2**62 items, found {last} lists of {c.width}")
         needed = last * c.width
     for i in range(c.n_children):
         bind(&c.children[i], array.children[i], needed)

@@ -1,8 +1,8 @@
 # cython: language_level=3
-"""Built columns, handed to whoever imports the Arrow C data interface; nothing is copied but bits and offsets.
+"""Exports built columns through the Arrow C data interface, without a copy of the values.
 
-Every exported array owns its buffers, in memory that is freed without Python: importers may release it from any
-thread.
+Every exported array owns its buffers. They are freed without Python, because an importer may release an array from
+any thread.
 """
 
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
@@ -49,7 +49,7 @@ cdef void release_schema(ArrowSchema* schema) noexcept nogil:
                 schema.children[i].release(schema.children[i])
             PyMem_RawFree(schema.children[i])
     PyMem_RawFree(schema.children)
-    # Format and name are one allocation.
+    # The format and the name share one allocation.
     PyMem_RawFree(schema.private_data)
     schema.release = NULL
 
@@ -69,8 +69,8 @@ cdef void release_array(ArrowArray* array) noexcept nogil:
     array.release = NULL
 
 
-cdef void* allocated(size_t size) except NULL:
-    """Zeroed memory."""
+cdef void* allocate_zeroed(size_t size) except NULL:
+    """Return zeroed memory."""
     cdef void* memory = PyMem_RawCalloc(1, size if size else 1)
     if memory == NULL:
         raise MemoryError()
@@ -92,7 +92,7 @@ cdef void free_array_capsule(object capsule) noexcept:
 
 
 cdef bint is_long(ColumnBuilder column) noexcept:
-    """Whether the offsets need 64 bits."""
+    """Return whether the offsets need 64 bits."""
     cdef int64_t last
     memcpy(&last, column.offsets.data + column.offsets.size - 8, 8)
     return last > INT32_MAX
@@ -111,12 +111,12 @@ cdef bytes format_of(ColumnBuilder column):
 
 
 cdef int export_schema(ColumnBuilder column, bytes name, ArrowSchema* schema) except -1:
-    """Fills a zeroed schema; on failure the caller releases it."""
+    """Fill a zeroed schema. After a failure the caller releases it."""
     cdef bytes spec = format_of(column)
     cdef char* text
     schema.release = release_schema
     schema.flags = NULLABLE
-    text = <char*>allocated(len(spec) + len(name) + 2)
+    text = <char*>allocate_zeroed(len(spec) + len(name) + 2)
     schema.private_data = text
     memcpy(text, <const char*>spec, len(spec))
     memcpy(text + len(spec) + 1, <const char*>name, len(name))
@@ -127,7 +127,7 @@ cdef int export_schema(ColumnBuilder column, bytes name, ArrowSchema* schema) ex
         export_entries_schema(column, schema.children[0])
     elif column.shape == LISTS:
         schema_children(schema, 1)
-        # A list that never had an item has no column of items.
+        # items_of() makes the column of items if no list had an item.
         export_schema(items_of(column), b"item", schema.children[0])
     elif column.shape == STRUCTS:
         schema_children(schema, len(column.children))
@@ -148,15 +148,15 @@ cdef bytes name_of(ColumnBuilder column):
 
 cdef int schema_children(ArrowSchema* schema, int64_t count) except -1:
     cdef int64_t i
-    schema.children = <ArrowSchema**>allocated(count * sizeof(ArrowSchema*))
+    schema.children = <ArrowSchema**>allocate_zeroed(count * sizeof(ArrowSchema*))
     schema.n_children = count
     for i in range(count):
-        schema.children[i] = <ArrowSchema*>allocated(sizeof(ArrowSchema))
+        schema.children[i] = <ArrowSchema*>allocate_zeroed(sizeof(ArrowSchema))
     return 0
 
 
 cdef int export_entries_schema(ColumnBuilder column, ArrowSchema* entries) except -1:
-    cdef char* text = <char*>allocated(16)
+    cdef char* text = <char*>allocate_zeroed(16)
     entries.release = release_schema
     entries.private_data = text
     memcpy(text, b"+s\0entries", 10)
@@ -171,15 +171,15 @@ cdef int export_entries_schema(ColumnBuilder column, ArrowSchema* entries) excep
 
 cdef int array_children(ArrowArray* array, int64_t count) except -1:
     cdef int64_t i
-    array.children = <ArrowArray**>allocated(count * sizeof(ArrowArray*))
+    array.children = <ArrowArray**>allocate_zeroed(count * sizeof(ArrowArray*))
     array.n_children = count
     for i in range(count):
-        array.children[i] = <ArrowArray*>allocated(sizeof(ArrowArray))
+        array.children[i] = <ArrowArray*>allocate_zeroed(sizeof(ArrowArray))
     return 0
 
 
 cdef Buffers* begin_array(ArrowArray* array, int64_t length, int64_t nulls) except NULL:
-    cdef Buffers* buffers = <Buffers*>allocated(sizeof(Buffers))
+    cdef Buffers* buffers = <Buffers*>allocate_zeroed(sizeof(Buffers))
     array.private_data = buffers
     array.buffers = buffers.owned
     array.release = release_array
@@ -189,13 +189,13 @@ cdef Buffers* begin_array(ArrowArray* array, int64_t length, int64_t nulls) exce
 
 
 cdef int export_array(ColumnBuilder column, ArrowArray* array) except -1:
-    """Fills a zeroed array, which takes the column's buffers; on failure the caller releases it."""
+    """Fill a zeroed array, which takes over the column's buffers. After a failure the caller releases it."""
     cdef Buffers* buffers = begin_array(array, column.length, column.nulls)
     if column.shape == BLANK:
         return 0
     array.n_buffers = 1
     if column.nulls:
-        buffers.owned[0] = packed_bits(&column.valid, column.length)
+        buffers.owned[0] = pack_bits(&column.valid, column.length)
     if column.shape == STRUCTS:
         array_children(array, len(column.children))
         for i, child in enumerate(column.children):
@@ -203,9 +203,9 @@ cdef int export_array(ColumnBuilder column, ArrowArray* array) except -1:
         return 0
     array.n_buffers = 2
     if column.shape == BOOLS:
-        buffers.owned[1] = packed_bits(&column.values, column.length)
+        buffers.owned[1] = pack_bits(&column.values, column.length)
     elif column.shape == LISTS or column.shape == MAPS:
-        buffers.owned[1] = taken_offsets(column)
+        buffers.owned[1] = take_offsets(column)
         array_children(array, 1)
         if column.shape == LISTS:
             export_array(items_of(column), array.children[0])
@@ -213,10 +213,10 @@ cdef int export_array(ColumnBuilder column, ArrowArray* array) except -1:
             export_entries(column, array.children[0])
     elif column.shape == TEXTS or column.shape == BINARIES:
         array.n_buffers = 3
-        buffers.owned[1] = taken_offsets(column)
-        buffers.owned[2] = taken(&column.values)
+        buffers.owned[1] = take_offsets(column)
+        buffers.owned[2] = take_buffer(&column.values)
     else:
-        buffers.owned[1] = taken(&column.values)
+        buffers.owned[1] = take_buffer(&column.values)
     return 0
 
 
@@ -229,17 +229,17 @@ cdef int export_entries(ColumnBuilder column, ArrowArray* entries) except -1:
     return 0
 
 
-cdef void* taken(Memory* memory) except NULL:
-    """The buffer, which is the caller's from here on. An empty one is a buffer too."""
+cdef void* take_buffer(Memory* memory) except NULL:
+    """Return the buffer and pass its ownership to the caller. Even an empty buffer has an address."""
     cdef void* data = memory.data
     if data == NULL:
-        return allocated(1)
+        return allocate_zeroed(1)
     memset(memory, 0, sizeof(Memory))
     return data
 
 
-cdef void* taken_offsets(ColumnBuilder column) except NULL:
-    """The offsets, made 32 bits wide where they fit."""
+cdef void* take_offsets(ColumnBuilder column) except NULL:
+    """Return the offsets and pass their ownership to the caller. They get 32 bits each if they fit."""
     cdef bint keep = is_long(column) and column.shape != MAPS
     cdef Py_ssize_t count = column.offsets.size // 8
     cdef char* data
@@ -247,10 +247,10 @@ cdef void* taken_offsets(ColumnBuilder column) except NULL:
     cdef int32_t narrow
     cdef Py_ssize_t i
     if column.shape == MAPS and is_long(column):
-        raise OverflowError(f"field {column.name!r}: more map entries than Arrow's 32-bit offsets hold")
-    data = <char*>taken(&column.offsets)
+        raise OverflowError(f"field {column.name!r}: expected fewer than 2**31 map entries; read fewer keys")
+    data = <char*>take_buffer(&column.offsets)
     if not keep:
-        # In place: each 32-bit offset lies before or at the 64-bit one that is read.
+        # This works in place, because a 32-bit offset is never written after the 64-bit one that is read next.
         for i in range(count):
             memcpy(&wide, data + 8 * i, 8)
             narrow = <int32_t>wide
@@ -258,8 +258,8 @@ cdef void* taken_offsets(ColumnBuilder column) except NULL:
     return data
 
 
-cdef void* packed_bits(Memory* memory, int64_t count) except NULL:
-    cdef uint8_t* bits = <uint8_t*>allocated((count + 7) // 8)
+cdef void* pack_bits(Memory* memory, int64_t count) except NULL:
+    cdef uint8_t* bits = <uint8_t*>allocate_zeroed((count + 7) // 8)
     cdef int64_t i
     for i in range(count):
         bits[i >> 3] |= <uint8_t>((memory.data[i] & 1) << (i & 7))
@@ -267,7 +267,7 @@ cdef void* packed_bits(Memory* memory, int64_t count) except NULL:
 
 
 cdef class ExportedRows:
-    """The rows of a RowsBuilder as an Arrow record batch: has `__arrow_c_array__()`, to be called once."""
+    """The rows of a RowsBuilder as an Arrow record batch. `__arrow_c_array__()` can be called once."""
 
     cdef RowsBuilder rows
 
@@ -275,17 +275,17 @@ cdef class ExportedRows:
         self.rows = rows
 
     def __arrow_c_array__(self, requested_schema=None):
-        """Capsules of the batch's schema and of the batch; the builder gives up its buffers."""
+        """Return capsules of the schema and of the batch, which takes over the builder's buffers."""
         cdef ArrowSchema* schema
         cdef ArrowArray* array
         cdef ColumnBuilder root
         if self.rows is None:
-            raise ValueError("the rows were exported before")
+            raise ValueError("rows can be exported once, and these were exported before")
         root = self.rows.root
         self.rows = None
-        schema = <ArrowSchema*>allocated(sizeof(ArrowSchema))
+        schema = <ArrowSchema*>allocate_zeroed(sizeof(ArrowSchema))
         schema_capsule = PyCapsule_New(schema, SCHEMA_CAPSULE, free_schema_capsule)
-        array = <ArrowArray*>allocated(sizeof(ArrowArray))
+        array = <ArrowArray*>allocate_zeroed(sizeof(ArrowArray))
         array_capsule = PyCapsule_New(array, ARRAY_CAPSULE, free_array_capsule)
         export_schema(root, b"", schema)
         export_array(root, array)

@@ -1,8 +1,8 @@
 # cython: language_level=3
-"""Floats in decimal, as repr() writes them: the shortest text that reads back as the same float.
+"""Writes floats in decimal as repr() does: as the shortest text that reads back as the same float.
 
-Most floats in data have few digits, and these need no Python: where an integer of at most 15 digits, divided by a
-power of ten, is the float, there is no shorter text and no other of that length. Python does the rest.
+Most floats in data have few digits, and are written without Python. If an integer of at most 15 digits divided by
+a power of ten is equal to the float, then no shorter text and no other of this length is. Python writes the rest.
 """
 
 from cpython.mem cimport PyMem_Free
@@ -25,12 +25,12 @@ cdef double[MOST_DECIMALS + 1] POWERS = [
 
 
 cdef char* put_float(char* p, double number) except NULL nogil:
-    """Writes at most 32 characters and returns the place behind them."""
+    """Write at most 32 characters, and return the position after them."""
     cdef double magnitude = fabs(number)
     cdef double scaled, whole
     cdef uint64_t divisor
     cdef int decimals
-    # Outside of these bounds repr() has an exponent, or the integer has more than 15 digits. A NaN is outside too.
+    # Outside these bounds repr() uses an exponent, or the integer has more than 15 digits. A NaN is outside too.
     if magnitude == 0 or 1e-4 <= magnitude < 1e15:
         for decimals in range(MOST_DECIMALS + 1):
             scaled = magnitude * POWERS[decimals]

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Rows of a table as Redis hashes: an HSET for each row, and what lets those that were written expire."""
+"""Writes the rows of a table as Redis hashes: an HSET for each row, and an EXPIRE for each written hash."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
@@ -32,17 +32,17 @@ cdef enum:
 
 cdef int refuse_empty() except -1 nogil:
     with gil:
-        raise EncodeError("every field is null: a hash has at least one field")
+        raise EncodeError("a hash must have at least one field, but every field of the row is null")
 
 
 cdef class HashChunk(TableChunk):
-    """HSETs, one for each row."""
+    """A chunk with an HSET for each row."""
 
     def __init__(self, Command command):
         TableChunk.__init__(self, command, None)
 
     def row_value(self, Py_ssize_t wanted):
-        """The fields of a row as bytes."""
+        """Return the fields of a row as bytes."""
         cdef const char* p = self.data + self.start
         cdef Py_ssize_t i
         if not 0 <= wanted < self.items:
@@ -58,18 +58,18 @@ cdef class HashChunk(TableChunk):
 
 
 cdef class ExpireChunk(Chunk):
-    """What lets the hashes of a chunk expire, but for those that the server refused.
+    """A chunk that sets the expiry of the hashes of another chunk, except those that the server refused.
 
-    Its items are all of that chunk's.
+    Its items are all items of that chunk.
 
     Args:
-        command: EXPIRE, or one of its kin.
+        command: EXPIRE, PEXPIRE, EXPIREAT or PEXPIREAT.
         hashes: the chunk of HSETs.
-        refused: the positions of those that were refused.
+        refused: the positions of the hashes that the server refused.
 
     Attributes:
-        hashes: as given.
-        written: the positions of the others, for each of which there is a command.
+        hashes: the chunk of HSETs.
+        written: the positions of the other hashes; this chunk has a command for each.
     """
 
     cdef readonly HashChunk hashes
@@ -98,27 +98,27 @@ cdef class ExpireChunk(Chunk):
 
     @property
     def count(self):
-        """Rows of which it settles the outcome."""
+        """The number of rows whose outcome its replies decide."""
         return self.hashes.items
 
     @property
     def keys(self):
-        """Their numbers."""
+        """The rows' numbers."""
         return self.hashes.keys
 
     @property
     def values(self):
-        """Their fields."""
+        """The rows' fields."""
         return self.hashes.values
 
     @property
     def replies(self):
-        """Replies the server sends for it."""
+        """The number of replies that the server sends."""
         return len(self.written)
 
 
 cdef const char* after_count(const char* p, Py_ssize_t* count) noexcept:
-    """Behind the header of a command that this module wrote; how many arguments it has."""
+    """Return the position after the header of a command that this module wrote; set the count of its arguments."""
     count[0] = 0
     p += 1
     while p[0] != c'\r':
@@ -128,7 +128,7 @@ cdef const char* after_count(const char* p, Py_ssize_t* count) noexcept:
 
 
 cdef const char* read_command(const char* p, list arguments):
-    """Behind a command that this module wrote; its arguments go into the list, where there is one."""
+    """Return the position after a command that this module wrote; append its arguments unless the list is None."""
     cdef const char* data = NULL
     cdef Py_ssize_t size = 0
     cdef Py_ssize_t count = 0
@@ -145,13 +145,13 @@ cdef class HashWriter(TableWriter):
     """Encodes rows as HSET commands.
 
     Args:
-        stream, columns, key, and those in `layout`: as TableWriter's.
+        stream, columns, key, and the arguments in `layout`: as for TableWriter.
 
     Raises:
-        EncodeError: besides what TableWriter raises: a column of nested values.
+        EncodeError: as from TableWriter, and for a column of nested values.
     """
 
-    cdef list kept_names
+    cdef list owned_names
     cdef Literal* names         # of the fields, as bulk strings
     cdef Py_ssize_t text_digits
 
@@ -161,7 +161,7 @@ cdef class HashWriter(TableWriter):
             self, stream, Command(b"HSET", many=False), columns=columns, key=key, tag=b"", row_codec=None, **layout
         )
         self.text_digits = 1
-        self.kept_names = []
+        self.owned_names = []
         self.names = <Literal*>PyMem_RawCalloc(self.n_values + 1, sizeof(Literal))
         if self.names == NULL:
             raise MemoryError()
@@ -172,17 +172,17 @@ cdef class HashWriter(TableWriter):
         PyMem_RawFree(self.names)
 
     cdef bytes field_name(self, Column* column):
-        """The field's name as a bulk string; `kept_names` keeps it alive."""
+        """Return the field's name as a bulk string, which `owned_names` keeps alive."""
         path = (<bytes>column.path).decode("utf-8", "surrogateescape")
         if not is_flat(column):
-            raise EncodeError(f"column {path!r}: a hash's fields are strings, and nested values cannot be written")
+            raise EncodeError(f"column {path!r}: a hash cannot hold nested values; use as_='value'")
         name = path.encode("utf-8", "surrogateescape")
         name = b"$%d\r\n%b\r\n" % (len(name), name)
-        self.kept_names.append(name)
+        self.owned_names.append(name)
         return name
 
     def blank(self):
-        """An empty chunk for fill()."""
+        """Return an empty chunk for fill()."""
         return HashChunk(self.command)
 
     cdef int put_row(self, TableChunk chunk) except -1 nogil:
@@ -203,7 +203,7 @@ cdef class HashWriter(TableWriter):
         return 0
 
     cdef Py_ssize_t count_fields(self) except -1 nogil:
-        """How many of the row's fields are not null."""
+        """Return how many fields of the row are not null."""
         cdef int64_t at = self.stream.batch.offset + self.row
         cdef Py_ssize_t count = 0
         cdef Py_ssize_t i
@@ -212,7 +212,7 @@ cdef class HashWriter(TableWriter):
         return count
 
     cdef char* put_texts(self, OutputBuffer out, char* p) except NULL nogil:
-        """Names and values of the fields that are not null."""
+        """Write the names and values of the fields that are not null."""
         cdef int64_t at = self.stream.batch.offset + self.row
         cdef Column* column
         cdef Py_ssize_t i, header
@@ -228,19 +228,21 @@ cdef class HashWriter(TableWriter):
         return p
 
     cdef object row_value(self):
-        """The current row's fields as bytes, for a report that it failed; those that cannot be as TableWriter has
-        them."""
+        """Return the current row's fields as bytes, for a report about its failure.
+
+        A field that cannot be written is as raw_field() returns it.
+        """
         cdef dict row = {}
         cdef Py_ssize_t i
         if is_null_row(self.stream, self.at()):
             return None
         for i in range(self.n_values):
-            name = (<bytes>self.kept_names[i]).partition(b"\r\n")[2].removesuffix(b"\r\n")
+            name = (<bytes>self.owned_names[i]).partition(b"\r\n")[2].removesuffix(b"\r\n")
             try:
                 if not is_missing(&self.columns[i], self.at() + self.columns[i].offset):
                     row[name] = self.text_of(&self.columns[i])
             except (FastBatchError, MemoryError):
-                found = self.unwritten(i)
+                found = self.raw_field(i)
                 row[name] = b"%d" % found if isinstance(found, int) else found
         return row
 

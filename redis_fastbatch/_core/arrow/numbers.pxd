@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Whether a number of one type has an equal of another."""
+"""Tests whether a number of one type has an equal number of another type."""
 
 from libc.math cimport fabs, isfinite
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint64_t
@@ -7,7 +7,7 @@ from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint64_t
 cdef extern from *:
     """
     #define TWO_63 9223372036854775808.0
-    /* Half a unit behind the largest float32 and float16: from there on rounding gives an infinity. */
+    /* Half a unit above the largest float32 and float16: from there on, rounding gives an infinity. */
     #define BEYOND_SINGLE 3.4028235677973366e38
     #define BEYOND_HALF 65520.0
     """
@@ -17,9 +17,9 @@ cdef extern from *:
 
 
 cdef inline bint in_ticks(int64_t seconds, int64_t fraction, int64_t unit, int64_t* ticks) noexcept:
-    """Sets ticks to seconds * unit + fraction; False where 64 bits do not hold it."""
+    """Set `ticks` to seconds * unit + fraction; return False if that needs more than 64 bits."""
     if seconds < 0:
-        # The first tick of all is not a whole number of seconds.
+        # The smallest int64 of ticks is not a whole number of seconds, so the product alone would overflow.
         seconds += 1
         fraction -= unit
     if seconds > INT64_MAX // unit or seconds < INT64_MIN // unit:
@@ -32,7 +32,7 @@ cdef inline bint in_ticks(int64_t seconds, int64_t fraction, int64_t unit, int64
 
 
 cdef inline bint as_double(bint without_sign, uint64_t word, double* number) noexcept:
-    """Sets number to the int of 64 bits; False where no float64 is equal to it."""
+    """Set `number` to the 64-bit int; return False if no float64 is equal to it."""
     if without_sign:
         number[0] = <double>word
         return number[0] < 2 * TWO_63 and <uint64_t>number[0] == word
@@ -41,14 +41,14 @@ cdef inline bint as_double(bint without_sign, uint64_t word, double* number) noe
 
 
 cdef inline bint is_within(double number, int digits) noexcept:
-    """Whether a float of so many bits of significand is finite where the number is."""
+    """Return whether a float with `digits` bits of significand is finite if the number is."""
     if digits == 53:
         return True
     return fabs(number) < (BEYOND_SINGLE if digits == 24 else BEYOND_HALF) or not isfinite(number)
 
 
 cdef inline bint has_digits(double whole, int digits) noexcept:
-    """Whether a float of so many bits of significand is equal to the whole number, of 64 bits at most."""
+    """Return whether a float with `digits` bits of significand is equal to the whole number of at most 64 bits."""
     cdef uint64_t magnitude
     if digits == 53:
         return True

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Bytes of MessagePack that are being read."""
+"""Reads from MessagePack bytes, with checks of their length."""
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -29,12 +29,12 @@ cdef inline uint64_t big64(const uint8_t* p) noexcept nogil:
 
 cdef inline int need(Reading* r, Py_ssize_t size) except -1:
     if r.end - r.p < size:
-        fail(r, f"{size} more bytes announced, {r.end - r.p} are there")
+        fail(r, f"expected {size} more bytes, found {r.end - r.p}")
     return 0
 
 
 cdef inline Py_ssize_t take_length(Reading* r, int width) except -1:
-    """A big-endian length of 1, 2 or 4 bytes."""
+    """Read a big-endian length of 1, 2 or 4 bytes."""
     cdef const uint8_t* p = r.p
     need(r, width)
     r.p += width

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""What of MessagePack has nothing to do with columns: names of fields, and values that are passed over."""
+"""Reads names of fields, and skips values that no column takes."""
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 
@@ -14,7 +14,7 @@ cdef int fail(Reading* r, str reason) except -1:
 
 
 cdef bytes take_name(Reading* r):
-    """A map's key, which has to be a str."""
+    """Read the key of a map, which must be a str."""
     cdef unsigned int marker
     cdef Py_ssize_t size = 0
     need(r, 1)
@@ -26,7 +26,7 @@ cdef bytes take_name(Reading* r):
         size = take_length(r, 1 << (marker - 0xD9))
     else:
         r.p -= 1
-        fail(r, "a map's key that is no str: the fields of a row have names")
+        fail(r, f"expected a str as the name of a field, found the MessagePack byte 0x{marker:02x}")
     need(r, size)
     r.p += size
     name = PyBytes_FromStringAndSize(<const char*>r.p - size, size)
@@ -34,18 +34,18 @@ cdef bytes take_name(Reading* r):
         try:
             name.decode("utf-8")
         except UnicodeDecodeError as error:
-            fail(r, f"a key that is not UTF-8: {error.reason}")
+            fail(r, f"expected UTF-8 in the name of a field, found {name!r:.80}: {error.reason}")
     return name
 
 
 cdef int skip(Reading* r, int depth) except -1:
-    """Passes over a value that nobody asked for."""
+    """Skip a value."""
     cdef unsigned int marker
     cdef Py_ssize_t size = 0
     cdef Py_ssize_t values = 0
     cdef Py_ssize_t i
     if depth > MAX_SKIPPED_DEPTH:
-        fail(r, "nested too deep")
+        fail(r, f"nested more than {MAX_SKIPPED_DEPTH} levels deep")
     need(r, 1)
     marker = r.p[0]
     r.p += 1
@@ -75,7 +75,7 @@ cdef int skip(Reading* r, int depth) except -1:
         values = 2 * take_length(r, 2 << (marker - 0xDE))
     else:
         r.p -= 1
-        fail(r, "the byte 0xC1, which MessagePack never uses")
+        fail(r, "expected MessagePack, found the byte 0xc1, which it never uses")
     need(r, size)
     r.p += size
     for i in range(values):

@@ -11,14 +11,14 @@ from redis_fastbatch._core.runtime.utf8 cimport copy_short
 
 
 cdef struct Literal:
-    const char* data        # of a bytes object that somebody keeps alive
+    const char* data        # in a bytes object that the owner keeps alive
     Py_ssize_t size
 
 
 cdef struct KeyPart:
     Literal literal
-    Column* column          # or NULL
-    bint recoded            # its text is not in the encoding of keys
+    Column* column          # NULL if this part is a literal
+    bint is_reencoded       # keys are not in UTF-8, but the column's text is
 
 
 cdef bint is_null_row(ArrowStream stream, int64_t at) noexcept nogil
@@ -29,14 +29,14 @@ cdef const char* after_bulk(const char* p, const char** data, Py_ssize_t* size) 
 
 
 cdef inline char* put_literal(OutputBuffer out, char* p, Literal* given, Py_ssize_t room) except NULL nogil:
-    """Writes bytes given beforehand, and sees to `room` bytes behind them."""
+    """Write the literal, and make room for `room` bytes after it."""
     p = make_room(out, p, given.size + room)
     copy_short(p, given.data, given.size)
     return p + given.size
 
 
 cdef class TableChunk(Chunk):
-    """Commands that carry rows. What Python wants to know of a row is made when it asks."""
+    """A chunk of commands that carry rows. Keys and values are made for Python only when they are read."""
 
     cdef int64_t* rows      # the number of each row, counted over all batches
     cdef Py_ssize_t rows_capacity
@@ -47,7 +47,7 @@ cdef class TableChunk(Chunk):
 
 
 cdef class TableWriter:
-    """Encodes the rows of a table, a chunk at a time, with the GIL released."""
+    """Encodes the rows of a table in chunks, without the GIL."""
 
     cdef ArrowStream stream
     cdef readonly Command command
@@ -55,27 +55,27 @@ cdef class TableWriter:
     cdef readonly bint exhausted
     cdef readonly bint dry
     cdef readonly object source_error
-    cdef readonly Py_ssize_t batches    # of the table that were taken
+    cdef readonly Py_ssize_t batches    # of the table, taken so far
     cdef public Py_ssize_t max_items
     cdef public Py_ssize_t max_bytes
-    cdef object row_codec           # reads a row's value again, for whoever asks about a failed one
-    cdef Column* columns            # those of the value, then those that only the key needs
-    cdef int64_t* fields            # the place of each in the batch
+    cdef object row_codec           # decodes a row's value, for reports of failed rows
+    cdef Column* columns            # of the value, then those that only the key needs
+    cdef int64_t* fields            # the index of each in the batch
     cdef Py_ssize_t n_columns
     cdef Py_ssize_t n_values
     cdef KeyPart* key_parts
     cdef Py_ssize_t n_key_parts
-    cdef str encoding               # of keys; None for UTF-8, in which the columns' texts are
+    cdef str encoding               # of keys; None for UTF-8, because the columns' texts have it
     cdef str errors
-    cdef tuple kept                 # keeps the literals alive
+    cdef tuple owned_bytes          # keeps the literals alive
     cdef Literal tag
-    cdef Literal prefix             # of the command, where a row is one
+    cdef Literal prefix             # of the command, if each row has its own
     cdef Literal suffix
     cdef Py_ssize_t row_room
-    cdef Py_ssize_t key_digits      # of the last key's and value's length: a guess for the next one's
+    cdef Py_ssize_t key_digits      # of the last key's length and value's length, as a guess for the next
     cdef Py_ssize_t value_digits
-    cdef Py_ssize_t mark            # where the row being encoded begins
-    cdef int64_t row                # of the batch
+    cdef Py_ssize_t row_start       # where the current row begins in the chunk
+    cdef int64_t row                # in the batch
     cdef int64_t batch_rows
     cdef int64_t first_row          # of the batch, counted over all batches
 
@@ -86,7 +86,7 @@ cdef class TableWriter:
     cdef bint run(self, TableChunk chunk) except -1 nogil
     cdef int put_row(self, TableChunk chunk) except -1 nogil
     cdef char* put_key(self, OutputBuffer out, char* p) except NULL nogil
-    cdef char* recode(self, OutputBuffer out, char* start, char* p) except NULL
+    cdef char* reencode(self, OutputBuffer out, char* start, char* p) except NULL
     cdef char* put_fields(self, OutputBuffer out, char* p) except NULL nogil
     cdef object row_value(self)
     cdef int64_t at(self) noexcept
@@ -94,4 +94,4 @@ cdef class TableWriter:
     cdef object decoded(self, OutputBuffer out, char* p)
     cdef dict row_by_fields(self)
     cdef dict one_field(self, Py_ssize_t i)
-    cdef object unwritten(self, Py_ssize_t i)
+    cdef object raw_field(self, Py_ssize_t i)

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Rows of a table to RESP: the same interface as BatchWriter's, so that the same flights carry them."""
+"""Encodes the rows of a table as RESP, with the interface of BatchWriter, so that the same flights carry them."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawRealloc
@@ -30,8 +30,8 @@ import re
 from redis_fastbatch.errors import EncodeError, FastBatchError
 
 cdef enum:
-    HEADER_ROOM = 32        # `$<length>` CRLF, and the CRLF behind
-    MAX_FAILURES = 1000     # rows that fail before fill() returns to tell of them
+    HEADER_ROOM = 32        # `$<length>` CRLF, and the CRLF after the string
+    MAX_FAILURES = 1000     # failed rows at which fill() returns to report them
 
 cdef Py_ssize_t MAX_BULK = 512 * 1024 * 1024
 cdef bytes ASCII_BYTES = bytes(range(128))
@@ -49,7 +49,7 @@ cdef inline Py_ssize_t digits(Py_ssize_t number) noexcept nogil:
 
 cdef int refuse_size(Py_ssize_t size) except -1 nogil:
     with gil:
-        raise EncodeError(f"{size} bytes: Redis takes at most {MAX_BULK} for a key or value")
+        raise EncodeError(f"a key or value must have at most {MAX_BULK:,} bytes in Redis, found {size:,}")
 
 
 cdef int refuse_null_key(Column* c) except -1 nogil:
@@ -77,7 +77,7 @@ cdef Literal literal(bytes given) noexcept:
 
 
 cdef char* close_bulk(OutputBuffer out, char* p, Py_ssize_t header, Py_ssize_t* width) except NULL nogil:
-    """Completes the bulk string whose header, of width[0] digits, is to be written at `header`."""
+    """Finish a bulk string: write its header, for which width[0] digits are free, at `header`, and its CRLF."""
     cdef char* start = out.data + header
     cdef Py_ssize_t size = p - start - width[0] - 3
     cdef Py_ssize_t actual
@@ -103,7 +103,7 @@ cdef char* close_bulk(OutputBuffer out, char* p, Py_ssize_t header, Py_ssize_t* 
 
 
 cdef const char* after_bulk(const char* p, const char** data, Py_ssize_t* size) noexcept:
-    """Behind a bulk string that this module wrote; where its bytes are."""
+    """Return the position after a bulk string that this module wrote; set where its bytes are."""
     size[0] = 0
     p += 1
     while p[0] != c'\r':
@@ -123,7 +123,7 @@ cdef class TableChunk(Chunk):
 
     @property
     def keys(self):
-        """The rows' numbers: what reports call a table's items by."""
+        """The rows' numbers, which reports use as keys."""
         cdef Py_ssize_t i
         if len(self.item_keys) != self.items:
             self.item_keys = [self.rows[i] for i in range(self.items)]
@@ -131,11 +131,11 @@ cdef class TableChunk(Chunk):
 
     @property
     def values(self):
-        """The rows as the dicts that batch_get() would read; each is made when it is asked for."""
+        """The rows as the dicts that batch_get() would return; each is made when it is read."""
         return ChunkRows(self)
 
     def row_value(self, Py_ssize_t wanted):
-        """The dict of a row, decoded from the bytes of its command."""
+        """Return the dict of a row, decoded from the bytes of its command."""
         cdef const char* p = self.data + self.command.headroom
         cdef const char* data = NULL
         cdef Py_ssize_t size = 0
@@ -195,25 +195,25 @@ cdef class TableWriter:
 
     Args:
         stream: the table.
-        command: what carries the rows.
-        columns: the columns of which a row's value is made, in this order; None for all.
-        key: what a row's key is made of: bytes as they are, and names of columns.
-        tag: goes before each value.
-        row_codec: loads a value's bytes, for reports about rows that failed.
-        max_items, max_bytes: a chunk is full once it holds as many.
-        encoding, errors: how text becomes a part of a key, as the redis-py client has it.
+        command: the command that carries the rows.
+        columns: the columns of a row's value, in this order; None for all.
+        key: the parts of a row's key: bytes are literals, and a str is the name of a column.
+        tag: bytes before each value.
+        row_codec: decodes a value, for reports of failed rows.
+        max_items, max_bytes: the items and bytes at which a chunk is full.
+        encoding, errors: how text in keys is encoded, as in the redis-py client.
 
     Attributes:
         failures: a (row number, row as a dict or None, exception) for each row that could not be encoded.
             The caller empties it.
         exhausted: there are no more rows.
-        dry: False: a table's stream waits for its rows by itself.
-        source_error: what the table's stream raised, which ended it; else None.
-        batches: so many of the table's batches were taken.
+        dry: always False, because a table's stream blocks until it has rows.
+        source_error: the exception that ended the table's stream; else None.
+        batches: the number of the table's batches that were taken.
 
     Raises:
-        EncodeError: a column that is not there, is there twice, or is of a type that is not carried.
-        ValueError: an encoding in which ASCII is something else.
+        EncodeError: a column does not exist, exists twice, or has a type that is not supported.
+        ValueError: the encoding does not keep ASCII as it is.
     """
 
     def __cinit__(self):
@@ -235,7 +235,7 @@ cdef class TableWriter:
         str errors="strict",
     ):
         self.stream = stream
-        self.kept = (tag, *key)
+        self.owned_bytes = (tag, *key)
         self.tag = literal(tag)
         self.row_codec = row_codec
         self.max_items = max_items
@@ -244,7 +244,7 @@ cdef class TableWriter:
         self.use(command)
         if codecs.lookup(encoding).name != "utf-8":
             if ASCII.encode(encoding, errors) != ASCII_BYTES:
-                raise ValueError(f"keys in {encoding}: only encodings that leave ASCII as it is are supported")
+                raise ValueError(f"the encoding of keys must keep ASCII as it is, got {encoding!r}")
             self.encoding = encoding
             self.errors = errors
         names = self.field_names() if columns is None else list(columns)
@@ -264,7 +264,7 @@ cdef class TableWriter:
         PyMem_RawFree(self.key_parts)
 
     def column_names(self):
-        """The table's columns, in its order."""
+        """Return the names of the table's columns, in its order."""
         cdef ArrowSchema* schema = &self.stream.schema
         cdef int64_t i
         names = [
@@ -274,10 +274,10 @@ cdef class TableWriter:
         return [name.decode("utf-8", "surrogateescape") for name in names]
 
     def field_names(self):
-        """The columns of which a row's value is made where none are asked for.
+        """Return the columns of a row's value for `columns=None`.
 
-        An index of pandas without a name is not among them. pyarrow makes a column of it, but not where it is a
-        RangeIndex: which rows a filter left would decide about that.
+        An index of pandas without a name is left out. pyarrow makes a column of such an index, but not of a
+        RangeIndex, so that a filter of the rows could change the columns.
         """
         return [name for name in self.column_names() if not UNNAMED_INDEX.fullmatch(name)]
 
@@ -286,7 +286,8 @@ cdef class TableWriter:
         cdef Py_ssize_t i
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
-            raise EncodeError(f"column {twice!r}: it is there twice")
+            count = names.count(twice)
+            raise EncodeError(f"column {twice!r}: each name must be there once, found it {count} times")
         for i, name in enumerate(self.column_names()):
             places.setdefault(name, []).append(i)
         self.columns = <Column*>PyMem_RawCalloc(len(names) + 1, sizeof(Column))
@@ -302,11 +303,13 @@ cdef class TableWriter:
         cdef Column* column = &self.columns[self.n_columns]
         cdef list found = places.get(name, [])
         if len(found) != 1:
-            there = ", ".join(repr(other) for other in places) or "none"
-            raise EncodeError(f"column {name!r}: it is there twice" if found else
-                              f"column {name!r}: there is no such column; there are {there}")
+            names = ", ".join(repr(other) for other in places) or "none"
+            reason = f"there is no such column; there are {names}"
+            if found:
+                reason = f"each name must be there once, found it {len(found)} times"
+            raise EncodeError(f"column {name!r}: {reason}")
         self.fields[self.n_columns] = found[0]
-        # Counted first, so that what a failure leaves half-made is freed.
+        # Count the column first, so that it is freed even if read_schema() fails.
         self.n_columns += 1
         read_schema(column, self.stream.schema.children[<int64_t>found[0]], name, 0)
         self.row_room += column.name_size + column.room
@@ -327,7 +330,7 @@ cdef class TableWriter:
                         f"dates or times, found {kind_name(part.column)}; cast the column to one of these, or load "
                         f"the file with --type {given}=string"
                     )
-                part.recoded = self.encoding is not None and is_text(part.column)
+                part.is_reencoded = self.encoding is not None and is_text(part.column)
             else:
                 part.literal = literal(given)
             self.n_key_parts += 1
@@ -335,21 +338,21 @@ cdef class TableWriter:
 
     @property
     def rows_left(self):
-        """Rows that can be encoded without asking the table's stream for more."""
+        """The number of rows in the current batch that are not encoded yet."""
         return self.batch_rows - self.row
 
     def blank(self):
-        """An empty chunk for fill()."""
+        """Return an empty chunk for fill()."""
         return TableChunk(self.command, self.row_codec)
 
     def use(self, Command command):
-        """Takes another command for the chunks that follow."""
+        """Use another command for the following chunks."""
         self.command = command
         self.prefix = literal(b"" if command.many else command.prefix)
         self.suffix = literal(b"" if command.many else command.suffix)
 
     def fill(self, TableChunk chunk):
-        """Puts rows into `chunk` until it is full or there are no more, and seals it."""
+        """Write rows into `chunk` until it is full or there are no more, and seal it."""
         cdef bint full = False
         chunk.restart(self.command)
         while not full and len(self.failures) < MAX_FAILURES:
@@ -357,7 +360,7 @@ cdef class TableWriter:
                 with nogil:
                     full = self.run(chunk)
             except Exception as error:
-                chunk.take_back(self.mark)
+                chunk.take_back(self.row_start)
                 self.failures.append(self.failure(error))
                 self.row += 1
                 continue
@@ -371,11 +374,11 @@ cdef class TableWriter:
         chunk.seal()
 
     def fill_some(self, TableChunk chunk, Py_ssize_t most):
-        """As fill(): a chunk takes a fraction of a millisecond, without the GIL. There is no need for slices."""
+        """Call fill(). A chunk needs no slices: it takes a fraction of a millisecond, without the GIL."""
         self.fill(chunk)
 
     def failure(self, error):
-        """An entry of `failures` about the current row."""
+        """Return an entry of `failures` for the current row."""
         row = self.first_row + self.row
         if not isinstance(error, MemoryError):
             cause, error = error, EncodeError(f"row {row}: {error}")
@@ -383,7 +386,7 @@ cdef class TableWriter:
         return row, self.row_value(), error
 
     cdef int next_batch(self) except -1:
-        """Goes on to the next batch; 0 when there is none."""
+        """Take the next batch; return 0 if there is none."""
         cdef ArrowArray* batch = &self.stream.batch
         cdef int64_t last
         cdef Py_ssize_t i
@@ -397,7 +400,7 @@ cdef class TableWriter:
             or batch.length < 0
             or not 0 <= batch.offset <= (<int64_t>1 << 62) - batch.length
         ):
-            raise ValueError("the table's stream has a batch that is not of its schema")
+            raise ValueError("the batches of the table's stream must match its schema, found one that does not")
         last = batch.offset + batch.length
         for i in range(self.n_columns):
             bind(&self.columns[i], batch.children[self.fields[i]], last)
@@ -406,12 +409,12 @@ cdef class TableWriter:
         return 1
 
     cdef bint run(self, TableChunk chunk) except -1 nogil:
-        """True when the chunk is full, False when the batch is at its end."""
+        """Encode rows; return True if the chunk is full, False at the end of the batch."""
         cdef Py_ssize_t limit = chunk.start + self.max_bytes
         while chunk.items < self.max_items and chunk.end < limit:
             if self.row >= self.batch_rows:
                 return False
-            self.mark = chunk.end
+            self.row_start = chunk.end
             self.put_row(chunk)
             chunk.add_row(self.first_row + self.row)
             self.row += 1
@@ -420,7 +423,7 @@ cdef class TableWriter:
     cdef int put_row(self, TableChunk chunk) except -1 nogil:
         cdef char* p = chunk.data + chunk.end
         cdef Py_ssize_t header
-        # What is behind the key is asked for when the key, of any length, is written.
+        # Room for the value is made after the key, because a key can have any length.
         p = put_literal(chunk, p, &self.prefix, 3 * HEADER_ROOM)
         header = p - chunk.data
         p = self.put_key(chunk, p + self.key_digits + 3)
@@ -450,13 +453,13 @@ cdef class TableWriter:
                 p = put_plain(out, p, part.column, at + part.column.offset, HEADER_ROOM)
                 if p - out.data == start:
                     refuse_empty_key(part.column)
-                if part.recoded and not is_ascii(out.data + start, p - out.data - start):
+                if part.is_reencoded and not is_ascii(out.data + start, p - out.data - start):
                     with gil:
-                        p = self.recode(out, out.data + start, p)
+                        p = self.reencode(out, out.data + start, p)
         return p
 
-    cdef char* recode(self, OutputBuffer out, char* start, char* p) except NULL:
-        """The UTF-8 from `start` to `p` in the encoding of keys; returns the place behind it."""
+    cdef char* reencode(self, OutputBuffer out, char* start, char* p) except NULL:
+        """Change the UTF-8 from `start` to `p` into the encoding of keys; return the position after it."""
         cdef bytes encoded = key_bytes(start[:p - start].decode("utf-8"), self.encoding, self.errors)
         cdef Py_ssize_t size = PyBytes_GET_SIZE(encoded)
         p = make_room(out, start, size + HEADER_ROOM)
@@ -464,7 +467,7 @@ cdef class TableWriter:
         return p + size
 
     cdef char* put_fields(self, OutputBuffer out, char* p) except NULL nogil:
-        """The row as a map of its fields. The row's room is there."""
+        """Write the row as a map of its fields. The caller has made room for `row_room` bytes."""
         cdef int64_t at = self.stream.batch.offset + self.row
         cdef Column* column = self.columns
         cdef Py_ssize_t room = self.row_room
@@ -477,9 +480,9 @@ cdef class TableWriter:
         return p
 
     cdef object row_value(self):
-        """The current row as a dict, for a report that it failed; None where the row is null as a whole.
+        """Return the current row as a dict, for a report of its failure; None if the whole row is null.
 
-        A field that cannot be written is as Arrow has it, or None: see unwritten().
+        A field that cannot be written is as raw_field() returns it.
         """
         if is_null_row(self.stream, self.at()):
             return None
@@ -489,7 +492,7 @@ cdef class TableWriter:
             return self.row_by_fields()
 
     cdef int64_t at(self) noexcept:
-        """Where the current row is in its batch."""
+        """Return the index of the current row in its batch, including the batch's offset."""
         return self.stream.batch.offset + self.row
 
     cdef object whole_row(self):
@@ -500,8 +503,8 @@ cdef class TableWriter:
         return self.decoded(out, p)
 
     cdef object decoded(self, OutputBuffer out, char* p):
-        """The MessagePack that ends at `p`, as the codec reads it."""
-        return self.row_codec(self.kept[0] + PyBytes_FromStringAndSize(out.data, p - out.data))
+        """Return the value that the codec reads from the MessagePack in `out`, which ends at `p`."""
+        return self.row_codec(self.owned_bytes[0] + PyBytes_FromStringAndSize(out.data, p - out.data))
 
     cdef dict row_by_fields(self):
         cdef dict row = {}
@@ -510,11 +513,11 @@ cdef class TableWriter:
             try:
                 row.update(self.one_field(i))
             except (FastBatchError, MemoryError):
-                row[(<bytes>self.columns[i].path).decode("utf-8", "replace")] = self.unwritten(i)
+                row[(<bytes>self.columns[i].path).decode("utf-8", "replace")] = self.raw_field(i)
         return row
 
     cdef dict one_field(self, Py_ssize_t i):
-        """A field of the current row by its name."""
+        """Return a field of the current row as a dict of one item."""
         cdef OutputBuffer out = OutputBuffer()
         cdef Column* column = &self.columns[i]
         cdef char* p
@@ -522,18 +525,18 @@ cdef class TableWriter:
         p = put_name(put_map_header(out.data, 1), column)
         return self.decoded(out, put_value(out, p, column, self.at() + column.offset, self.row_room))
 
-    cdef object unwritten(self, Py_ssize_t i):
-        """What raw_value() has for a field of the current row that cannot be written."""
+    cdef object raw_field(self, Py_ssize_t i):
+        """Return raw_value() of a field of the current row that cannot be written; None if it has none."""
         cdef Column* column = &self.columns[i]
         try:
             return raw_value(column, self.at() + column.offset)
         except EncodeError:
-            # An index that points outside its dictionary, or an offset outside its text.
+            # An index points outside its dictionary, or an offset outside its text.
             return None
 
 
 cdef bint is_null_row(ArrowStream stream, int64_t at) noexcept nogil:
-    """A row may be null as a whole, whatever its columns hold."""
+    """Return whether the whole row is null, regardless of its columns."""
     cdef Column row
     if stream.batch.n_buffers == 0 or stream.batch.null_count == 0:
         return False

@@ -3,11 +3,11 @@ from redis_fastbatch._core.arrow.abi cimport ArrowArray, ArrowArrayStream, Arrow
 
 
 cdef class ArrowStream:
-    """Record batches, one after the other."""
+    """The record batches of a table, one after the other."""
 
     cdef ArrowArrayStream stream
     cdef ArrowSchema schema
-    cdef ArrowArray batch      # the one that next_batch() got; released with the next one
+    cdef ArrowArray batch      # from next_batch(); the next call releases it
 
     cdef bint next_batch(self) except -1
     cdef int failed(self, int code, str doing) except -1

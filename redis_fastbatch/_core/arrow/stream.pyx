@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Takes an Arrow C stream out of the PyCapsule that a table's `__arrow_c_stream__()` gives
+"""Reads the Arrow C stream in the PyCapsule that a table's `__arrow_c_stream__()` returns
 (https://arrow.apache.org/docs/format/CDataInterface/PyCapsuleInterface.html)."""
 
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
@@ -14,7 +14,7 @@ cdef const char* STREAM_CAPSULE = b"arrow_array_stream"
 
 
 cdef bint ends_with_interrupt(str reason) except -1:
-    """Whether the text ends with the traceback of KeyboardInterrupt: others may have the word in what they say."""
+    """Return whether the text ends with a traceback of KeyboardInterrupt; the word alone can be in any text."""
     cdef list lines = reason.splitlines()
     if len(lines) < 2 or lines[len(lines) - 1] != "KeyboardInterrupt":
         return False
@@ -25,11 +25,11 @@ cdef class ArrowStream:
     """A table's record batches and their schema.
 
     Args:
-        table: anything that has `__arrow_c_stream__()`.
+        table: an object with `__arrow_c_stream__()`.
 
     Raises:
-        TypeError: it has not.
-        ValueError: its stream is not one of record batches, or was consumed before.
+        TypeError: it does not have this method.
+        ValueError: its stream does not have record batches, or was consumed before.
     """
 
     def __cinit__(self):
@@ -43,24 +43,27 @@ cdef class ArrowStream:
         export = getattr(table, "__arrow_c_stream__", None)
         if export is None:
             raise TypeError(
-                "a table has __arrow_c_stream__(): pyarrow's Table and RecordBatchReader, polars' and pandas' "
-                f"DataFrame, DuckDB's results; a {type(table).__name__} has not"
+                "a table must have __arrow_c_stream__(), as pyarrow's Table and RecordBatchReader, polars' "
+                f"and pandas' DataFrame and DuckDB's results do, got {type(table).__name__}"
             )
         capsule = export()
         if not PyCapsule_IsValid(capsule, STREAM_CAPSULE):
-            raise TypeError(f"{type(table).__name__}.__arrow_c_stream__() gave no arrow_array_stream")
+            raise TypeError(
+                f"{type(table).__name__}.__arrow_c_stream__() must return a PyCapsule arrow_array_stream, "
+                f"got {type(capsule).__name__}"
+            )
         given = <ArrowArrayStream*>PyCapsule_GetPointer(capsule, STREAM_CAPSULE)
         if given.release == NULL:
-            raise ValueError("the table's stream was consumed before")
-        # Moved, as the interface has it: from here on this object releases it.
+            raise ValueError("the table's stream must be new, but it was consumed before")
+        # Move it, as the interface specifies: from here on this object releases it.
         self.stream = given[0]
         given.release = NULL
         with nogil:
             code = self.stream.get_schema(&self.stream, &self.schema)
         if code:
-            self.failed(code, "telling its schema")
+            self.failed(code, "while its schema was read")
         if self.schema.format == NULL or self.schema.format != b"+s":
-            raise ValueError("the stream is one of single columns: rows are read from record batches")
+            raise ValueError("the stream must have record batches, found single columns")
 
     def __dealloc__(self):
         if self.batch.release != NULL:
@@ -70,11 +73,11 @@ cdef class ArrowStream:
         if self.stream.release != NULL:
             self.stream.release(&self.stream)
 
-    cdef int failed(self, int code, str doing) except -1:
+    cdef int failed(self, int code, str when) except -1:
         cdef const char* text = self.stream.get_last_error(&self.stream)
         reason = os.strerror(code) if text == NULL else (<bytes>text).decode("utf-8", "replace")
-        message = f"the table's stream failed {doing}: {reason}"
-        # A stream of Python's own, as pyarrow's of a generator, has only text for what was raised in it.
+        message = f"the table's stream failed {when}: {reason}"
+        # A stream that runs Python code, such as pyarrow's of a generator, reports an exception only as text.
         if ends_with_interrupt(reason):
             raise KeyboardInterrupt
         if code == EINVAL:
@@ -93,12 +96,12 @@ cdef class ArrowStream:
         return 0
 
     cdef bint next_batch(self) except -1:
-        """Lets go of the batch and gets the next one; False at the end."""
+        """Release the batch and get the next one; return False at the end."""
         cdef int code
         self.release_batch()
         with nogil:
             code = self.stream.get_next(&self.stream, &self.batch)
         if code:
             self.batch.release = NULL
-            self.failed(code, "reading its next rows")
+            self.failed(code, "while its next rows were read")
         return self.batch.release != NULL

@@ -1,6 +1,8 @@
 # cython: language_level=3
-"""Dates, times, durations and decimals as text, without Python: what isoformat() and str() of Python's own
-types give. Every function writes at `p` and returns the place behind it; NULL where Python has no such value.
+"""Writes dates, times, durations and decimals as text, without the GIL.
+
+The text is that of isoformat() and str() of Python's types. Every function writes at `p` and returns the position
+after the text, or NULL if Python has no such value.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
@@ -9,7 +11,7 @@ from libc.string cimport memcpy, memmove, memset
 cdef enum:
     DAY = 86400
     GIGA = 1_000_000_000
-    # 0001-01-01 and 9999-12-31, in days since 1970: a datetime.date goes no further.
+    # 0001-01-01 and 9999-12-31 in days since 1970: the range of datetime.date.
     FIRST_DAY = -719162
     LAST_DAY = 2932896
 
@@ -25,7 +27,7 @@ cdef inline int64_t floor_mod(int64_t value, int64_t by) noexcept nogil:
 
 
 cdef inline char* put_digits(char* p, uint64_t number, int width) noexcept nogil:
-    """The number in exactly `width` digits."""
+    """Write the number in exactly `width` digits."""
     cdef int i = width
     while i > 0:
         i -= 1
@@ -35,7 +37,7 @@ cdef inline char* put_digits(char* p, uint64_t number, int width) noexcept nogil
 
 
 cdef inline char* put_decimal_int(char* p, uint64_t magnitude, bint negative) noexcept nogil:
-    """The number in as many digits as it has."""
+    """Write the number without leading zeros."""
     cdef char[20] digits
     cdef int size = 0
     if negative:
@@ -52,7 +54,7 @@ cdef inline char* put_decimal_int(char* p, uint64_t magnitude, bint negative) no
 
 
 cdef inline char* put_date(char* p, int64_t days) noexcept nogil:
-    """YYYY-MM-DD; the algorithm is Howard Hinnant's civil_from_days."""
+    """Write YYYY-MM-DD, with Howard Hinnant's algorithm civil_from_days."""
     cdef int64_t shifted, era, day_of_era, year_of_era, day_of_year, month, day, year
     if days < FIRST_DAY or days > LAST_DAY:
         return NULL
@@ -73,7 +75,7 @@ cdef inline char* put_date(char* p, int64_t days) noexcept nogil:
 
 
 cdef inline char* put_time(char* p, int64_t seconds, int64_t nanoseconds) noexcept nogil:
-    """HH:MM:SS, with six digits of a fraction where there is one, nine where six would not do."""
+    """Write HH:MM:SS; add a fraction of six digits if it is not zero, of nine if six are not enough."""
     p = put_digits(p, seconds // 3600, 2)
     p[0] = c':'
     p = put_digits(p + 1, seconds // 60 % 60, 2)
@@ -94,7 +96,7 @@ cdef inline char* put_time_of_day(char* p, int64_t ticks, int64_t unit) noexcept
 
 
 cdef inline char* put_local_timestamp(char* p, int64_t ticks, int64_t unit) noexcept nogil:
-    """YYYY-MM-DDTHH:MM:SS and the fraction."""
+    """Write YYYY-MM-DDTHH:MM:SS and the fraction."""
     cdef int64_t seconds = floor_div(ticks, unit)
     cdef int64_t days = floor_div(seconds, DAY)
     p = put_date(p, days)
@@ -105,7 +107,7 @@ cdef inline char* put_local_timestamp(char* p, int64_t ticks, int64_t unit) noex
 
 
 cdef inline char* put_duration(char* p, int64_t ticks, int64_t unit) noexcept nogil:
-    """ISO 8601 in days and seconds, such as P1DT2.5S: what msgspec writes for a timedelta."""
+    """Write ISO 8601 in days and seconds, such as P1DT2.5S, as msgspec writes a timedelta."""
     cdef uint64_t magnitude = (<uint64_t>0 - <uint64_t>ticks) if ticks < 0 else <uint64_t>ticks
     cdef uint64_t seconds = magnitude // <uint64_t>unit
     cdef uint64_t fraction = magnitude % <uint64_t>unit * (GIGA // <uint64_t>unit)
@@ -133,7 +135,7 @@ cdef inline char* put_duration(char* p, int64_t ticks, int64_t unit) noexcept no
 
 
 cdef inline int magnitude_digits(char* digits, const uint8_t* value, int width, bint* negative) noexcept nogil:
-    """The digits of a little-endian two's complement integer of up to 32 bytes; how many they are."""
+    """Write the digits of a little-endian two's complement integer of up to 32 bytes; return their count."""
     cdef uint32_t[8] limbs
     cdef char[80] reversed_digits
     cdef int count = width // 4
@@ -149,7 +151,7 @@ cdef inline int magnitude_digits(char* digits, const uint8_t* value, int width, 
             limbs[i] = <uint32_t>carry
             carry >>= 32
     while count > 0:
-        # One pass divides by 10**9 and leaves nine digits as the remainder.
+        # Each pass divides by 10**9; the remainder is the next nine digits.
         part = 0
         i = count
         while i > 0:
@@ -174,7 +176,7 @@ cdef inline int magnitude_digits(char* digits, const uint8_t* value, int width, 
 
 
 cdef inline char* put_decimal(char* p, const uint8_t* value, int width, int32_t scale) noexcept nogil:
-    """As str(decimal.Decimal): plain, or with an exponent where Decimal writes one."""
+    """Write a decimal as str(decimal.Decimal) does, with an exponent if that has one."""
     cdef char[80] digits
     cdef bint negative
     cdef int size = magnitude_digits(digits, value, width, &negative)

@@ -16,7 +16,7 @@ cdef bint is_missing(Column* c, int64_t at) except -1 nogil
 
 
 cdef inline char* make_room(OutputBuffer out, char* p, Py_ssize_t size) except NULL nogil:
-    """Sees to `size` bytes at `p`, which is where `out` ends; returns where that is now."""
+    """Make room for `size` bytes at `p`, which is the end of `out`; return where the end is then."""
     if out.capacity - (p - out.data) < size:
         out.end = p - out.data
         out.grow(size)

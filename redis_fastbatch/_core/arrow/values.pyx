@@ -1,9 +1,9 @@
 # cython: language_level=3
-"""One value of an Arrow column to MessagePack, or as plain text; without Python and without the GIL.
+"""Writes a value of an Arrow column as MessagePack or as text, without the GIL.
 
-All functions write at `p`. What a value takes at most, its texts and list items not counted, is there when
-they are called (Column.room); whoever writes more than that sees to `room` bytes behind it, which are for what
-is still to come. So rows of numbers ask for memory once a row.
+All functions write at `p`. The caller has made room for Column.room bytes, which is the most that a value takes
+without the content of texts and lists. A function that writes more makes room for its bytes, and for `room` bytes
+after them, which the caller needs for the rest of the row. So a row of numbers checks the memory once.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -94,11 +94,11 @@ from redis_fastbatch.errors import EncodeError, format_key
 
 cdef enum:
     HEADER_ROOM = 5
-    LONGEST_TEXT = 128      # of what this module makes text of
+    LONGEST_TEXT = 128      # of the values that are written as text, except texts
     DAY_MILLISECONDS = 86_400_000
-    FEW_KEYS = 16           # of a map: each is compared with each
+    FEW_KEYS = 16           # up to here, each key of a map is compared with each other key
 
-# What an aware datetime holds: years 1 to 9999.
+# The years 1 to 9999, which is the range of datetime.
 cdef int64_t FIRST_SECOND = -62135596800
 cdef int64_t LAST_SECOND = 253402300799
 cdef int64_t MAX_LENGTH = 0xFFFFFFFE
@@ -126,19 +126,19 @@ cdef int refuse(Column* c, str reason) except -1:
     raise EncodeError(f"column {c.path.decode('utf-8', 'replace')!r}: {reason}")
 
 
-cdef int beyond_python(Column* c) except -1 nogil:
+cdef int out_of_range(Column* c) except -1 nogil:
     with gil:
-        return refuse(c, "a date or time beyond what datetime holds, years 1 to 9999 and 24 hours")
+        return refuse(c, "a date must be in the years 1 to 9999, and a time within 24 hours; found another")
 
 
-cdef int broken(Column* c) except -1 nogil:
+cdef int bad_offset(Column* c) except -1 nogil:
     with gil:
-        return refuse(c, "an offset or index points outside its data")
+        return refuse(c, "expected valid offsets and indices, found one that points outside its data")
 
 
 cdef int too_long(Column* c, int64_t size) except -1 nogil:
     with gil:
-        return refuse(c, f"a length of {size}: MessagePack's have 32 bits")
+        return refuse(c, f"the length of a value must fit into 32 bits for MessagePack, found {size}")
 
 
 cdef int not_utf8(Column* c, const char* text, int64_t size) except -1 nogil:
@@ -155,14 +155,14 @@ cdef int not_utf8(Column* c, const char* text, int64_t size) except -1 nogil:
         return refuse(c, "its text changed while it was written")
 
 
-cdef int twice_in_map(Column* c, const char* key, Py_ssize_t size) except -1 nogil:
+cdef int duplicate_key(Column* c, const char* key, Py_ssize_t size) except -1 nogil:
     with gil:
         value = msgpack.unpackb(PyBytes_FromStringAndSize(key, size), timestamp=3)
         return refuse(c, f"a map must have each key once, found the key {format_key(value)} twice")
 
 
 cdef inline int64_t read_int(const void* data, int kind, int64_t at) noexcept nogil:
-    """The integer at `at`; one of uint64 as the int64 of the same bits."""
+    """Return the integer at `at`; a uint64 as the int64 with the same bits."""
     if kind == INT64 or kind == UINT64:
         return (<const int64_t*>data)[at]
     if kind == INT32:
@@ -185,7 +185,7 @@ cdef inline double read_half(const void* data, int64_t at) noexcept nogil:
     cdef uint64_t bits = <uint64_t>(half >> 15) << 63
     cdef double value
     if exponent == 0:
-        # Zero or subnormal: the fraction counts 2**-24.
+        # Zero or subnormal: the fraction is in units of 2**-24.
         value = <double>fraction * 5.9604644775390625e-08
         return -value if half >> 15 else value
     bits |= fraction << 42
@@ -195,7 +195,7 @@ cdef inline double read_half(const void* data, int64_t at) noexcept nogil:
 
 
 cdef inline int find_bytes(Column* c, int64_t at, Span* span) except -1 nogil:
-    """Where the bytes of a text or binary value are."""
+    """Find the bytes of a text or binary value."""
     cdef int64_t start, stop
     if c.kind == TEXT or c.kind == BINARY:
         start = (<const int32_t*>c.data)[at]
@@ -210,51 +210,56 @@ cdef inline int find_bytes(Column* c, int64_t at, Span* span) except -1 nogil:
     else:
         return find_view(c, at, span)
     if start < 0 or stop < start or (c.text == NULL and stop > start):
-        broken(c)
+        bad_offset(c)
     span.data = c.text + start
     span.size = stop - start
     return 0
 
 
 cdef int find_view(Column* c, int64_t at, Span* span) except -1 nogil:
-    """A view is 16 bytes: the length, then up to 12 bytes in place, or a prefix, a buffer's number and an offset
-    into it."""
+    """Find the bytes of a value in a view column.
+
+    A view has 16 bytes. The first four are the length. Up to 12 bytes of data follow in place. For longer data, a
+    prefix, the index of a buffer and an offset into it follow.
+    """
     cdef const char* view = <const char*>c.data + at * 16
-    cdef int32_t size, piece, start
+    cdef int32_t size, buffer_index, start
     memcpy(&size, view, 4)
     span.size = size
     span.data = view + 4
     if size < 0:
-        broken(c)
+        bad_offset(c)
     if size <= 12:
         return 0
-    memcpy(&piece, view + 8, 4)
+    memcpy(&buffer_index, view + 8, 4)
     memcpy(&start, view + 12, 4)
-    if piece < 0 or piece >= c.n_pieces or start < 0 or <int64_t>start + size > c.piece_sizes[piece]:
-        broken(c)
-    span.data = <const char*>c.pieces[piece] + start
+    if buffer_index < 0 or buffer_index >= c.n_view_buffers:
+        bad_offset(c)
+    if start < 0 or <int64_t>start + size > c.view_buffer_sizes[buffer_index]:
+        bad_offset(c)
+    span.data = <const char*>c.view_buffers[buffer_index] + start
     return 0
 
 
-cdef inline int64_t dictionary_place(Column* c, int64_t at) except -1 nogil:
-    """Where in the dictionary a value is."""
+cdef inline int64_t dictionary_index(Column* c, int64_t at) except -1 nogil:
+    """Return the index of a value in the dictionary, including the dictionary's offset."""
     cdef int64_t index = read_int(c.data, c.index_kind, at)
     if index < 0 or index >= c.dictionary.length:
-        broken(c)
+        bad_offset(c)
     return index + c.dictionary.offset
 
 
 cdef bint is_missing(Column* c, int64_t at) except -1 nogil:
-    """Whether there is no value at `at`: for a dictionary-encoded column, in the dictionary either."""
+    """Return whether the value at `at` is null, in the column or in its dictionary."""
     if c.kind == NULLS or is_null(c, at):
         return True
     if c.kind == DICTIONARY:
-        return is_missing(c.dictionary, dictionary_place(c, at))
+        return is_missing(c.dictionary, dictionary_index(c, at))
     return False
 
 
 cdef char* put_value(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_t room) except NULL nogil:
-    """The value at `at`, the column's offset included, as MessagePack."""
+    """Write the value at `at` as MessagePack. `at` includes the column's offset."""
     if is_null(c, at):
         return put_nil(p)
     if c.kind == INT64:
@@ -276,11 +281,11 @@ cdef char* put_value(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_
     if c.kind == NULLS:
         return put_nil(p)
     if c.kind == TIMESTAMP:
-        return put_instant(p, c, (<const int64_t*>c.data)[at])
+        return put_utc_timestamp(p, c, (<const int64_t*>c.data)[at])
     if DECIMAL <= c.kind <= DURATION:
-        return put_made_text(p, c, at)
+        return put_as_text(p, c, at)
     if c.kind == DICTIONARY:
-        return put_value(out, p, c.dictionary, dictionary_place(c, at), room)
+        return put_value(out, p, c.dictionary, dictionary_index(c, at), room)
     if c.kind == STRUCT:
         return put_struct(out, p, c, at, room)
     if c.kind == MAP:
@@ -303,23 +308,26 @@ cdef char* put_bytes(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_
 
 
 cdef inline char* put_text(char* p, Column* c, Span* span) except NULL nogil:
-    """The bytes of a text. Arrow promises that they are UTF-8, but not all that makes columns looks: pyarrow's
-    reader of Parquet does not, and nobody could read the row."""
-    # Those that were written are looked at: the column's may change meanwhile.
+    """Write the bytes of a text, and check that they are UTF-8.
+
+    Arrow's format requires UTF-8, but not every producer checks it: pyarrow's reader of Parquet does not. Such a
+    row could not be read again.
+    """
+    # Check the bytes that were written, because those of the column can change meanwhile.
     if not copy_ascii(p, span.data, span.size) and not is_utf8(p, span.size):
         not_utf8(c, p, span.size)
     return p + span.size
 
 
-cdef char* put_instant(char* p, Column* c, int64_t ticks) except NULL nogil:
+cdef char* put_utc_timestamp(char* p, Column* c, int64_t ticks) except NULL nogil:
     cdef int64_t seconds = floor_div(ticks, c.unit)
     if seconds < FIRST_SECOND or seconds > LAST_SECOND:
-        beyond_python(c)
+        out_of_range(c)
     return put_timestamp(p, seconds, <uint32_t>(floor_mod(ticks, c.unit) * (GIGA // c.unit)))
 
 
-cdef char* put_made_text(char* p, Column* c, int64_t at) except NULL nogil:
-    """A value for which MessagePack has no type, as text in a str."""
+cdef char* put_as_text(char* p, Column* c, int64_t at) except NULL nogil:
+    """Write a value for which MessagePack has no type as a str."""
     cdef char[LONGEST_TEXT] text
     cdef Py_ssize_t size = make_text(text, c, at)
     p = put_str_header(p, <uint32_t>size)
@@ -345,18 +353,20 @@ cdef Py_ssize_t make_text(char* text, Column* c, int64_t at) except -1 nogil:
     else:
         end = put_local_timestamp(text, (<const int64_t*>data)[at], c.unit)
     if end == NULL:
-        beyond_python(c)
+        out_of_range(c)
     return end - text
 
 
 cdef object raw_value(Column* c, int64_t at):
-    """What Arrow has for a value that cannot be written: the number of a date, a time or a duration, the bytes of a
-    text; None for values of other types."""
+    """Return Arrow's form of a value that cannot be written.
+
+    This is the number of a date, time or duration, or the bytes of a text; None for other types.
+    """
     cdef Span span
     if is_null(c, at):
         return None
     if c.kind == DICTIONARY:
-        return raw_value(c.dictionary, dictionary_place(c, at))
+        return raw_value(c.dictionary, dictionary_index(c, at))
     if TEXT <= c.kind <= TEXT_VIEW:
         find_bytes(c, at, &span)
         return PyBytes_FromStringAndSize(span.data, span.size)
@@ -377,7 +387,7 @@ cdef char* put_struct(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize
 
 
 cdef inline int find_items(Column* c, int64_t at, int64_t* start, int64_t* stop) except -1 nogil:
-    """Where the items of a list or the entries of a map are; the child's offset is not counted."""
+    """Find the items of a list or the entries of a map. The child's offset is not included."""
     if c.kind == FIXED_LIST:
         start[0] = at * c.width
         stop[0] = start[0] + c.width
@@ -388,7 +398,7 @@ cdef inline int find_items(Column* c, int64_t at, int64_t* start, int64_t* stop)
         start[0] = (<const int32_t*>c.data)[at]
         stop[0] = (<const int32_t*>c.data)[at + 1]
     if start[0] < 0 or stop[0] < start[0] or stop[0] > c.children[0].length:
-        broken(c)
+        bad_offset(c)
     if stop[0] - start[0] > MAX_LENGTH:
         too_long(c, stop[0] - start[0])
     return 0
@@ -408,7 +418,7 @@ cdef char* put_list(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_t
 
 
 cdef char* put_map(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_t room) except NULL nogil:
-    """A map whose keys are all different: of two that are equal a dict would have one."""
+    """Write a map, and check that its keys differ: a dict would keep only one of two equal keys."""
     cdef Column* item = c.children
     cdef Column* key = &item.children[0]
     cdef Column* value = &item.children[1]
@@ -448,22 +458,22 @@ cdef int more_keys(Column* c, int64_t count) except -1 nogil:
 
 
 cdef int fill_word(MapKey* found, Column* c, int64_t at, const char* written) except -1 nogil:
-    """What tells keys apart: numbers of which Python takes several for the same, and the bytes of others."""
+    """Set the word by which keys are compared: a number's value in Python, or the first bytes of another key."""
     cdef double number
     while c.kind == DICTIONARY and not is_null(c, at):
-        at = dictionary_place(c, at)
+        at = dictionary_index(c, at)
         c = c.dictionary
     found.word = 0
     found.compared = True
     if FLOAT16 <= c.kind <= FLOAT64 and not is_null(c, at):
-        # 0.0 for both zeros. A NaN is equal to none, not to itself either.
+        # Adding 0.0 makes both zeros 0.0. Each NaN differs from all floats, so its position is its word.
         number = read_float(c, at) + 0.0
         memcpy(&found.word, &number, 8)
         found.compared = number != number
         if found.compared:
             found.word = <uint64_t>at
     elif c.kind == TIMESTAMP and not is_null(c, at):
-        # A datetime has microseconds.
+        # Readers get a datetime, which has only microseconds.
         found.word = <uint64_t>(<const int64_t*>c.data)[at]
         if c.unit == GIGA:
             found.word = <uint64_t>floor_div(<int64_t>found.word, 1000)
@@ -474,7 +484,7 @@ cdef int fill_word(MapKey* found, Column* c, int64_t at, const char* written) ex
 
 
 cdef int compare_keys(const void* a, const void* b) noexcept nogil:
-    """How qsort() orders two keys; 0 for equal ones."""
+    """Compare two keys for qsort(); return 0 if they are equal."""
     cdef const MapKey* one = <const MapKey*>a
     cdef const MapKey* other = <const MapKey*>b
     if one.word != other.word:
@@ -497,24 +507,24 @@ cdef int check_keys(Column* c, const char* data, int64_t count) except -1 nogil:
         qsort(keys, count, sizeof(MapKey), compare_keys)
         for i in range(1, count):
             if compare_keys(&keys[i - 1], &keys[i]) == 0:
-                twice_in_map(c, keys[i].data, keys[i].size)
+                duplicate_key(c, keys[i].data, keys[i].size)
         return 0
     for i in range(1, count):
         for j in range(i):
             if keys[i].word == keys[j].word and compare_keys(&keys[i], &keys[j]) == 0:
-                twice_in_map(c, keys[i].data, keys[i].size)
+                duplicate_key(c, keys[i].data, keys[i].size)
     return 0
 
 
 cdef bint is_flat(Column* c) noexcept nogil:
-    """Whether put_plain() writes such values, as far as they are not null."""
+    """Return whether put_plain() can write the values that are not null."""
     if c.kind == DICTIONARY:
         return is_flat(c.dictionary)
     return c.kind not in (LIST, LARGE_LIST, FIXED_LIST, STRUCT, MAP)
 
 
 cdef bint is_plain(Column* c) noexcept nogil:
-    """Whether such values are fit for a part of a key."""
+    """Return whether the values can be part of a key."""
     if c.kind == DICTIONARY:
         return is_plain(c.dictionary)
     return c.kind == NULLS or INT8 <= c.kind <= UINT64 or TEXT <= c.kind <= FIXED_BINARY or (
@@ -523,22 +533,24 @@ cdef bint is_plain(Column* c) noexcept nogil:
 
 
 cdef str kind_name(Column* c):
-    """What messages call the type of a column that is not is_plain()."""
+    """Return the name in messages of the type of a column that is not is_plain()."""
     if c.kind == DICTIONARY:
         return f"a dictionary of {kind_name(c.dictionary)}"
     return OTHER_KINDS.get(c.kind, "another type")
 
 
 cdef bint is_text(Column* c) noexcept nogil:
-    """Whether such values are UTF-8."""
+    """Return whether the values are texts, which are UTF-8."""
     if c.kind == DICTIONARY:
         return is_text(c.dictionary)
     return TEXT <= c.kind <= TEXT_VIEW
 
 
 cdef char* put_plain(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_t room) except NULL nogil:
-    """A value that is_flat() and not missing, as text: what redis-py makes of an int or a float, 1 and 0 for
-    bools, dates and times in ISO 8601."""
+    """Write a value as text. It must be is_flat() and not null.
+
+    Ints and floats are as redis-py writes them, bools are 1 and 0, dates and times are in ISO 8601.
+    """
     cdef Span span
     cdef int64_t number
     if TEXT <= c.kind <= FIXED_BINARY:
@@ -550,7 +562,7 @@ cdef char* put_plain(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_
         return p + span.size
     p = make_room(out, p, LONGEST_TEXT + room)
     if c.kind == DICTIONARY:
-        return put_plain(out, p, c.dictionary, dictionary_place(c, at), room)
+        return put_plain(out, p, c.dictionary, dictionary_index(c, at), room)
     if c.kind == UINT64:
         return put_decimal_int(p, (<const uint64_t*>c.data)[at], False)
     if INT8 <= c.kind <= UINT32:

@@ -125,7 +125,7 @@ def test_ndjson_takes_any_value(filled: Shell, tmp_path: Path) -> None:
     }
     code, said = filled("dump", tmp_path / "a.parquet")
     assert code == 1
-    assert "a row is a map, found" in said
+    assert "a row must be a map, found" in said
     assert parquet.read_table(tmp_path / "a.parquet").to_pylist() == [values["e"]]
 
 

@@ -206,7 +206,7 @@ def test_parquet_with_a_name_twice(shell: Shell, tmp_path: Path) -> None:
     parquet.write_table(pa.table([[1], [2], [3]], names=["k", "a", "a"]), path)
     for columns in ("k,a", "a"):
         code, said = shell("load", path, "--key", "k", "--columns", columns)
-        assert (code, said) == (1, "redis-fastbatch: column 'a': it is there twice\n")
+        assert (code, said) == (1, "redis-fastbatch: column 'a': each name must be there once, found it 2 times\n")
     assert shell("load", path, "--key", "k", "--columns", "k")[0] == 0
 
 

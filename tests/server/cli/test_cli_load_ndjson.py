@@ -136,7 +136,7 @@ def test_hashes_that_fail_are_told_by_their_keys(shell: Shell, tmp_path: Path) -
     (tmp_path / "a.ndjson").write_text("".join(lines))
     code, said = shell("load", tmp_path / "a.ndjson", "--key", "id", "--columns", "k", "--as", "hash")
     assert code == 1
-    assert "key 'empty': every field is null" in said
+    assert "key 'empty': a hash must have at least one field" in said
     assert "line 2: not JSON" in said
 
 
