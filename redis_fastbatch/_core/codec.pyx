@@ -12,7 +12,7 @@ from cpython.bytes cimport (
 from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
 
 from redis_fastbatch._core.runtime import gc_pause
-from redis_fastbatch._core.place import placed
+from redis_fastbatch._core.runtime.place import placed
 from redis_fastbatch.errors import DecodeError, EncodeError, format_error
 
 cdef enum:

@@ -49,7 +49,7 @@ import datetime
 import msgpack
 from msgpack import ExtType, Timestamp
 
-from redis_fastbatch._core.place import misfit, placed
+from redis_fastbatch._core.runtime.place import misfit, placed
 from redis_fastbatch.errors import EncodeError, format_error, format_key
 
 cdef extern from "Python.h":

@@ -26,7 +26,7 @@ from redis_fastbatch._core.runtime.utf8 cimport (
 
 from collections.abc import Mapping
 
-from redis_fastbatch._core.place import placed
+from redis_fastbatch._core.runtime.place import placed
 from redis_fastbatch.errors import EncodeError, FastBatchError, not_a_pair
 
 # The default of proto-max-bulk-len: for a longer argument the server closes the connection.
