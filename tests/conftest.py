@@ -70,12 +70,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Run a few files in this process: two more processes cost more than they save."""
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Run a few files in this process, and all tests in one worker more than there are cores: some tests wait."""
     if config.args and all(Path(argument.split("::")[0]).is_file() for argument in config.args):
         config.option.dist = "no"
         return 0
-    return None
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.hookimpl(tryfirst=True)

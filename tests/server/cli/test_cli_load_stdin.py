@@ -20,7 +20,13 @@ pytest.importorskip("pyarrow.csv")
 
 
 @pytest.mark.parametrize(
-    "options", ["csv", "csv --workers 3", "ndjson", pytest.param("ndjson --as hash", marks=pytest.mark.full)]
+    "options",
+    [
+        "csv",
+        pytest.param("csv --workers 3", marks=pytest.mark.full),
+        "ndjson",
+        pytest.param("ndjson --as hash", marks=pytest.mark.full),
+    ],
 )
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c(shell: Shell, options: str, request: pytest.FixtureRequest) -> None:
