@@ -1,4 +1,4 @@
-"""The command line: `redis-fastbatch load | dump | bench | demo`, a module a command."""
+"""The command line: `redis-fastbatch load | dump | bench | demo`, one module for each command."""
 
 from redis_fastbatch.cli.entry import main, program
 

@@ -1,6 +1,6 @@
-"""`redis-fastbatch bench`: how fast this is on the server at hand, next to redis-py, in turns.
+"""`redis-fastbatch bench`: measures reads and writes on a server, and compares them with redis-py.
 
-Everything is written under keys of its own, which expire by themselves and are deleted at the end.
+It uses its own keys, which expire and are deleted at the end.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ examples:
 
 
 def add_to(commands: Any, name: str, summary: str) -> None:
-    """Adds the command's options."""
+    """Add the command's options."""
     parser = commands.add_parser(
         name,
         help=summary,
-        description="Writes made-up rows of eight fields to the server and reads them, in several ways, compared.",
+        description="Write generated rows of eight fields to the server and read them, in several ways.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--rows", type=positive, default=50_000, help="rows to write and read (default: 50000)")
-    parser.add_argument("--rounds", type=positive, default=5, help="how often each way is taken (default: 5)")
-    parser.add_argument("--chart", type=Path, metavar="FILE.png", help="draw the result too (needs matplotlib)")
+    parser.add_argument("--rounds", type=positive, default=5, help="how often each way is measured (default: 5)")
+    parser.add_argument("--chart", type=Path, metavar="FILE.png", help="also draw a chart (needs matplotlib)")
     add_server(parser)
     parser.set_defaults(run=run)
 
@@ -55,10 +55,10 @@ class Way:
     """A way to write or to read all rows.
 
     Attributes:
-        group: what it does: ways of one group are compared.
-        name: how.
-        run: does it.
-        seconds: how long it took each time.
+        group: what it does; ways of one group are compared.
+        name: how it does that.
+        run: runs it once.
+        seconds: the time of each run.
     """
 
     group: str
@@ -68,12 +68,12 @@ class Way:
 
     @property
     def median(self) -> float:
-        """The middle of its times."""
+        """The median of its times, in seconds."""
         return statistics.median(self.seconds)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measures, prints a table, and draws a chart if asked to."""
+    """Measure, print a table, and draw a chart if --chart is given."""
     if options.chart is not None:
         _check_chart(options.chart)
     with connect(options.url) as batch:
@@ -95,25 +95,25 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _measured(bench: Bench, rounds: int) -> list[Way]:
-    """The ways with their times; nothing of what they wrote is left."""
+    """Measure the ways and delete their keys; return the ways with their times."""
     try:
         ways = bench.ways()
         _measure(ways, rounds)
         return ways
     finally:
-        # Ctrl-C may have left replies to redis-py's own pipeline unread.
+        # After Ctrl-C, replies to redis-py's own pipeline may be unread.
         bench.client.connection_pool.disconnect()
         bench.batch.batch_delete(bench.keys)
 
 
 def _check_chart(file: Path) -> None:
-    """Refuses a file that cannot be written, before anything is measured."""
+    """Refuse a file that cannot be written, before anything is measured."""
     pyplot = _drawing()
     figure = pyplot.figure()
     known = figure.canvas.get_supported_filetypes()
     pyplot.close(figure)
     if file.suffix[1:].lower() not in known:
-        raise CliError(f"--chart {file}: there are .{', .'.join(sorted(known))}")
+        raise CliError(f"--chart {file}: expected a name that ends with one of .{', .'.join(sorted(known))}")
     if not os.access(file if file.exists() else file.parent, os.W_OK) or file.is_dir():
         raise CliError(f"--chart {file}: it cannot be written")
 
@@ -139,7 +139,7 @@ class Bench:
         self._prefix = prefix
 
     def ways(self) -> list[Way]:
-        """Each of them, those that need pyarrow where it is installed."""
+        """Return all ways; those that need pyarrow only if it is installed."""
         items = dict(zip(self.keys, self.rows, strict=True))
         ways = [
             Way("write", "batch_set", lambda: self.batch.batch_set(items, ex=EXPIRY)),
@@ -160,17 +160,17 @@ class Bench:
         ]
 
     def write_table(self, arrow: Any) -> None:
-        """The rows from columns."""
+        """Return the rows from columns."""
         self.batch.batch_set_table(arrow, key="id", prefix=self._prefix, ex=EXPIRY)
 
     def read_pylist(self) -> Any:
-        """The rows into columns by way of dicts."""
+        """Return the rows as columns, by way of dicts."""
         import pyarrow as pa
 
         return pa.Table.from_pylist(list(self.batch.batch_get(self.keys).values()))
 
     def write_by_pipeline(self) -> None:
-        """As redis-py's documentation has it."""
+        """Write the rows with a pipeline, as in redis-py's documentation."""
         pairs = zip(self.keys, self.rows, strict=True)
         while some := list(islice(pairs, CHUNK)):
             with self.client.pipeline(transaction=False) as pipeline:
@@ -179,7 +179,7 @@ class Bench:
                 pipeline.execute()
 
     def read_by_mget(self) -> dict[str, Any]:
-        """A thousand keys at a time."""
+        """Read the rows, a thousand keys at a time."""
         found: dict[str, Any] = {}
         for start in range(0, len(self.keys), CHUNK):
             keys = self.keys[start : start + CHUNK]
@@ -189,7 +189,7 @@ class Bench:
 
 
 def made_up_rows() -> Iterator[dict[str, Any]]:
-    """Orders, the same ones in every run."""
+    """Return made-up orders, the same ones in every run."""
     chance = random.Random("redis-fastbatch")
     for number in range(2**62):
         yield {
@@ -205,10 +205,10 @@ def made_up_rows() -> Iterator[dict[str, Any]]:
 
 
 def _measure(ways: list[Way], rounds: int) -> None:
-    """Takes the ways in turns, in a new order each round: what disturbs one disturbs all."""
+    """Run the ways in turns, in a new order each round, so that a disturbance affects all of them."""
     order = random.Random(rounds)
     writers = [way for way in ways if way.group == "write"]
-    # The first run of each does not count: connections are opened, and the server's memory grows.
+    # The first run of each does not count: it opens connections, and the server's memory grows.
     for way in [*writers, *ways]:
         way.run()
     for _ in range(rounds):
@@ -221,7 +221,7 @@ def _measure(ways: list[Way], rounds: int) -> None:
 
 
 def table(ways: list[Way], rows: int) -> list[str]:
-    """The outcome, fastest first, with how many times as long as the fastest each takes."""
+    """Return the results, fastest first, with each time as a multiple of the fastest."""
     lines = []
     for group in ("write", "read"):
         ranked = sorted((way for way in ways if way.group == group), key=lambda way: way.median)
@@ -245,7 +245,7 @@ def _drawing() -> Any:
 
 
 def draw(ways: list[Way], rows: int, file: Path, version: str) -> None:
-    """A bar for each way, as long as the rows it moves a second."""
+    """Draw a bar for each way: its rows per second."""
     pyplot = _drawing()
     figure, axes = pyplot.subplots(2, 1, figsize=(8, 5), layout="constrained")
     for axis, group in zip(axes, ("write", "read"), strict=True):

@@ -22,7 +22,7 @@ DEFAULT_URL = "redis://localhost:6379/0"
 LONGEST_MESSAGE = 500
 
 DECODING = {"decode_responses", "encoding", "encoding_errors"}
-"""Settings that a URL may have for other programs: values are bytes here, and keys UTF-8 as files are."""
+"""Settings in a URL that are meant for other programs. The commands read values as bytes, and keys are UTF-8."""
 
 A_NODE = "this is a node of a cluster: give --cluster"
 
@@ -31,11 +31,11 @@ EXIT_INTERRUPTED = 130
 
 
 class CliError(Exception):
-    """Something to tell the user in one plain line."""
+    """An error that is reported to the user in one plain line."""
 
 
 def add_server(parser: argparse.ArgumentParser, *, cluster: bool = False) -> None:
-    """The options that say which server is meant, or, where `cluster` is true, which cluster."""
+    """Add the options that name the server, or the cluster if `cluster` is true."""
     group = parser.add_argument_group("server")
     group.add_argument(
         "--url",
@@ -48,10 +48,10 @@ def add_server(parser: argparse.ArgumentParser, *, cluster: bool = False) -> Non
 
 
 def connect(url: str, codec: str = "msgpack", *, cluster: bool = False) -> FastBatch:
-    """A client whose server, or cluster, has answered.
+    """Return a client whose server, or cluster, has answered a PING.
 
     Raises:
-        CliError: it did not, or did not let us in.
+        CliError: the server did not answer, or refused user and password, or the URL is not one.
     """
     try:
         place = _without_password(url)
@@ -60,7 +60,7 @@ def connect(url: str, codec: str = "msgpack", *, cluster: bool = False) -> FastB
     except ValueError as error:
         raise CliError(_url_reason(str(error))) from None
     except TypeError as error:
-        raise CliError(f"the URL of {place} sets what redis-py does not know: {error}") from error
+        raise CliError(f"the URL of {place} has a setting that redis-py does not know: {error}") from error
     except redis.AuthenticationError as error:
         raise CliError(f"{place} did not accept user and password: {error}") from error
     except (redis.RedisError, redis.exceptions.RedisClusterException) as error:
@@ -69,28 +69,31 @@ def connect(url: str, codec: str = "msgpack", *, cluster: bool = False) -> FastB
 
 
 def _without_decoding(url: str) -> str:
-    """The URL without what would make a client decode what it reads, or encode keys in its own way."""
+    """Return the URL without the settings that decode values or change how keys are encoded."""
     place, mark, query = url.partition("?")
     kept = [part for part in query.split("&") if not DECODING & dict(parse_qsl(part)).keys()]
     return f"{place}{mark}{'&'.join(kept)}"
 
 
 def _url_reason(error: str) -> str:
-    """What is wrong with a URL. Not as the error has it, whose text may be a piece of the password: one with a
-    slash in it ends the host's name."""
+    """Return what is wrong with a URL.
+
+    The error's own text is not used: a slash in a password ends the host's name, so it may show part of the
+    password.
+    """
     setting = re.match(r"Invalid value for [`'](\w+)[`'] in connection URL", error)
     if setting:
-        return f"the URL sets {setting[1]} to what that cannot be"
+        return f"the URL sets {setting[1]} to a value that it cannot have"
     if error.startswith("Port "):
-        return "the port in the URL is no number up to 65535 (a slash in the password is written %2F)"
+        return "the port in the URL is not a number up to 65535 (write a slash in the password as %2F)"
     return (
-        "that is no URL of a server: it must specify one of the following schemes (redis://, rediss://, "
-        "unix://), and have %2F for a slash in the password"
+        "this is not the URL of a server: it must specify one of the following schemes (redis://, rediss://, "
+        "unix://), and a slash in the password is written %2F"
     )
 
 
 def _without_password(url: str) -> str:
-    """The URL with stars for a password before the host, and without its query, which may hold one too."""
+    """Return the URL with stars for the password, and without its query, which may hold a password too."""
     parts = urlsplit(url)
     user, at, host = parts.netloc.rpartition("@")
     name, colon, _ = user.partition(":")
@@ -98,7 +101,7 @@ def _without_password(url: str) -> str:
 
 
 def positive(text: str) -> int:
-    """An option's value that is a number from 1."""
+    """Return the value of an option that takes a whole number from 1."""
     try:
         number = int(text)
     except ValueError:
@@ -109,15 +112,15 @@ def positive(text: str) -> int:
 
 
 def tells_of_a_cluster(error: BaseException) -> bool:
-    """Whether it is what a node of a cluster answers to those who take it for a server of its own."""
+    """Return whether a node of a cluster gave this error to a client that is not a cluster client."""
     # MovedError is an AskError.
     return isinstance(error, (AskError, ClusterCrossSlotError))
 
 
 def plain(error: BaseException) -> str:
-    """What an exception says, in one line of text."""
+    """Return the text of an exception in one line."""
     if isinstance(error, AskError):
-        # redis-py has left the reply's first word out.
+        # redis-py leaves out the first word of the reply.
         return f"{'MOVED' if isinstance(error, MovedError) else 'ASK'} {_one_line(error)}"
     return _one_line(error)
 
@@ -129,7 +132,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def file_reason(file: str, error: Exception) -> str:
-    """What is wrong with a file, in one line of text."""
+    """Return what is wrong with a file in one line."""
     if isinstance(error, OSError) and error.strerror:
         return f"{file}: {error.strerror}"
     return f"{file}: {plain(error)}"
@@ -172,7 +175,7 @@ def say(line: str) -> None:
     try:
         print(line, file=sys.stderr, flush=True)
     except OSError:
-        # The reader of a pipe has gone, or the terminal. The command goes on, and its exit code tells the outcome.
+        # The reader of the pipe, or the terminal, is gone. The command goes on; its exit code shows the result.
         sys.stderr = _nowhere()
 
 

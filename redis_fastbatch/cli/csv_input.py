@@ -1,4 +1,4 @@
-"""CSV as a stream of record batches: pyarrow reads it in blocks of whole rows."""
+"""Reads CSV as a stream of record batches, in blocks of whole rows."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from redis_fastbatch.cli.streams import Pipe
 
 CSV_HEAD = 8 * 1024 * 1024
-"""Bytes of CSV that the types of columns are taken from; no row is longer."""
+"""Bytes at the start of a file that decide the types of columns; also the largest size of a row."""
 
 CSV_BLOCK = 1024 * 1024
-"""Bytes of CSV read at a time after that."""
+"""Bytes read at a time after the start."""
 
 BLOCKS_AHEAD = 2
-"""Blocks that are read and converted while rows before them are written."""
+"""Blocks that are read and converted while earlier rows are written."""
 
 DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
-"""What a file may have between its columns where it does not have what was expected."""
+"""Other delimiters that a message may suggest."""
 
 
 def open_csv(
@@ -47,13 +47,13 @@ def open_csv(
 
     Args:
         stream: the file's bytes.
-        pipe: where they come from, where that is standard input.
-        options: the command's.
-        stack: ends what reads ahead.
-        tabs: the file's name says that tabs are between its columns.
+        pipe: their source, if that is standard input.
+        options: the options of the command.
+        stack: ends the reading ahead.
+        tabs: whether the file's name says that tabs separate columns.
 
     Raises:
-        CliError: the file is not as the options say.
+        CliError: the file does not fit the options.
     """
     rows = CsvRows(stream, pipe, options, _delimiter(options.delimiter, tabs=tabs))
     stack.callback(rows.end)
@@ -62,13 +62,13 @@ def open_csv(
 
 @dataclass
 class FailedRow:
-    """A row of the file that is not among those that are written.
+    """A row of the file that cannot be written.
 
     Attributes:
-        line: the line that it begins in, counted from 1.
-        item: what it holds.
+        line: the line where it begins, counted from 1.
+        item: its cells.
         reason: why it failed.
-        before: how many rows of its block before it did not fail.
+        before: the number of rows before it in its block that did not fail.
     """
 
     line: int
@@ -82,10 +82,10 @@ class Block:
     """Some rows of the file.
 
     Attributes:
-        rows: those that can be written, as a record batch.
-        first_line: the line that the first one begins in.
-        lines: the lines between each and the one before it, packed; None where each row is one line.
-        failed: those that cannot be written.
+        rows: a record batch of the rows that can be written.
+        first_line: the line where the first row begins.
+        lines: the lines where rows begin, packed; None if each row is one line.
+        failed: the rows that cannot be written.
     """
 
     rows: Any
@@ -97,22 +97,22 @@ class Block:
 class CsvRows:
     """The rows of a CSV file.
 
-    Blocks that are given to Arrow begin and end with a row, so that none cuts a cell. They are read and converted
-    in one thread, ahead of those that write them.
+    Each block that Arrow gets begins and ends with a row, so that no cell is cut. A thread reads and converts
+    blocks ahead of the threads that write them.
 
     Args:
         stream: the file's bytes.
-        pipe: where they come from, where that is standard input.
-        options: the command's.
-        delimiter: what is between columns.
+        pipe: their source, if that is standard input.
+        options: the options of the command.
+        delimiter: the character between columns.
 
     Attributes:
-        report: counts rows that fail before they are written, by their lines.
-        on_failure: hears of them.
-        schema: of the rows.
+        report: counts the rows that fail before they are written, by line.
+        on_failure: is called with each of them.
+        schema: the schema of the rows.
 
     Raises:
-        CliError: the file is not as the options say.
+        CliError: the file does not fit the options.
     """
 
     def __init__(self, stream: Any, pipe: Pipe | None, options: argparse.Namespace, delimiter: str) -> None:
@@ -134,7 +134,7 @@ class CsvRows:
         self._fill(CSV_HEAD)
         refuse_other_encodings(self._rest[:4], self._file, "tsv" if delimiter == "\t" else "csv")
         self._rest = self._rest.removeprefix(codecs.BOM_UTF8)
-        # Classic Mac OS ended lines with a carriage return alone.
+        # Classic Mac OS ended lines with only a carriage return.
         self._line_end = b"\n" if b"\n" in self._rest else b"\r"
         self._types, self._line = self._header(options)
         self._parser = Parser(self._types, delimiter, options.nulls)
@@ -147,7 +147,7 @@ class CsvRows:
         return self._types.described()
 
     def line_of(self, row: int) -> int:
-        """Return the line, counted from 1, that a row begins in. Rows count from 0; failed ones do not count."""
+        """Return the line, from 1, where a row begins. Rows are counted from 0, without the failed ones."""
         place = bisect_right(self._firsts, row) - 1
         first_line, lines = self._blocks[place]
         row -= self._firsts[place]
@@ -168,17 +168,17 @@ class CsvRows:
             block = ahead.popleft().result()
 
     def end(self) -> None:
-        """End the reading ahead, whatever the stream still has; return when nothing reads it any more."""
+        """End the reading ahead, and return when no thread reads the stream."""
         self._ended = True
         if self._pipe is not None:
             self._pipe.end()
         self._pool.shutdown(cancel_futures=True)
 
     def _settled(self, block: Block) -> Iterator[Any]:
-        """The block's rows; its failed ones are reported."""
+        """Yield the rows of a block, and report its failed rows."""
         rows = block.rows
         if block.failed and self._stops:
-            # Those before the first failure are written.
+            # Only the rows before the first failure are written.
             del block.failed[1:]
             rows = rows.slice(0, block.failed[0].before)
         self._firsts.append(self._rows)
@@ -194,7 +194,7 @@ class CsvRows:
             yield rows
 
     def _fill(self, size: int) -> None:
-        """Reads until there are so many bytes that no block has had yet, or no more."""
+        """Read until `size` bytes are waiting for a block, or the stream ends."""
         pieces = [self._rest]
         missing = size - len(self._rest)
         while missing > 0 and not self._all_read:
@@ -205,15 +205,15 @@ class CsvRows:
         self._rest = b"".join(pieces)
 
     def _header(self, options: argparse.Namespace) -> tuple[ColumnTypes, int]:
-        """The columns, and the line after the header, which is taken off what was read."""
+        """Remove the header from the data; return its columns, and the line after it."""
         from redis_fastbatch.cli.csv_types import ColumnTypes
 
         split = SplitRows(self._rest, self._delimiter)
         header = next((row for row in split if row.cells), None)
         if header is None and split.open_row is None:
-            raise CliError(f"{self._file}: Empty CSV file: a header is expected")
+            raise CliError(f"{self._file}: expected a CSV header, found an empty file")
         if header is None or (header.end == len(self._rest) and not self._all_read):
-            raise CliError(f"{self._file}: the header has no end: a quote is left open")
+            raise CliError(f"{self._file}: the header has no end: close the quote that is open in it")
         names = []
         for name in map(cell_bytes, header.cells):
             try:
@@ -226,7 +226,7 @@ class CsvRows:
         return ColumnTypes(names, options), line
 
     def _refuse_other_header(self, names: list[str], options: argparse.Namespace) -> None:
-        """Raise CliError where the key's columns are missing and the header shows why."""
+        """Raise CliError if the key's columns are missing and the header shows why."""
         keys = [column for _, column in split_key(options.key) if column is not None]
         missing = [key for key in keys if key not in names]
         if missing and any(character < " " and character not in "\t\r\n" for character in "".join(names)):
@@ -243,7 +243,7 @@ class CsvRows:
                 )
 
     def _next_block(self) -> Block | None:
-        """The next rows; None at the end."""
+        """Return the next rows; None at the end."""
         if self._ended:
             return None
         try:
@@ -274,17 +274,17 @@ class CsvRows:
                     f"{self._file}: the row that begins in line {self._line} is longer than {CSV_HEAD:,} bytes, "
                     "or a quote is left open in it"
                 )
-            # What has no end yet is not looked through again for each further block.
+            # The size doubles, so that a long row is not searched again for each further block.
             size = min(2 * max(len(self._rest), CSV_BLOCK), CSV_HEAD)
 
     def _row_end(self, data: bytes) -> int:
-        """Where the last row ends that is whole."""
+        """Return where the last whole row ends."""
         split = SplitRows(data, self._delimiter)
-        # The last of all may go on in the next block.
+        # The last row may continue in the next block.
         return max((row.start for row in split), default=0) if split.open_row is None else split.open_row
 
     def _open_quote(self) -> CliError:
-        """The file's last row has no end."""
+        """Return the error for a last row without an end."""
         split = SplitRows(self._rest, self._delimiter)
         deque(split, 0)
         line = self._line + self._rest.count(self._line_end, 0, split.open_row)
@@ -293,7 +293,7 @@ class CsvRows:
         )
 
     def _block(self, data: bytes) -> Block | None:
-        """The rows of some whole lines; None where these end within quotes."""
+        """Return the rows of some whole lines; None if they end within quotes."""
         try:
             cells = self._parser.read(data)
         except OpenQuoteError:
@@ -306,7 +306,7 @@ class CsvRows:
                 return None
             cells, offsets, failed = sorted_out
         line_ends = data.count(self._line_end)
-        # The last line of a file may have no end.
+        # The last line of a file may lack its end.
         lines = line_ends + (data[-1:] not in (b"", self._line_end))
         if offsets is None and (cells.num_rows != lines or self._has_other_line_ends(data)):
             offsets = self._offsets(data, cells, lines)
@@ -326,8 +326,12 @@ class CsvRows:
         return block
 
     def _sorted_out(self, data: bytes) -> tuple[Any, list[int], list[FailedRow]] | None:
-        """Rows of which some have another number of cells, or are not UTF-8: the cells of the others, the lines
-        that these begin in, counted from the first, and those that fail. None if the last ends within quotes."""
+        """Separate rows that have a wrong number of cells, or are not UTF-8, from the others.
+
+        Returns:
+            The cells of the good rows, the lines where they begin, counted from the first line of the data, and
+            the failed rows; None if the last row ends within quotes.
+        """
         good: list[bytes] = []
         offsets: list[int] = []
         failed: list[FailedRow] = []
@@ -353,17 +357,17 @@ class CsvRows:
         return read, offsets, failed
 
     def _has_other_line_ends(self, data: bytes) -> bool:
-        """Whether rows may end where no line does, as lines are counted here."""
+        """Return whether a row may end with a line end that is not counted as one."""
         if self._line_end == b"\r":
             return b"\n" in data
         return b"\r" in data and data.count(b"\r") != data.count(b"\r\n")
 
     def _offsets(self, data: bytes, cells: Any, lines: int) -> list[int]:
-        """The lines that rows begin in, counted from the first one's."""
+        """Return the lines where rows begin, counted from that of the first row."""
         from redis_fastbatch.cli.csv_types import substrings
 
         if not self._has_other_line_ends(data):
-            # Exact where there are no lines but those of rows.
+            # This is exact unless there are lines that belong to no row.
             within = substrings(cells, self._line_end.decode())
             if len(within) + sum(within) == lines:
                 return list(itertools.accumulate((1 + more for more in within[:-1]), initial=0))
@@ -391,5 +395,5 @@ def _unpacked(packed: bytes) -> list[int]:
 def _delimiter(given: str | None, *, tabs: bool) -> str:
     text = {None: "\t" if tabs else ",", "\\t": "\t"}.get(given, given or "")
     if len(text) != 1 or not text.isascii() or text in '"\r\n':
-        raise CliError(f"--delimiter is one character of ASCII, no quote and no line's end, not {text!r}")
+        raise CliError(f"--delimiter must be one ASCII character, not a quote or a line end, got {text!r}")
     return text

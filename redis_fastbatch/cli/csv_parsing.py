@@ -1,4 +1,4 @@
-"""Rows of CSV: where they end, and their cells as text, by Arrow and by the standard library."""
+"""Splits CSV into rows and cells of text, with Arrow and with the standard library."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ if TYPE_CHECKING:
 
 
 class OpenQuoteError(Exception):
-    """Rows end within quotes."""
+    """Raised if the last row ends within quotes."""
 
 
 class Parser:
-    """Cells of whole rows, by Arrow.
+    """Reads the cells of whole rows with Arrow.
 
     Args:
-        types: of the columns.
-        delimiter: what is between them.
-        nulls: cells that are null unless they are in quotes.
+        types: the types of the columns.
+        delimiter: the character between them.
+        nulls: texts that are null unless they are in quotes.
     """
 
     def __init__(self, types: ColumnTypes, delimiter: str, nulls: list[str]) -> None:
         self._types = types.read_as()
         self._delimiter = delimiter
         self._nulls = nulls
-        # A row that stands after the last one only if no quote is left open there.
+        # This row is appended. It comes back as a row only if no quote is left open before it.
         self._mark = f"end-{secrets.token_hex(8)}"
         self._last_row = (self._mark + delimiter * (len(types.names) - 1) + "\n").encode()
 
     def read(self, data: bytes) -> Any:
-        """Return a record batch of the cells as text; None where a row has too few or too many, or is not UTF-8.
+        """Return a record batch of text cells; None if a row has too few or too many, or is not UTF-8.
 
         Raises:
             OpenQuoteError: the last row ends within quotes.
@@ -47,7 +47,7 @@ class Parser:
         try:
             table = csv.read_csv(
                 pa.BufferReader(whole),
-                # In one block: nothing is cut.
+                # In one block, so that no row is cut.
                 csv.ReadOptions(column_names=list(self._types), block_size=len(whole)),
                 csv.ParseOptions(delimiter=self._delimiter),
                 csv.ConvertOptions(
@@ -66,11 +66,11 @@ class Parser:
 
 
 class SplitRow(NamedTuple):
-    """A row as the standard library reads it.
+    """A row that the standard library has read.
 
     Attributes:
-        cells: its cells, a character for each byte; none of an empty line.
-        start, end: where it is in the data.
+        cells: its cells, one character for each byte; an empty line has none.
+        start, end: its place in the data, in bytes.
     """
 
     cells: list[str]
@@ -79,10 +79,11 @@ class SplitRow(NamedTuple):
 
 
 class SplitRows:
-    """The rows of CSV data and where they are, by the standard library: slower than Arrow.
+    """The rows of CSV data and their places, from the standard library. It is slower than Arrow.
 
     Attributes:
-        open_row: where the last row begins, if it ends within quotes; known at the end. It is not among the rows.
+        open_row: the place where the last row begins, if it ends within quotes. It is known at the end, and the
+            row is not yielded.
     """
 
     def __init__(self, data: bytes, delimiter: str) -> None:
@@ -94,7 +95,7 @@ class SplitRows:
 
     def __iter__(self) -> Iterator[SplitRow]:
         """Yield the rows."""
-        # No longer cells than 128 KiB is the module's default.
+        # By default the module refuses cells over 128 KiB.
         csv.field_size_limit(2**31 - 1)
         start = 0
         for cells in csv.reader(self._lines(), delimiter=self._delimiter):
@@ -107,7 +108,7 @@ class SplitRows:
     def _lines(self) -> Iterator[str]:
         text = self._data.decode("latin-1")
         if sys.version_info < (3, 11):
-            # Where the module does not take zero bytes.
+            # Older versions of the module refuse zero bytes.
             text = text.replace("\0", "\1")
         for line in io.StringIO(text, newline=""):
             self._end += len(line)
@@ -117,7 +118,7 @@ class SplitRows:
 
 
 _OVER = "over"
-"""In a line after the last one, which is a row of its own unless a quote is left open."""
+"""The text of a line after the last one. It is a row of its own unless a quote is left open."""
 
 
 def cell_bytes(cell: str) -> bytes:
@@ -125,15 +126,15 @@ def cell_bytes(cell: str) -> bytes:
 
 
 def likely_row_end(data: bytes) -> int:
-    """Return where the last row of the data ends, if quotes are only where they should be; 0 where no row ends."""
+    """Return where the last row of the data ends; 0 if none does. Quotes must be where RFC 4180 has them."""
     for line_end in b"\n", b"\r":
-        # A carriage return at the very end may be half of a line's end.
+        # A carriage return at the very end may be the first half of a line end.
         end = data.rfind(line_end, 0, len(data) if line_end == b"\n" else len(data) - 1) + 1
         if not data.count(b'"', 0, end) % 2:
             if end:
                 return end
             continue
-        # It is in quotes, and the last of them opens a cell; before that is text without quotes.
+        # This line end is in quotes, and the last quote opens a cell. Before it is text outside of quotes.
         quote = data.rfind(b'"', 0, end)
         while quote >= 0:
             before = data.rfind(b'"', 0, quote)

@@ -1,4 +1,4 @@
-"""The types of CSV columns: which are inferred, and how cells of text become them without a change."""
+"""The types of CSV columns: infers them, and converts cells of text to them."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _TIME = f"{_DATE}[T ][0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}(?:\\.[0-9]{{1,6}})?"
 
 @dataclass(frozen=True)
 class Rule:
-    """How cells of text become values of a type.
+    """A type of a column, and the form that its cells have.
 
     Attributes:
-        kind: the type, from Arrow.
-        name: what --type calls it.
-        form: the only form of a cell that is taken, as a regular expression; None where --type gave the type.
+        kind: the Arrow type.
+        name: its name in --type.
+        form: a regular expression that every cell must match; None if --type gave the type.
     """
 
     kind: Any
@@ -50,7 +50,7 @@ class Rule:
     form: str | None = None
 
     def converted(self, cells: Any) -> Any:
-        """Return the cells as values, or None unless all of them fit. Nulls stay null."""
+        """Return the cells as values; None if one does not fit. Nulls stay null."""
         try:
             values = self._cast(cells)
         except pa.ArrowInvalid:
@@ -58,11 +58,11 @@ class Rule:
         return values if self._keeps(cells, values) else None
 
     def converted_one_by_one(self, cells: Any) -> tuple[Any, Any]:
-        """Return the cells as values, null where one does not fit, and which ones fit or are null."""
+        """Return the cells as values, with null for those that do not fit, and a mask of the others."""
         nothing = null_scalar(cells.type)
         fits = [True] * len(cells)
         if self.form is not None:
-            # Most are found at once.
+            # The expression finds most of those that do not fit.
             formed = compute.match_substring_regex(cells, f"^(?:{self.form})$")
             fits = compute.fill_null(formed, True).to_pylist()
             cells = compute.if_else(formed, cells, nothing)
@@ -89,11 +89,11 @@ class Rule:
         except pa.ArrowInvalid:
             if self.form is not None or not _is_text(cells.type) or _is_text(self.kind):
                 raise
-            # What --type gives a type may have blanks around it.
+            # With --type, cells may have blanks around them.
             return compute.cast(compute.utf8_trim_whitespace(cells), self.kind)
 
     def _keeps(self, cells: Any, values: Any) -> bool:
-        """Whether the cells have the only form that is taken, where their values alone do not show that."""
+        """Return whether all cells have the form of the type. Arrow casts some that do not."""
         if self.form is None:
             return True
         if pa.types.is_integer(self.kind) or pa.types.is_boolean(self.kind):
@@ -101,7 +101,7 @@ class Rule:
         if pa.types.is_date(self.kind):
             return _first_from(values.cast(pa.int32()), DATE_FROM_YEAR_1)
         if pa.types.is_timestamp(self.kind):
-            # Most have no fraction of a second. Arrow casts no other form of this length.
+            # Most times have no fraction of a second. Arrow casts no other form of this length.
             lengths = compute.min_max(compute.binary_length(cells))
             whole_seconds = TIME_LENGTH + (self.kind.tz is not None)
             if lengths["min"].as_py() == whole_seconds == lengths["max"].as_py():
@@ -122,7 +122,7 @@ INFERRED = [
     Rule(pa.timestamp("us"), "timestamp[us]", _TIME),
     Rule(pa.timestamp("us", "UTC"), "timestamp[us, tz=UTC]", f"{_TIME}Z"),
 ]
-"""The types that are inferred, the first that fits."""
+"""The types that can be inferred. The first that fits is taken."""
 
 
 def _is_text(kind: Any) -> bool:
@@ -140,9 +140,9 @@ def _all_equal(texts: Any, cells: Any) -> bool:
 
 
 def _all_match(cells: Any, form: str) -> bool:
-    """Return whether all cells match, where none has a line feed in it, as those that were cast.
+    """Return whether all cells match. None may have a line feed; cells that were cast have none.
 
-    One regular expression over all of them takes a third of the time of one for each.
+    They are joined, because one match over all of them takes a third of the time of one match for each.
     """
     cells = cells.drop_null()
     lists = pa.ListArray.from_arrays(integers(0, len(cells)), cells)
@@ -152,19 +152,20 @@ def _all_match(cells: Any, form: str) -> bool:
 
 
 def _floats_keep(cells: Any, values: Any) -> bool:
-    """Whether no cell has digits that its float64 does not keep."""
+    """Return whether float64 keeps the digits of all cells."""
     long = compute.greater(compute.binary_length(cells), _KEPT_DIGITS)
     if not compute.any(long, min_count=0).as_py():
         return True
     cells, values = cells.filter(long), values.filter(long)
-    # Those that are written in the same way keep them; zeros at the end and exponents are compared one by one.
+    # Floats that are formatted as their cells keep the digits. Those with zeros at the end, or exponents, are
+    # compared one by one.
     others = compute.not_equal(compute.cast(values, pa.string()), cells)
     pairs = zip(cells.filter(others).to_pylist(), values.filter(others).to_pylist(), strict=True)
     return all(Decimal(cell) == Decimal(repr(value)) for cell, value in pairs)
 
 
 def _read_as(cells: Any, kind: Any) -> Any:
-    """The cells by way of the CSV reader, which reads some types that cast() does not, such as times."""
+    """Return the cells as values, read by Arrow's CSV reader. It knows some types that cast() does not."""
     if not len(cells):
         return pa.array([], kind)
     text = io.BytesIO()
@@ -176,14 +177,14 @@ def _read_as(cells: Any, kind: Any) -> Any:
 
 
 class ColumnTypes:
-    """What each column becomes.
+    """The types of all columns of a file.
 
     Args:
-        names: of the columns, in their order.
-        options: the command's.
+        names: the names of the columns, in order.
+        options: the options of the command.
 
     Attributes:
-        schema: of the rows; complete once the first rows were converted.
+        schema: the schema of the rows; None until the first rows are converted.
     """
 
     def __init__(self, names: list[str], options: argparse.Namespace) -> None:
@@ -204,14 +205,14 @@ class ColumnTypes:
         self.schema: Any = None
 
     def read_as(self) -> dict[str, Any]:
-        """Return as what type each column is read before it is converted, by its number."""
+        """Return the types in which columns are read before they are converted, by number."""
         return {
             str(i): pa.binary() if rule is not None and _is_bytes(rule.kind) else pa.string()
             for i, rule in enumerate(self._rules)
         }
 
     def fault(self, cells: list[bytes]) -> str | None:
-        """Return why a row of these cells is not one, or None."""
+        """Return why these cells are not a row; None if they are."""
         if len(cells) != len(self.names):
             return f"expected {len(self.names)} cells, as the header has, found {len(cells)}"
         for name, rule, cell in zip(self.names, self._settled(), cells, strict=True):
@@ -230,9 +231,10 @@ class ColumnTypes:
         return ", ".join(f"{name} {rule.name}" for name, rule in zip(self.names, self._settled(), strict=True))
 
     def convert(self, cells: Any) -> tuple[Any, dict[int, str]]:
-        """Return rows of text as rows of the columns' types, and why some are not there, by their number.
+        """Convert rows of text to the types of the columns. The first call infers the types that are not given.
 
-        The first rows settle the types that are not given.
+        Returns:
+            The rows that fit, and the reasons for the others, by their number.
         """
         columns = []
         bad: dict[int, str] = {}
@@ -269,15 +271,15 @@ class ColumnTypes:
 
 def _misfit(name: str, rule: Rule, cell: str | bytes) -> str:
     if rule.form is None:
-        return f"column {name!r}: expected {rule.name}, which --type gives it, found {cell!r:.100}"
+        return f"column {name!r}: expected {rule.name}, as --type says, found {cell!r:.100}"
     return (
-        f"column {name!r}: expected {rule.name}, which its first cells are, found {cell!r:.100}: "
+        f"column {name!r}: expected {rule.name}, as in its first cells, found {cell!r:.100}: "
         f"--type {name}=string takes any text"
     )
 
 
 def _without_empty(column: Any) -> Any:
-    """Return the cells, null where one is empty."""
+    """Return the cells, with null for the empty ones."""
     filled = compute.cast(compute.binary_length(column), pa.bool_())
     if compute.all(filled, min_count=0).as_py():
         return column
@@ -285,7 +287,7 @@ def _without_empty(column: Any) -> Any:
 
 
 def _inferred(column: Any) -> tuple[Rule, Any]:
-    """Return the type whose form all cells have that are not empty, and the values; text where there is none."""
+    """Return the first type that all non-empty cells fit, and the values; text if there is none."""
     cells = _without_empty(column)
     first = compute.first(cells).as_py()
     if first is not None:
@@ -303,7 +305,7 @@ def _has_point(cells: Any) -> bool:
 
 
 def substrings(cells: Any, text: str) -> list[int]:
-    """Return how often a text is in the cells of each row."""
+    """Return the number of times that a text is in the cells of each row."""
     found = (compute.count_substring(column, text) for column in cells.columns)
     counts = (compute.fill_null(count, 0) if count.null_count else count for count in found)
     return functools.reduce(compute.add, (compute.cast(count, pa.int64()) for count in counts)).to_pylist()  # type: ignore[no-any-return]
@@ -322,19 +324,19 @@ def given_types(entries: list[str]) -> dict[str, Rule]:
     """Return the types that --type gives to columns.
 
     Raises:
-        CliError: there is no such type, or no text is read as one.
+        CliError: there is no such type, or text cannot be converted to it.
     """
     types = {}
     for entry in entries:
         column, equals, name = entry.rpartition("=")
         if not equals:
-            raise CliError(f"--type {entry}: COLUMN=TYPE is expected, such as zip=string")
+            raise CliError(f"--type {entry}: expected COLUMN=TYPE, such as zip=string")
         types[column] = Rule(_type(name, entry), name)
     return types
 
 
 def _type(name: str, entry: str) -> Any:
-    """The Arrow type of a name."""
+    """Return the Arrow type that --type names."""
     decimal = re.fullmatch(r"decimal128\((\d+), ?(\d+)\)", name)
     zoned = re.fullmatch(r"timestamp\[(s|ms|us|ns), ?tz=(.+)\]", name)
     try:
@@ -342,7 +344,7 @@ def _type(name: str, entry: str) -> Any:
             kind = pa.decimal128(int(decimal[1]), int(decimal[2]))
         else:
             kind = pa.timestamp(zoned[1], zoned[2]) if zoned else pa.type_for_alias(name)
-        # Raises where no text is read as one at all.
+        # Raises if text cannot be converted to the type at all.
         Rule(kind, name).converted(pa.nulls(1, pa.binary() if _is_bytes(kind) else pa.string()))
     except (ValueError, pa.ArrowNotImplementedError) as error:
         reason = plain(error) if decimal else f"there is no type {name!r}"

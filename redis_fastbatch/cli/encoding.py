@@ -1,4 +1,4 @@
-"""How a file's text is encoded, as far as its first bytes show it."""
+"""Recognizes the encoding of a text file from its first bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "UTF-16",
 }
 
-# Which of the first four bytes are zero, where they are of ASCII characters.
+# Which of the first four bytes are zero if they are ASCII characters.
 _ZEROS = {b"\0\1\0\1": "UTF-16LE", b"\1\0\1\0": "UTF-16BE", b"\0\1\1\1": "UTF-32LE", b"\1\1\1\0": "UTF-32BE"}
 
 

@@ -1,4 +1,4 @@
-"""Where the command line begins: which commands there are, and what becomes of their errors."""
+"""The entry point of the command line: it finds the command, runs it, and reports its errors."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from redis_fastbatch.errors import FastBatchError
 COMMANDS = {
     "load": (load, "write the rows of a file to the server"),
     "dump": (dump, "write the values of the server's keys to a file"),
-    "bench": (bench, "measure against the server, next to redis-py"),
-    "demo": (demo, "see it at work, with a server of its own"),
+    "bench": (bench, "measure reads and writes on the server, and compare with redis-py"),
+    "demo": (demo, "show reads and writes of real records on a server of its own"),
 }
 
 
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 only when all was done.
 
     SIGTERM and SIGHUP end a command as Ctrl-C does: it removes its temporary files, stops its server and deletes
-    its keys. The exit code is then 128 and the signal's number, as a shell has it.
+    its keys. The exit code is then 128 plus the signal's number, as in a shell.
     """
     ensure_stderr()
     parser = _parser()
@@ -59,12 +59,12 @@ def _run(options: argparse.Namespace, signals: Signals) -> int:
             sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        # The terminal may be gone with the signal.
+        # The terminal may be gone after SIGHUP.
         with contextlib.suppress(OSError):
             say(f"interrupted{signals.by}")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Whoever read the output has had enough of it. Python would complain once more when it flushes.
+        # The reader of the output closed it. Python would report that once more when it flushes.
         if sys.stdout is not None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
@@ -83,11 +83,11 @@ def _run(options: argparse.Namespace, signals: Signals) -> int:
 
 
 def program() -> NoReturn:
-    """The console script: main(), and the end of the process."""
+    """Run main() and end the process. This is the console script."""
     code = main()
     if "pyarrow" in sys.modules:
-        # Not by way of Python's own end: a thread of Arrow's that comes back amid it, from reading ahead, aborts
-        # the process. All files are closed, and standard error keeps nothing back.
+        # Python's own shutdown could abort the process: a thread of Arrow may return from a read in the middle of
+        # it. All files are closed here, and standard error is not buffered.
         os._exit(code)
     sys.exit(code)
 
@@ -102,7 +102,7 @@ def _reason_of_unknown(options: argparse.Namespace, unknown: list[str]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="redis-fastbatch",
-        description="Moves rows between files and Redis or Valkey, many at a time.",
+        description="Move rows between files and Redis or Valkey in batches.",
         epilog="`redis-fastbatch COMMAND --help` explains a command and shows examples.",
     )
     parser.add_argument("--version", action="version", version=f"redis-fastbatch {__version__}")

@@ -1,4 +1,4 @@
-"""Rows that `load` cannot write: what becomes of them, by --on-error, and how messages name them."""
+"""Handles rows that `load` cannot write: counts, stops or records them, as --on-error says, and names them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from redis_fastbatch.errors import EncodeError
 
 
 class FailedRows:
-    """What becomes of rows that cannot be written.
+    """Receives the rows that cannot be written.
 
     Args:
-        mode: what --on-error says.
+        mode: the value of --on-error.
         source: the file that is loaded.
-        place: what the number of a failed row is: "line", of the file and from 1, or "row", from 0.
+        place: what the number of a failed row counts: "line", from 1, or "row", from 0.
 
     Attributes:
-        stopped: a row failed, and --on-error is stop: no more rows are taken, and those under way are settled.
+        stopped: whether a row failed and --on-error is stop. Then no more rows are read; rows in flight are
+            completed.
     """
 
     def __init__(self, mode: str, source: Path | None = None, place: str = "row") -> None:
@@ -31,14 +32,19 @@ class FailedRows:
         self._file: IO[str] | None = None
         if mode not in ("report", "stop"):
             if source is not None and source.is_file() and Path(mode).exists() and source.samefile(mode):
-                raise CliError(f"--on-error {mode} is the file that is loaded")
+                raise CliError(f"--on-error {mode} is the file that is loaded: name another one")
             self._name = f"--on-error {mode}"
             with naming(self._name):
                 # JSON writes a lone surrogate as Python escapes it.
                 self._file = Path(mode).open("w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
 
     def __call__(self, key: Any, value: Any, error: Exception) -> None:
-        """Takes a failed row: its number or key, its fields where they are known.
+        """Record a failed row.
+
+        Args:
+            key: its number or key.
+            value: its fields, if they are known.
+            error: why it failed.
 
         Raises:
             CliError: the server is a node of a cluster, where most rows would fail alike; or the file of failed
@@ -53,13 +59,13 @@ class FailedRows:
             try:
                 line = json_line({**failed, "item": value})
             except (TypeError, ValueError, RecursionError):
-                # That the row failed is told all the same.
+                # The failure is recorded even if JSON cannot hold the row.
                 line = json_line({**failed, "item": repr(value)})
             with self._lock, naming(self._name):
                 self._file.write(line)
 
     def close(self) -> None:
-        """There will be no more."""
+        """Close the file of failed rows."""
         if self._file is not None:
             with naming(self._name):
                 self._file.close()

@@ -1,4 +1,4 @@
-"""What `dump` cannot write: values that fail, and keys that hold no value of ours."""
+"""Handles what `dump` cannot write: values that fail, and keys that are not strings."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ PLURALS = {"hash": "hashes"}
 
 
 class Stopped(Exception):
-    """A value failed, and --on-error is stop."""
+    """Raised when a value fails and --on-error is stop."""
 
 
 class FailedValues:
-    """Counts what is not in the dump, and tells it as --on-error has it.
+    """Counts what is not in the dump, and reports it as --on-error says.
 
     Args:
-        mode: report, stop, or the file that failures are written to.
+        mode: report, stop, or the file for failures.
         target: the file of the dump.
 
     Attributes:
-        failed: values that could not be written.
-        left_out: keys of other types, counted by type.
-        gone: keys that were deleted, or expired, before they were read.
+        failed: the number of values that could not be written.
+        left_out: the numbers of keys of other types, by type.
+        gone: the number of keys that were deleted, or expired, before they were read.
     """
 
     def __init__(self, mode: str, target: str) -> None:
@@ -51,12 +51,12 @@ class FailedValues:
                 self._file = Path(mode).open("wb")  # noqa: SIM115
 
     def add(self, key: bytes, raw: bytes | None, error: Exception) -> None:
-        """Take a value that cannot be written.
+        """Record a value that cannot be written.
 
         Args:
             key: its key.
-            raw: its bytes, as they are on the server.
-            error: what is wrong with it.
+            raw: its bytes on the server.
+            error: why it cannot be written.
 
         Raises:
             Stopped: --on-error is stop.
@@ -71,7 +71,7 @@ class FailedValues:
             self._first_reasons.append(line)
 
     def leave_out(self, key: bytes, kind: str) -> None:
-        """Take a key that holds something else than a value of ours.
+        """Record a key that is not a string.
 
         Raises:
             Stopped: --on-error is stop.
@@ -97,7 +97,7 @@ class FailedValues:
             self._file.write(json_line(line).encode())
 
     def lines(self) -> Iterator[str]:
-        """Yield what there is to tell when the dump has ended."""
+        """Yield the lines to print when the dump has ended."""
         if self._tells:
             yield from self._first_reasons
             if self.failed > len(self._first_reasons):
@@ -107,11 +107,11 @@ class FailedValues:
             name = kind if count == 1 else PLURALS.get(kind, f"{kind}s")
             yield (
                 f"left out: {count:,} {name} (key{'s' * (count > 1)} {keys}): "
-                "dump writes values, which are strings; --strings-only passes over other keys"
+                "dump writes values, which are strings; --strings-only ignores other keys"
             )
 
     def summary(self) -> str:
-        """Return the counts, as they follow that of rows."""
+        """Return the counts that follow the number of rows in the summary."""
         counts = (
             (self.failed, "failed"),
             (sum(self.left_out.values()), "left out"),
@@ -121,7 +121,7 @@ class FailedValues:
 
     @property
     def any(self) -> bool:
-        """Whether something is not in the dump that was there."""
+        """Whether a value that was on the server is not in the dump."""
         return bool(self.failed or self.left_out)
 
     def close(self) -> None:
@@ -132,7 +132,7 @@ class FailedValues:
 
 
 def _reason(error: Exception) -> str:
-    # The key is told before it, once.
+    # The message names the key already.
     reason = error.reason if isinstance(error, (DecodeError, EncodeError)) else plain(error)
     if isinstance(error, DecodeError) and error.offset:
         reason = f"{reason}, at byte {error.offset}"

@@ -1,8 +1,8 @@
-"""Values of a dump that become columns: those that fit the columns so far, and those that do not, by name.
+"""Reads values of a dump into columns, and names those that do not fit.
 
-A column has the type of its first value. What was read before is not read again, so it is remembered as two rows,
-the seeds: they have every column, with the smallest and the largest value that it held. The builder reads them
-before the next values, and so refuses each value that could not stand in one column with those before.
+A column has the type of its first value. Earlier values are not read again. Instead, two rows stand for them, the
+seeds: they have every column, with its smallest and its largest value. The builder reads the seeds before the next
+values, and so refuses each value that does not fit a column with the earlier ones.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from redis_fastbatch.cli.failed_values import FailedValues
 
 BLOCK = 500
-"""Values that are built together once one has failed. The block is built again for each that fails."""
+"""Values in a block after one has failed. A block is built again for each failure in it."""
 
 
 class Fitting:
-    """Reads values into tables whose columns fit each other.
+    """Reads values into tables whose columns fit together.
 
     Args:
         batch: the client.
         csv: the columns are for CSV, which holds less than Parquet.
-        failures: hears of values that fit no column.
+        failures: receives the values that fit no column.
     """
 
     def __init__(self, batch: FastBatch, failures: FailedValues, *, csv: bool) -> None:
@@ -61,13 +61,13 @@ class Fitting:
             kept = [row for row in range(len(names)) if row not in misfits]
             names = [names[row] for row in kept]
             table = _without_unfit_columns(table.take(pa.array(kept, pa.int64())), csv=self._csv)
-        # Values that failed settle nothing.
+        # Values that failed do not decide the type of a column.
         settled = [_without_unfit_columns(part, csv=self._csv) for part in (seeds, table)]
         self._seeds = seeds_of(pa.concat_tables(settled, promote_options="permissive")) or self._seeds
         return names, table, missing
 
     def _one_by_one(self, keys: list[bytes]) -> tuple[list[bytes], Any, Any, list[bytes]]:
-        """Read the values as bytes, and build those that fit; the others fail by name."""
+        """Read the values as bytes, and build the rows that fit. The others are recorded as failed."""
         found = self._raw.batch_get(keys)
         names = [name for name, data in found.items() if data is not None]
         good: list[bytes] = []
@@ -87,7 +87,7 @@ class Fitting:
                     kept.append(name)
             good += kept
             seeds = seeds_of(pa.concat_tables(rows.tables())) or seeds
-        # In one piece: within it the builder finds types that fit all.
+        # All at once, so that the builder finds types that fit all of them.
         rows = PresentRows(self._batch, self._seeds)
         for name in good:
             rows.loads(found[name])
@@ -95,7 +95,7 @@ class Fitting:
         return good, table, before, _without(keys, names)
 
     def _explained(self, data: bytes | None, error: DecodeError) -> DecodeError:
-        """Return why a value is not a row: it cannot be read at all, or it can, and other formats hold it."""
+        """Return why a value is not a row. If the codec can read it, NDJSON can hold it."""
         try:
             self._batch._codec.loads(data or b"")
         except DecodeError as unread:
@@ -109,7 +109,7 @@ def _without(keys: Iterable[bytes], names: list[bytes]) -> list[bytes]:
 
 
 def seeds_of(table: Any) -> list[bytes]:
-    """Return two rows, as MessagePack, that have the table's columns, types, and ranges; none without a column."""
+    """Return two rows in MessagePack with the table's columns, types and ranges; none if it has no columns."""
     columns = _known(
         {name: _extremes(column) for name, column in zip(table.column_names, table.columns, strict=True)}
     )
@@ -160,7 +160,7 @@ def _extremes(column: Any) -> tuple[Any, ...] | None:
 
 
 def _misfits(table: Any, *, csv: bool) -> dict[int, str]:
-    """Return the rows that the format has no place for, and why."""
+    """Return the numbers of rows that the format cannot hold, and the reasons."""
     misfits: dict[int, str] = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
         bad, reason = _misfit(column, csv=csv)
@@ -214,6 +214,6 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def _without_unfit_columns(table: Any, *, csv: bool) -> Any:
-    """Return the table without columns that have only nulls left, of a type that the format has no place for."""
+    """Return the table without columns of a type that the format cannot hold. They have only nulls left."""
     unfit: Callable[[Any], bool] = lambda kind: holds_nothing(kind) or (csv and pa.types.is_nested(kind))  # noqa: E731
     return table.drop_columns([field.name for field in table.schema if unfit(field.type)])

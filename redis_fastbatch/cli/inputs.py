@@ -1,4 +1,4 @@
-"""The files that `redis-fastbatch load` reads: which format, which compression, and a stream of rows."""
+"""The files that `redis-fastbatch load` reads: their format, their compression, and their rows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FORMATS = {
 FORMAT_NAMES = {"csv": "CSV", "ndjson": "NDJSON", "parquet": "Parquet"}
 
 CSV_ONLY = {"delimiter": "--delimiter", "types": "--type", "nulls": "--null"}
-"""Options that say how CSV is read."""
+"""Options that apply to CSV only."""
 
 
 @dataclass
@@ -36,11 +36,11 @@ class Input:
     """An open file.
 
     Attributes:
-        reader: an Arrow reader of its rows; None where there are `values`.
-        csv: the rows of CSV, which the reader reads.
-        values: the values of a file of JSON.
-        rows: how many rows there are, where that is known.
-        broken: what the reader raised: those who read it through Arrow get it as a text, traceback and all.
+        reader: an Arrow reader of the rows; None if there are `values`.
+        csv: the rows that the reader yields, if the file is CSV.
+        values: the values of a JSON file.
+        rows: the number of rows, if known.
+        broken: the error that ended the reader. Arrow passes it on only as text with a traceback.
     """
 
     reader: Any = None
@@ -50,10 +50,16 @@ class Input:
     broken: CliError | None = None
 
     def read(self, schema: Any, batches: Iterable[Any], reason: Callable[[Exception], str]) -> None:
-        """Makes the reader; `reason` says in one line why it broke."""
+        """Make the reader.
+
+        Args:
+            schema: its schema.
+            batches: its record batches.
+            reason: returns the text for an error of the file in one line.
+        """
         import pyarrow as pa
 
-        def told() -> Iterator[Any]:
+        def checked() -> Iterator[Any]:
             try:
                 yield from batches
             except CliError as error:
@@ -63,34 +69,34 @@ class Input:
                 self.broken = CliError(reason(error))
                 raise self.broken from error
 
-        self.reader = pa.RecordBatchReader.from_batches(schema, told())
+        self.reader = pa.RecordBatchReader.from_batches(schema, checked())
 
 
 def add_format(parser: argparse.ArgumentParser) -> None:
-    """The options that say what the file is like."""
+    """Add the options that describe the file."""
     group = parser.add_argument_group("file format")
     group.add_argument(
         "--format",
-        help="csv, tsv, ndjson or parquet, with .gz, .zst or .bz2 behind it where it is compressed, such as "
+        help="csv, tsv, ndjson or parquet, followed by .gz, .zst or .bz2 if it is compressed, such as "
         "csv.gz (default: by the file's name)",
     )
-    group.add_argument("--delimiter", help="CSV: what stands between columns (default: a comma; a tab for .tsv)")
+    group.add_argument("--delimiter", help="CSV: the character between columns (default: a comma; a tab for .tsv)")
     group.add_argument(
         "--type", action="append", default=[], metavar="COLUMN=TYPE", dest="types",
-        help="CSV: a column's type, such as zip=string or price=float64, instead of the one that its first cells "
-        "show; *=string leaves all other columns text",
+        help="CSV: the type of a column, such as zip=string or price=float64, instead of that of its first cells; "
+        "*=string leaves all other columns text",
     )  # fmt: skip
     group.add_argument(
         "--null", action="append", default=[], metavar="TEXT", dest="nulls",
-        help="CSV: this text is a null unless it is in quotes, in columns of text too; may be given several times",
+        help="CSV: read this text as null unless it is in quotes, also in text columns; may be repeated",
     )  # fmt: skip
 
 
 def kind_of(name: str) -> tuple[str, str | None, bool]:
-    """Format, compression and whether tabs are between columns, by a file's name or what --format says.
+    """Return format, compression, and whether tabs separate columns, from a file's name or the value of --format.
 
     Raises:
-        CliError: it is none of the known ones.
+        CliError: the format is not known.
     """
     suffixes = [suffix.lower() for suffix in Path(f"x.{name}").suffixes]
     compression = COMPRESSIONS.get(suffixes[-1]) if suffixes else None
@@ -98,7 +104,7 @@ def kind_of(name: str) -> tuple[str, str | None, bool]:
         suffixes.pop()
     known = FORMATS.get(suffixes[-1]) if suffixes else None
     if known is None:
-        raise CliError(f"{name!r} is neither CSV, NDJSON nor Parquet by its name: say which with --format")
+        raise CliError(f"{name!r} is neither CSV, NDJSON nor Parquet by its name: give the format with --format")
     return known, compression, suffixes[-1] == ".tsv"
 
 
@@ -115,17 +121,17 @@ def _refuse_options_of_csv(kind: str, options: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def open_input(options: argparse.Namespace) -> Iterator[Input]:
-    """Opens the file that `load` was given.
+    """Open the file that `load` reads.
 
     Raises:
-        CliError: it cannot be read, or is not of its format.
+        CliError: the file cannot be read, or does not have the format.
     """
     try:
         import pyarrow as pa
     except ImportError:
         raise CliError("reading files needs pyarrow: pip install 'redis-fastbatch[cli]'") from None
     if options.file == "-" and not options.format:
-        raise CliError("standard input has no name that tells its format: say which with --format")
+        raise CliError("standard input has no name that shows its format: give it with --format")
     if options.file == "-" and sys.stdin is None:
         raise CliError("standard input is closed")
     if Path(options.file).is_dir():
@@ -145,7 +151,7 @@ def open_input(options: argparse.Namespace) -> Iterator[Input]:
                 buffered = stack.enter_context(io.BufferedReader(stream, 1 << 20))
                 opened = Input(values=_values(options.file, buffered))
             else:
-                # Parquet is read from its end.
+                # Parquet is read from its end, which a stream does not allow.
                 if compression is not None or not can_seek(options.file):
                     stream = copied(stream, stack)
                 schema, batches, rows = open_parquet(stream, options)

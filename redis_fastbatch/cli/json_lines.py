@@ -1,4 +1,4 @@
-"""Values as lines of JSON: what `dump` writes, and what `load` says of rows that failed."""
+"""Writes values as lines of JSON: for `dump`, and for the failed rows of `load`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ def json_line(value: Any, *, exact: bool = False) -> str:
 
     Args:
         value: the value.
-        exact: refuse what JSON cannot hold. Otherwise other bytes are base64, and NaN and the infinities are null.
+        exact: whether to refuse what JSON cannot hold. Otherwise bytes that are not UTF-8 become base64, and NaN
+            and the infinities null.
 
     Raises:
-        TypeError: JSON has no place for a value of that type.
+        TypeError: JSON cannot hold a value of that type.
         ValueError: a map has two keys that would be the same text, or `exact` refuses it.
         RecursionError: it is nested too deeply.
     """
@@ -36,23 +37,23 @@ def json_line(value: Any, *, exact: bool = False) -> str:
     try:
         return _EXACT.encode(value) + "\n"
     except ValueError:
-        # The encoder says of NaN that it is out of range; this says what to do.
+        # The encoder's message for NaN does not say what to do; this one does.
         return _EXACT.encode(json_able(value, exact=True)) + "\n"
 
 
 def json_text(value: Any) -> str:
-    """Return what json_line() does, without `exact` and the line's end."""
+    """Return a value as JSON, as json_line() does without `exact`, and without the line end."""
     if _has_odd_keys(value):
         value = json_able(value)
     try:
         return _ENCODER.encode(value)
     except ValueError:
-        # NaN or an infinity: the encoder asks _nearest() about neither.
+        # NaN or an infinity: the encoder does not call _nearest() for them.
         return _ENCODER.encode(json_able(value))
 
 
 def _has_odd_keys(value: Any) -> bool:
-    """Whether a map in it has a key that is no text."""
+    """Return whether a map in the value has a key that is not text."""
     within = [value]
     while within:
         value = within.pop()
@@ -68,11 +69,13 @@ def _has_odd_keys(value: Any) -> bool:
 
 
 def json_able(value: Any, *, exact: bool = False) -> Any:
-    """Return a value made of what JSON has; raises as json_line() does."""
+    """Return the value with only types that JSON has. Raises as json_line() does."""
     if isinstance(value, dict):
         named = {_name(key, exact): json_able(item, exact=exact) for key, item in value.items()}
         if len(named) < len(value):
-            raise ValueError(f"a map has keys that are the same text in JSON, among {list(value)!r:.100}")
+            raise ValueError(
+                f"expected keys that differ as text, found two that are the same, among {list(value)!r:.100}"
+            )
         return named
     if isinstance(value, (list, tuple)):
         return [json_able(item, exact=exact) for item in value]
@@ -88,7 +91,7 @@ def json_able(value: Any, *, exact: bool = False) -> Any:
 
 
 def _name(key: Any, exact: bool) -> str:
-    """Return a map's key as JSON has it: what is not text, as the text that its value would be."""
+    """Return a map's key as text, as JSON would write its value."""
     if isinstance(key, str):
         return key
     able = json_able(key, exact=exact)
@@ -107,9 +110,9 @@ def _nearest(value: Any, exact: bool = False) -> Any:
         return value.isoformat()
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)):
-        # As numbers, points in time would lose their unit.
+        # Times become text, because numbers would lose their unit.
         plain = numpy.datetime_as_string(value).tolist() if value.dtype.kind == "M" else value.tolist()
-        # A long double stays one: Python has no number for it.
+        # Python has no type for a long double.
         if not isinstance(plain, numpy.generic):
             return json_able(plain, exact=exact)
     raise TypeError(f"JSON has no place for a {type(value).__name__}")

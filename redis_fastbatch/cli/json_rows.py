@@ -1,4 +1,4 @@
-"""The values of a JSON file as pairs of key and row, for batch_set()."""
+"""Turns the values of a JSON file into pairs of key and row, for batch_set()."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from redis_fastbatch.errors import EncodeError
 from redis_fastbatch.report import BatchReport
 
 ROWS_LOOKED_AT = 1000
-"""Rows that are looked through for the columns asked for before any is given."""
+"""Rows that are searched for the wanted columns before the first row is yielded."""
 
 
 class JsonRows:
-    """Keys and rows of JSON; values that are not rows or have no key are failures.
+    """Pairs of key and row. Values that are not rows, or have no key, are failures.
 
     Args:
-        values: of the file.
-        key, prefix: of what keys are made, as batch_set_table() takes them.
-        columns: the fields of a row; None for all that it has.
-        failures: hears of values that are failures.
+        values: the values of the file.
+        key, prefix: as in batch_set_table().
+        columns: the fields to write; None for all.
+        failures: receives the values that are failures.
 
     Attributes:
-        report: counts those values. It calls them by the numbers of their lines.
+        report: counts these failures, by line number.
     """
 
     def __init__(
@@ -41,10 +41,11 @@ class JsonRows:
         self._failures = failures
 
     def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The pairs, each row with the columns that were asked for.
+        """Yield the pairs, each row with the wanted columns.
 
         Raises:
-            CliError: no row has one of them. In a file of few rows that shows before the first is given.
+            CliError: no row has one of the columns. In a short file this is raised before the first row is
+            yielded.
         """
         rows = self._rows()
         if self._columns is None:
@@ -68,7 +69,7 @@ class JsonRows:
     def _refuse(self, missing: set[str]) -> None:
         if missing and not self._failures.stopped:
             name = next(name for name in self._columns or () if name in missing)
-            raise CliError(f"column {name!r}: no row has it")
+            raise CliError(f"column {name!r}: no row has it: check the names in --columns")
 
     def _rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
         failures, key_of = self._failures, self._key
@@ -116,5 +117,5 @@ def _key_text(row: dict[str, Any], column: str) -> str:
     if value is None:
         raise EncodeError(f"the key column {column!r} is null or missing")
     raise EncodeError(
-        f"the key column {column!r} holds {type(value).__name__}: a key is made of strings and integers"
+        f"the key column {column!r} holds {type(value).__name__}: keys are made of strings and integers"
     )

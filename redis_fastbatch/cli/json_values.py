@@ -1,4 +1,4 @@
-"""The values in a file of JSON, in bounded memory: a line each, elements of an array, or over several lines."""
+"""Reads the values of a JSON file in bounded memory: lines, elements of an array, or objects over many lines."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from redis_fastbatch.cli.encoding import refuse_other_encodings
 from redis_fastbatch.errors import EncodeError
 
 LONGEST_VALUE = 512 * 1024 * 1024
-"""Bytes of JSON that one value may have; Redis takes no longer ones."""
+"""The largest size of a value in bytes, which is also that of Redis."""
 
 PIECE = 1024 * 1024
-"""Bytes read at a time where values are not lines."""
+"""Bytes read at a time if values are not lines."""
 
 _BLANKS = re.compile(r"[ \t\r\n]*")
 
@@ -32,31 +32,31 @@ class ByteSource(Protocol):
 
 
 JsonValue: TypeAlias = tuple[int, Any, EncodeError | None]
-"""The line on which a value begins, the first being 1; the value, or the text of its line where there is an error;
-and the error, None where the value can be used."""
+"""The line where a value begins, from 1; the value, or its line as text if there is an error; and that error."""
 
 
 def json_values(file: str, source: ByteSource) -> Iterator[JsonValue]:
     """Yield the values of a file.
 
-    A file that begins with "[" is one array: its elements are the values. In a file whose first line is the
-    beginning of an object, values may go over several lines. In every other file each line that is not blank is a
-    value, and a line that cannot be read is yielded with its error.
+    A file that begins with "[" is one array; its elements are the values. If the first line is the beginning of an
+    object, values may extend over several lines. In every other file each line that is not blank is a value, and a
+    line that cannot be read is yielded with its error.
 
     Args:
         file: the file's name, for messages.
         source: its bytes.
 
     Raises:
-        CliError: the file is not UTF-8, or a value that may go over several lines cannot be read: where it would
-            end, and the next one begin, is not known.
+        CliError: the file is not UTF-8, or a value over several lines cannot be read. The start of the next value
+        is
+            then unknown.
     """
     loads = line_reader()
     number, line = 0, source.readline(max(PIECE, 4))
     refuse_other_encodings(line[:4], file, "ndjson")
     line = line.removeprefix(codecs.BOM_UTF8)
     while line and not line.strip():
-        # A piece that has no line's end is the beginning of a line of blanks.
+        # A piece without a line end is the beginning of a line of blanks.
         number += line.endswith(b"\n")
         line = source.readline(PIECE)
     number += 1
@@ -94,14 +94,14 @@ def _reason(error: Exception) -> EncodeError:
 
 
 def _is_beginning_of_object(line: bytes) -> bool:
-    """Whether a line is JSON up to its end, and the end of the object is missing."""
+    """Return whether a line is the beginning of an object that continues on the next line."""
     text = line.decode("utf-8", "replace").strip()
     if not text.startswith("{"):
         return False
     try:
         json.loads(text)
     except json.JSONDecodeError as error:
-        # In a string that is not closed the line's end is an error of its own.
+        # A line end within a string is an error of its own.
         return error.pos >= len(text) and not error.msg.startswith("Unterminated string")
     except (ValueError, RecursionError):
         pass
@@ -109,10 +109,10 @@ def _is_beginning_of_object(line: bytes) -> bool:
 
 
 class _Decoder:
-    """Python's decoder of JSON, which notes what it would change without a word.
+    """Python's JSON decoder, which also records what it had to change.
 
     Attributes:
-        changed: why the value read last is not what the text says; None where it is.
+        changed: why the value read last differs from the text; None if it does not.
     """
 
     def __init__(self) -> None:
@@ -145,10 +145,10 @@ class _Decoder:
 
 
 def line_reader() -> Callable[[bytes], Any]:
-    """Return a function that reads the value of a line, with msgspec where that is installed, which is faster.
+    """Return a function that reads the value of a line. It uses msgspec if that is installed, which is faster.
 
-    What is read does not depend on it. The function raises json.JSONDecodeError where the line is not JSON, and
-    EncodeError where it is not UTF-8 or a value would be changed.
+    The result does not depend on it. The function raises json.JSONDecodeError if the line is not JSON, and
+    EncodeError if it is not UTF-8 or a value would change.
     """
     decoder = _Decoder()
 
@@ -181,7 +181,7 @@ def line_reader() -> Callable[[bytes], Any]:
                 ):
                     return loads(line)
         except (ValueError, RecursionError, OverflowError):
-            # It takes no NaN, no infinity and no byte order mark.
+            # msgspec refuses NaN, infinities and a byte order mark.
             return loads(line)
         return value
 
@@ -189,13 +189,13 @@ def line_reader() -> Callable[[bytes], Any]:
 
 
 class _Document:
-    """A text in which values may go over several lines.
+    """A text whose values may extend over several lines.
 
     Args:
         file: the file's name, for messages.
         source: its bytes.
-        head: bytes that were read from it already.
-        line: the number of the line on which they begin.
+        head: bytes that were already read from it.
+        line: the line where they begin.
     """
 
     def __init__(self, file: str, source: ByteSource, head: bytes, line: int) -> None:
@@ -210,7 +210,7 @@ class _Document:
         self._text = self._decoded(head)
 
     def elements(self) -> Iterator[JsonValue]:
-        """Yield the elements of the array that the text is."""
+        """Yield the elements of the array."""
         first = self._line
         self._next()
         self._at += 1
@@ -238,12 +238,12 @@ class _Document:
             yield self._value()
 
     def _value(self) -> JsonValue:
-        """The value that begins here."""
+        """Read the value that begins here."""
         while True:
             try:
                 value, end = self._decoder.decode_at(self._text, self._at)
             except json.JSONDecodeError as error:
-                # A value that is cut by the end of the text breaks off near it, or within a string.
+                # A value that continues beyond the text fails near its end, or within a string.
                 cut = error.pos >= len(self._text) - 16 or error.msg.startswith("Unterminated string")
                 if cut and self._more():
                     continue
@@ -251,7 +251,7 @@ class _Document:
                 raise self._broken(f"not JSON: {error.msg}", line) from None
             except (ValueError, RecursionError) as error:
                 raise self._broken(f"not JSON that can be read: {error}") from None
-            # A number may go on.
+            # A number may continue.
             if end < len(self._text) or not self._more():
                 break
         line, text = self._line, self._text[self._at : end]
@@ -262,7 +262,7 @@ class _Document:
         return line, value, None
 
     def _next(self) -> str:
-        """Go to what is not blank; return its first character, or "" at the end."""
+        """Skip blanks; return the next character, or "" at the end."""
         while True:
             blanks: Any = _BLANKS.match(self._text, self._at)
             self._line += self._text.count("\n", self._at, blanks.end())
@@ -271,7 +271,7 @@ class _Document:
                 return self._text[self._at : self._at + 1]
 
     def _more(self) -> bool:
-        """Read more of the text, twice as much where a value has not ended; return whether there was more."""
+        """Read more of the text, twice as much if a value has not ended; return whether there was more."""
         if self._ended:
             return False
         self._text = self._text[self._at :]
@@ -287,7 +287,7 @@ class _Document:
             return self._utf8.decode(piece, final=self._ended)
         except UnicodeDecodeError as error:
             text: bytes = error.object
-            # Lines of the text before this piece that have not been passed yet, and of the piece.
+            # Count the lines of the text that were not passed yet, and those of the new piece.
             line = self._line + self._text.count("\n") + text.count(b"\n", 0, error.start)
             raise self._broken(f"expected UTF-8, found the byte 0x{text[error.start]:02x}", line) from None
 
@@ -296,7 +296,7 @@ class _Document:
 
 
 def shown(text: bytes | str) -> str:
-    """The beginning of a text, for a message."""
+    """Return the beginning of a text, for a message."""
     return f"{_text(text[:100])}..." if len(text) > 100 else _text(text)
 
 

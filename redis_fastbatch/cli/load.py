@@ -1,7 +1,7 @@
-"""`redis-fastbatch load`: the rows of a CSV, NDJSON or Parquet file to the server, in bounded memory.
+"""`redis-fastbatch load`: writes the rows of a CSV, NDJSON or Parquet file to the server, in bounded memory.
 
-CSV and Parquet go through pyarrow's streaming readers and batch_set_table(). NDJSON goes through batch_set(): its
-rows need not have the same fields, and a number stays what it is whatever the rows around it hold.
+CSV and Parquet are read with pyarrow and written with batch_set_table(). NDJSON is written with batch_set(): rows
+may have different fields, and the type of a number does not depend on other rows.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ examples:
 
 
 def add_to(commands: Any, name: str, summary: str) -> None:
-    """Adds the command's options."""
+    """Add the command's options."""
     parser = commands.add_parser(
         name,
         help=summary,
-        description="Writes each row of a file under a key of its own, as a MessagePack map of its fields.",
+        description="Write each row of a file under its own key, as a MessagePack map of its fields.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -65,27 +65,27 @@ def add_to(commands: Any, name: str, summary: str) -> None:
     )
     parser.add_argument(
         "--key", required=True, metavar="COLUMN|TEMPLATE",
-        help="the column whose values are the keys, or a template of columns such as 'order:{shop}:{number}'",
+        help="the column with the keys, or a template of columns such as 'order:{shop}:{number}'",
     )  # fmt: skip
-    parser.add_argument("--prefix", default="", help="goes before every key, such as user:")
+    parser.add_argument("--prefix", default="", help="text before every key, such as user:")
     parser.add_argument("--columns", type=_columns, metavar="A,B,C", help="write only these columns")
-    parser.add_argument("--ex", type=positive, metavar="SECONDS", help="let every key expire in so many seconds")
+    parser.add_argument("--ex", type=positive, metavar="SECONDS", help="the time to live of every key")
     parser.add_argument(
         "--as", dest="as_", choices=("value", "hash"), default="value",
-        help="a row becomes one value (the default), or a hash that other programs read by field",
+        help="store a row as one value (the default), or as a hash that other programs read by field",
     )  # fmt: skip
     parser.add_argument(
         "--codec", choices=("msgpack", "toolkit-msgpack"), default="msgpack", help="how values are encoded"
     )
     parser.add_argument(
         "--workers", type=positive, default=1, metavar="N",
-        help="connections that write side by side (default: 1, which is best for one server); the order of rows, "
-        "which decides between rows of the same key, is then not kept",
+        help="connections that write in parallel (default: 1, which is best for one server); with more than one, "
+        "the last of several rows with the same key need not win",
     )  # fmt: skip
     parser.add_argument(
         "--on-error", default="report", metavar="report|stop|FILE.ndjson",
-        help="what to do with rows that cannot be written: tell ten of them at the end (the default), stop at the "
-        "first that fails, where those under way are still written, or write them all to a file",
+        help="what to do with rows that cannot be written: print ten of them at the end (the default), stop at "
+        "the first one, after the rows in flight are written, or write all of them to a file",
     )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
     add_format(parser)
@@ -94,16 +94,16 @@ def add_to(commands: Any, name: str, summary: str) -> None:
 
 
 def _columns(text: str) -> list[str] | None:
-    """The option's names; None where it is empty."""
+    """Return the names in the option; None if it is empty."""
     names = text.split(",") if text else None
     for name in names or ():
         if names and names.count(name) > 1:
-            raise argparse.ArgumentTypeError(f"column {name!r} is there twice")
+            raise argparse.ArgumentTypeError(f"column {name!r} is named twice: name it once")
     return names
 
 
 def run(options: argparse.Namespace) -> int:
-    """Loads a file; the exit code is 0 only when every row was written."""
+    """Load a file; return 0 only if every row was written."""
     report = BatchReport()
     interrupted = False
     broken: Exception | None = None
@@ -124,7 +124,7 @@ def run(options: argparse.Namespace) -> int:
         try:
             failures.close()
         except CliError as error:
-            # Such as of a disk that is full.
+            # The disk is full, for example.
             broken = broken or error
     report.seconds = time.perf_counter() - started
     if broken is None or report.total:
@@ -153,13 +153,13 @@ def _tell(options: argparse.Namespace, report: BatchReport, early: str, place: s
 
 
 def _in_order(failures: dict[Any, Exception]) -> list[tuple[Any, Exception]]:
-    """Failed rows by their numbers, where these are known: workers meet them in an order of their own."""
+    """Return failed rows in the order of their numbers, if these are known. Workers find them in any order."""
     found = list(failures.items())
     return sorted(found, key=itemgetter(0)) if all(isinstance(key, int) for key in failures) else found
 
 
 class Tally:
-    """Adds up what several batches, in several threads, have done."""
+    """Adds up the reports and the progress of several batches in several threads."""
 
     def __init__(self, progress: Progress | None, report: BatchReport) -> None:
         self.report = report
@@ -168,20 +168,20 @@ class Tally:
         self._done: dict[int, int] = {}
 
     def listener(self) -> Callable[[int, int | None], None]:
-        """What one more batch tells its progress to."""
+        """Return the progress callback for one more batch."""
         number = len(self._done)
         self._done[number] = 0
 
-        def heard(done: int, _: int | None) -> None:
+        def update(done: int, _: int | None) -> None:
             with self._lock:
                 self._done[number] = done
                 if self._progress is not None:
                     self._progress.update(sum(self._done.values()))
 
-        return heard
+        return update
 
     def add(self, report: BatchReport) -> None:
-        """A batch has ended."""
+        """Add the report of a batch that has ended."""
         with self._lock:
             self.report.merge(report)
 
@@ -202,7 +202,7 @@ class Load:
             source.csv.on_failure = failures
 
     def run(self) -> None:
-        """Writes everything, or what comes before the first failure."""
+        """Write all rows, or those before the first failure if that stops the load."""
         try:
             self._run()
         except (OSError, ValueError):
@@ -223,8 +223,13 @@ class Load:
             self._share()
 
     def _load_table(self, table: Any, in_file: Named, progress: Any) -> None:
-        """Writes what an Arrow reader yields; its report is in the tally, whatever happens. `in_file` says what
-        number a row has in the whole file."""
+        """Write the rows of an Arrow reader, and count them even if an error ends that.
+
+        Args:
+            table: the reader.
+            in_file: returns the number of a row in the whole file, and its error with that number.
+            progress: the progress callback.
+        """
 
         def named(row: int, error: Exception) -> tuple[int, Exception]:
             row, error = in_file(row, error)
@@ -248,7 +253,7 @@ class Load:
         self._counted(write, named)
 
     def _counted(self, write: Callable[[], BatchReport], named: Named) -> None:
-        """Writes; the report is in the tally, whatever happens, with its failures as `named` has them."""
+        """Call `write` and count its report, even if it raises, with failures as `named` returns them."""
         report = BatchReport()
         try:
             report = write()
@@ -260,7 +265,7 @@ class Load:
             self._tally.add(report)
 
     def _share(self) -> None:
-        """Several threads, each with a connection, take batches from one reader."""
+        """Write with several threads that take batches from one reader."""
         shared = SharedBatches(stoppable(self._source.reader, self._failures))
         errors: list[BaseException] = []
 
@@ -278,7 +283,7 @@ class Load:
             raise errors[0]
 
     def _load_values(self, values: Iterable[JsonValue]) -> None:
-        """NDJSON, through batch_set()."""
+        """Write the values of a JSON file with batch_set()."""
         rows = JsonRows(values, self._options.key, self._options.prefix, self._options.columns, self._failures)
         write = partial(
             self._batch.batch_set,
@@ -297,7 +302,7 @@ class Load:
             self._tally.add(rows.report)
 
     def _load_hashes(self, rows: JsonRows) -> None:
-        """NDJSON as hashes: some rows at a time as a table of texts, which is all that a hash holds."""
+        """Write rows of JSON as hashes: some rows at a time, as a table of text, because hashes hold only text."""
         import pyarrow as pa
 
         source = self._texts(rows)
@@ -306,7 +311,7 @@ class Load:
             names = list(dict.fromkeys(name for _, row in some for name in row))
             fields = [pa.array([row.get(name) for _, row in some], pa.string()) for name in names]
             keys = [key for key, _ in some]
-            # A name that no field has: it is longer than any.
+            # It is longer than every other name, so no field has it.
             key_column = "k" * (1 + max(map(len, names), default=0))
             table = pa.table([*fields, pa.array(keys, pa.string())], names=[*names, key_column])
             write = partial(
@@ -326,16 +331,16 @@ class Load:
         self._failures(key, value, error)
 
     def _texts(self, rows: JsonRows) -> Iterator[tuple[str, dict[str, str | None]]]:
-        """The rows as fields of text. One that Arrow has no place for fails alone."""
+        """Yield keys and fields of text. A row that Arrow cannot hold fails alone."""
         for key, row in rows:
             texts = {name: hash_text(value) for name, value in row.items()}
             reason = None
             try:
                 "".join((key, *texts, *filter(None, texts.values()))).encode()
             except UnicodeEncodeError:
-                reason = "a lone surrogate, which UTF-8 has not"
+                reason = "expected text, found a lone surrogate, which UTF-8 cannot encode: remove it"
             if "\0" in "".join(texts):
-                reason = "a field's name with a zero byte"
+                reason = "found a field name with a zero byte, which Arrow cannot hold: rename the field"
             if reason is None:
                 yield key, texts
             else:
@@ -349,7 +354,7 @@ def _as_it_is(key: Any, error: Exception) -> tuple[Any, Exception]:
 
 
 def _by_line(rows: CsvRows, row: int, error: Exception) -> tuple[int, Exception]:
-    """A failed row of CSV, and its error, by the line that it begins in."""
+    """Return the line where a failed row of CSV begins, and its error with that line."""
     line = rows.line_of(row)
     if isinstance(error, EncodeError):
         error = EncodeError(error.reason.replace(f"row {row}: ", f"line {line}: ", 1))
@@ -358,13 +363,13 @@ def _by_line(rows: CsvRows, row: int, error: Exception) -> tuple[int, Exception]
 
 def _by_key(keys: list[str], row: int, error: Exception) -> tuple[Any, Exception]:
     if isinstance(error, EncodeError):
-        # Its number counts within a table of which nobody knows.
+        # Its number is that in a temporary table, which the user does not see.
         error = EncodeError(error.reason.removeprefix(f"row {row}: "), keys[row])
     return keys[row], error
 
 
 def hash_text(value: Any) -> str | None:
-    """A value of JSON as a hash's field holds it; what is nested, as JSON, which has null for NaN."""
+    """Return a value of JSON as the text of a hash field. Lists and maps become JSON, with null for NaN."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):

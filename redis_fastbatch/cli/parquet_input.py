@@ -1,4 +1,4 @@
-"""Parquet as a stream of record batches, by pyarrow, with no value changed on the way."""
+"""Reads Parquet as a stream of record batches with pyarrow, without changing a value."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ PARQUET_ROWS = 16 * 1024
 """Rows decoded at a time."""
 
 _NS_SECONDS, _US_SECONDS = 9_223_372_036, 9_223_372_036_854
-"""Whole seconds on either side of 1970 that Arrow has a place for in nanoseconds and in microseconds."""
+"""The seconds before and after 1970 that Arrow can hold in nanoseconds and in microseconds."""
 
 
 def open_parquet(stream: Any, options: argparse.Namespace) -> tuple[Any, Iterator[Any], int]:
     """Return the schema of a Parquet file, its record batches, and the number of its rows.
 
     Args:
-        stream: the file's bytes, which can be read from any place.
-        options: the command's.
+        stream: the file's bytes; it must be seekable.
+        options: the options of the command.
 
     Raises:
-        CliError: a column is of a type that would lose its meaning.
+        CliError: a column has a type that pyarrow would change.
     """
     import pyarrow as pa
 
@@ -35,7 +35,7 @@ def open_parquet(stream: Any, options: argparse.Namespace) -> tuple[Any, Iterato
     timed = [
         field.name
         for field, other in zip(schema, fine.schema_arrow, strict=True)
-        # INT96 is the only type on which the unit has an effect.
+        # The unit has an effect on INT96 only.
         if field.type != other.type and field.name in wanted
     ]
     exact = _with_nanoseconds(stream, timed) if timed else set()
@@ -50,14 +50,14 @@ def open_parquet(stream: Any, options: argparse.Namespace) -> tuple[Any, Iterato
 
 
 def _opened(stream: Any, unit: str) -> Any:
-    """The file, whose INT96 is read in this unit.
+    """Return the file, which reads INT96 in this unit.
 
-    pyarrow's default for INT96 is nanoseconds, in which the years before 1677 and after 2262 become others. By
-    default it does not check pages' checksums either.
+    pyarrow reads INT96 in nanoseconds by default, which changes the years before 1677 and after 2262. By default
+    it does not check the checksums of pages either.
     """
     from pyarrow import parquet
 
-    # Without pre_buffer a row group is read as it is decoded, not as a whole beforehand.
+    # Without pre_buffer a row group is read while it is decoded, not as a whole before that.
     return parquet.ParquetFile(
         stream,
         coerce_int96_timestamp_unit=unit,
@@ -68,7 +68,7 @@ def _opened(stream: Any, unit: str) -> Any:
 
 
 def _needed(names: list[str], options: argparse.Namespace) -> list[str]:
-    """The columns to decode: those asked for and those of the key; all where none are asked for."""
+    """Return the columns to decode: those of --columns and of the key, or all if there is no --columns."""
     if not options.columns:
         return names
     return [
@@ -82,24 +82,24 @@ def _field(name: str, file: Any) -> Any:
 
 
 def _only(columns: Any, wanted: list[str]) -> Any:
-    """A schema with the columns of those names."""
+    """Return the schema with only the wanted columns."""
     import pyarrow as pa
 
     return pa.schema([field for field in columns if field.name in wanted])
 
 
 def _batches(file: Any, wanted: list[str]) -> Iterator[Any]:
-    """The record batches with the columns of those names."""
+    """Yield the record batches with only the wanted columns."""
     if wanted == file.schema_arrow.names:
         yield from file.iter_batches(PARQUET_ROWS)
         return
     for batch in file.iter_batches(PARQUET_ROWS, columns=wanted):
-        # The reader takes a dot for a step into a struct, and a name for all that begins with it and a dot.
+        # The reader takes a dot in a name for a step into a struct, and so may return more columns.
         yield batch.select([i for i, name in enumerate(batch.schema.names) if name in wanted])
 
 
 def _refuse_intervals(file: Any, wanted: list[str]) -> None:
-    """Refuse columns of INTERVAL: months, days and milliseconds, of which Arrow makes twelve bytes."""
+    """Refuse columns of INTERVAL (months, days, milliseconds), which Arrow reads as twelve bytes."""
     for i in range(len(file.schema)):
         leaf = file.schema.column(i)
         if "INTERVAL" not in (leaf.logical_type.type, leaf.converted_type):
@@ -113,13 +113,13 @@ def _refuse_intervals(file: Any, wanted: list[str]) -> None:
 
 
 def _with_nanoseconds(stream: Any, names: list[str]) -> set[str]:
-    """Those of the INT96 columns that are to be read in nanoseconds, because microseconds would cut digits off.
+    """Return the INT96 columns that must be read in nanoseconds, because microseconds would cut off digits.
 
-    All of their values are read for that, in seconds, which fit every date, and in nanoseconds, from which dates
-    outside of the years 1677 to 2262 come out as others. The difference shows the digits even so.
+    All values are read for this, in seconds, which fit every date, and in nanoseconds, which change dates outside
+    of the years 1677 to 2262. The difference shows the digits for these dates too.
 
     Raises:
-        CliError: a column has values of both kinds, or some that do not fit microseconds.
+        CliError: a column has both nanoseconds and far dates, or values that do not fit microseconds.
     """
     spans = {name: _Span() for name in names}
     coarse, fine = (_batches(_opened(stream, unit), names) for unit in ("s", "ns"))
@@ -143,11 +143,11 @@ def _with_nanoseconds(stream: Any, names: list[str]) -> set[str]:
 
 
 class _Span:
-    """What the values of an INT96 column need.
+    """The range and the precision of an INT96 column.
 
     Attributes:
-        first, last: the earliest and the latest, in seconds since 1970.
-        nanoseconds: some are finer than microseconds.
+        first, last: the earliest and the latest value, in seconds since 1970.
+        nanoseconds: whether some values are finer than microseconds.
     """
 
     def __init__(self) -> None:
@@ -155,7 +155,7 @@ class _Span:
         self.nanoseconds = False
 
     def add(self, seconds: Any, nanoseconds: Any) -> None:
-        """Take in the same values, read in both units."""
+        """Add values, which were read in both units."""
         import pyarrow as pa
         from pyarrow import compute
 
@@ -165,14 +165,14 @@ class _Span:
             return
         self.first = min(self.first, ends["min"].as_py())
         self.last = max(self.last, ends["max"].as_py())
-        # Both wrap around, so that the difference is the part of a second, whatever the date.
+        # Both wrap around, so the difference is the fraction of the second for every date.
         part = compute.subtract(nanoseconds, compute.multiply(seconds, 10**9))
         whole = compute.multiply(compute.divide(part, 1000), 1000)
         self.nanoseconds = self.nanoseconds or compute.any(compute.not_equal(part, whole)).as_py()
 
 
 def _int96_leaves(column: Any, other: Any) -> Iterator[tuple[Any, Any]]:
-    """The arrays of points in time in two readings of a column whose types differ, pair by pair."""
+    """Yield the pairs of arrays of times in two readings of a column."""
     import pyarrow as pa
 
     kind = column.type
@@ -191,7 +191,7 @@ def _int96_leaves(column: Any, other: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _beside(batches: Iterable[Any], others: Iterator[Any], schema: Any) -> Iterator[Any]:
-    """The batches, with the columns of others. The reader does not promise that both are cut at the same rows."""
+    """Yield the batches with the columns of `others` added. The two may be cut at different rows."""
     import pyarrow as pa
 
     held = next(others)

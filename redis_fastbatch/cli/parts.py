@@ -1,4 +1,4 @@
-"""The rows of a dump to Parquet or CSV on their way: files of tables, and the columns that fit all of them."""
+"""Keeps the rows of a dump to Parquet or CSV in temporary files, and finds columns that fit all of them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import IO, Any
 from redis_fastbatch.cli.common import CliError
 
 YEAR_1, YEAR_10000 = -62_135_596_800, 253_402_300_800
-"""Where these years begin, in seconds since 1970."""
+"""The starts of these years, in seconds since 1970."""
 
 _TICKS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 class Parts:
-    """Parquet files, each of tables of one schema.
+    """Temporary Parquet files, one for each schema.
 
     Args:
-        folder: where they are written.
-        rows_at_once: how many rows a table has at most.
+        folder: the folder for the files.
+        rows_at_once: the largest number of rows in a table.
     """
 
     def __init__(self, folder: Path, rows_at_once: int) -> None:
@@ -32,11 +32,11 @@ class Parts:
         self._writer: Any = None
 
     def add(self, table: Any) -> None:
-        """Appends a table."""
+        """Append a table."""
         from pyarrow import parquet
 
         if not table.num_columns:
-            # Parquet does not keep how many rows of no columns there are.
+            # Parquet does not store the number of rows without columns.
             self._bare += table.num_rows
             return
         if self._writer is None or table.schema != self._schemas[-1]:
@@ -47,16 +47,16 @@ class Parts:
         self._writer.write_table(table)
 
     def close(self) -> None:
-        """The last table was added."""
+        """Complete the last file."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
     def schema(self) -> Any:
-        """Columns that fit all tables.
+        """Return the columns that fit all tables.
 
         Raises:
-            CliError: there are none.
+            CliError: there are no such columns.
         """
         import pyarrow as pa
 
@@ -73,7 +73,7 @@ class Parts:
             raise CliError(f"the values have no columns in common: {error}; dump them as NDJSON") from error
 
     def batches(self, schema: Any) -> Iterator[Any]:
-        """All rows, with the columns of the schema."""
+        """Yield all rows, with the columns of the schema."""
         import pyarrow as pa
         from pyarrow import parquet
 
@@ -85,11 +85,11 @@ class Parts:
             yield pa.record_batch([pa.nulls(self._bare, field.type) for field in schema], schema=schema)
 
     def only(self) -> Path | None:
-        """The file, where one holds all rows."""
+        """Return the file if one holds all rows."""
         return self._files[0] if len(self._files) == 1 and not self._bare else None
 
     def write_parquet(self, file: IO[bytes]) -> None:
-        """One file of all rows."""
+        """Write all rows to a Parquet file."""
         from pyarrow import parquet
 
         schema = self.schema()
@@ -98,10 +98,10 @@ class Parts:
                 writer.write_batch(batch)
 
     def write_csv(self, file: IO[bytes], delimiter: str) -> None:
-        """One file of all rows, the columns' names first.
+        """Write all rows to a CSV file, after a header.
 
         Raises:
-            CliError: a column holds what CSV has no place for.
+            CliError: CSV cannot hold a column.
         """
         import pyarrow as pa
         from pyarrow import csv
@@ -130,7 +130,7 @@ def ticks_a_second(kind: Any) -> int:
 
 
 def holds_nothing(kind: Any) -> bool:
-    """Whether a type is, or has in it, that of structs without a field."""
+    """Return whether a type is a struct without fields, or contains one."""
     import pyarrow as pa
 
     inner = [kind.field(i).type for i in range(kind.num_fields)]
@@ -138,7 +138,7 @@ def holds_nothing(kind: Any) -> bool:
 
 
 def _unsigned_alike(schemas: list[Any]) -> list[Any]:
-    """The schemas with uint64 for int64 wherever one of them has that: it holds a number that no int64 is."""
+    """Return the schemas with uint64 instead of int64 where one of them has uint64: a number there needs it."""
     import pyarrow as pa
 
     unsigned = {path for schema in schemas for field in schema for path in _unsigned(field.type, (field.name,))}
@@ -149,7 +149,7 @@ def _unsigned_alike(schemas: list[Any]) -> list[Any]:
 
 
 def _unsigned(kind: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """Where in a column's type uint64 stands, as the names of the fields that lead there."""
+    """Yield the paths of uint64 in a column's type, as tuples of field names."""
     import pyarrow as pa
 
     if pa.types.is_uint64(kind):
@@ -172,7 +172,7 @@ def _made_unsigned(kind: Any, path: tuple[str, ...], unsigned: set[tuple[str, ..
 
 
 def _column(batch: Any, field: Any) -> Any:
-    """A column as all parts can have it."""
+    """Return a column of a batch with the type that it has in the whole dump."""
     import pyarrow as pa
 
     if field.name not in batch.schema.names:
@@ -182,7 +182,8 @@ def _column(batch: Any, field: Any) -> Any:
         return column.cast(field.type)
     except pa.ArrowException as error:
         with contextlib.suppress(pa.ArrowException):
-            # The check allows no whole number beyond 2^53 among floats, but floats hold some, such as -2^63.
+            # Arrow's check refuses whole numbers beyond 2^53 as floats, but floats hold some exactly, such as
+            # -2^63.
             exact = column.cast(field.type, safe=False)
             if exact.cast(column.type, safe=False).equals(column):
                 return exact
@@ -192,7 +193,7 @@ def _column(batch: Any, field: Any) -> Any:
 
 
 def csv_type(kind: Any) -> Any:
-    """The type that a column has when it is written as CSV."""
+    """Return the type in which a column is written to CSV."""
     import pyarrow as pa
 
     becomes_text = pa.types.is_timestamp(kind) or pa.types.is_null(kind) or pa.types.is_binary(kind)
@@ -200,10 +201,10 @@ def csv_type(kind: Any) -> Any:
 
 
 def csv_text(name: str, column: Any) -> Any:
-    """Points in time in ISO 8601, which `load` reads as points in time again; other columns as they are.
+    """Return a column as it is written to CSV: times in ISO 8601, which `load` reads as times; others unchanged.
 
     Raises:
-        CliError: it holds bytes that are no text, or a point in time whose year has no four digits.
+        CliError: the column has bytes that are not UTF-8, or a time outside of the years 1 to 9999.
     """
     import pyarrow as pa
     from pyarrow import compute
@@ -213,7 +214,7 @@ def csv_text(name: str, column: Any) -> Any:
             return column.cast(csv_type(column.type))
         except pa.ArrowInvalid:
             raise CliError(
-                f"column {name!r} holds bytes that are no UTF-8: CSV cannot hold them; dump as Parquet or NDJSON"
+                f"column {name!r} holds bytes that are not UTF-8: CSV cannot hold them; dump as Parquet or NDJSON"
             ) from None
     ticks = compute.min_max(column.cast(pa.int64()))
     second = _TICKS[column.type.unit]

@@ -1,4 +1,4 @@
-"""The record batches of a file, handed out to the threads that write them."""
+"""Distributes the record batches of a file to the threads that write them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from redis_fastbatch.cli.failed_rows import FailedRows
 
 ROWS_BEYOND_FAILURE = 500
-"""Rows handed out at a time where the first failure is to stop the load."""
+"""The size of a batch in rows if the first failure stops the load."""
 
 
 def stoppable(reader: Any, failures: FailedRows) -> Any:
-    """The same rows, a few at a time, so that they end soon after a failure that is to stop them."""
+    """Return a reader of the same rows, in small batches if a failure stops the load, so that it ends soon."""
     import pyarrow as pa
 
     def batches() -> Iterator[Any]:
@@ -31,7 +31,7 @@ def stoppable(reader: Any, failures: FailedRows) -> Any:
 
 
 class SharedBatches:
-    """A reader's record batches, handed out to several threads."""
+    """The record batches of a reader, shared by several threads."""
 
     def __init__(self, reader: Any) -> None:
         self.schema = reader.schema
@@ -41,7 +41,7 @@ class SharedBatches:
         self._stopped = False
 
     def take(self) -> tuple[int, Any] | None:
-        """The next batch and the number of its first row; None at the end."""
+        """Return the next batch and the number of its first row; None at the end."""
         with self._lock:
             batch = None if self._stopped else next(self._batches, None)
             if batch is None:
@@ -51,12 +51,12 @@ class SharedBatches:
             return first, batch
 
     def stop(self) -> None:
-        """No further batch is handed out."""
+        """Hand out no further batch."""
         self._stopped = True
 
 
 class WorkerBatches:
-    """One thread's share of the batches, as a table of its own."""
+    """The batches of one thread, as an Arrow reader."""
 
     def __init__(self, shared: SharedBatches) -> None:
         self._shared = shared
@@ -64,7 +64,7 @@ class WorkerBatches:
         self._in_file: list[int] = []
 
     def reader(self) -> Any:
-        """An Arrow reader of this thread's batches."""
+        """Return an Arrow reader of this thread's batches."""
         import pyarrow as pa
 
         return pa.RecordBatchReader.from_batches(self._shared.schema, self._batches())
@@ -77,7 +77,7 @@ class WorkerBatches:
             yield batch
 
     def in_file(self, row: int, error: Exception) -> tuple[int, Exception]:
-        """A failed row of this part, and its error, by the number that it has in the whole file."""
+        """Return the number that a failed row of this thread has in the file, and its error with that number."""
         place = bisect_right(self._own, row) - 1
         number = self._in_file[place] + row - self._own[place]
         if isinstance(error, EncodeError):

@@ -17,11 +17,11 @@ CLEANUP_SECONDS = 5.0
 
 
 class Signals:
-    """Raises KeyboardInterrupt where one of the signals arrives, as long as it is entered.
+    """A context manager that turns SIGTERM and SIGHUP into KeyboardInterrupt.
 
-    Python's own reaction to them is to end at once: temporary files, the embedded server and keys that are to be
-    deleted would stay. A signal that is ignored, as nohup has it, stays ignored. For some seconds after a signal
-    further ones are ignored, so that they do not interrupt the clean-up: a terminal that closes sends several.
+    By default Python ends at once on these signals, and temporary files, the embedded server and keys of the
+    command would stay. A signal that is ignored, as under nohup, stays ignored. For some seconds after a signal
+    further ones are ignored, because a terminal that closes sends several, and they would interrupt the clean-up.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Signals:
 
     @property
     def by(self) -> str:
-        """Which signal arrived, for a message; empty where none did."""
+        """The signal that arrived, for a message; empty if there was none."""
         return "" if self._caught is None else f" by {self._caught.name}"
 
     @property

@@ -16,9 +16,9 @@ from typing import Any
 
 
 class Pipe(io.RawIOBase):
-    """Standard input, where a signal ends the waiting for what comes, and end() does.
+    """Standard input as a stream. A signal ends a read that waits for data, and so does end().
 
-    Arrow waits in C, in threads of its own, where Python's signals do not reach.
+    Arrow reads in its own threads in C, which Python's signal handlers do not interrupt.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -31,24 +31,24 @@ class Pipe(io.RawIOBase):
             self._wakes_others = signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
 
     def readable(self) -> bool:
-        """Asked by the buffer before it."""
+        """Return True, for io.BufferedReader."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Waits for bytes."""
+        """Wait for bytes and read them."""
         ready, _, _ = select.select([self._descriptor, self._woken], [], [])
         if self._woken in ready:
-            # Not the file's end, which would make a row of a line's beginning; nor EINTR, which is tried again.
+            # Not an end of file, which would make a row of an unfinished line; nor EINTR, which would be retried.
             raise OSError(errno.ECANCELED, "interrupted")
         return os.readv(self._descriptor, [buffer])
 
     def end(self) -> None:
-        """Ends all waiting, now and later."""
+        """End this read and all later ones."""
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake, b"!")
 
     def close(self) -> None:
-        """Standard input itself stays open."""
+        """Close the stream. Standard input itself stays open."""
         if not self.closed:
             if self._listening:
                 signal.set_wakeup_fd(self._wakes_others)
@@ -58,7 +58,7 @@ class Pipe(io.RawIOBase):
 
 
 def open_pipe(file: str) -> Pipe | None:
-    """Standard input; None where the file is another, or standard input has no descriptor to wait for."""
+    """Return standard input; None if the file is another, or standard input has no descriptor to wait for."""
     if file != "-" or sys.platform == "win32":
         return None
     try:
@@ -75,7 +75,7 @@ def open_stream(file: str, pipe: Pipe | None, compression: str | None, stack: co
     elif file == "-":
         stream = pa.PythonFile(sys.stdin.buffer, mode="r")
     else:
-        # Opened by Python, which says in plain words why a file cannot be.
+        # Opened by Python, whose error messages are plainer than Arrow's.
         stream = pa.PythonFile(stack.enter_context(open(file, "rb")), mode="r")  # noqa: SIM115
     if compression is not None:
         stream = stack.enter_context(pa.CompressedInputStream(stream, compression))
@@ -83,12 +83,12 @@ def open_stream(file: str, pipe: Pipe | None, compression: str | None, stack: co
 
 
 def can_seek(file: str) -> bool:
-    # A pipe has a name too where the shell makes one, as <(...) does.
+    # A pipe may have a name too: <(...) of a shell makes one.
     return file != "-" and Path(file).is_file()
 
 
 def copied(stream: Any, stack: contextlib.ExitStack) -> Any:
-    """The stream's bytes in a temporary file."""
+    """Return a temporary file with the stream's bytes."""
     copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
     while block := stream.read(1 << 20):
         copy.write(block)

@@ -33,7 +33,7 @@ TABLES = st.integers(1, 3).flatmap(
 
 
 def read(source: str, head: int, block: int) -> tuple[Rows, Rows]:
-    """Rows with the lines that they begin in, and those that failed, as the command reads them."""
+    """Return the good and the failed rows that the command reads, with the lines where they begin."""
     options = argparse.Namespace(
         file=source, key="k", format="csv" if source == "-" else None, delimiter=None, types=["*=string"], nulls=[]
     )
@@ -53,9 +53,9 @@ def read(source: str, head: int, block: int) -> tuple[Rows, Rows]:
 
 
 def expected(data: bytes, head: int) -> tuple[Rows, Rows]:
-    """The same by the standard library."""
+    """Return the same by the standard library."""
     text = data.decode()
-    # Lines end as those of the first block do.
+    # All lines end as those of the first block.
     line_end = "\n" if b"\n" in data[:head] else "\r"
     place = 0
 

@@ -48,7 +48,7 @@ def test_the_chart(valkey: EmbeddedServer, tmp_path: Path) -> None:
 def test_charts_that_cannot_be_written(
     valkey: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, chart: str
 ) -> None:
-    """That showed when all had been measured."""
+    """It was found only after all had been measured."""
     pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.png").mkdir()
@@ -87,7 +87,7 @@ def test_no_server(capsys: Any) -> None:
 def test_nothing_is_left_after_ctrl_c_amid_a_reply(
     valkey: EmbeddedServer, valkey_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    """The reply that redis-py had not read was taken for that to the deletion, and the keys stayed."""
+    """An unread reply of redis-py was taken for the reply to the deletion, and the keys stayed."""
 
     def interrupted(self: Bench) -> None:
         connection = self.client.connection_pool.get_connection()

@@ -1,4 +1,4 @@
-"""The command line with a node of a cluster that is taken for a server of its own."""
+"""The command line on a node of a cluster, without --cluster."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_load(
     form: str,
     options: list[str],
 ) -> None:
-    """A third of the rows was written, and of the others a number and an address were told."""
+    """A third of the rows was written, and the message had only a number and an address."""
     pytest.importorskip("pyarrow")
     path = tmp_path / f"a.{form}"
     header = "id\n" if form == "csv" else ""
@@ -32,7 +32,7 @@ def test_load(
     said = capsys.readouterr().err
     assert said.endswith(HINT)
     assert "MOVED " in said.splitlines()[-1]
-    # Of the 100,000 of that node, those that were under way.
+    # Of the 100,000 rows of that node, only those in flight.
     assert sum(node.client().dbsize() for node in cluster.masters) < 60_000
 
 

@@ -89,7 +89,7 @@ def test_what_is_no_value_is_left_out(filled: Shell, tmp_path: Path) -> None:
     filled.client.hset("u:hash", "a", 1)
     for form in ("parquet", "ndjson"):
         code, said = filled("dump", "--match", "u:*", tmp_path / f"a.{form}")
-        hint = "dump writes values, which are strings; --strings-only passes over other keys"
+        hint = "dump writes values, which are strings; --strings-only ignores other keys"
         assert (code, said) == (
             1,
             f"left out: 1 hash (key 'u:hash'): {hint}\n"
@@ -130,7 +130,7 @@ def test_ndjson_takes_any_value(filled: Shell, tmp_path: Path) -> None:
 
 
 def test_numpy_and_bytearrays_as_json(shell: Shell, tmp_path: Path) -> None:
-    """They were written as Python shows them, long arrays with dots in their middle."""
+    """They were written as Python prints them, long arrays with dots in the middle."""
     numpy = pytest.importorskip("numpy")
     values = {
         "long": numpy.arange(2000),
@@ -166,11 +166,11 @@ def test_what_json_has_no_place_for(shell: Shell, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [{1: 2, "1": 3}, [{b"a": 2, "a": 3}], {None: 1, "x": {True: 1, "true": 2}}])
 def test_keys_that_are_the_same_text_in_json(shell: Shell, tmp_path: Path, value: Any) -> None:
-    """One was lost, or both stood in the line."""
+    """One was lost, or both were in the line."""
     shell.batch.batch_set({"twice": value})
     code, said = shell("dump", tmp_path / "a.ndjson")
     assert code == 1
-    assert "key 'twice': a map has keys that are the same text in JSON" in said
+    assert "key 'twice': expected keys that differ as text, found two that are the same" in said
     assert said.count("\n") == 2
 
 
@@ -190,7 +190,7 @@ def test_keys_of_maps_that_are_no_text(shell: Shell, tmp_path: Path) -> None:
 def test_columns_that_differ_from_part_to_part(
     filled: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows whose columns come late, or are of a narrower type at first: the file has columns that fit all."""
+    """Columns that come late, or have a narrower type at first, still fit all rows."""
     monkeypatch.setattr("redis_fastbatch.cli.dump.KEYS_AT_ONCE", 100)
     filled.client.flushdb()
     rows = [{"id": i, "v": None if i < 300 else i if i < 600 else i + 0.5} for i in range(1000)]
@@ -261,7 +261,7 @@ def test_maps_that_are_always_empty(shell: Shell, tmp_path: Path, count: int) ->
 
 @pytest.mark.parametrize("form", ["parquet", "csv"])
 def test_rows_without_fields(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
-    """Rows of nulls where others have fields; where none has, there is nothing that could be a row."""
+    """An empty map is a row of nulls if other rows have fields; otherwise it cannot be a row."""
     monkeypatch.setattr("redis_fastbatch.cli.dump.KEYS_AT_ONCE", 10)
     shell.batch.batch_set({i: {} for i in range(100)})
     code, said = shell("dump", tmp_path / f"a.{form}")
@@ -341,7 +341,7 @@ def test_whoever_reads_the_output_may_leave(filled: Shell) -> None:
 def test_a_pipe_is_written_to_and_stays(filled: Shell, tmp_path: Path, form: str) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    # Its two ends are open before the dump begins: nothing waits for the other, and it holds all of it.
+    # Both ends are open before the dump begins, and the pipe holds all of it, so that nothing waits.
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     try:
         assert filled("dump", "--match", "*", pipe, "--format", form) == (0, "4 rows written\n")
@@ -373,11 +373,11 @@ def test_a_link_stays_one_and_a_file_keeps_its_mode(filled: Shell, tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["-"], "say which with --format"),
+        (["-"], "give it with --format"),
         (["a.txt"], "neither CSV, NDJSON nor Parquet"),
         (["a.csv.gz"], "dump does not compress"),
         (["no/such/a.csv"], "no/such/a.csv: No such file or directory"),
-        (["folder.csv"], "folder.csv: a directory"),
+        (["folder.csv"], "folder.csv: expected a file, found a folder"),
     ],
 )
 def test_mistakes_are_told_in_one_line(
@@ -434,7 +434,7 @@ def test_what_is_loaded_is_dumped(
 def test_a_url_that_decodes_for_other_programs(
     shell: Shell, tmp_path: Path, capsys: Any, settings: str, form: str
 ) -> None:
-    """Values that are no UTF-8 could not be read, and keys in another encoding were gone meanwhile."""
+    """Values that are not UTF-8 could not be read, and keys in another encoding counted as gone."""
     shell.batch.batch_set({"é": {"x": 200}, b"\xff": {"x": 300}})
     path = tmp_path / f"a.{form}"
     assert main(["dump", "--match", "é", "--key", "k", str(path), "--url", f"{shell.url}?{settings}"]) == 0
@@ -448,7 +448,7 @@ def test_a_url_that_decodes_for_other_programs(
 
 @pytest.mark.parametrize("arguments", [["a.tsv"], ["a.txt", "--format", "tsv"]])
 def test_tabs(filled: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
-    """Commas stood in it, which load does not read."""
+    """The file had commas, which load does not expect."""
     monkeypatch.chdir(tmp_path)
     assert filled("dump", "--match", "u:*", *arguments)[0] == 0
     assert Path(arguments[0]).read_text(encoding="utf-8").splitlines()[0] == '"id"\t"name"\t"score"\t"at"'
@@ -460,7 +460,7 @@ def test_tabs(filled: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ar
 
 @pytest.mark.parametrize("seconds", [253_402_300_800, 1_201_000_000_000, -62_135_596_801, -(2**40)])
 def test_points_in_time_that_csv_cannot_hold(shell: Shell, tmp_path: Path, seconds: int) -> None:
-    """Some had a year of six digits and a sign, that was another."""
+    """Some were written with another year, of six digits and a sign."""
     shell.client.set("a", msgpack.packb({"x": msgpack.Timestamp(seconds, 0)}))
     shell.batch.batch_set({"b": {"x": msgpack.Timestamp(0, 0)}})
     code, said = shell("dump", tmp_path / "a.csv")
@@ -507,7 +507,7 @@ def test_unsigned_numbers_within_lists_and_maps(
 
 
 def test_points_in_time_of_two_units(tmp_path: Path) -> None:
-    """The finer unit where both fit it; else an error that names the column."""
+    """A column has the finer unit if all values fit; otherwise one fails by name."""
 
     def times(unit: str, ticks: int) -> Any:
         return pa.table({"at": pa.array([ticks], pa.timestamp(unit, "UTC"))})

@@ -53,7 +53,7 @@ def test_foreign_values_are_named_and_the_rest_is_written(shell: Shell, tmp_path
 
 @pytest.mark.parametrize("form", FORMS)
 def test_stop(shell: Shell, tmp_path: Path, form: str) -> None:
-    """The file that was there is left as it was."""
+    """An existing file does not change."""
     target = tmp_path / f"a.{form}"
     target.write_text("old")
     shell.batch.batch_set({i: {"id": i} for i in range(100)})
@@ -75,7 +75,7 @@ def test_stop(shell: Shell, tmp_path: Path, form: str) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_nothing_to_write_replaces_nothing(shell: Shell, tmp_path: Path, form: str) -> None:
-    """Another codec's values: all fail, and the good dump of yesterday stays."""
+    """With another codec all values fail, and an earlier dump stays."""
     target = tmp_path / f"a.{form}"
     target.write_text("old")
     shell.client.set("a", b"\xc1")
@@ -139,7 +139,7 @@ def some_value(chance: random.Random, depth: int = 0) -> Any:
 
 
 def some_rows(chance: random.Random) -> dict[str, Any]:
-    # Each column has a favourite, so that many rows fit and some do not.
+    # Each column prefers one type, so that many rows fit and some do not.
     favourites = {name: chance.choice(SCALARS) for name in "abcd"}
     return {
         f"k{i}": {
@@ -152,7 +152,7 @@ def some_rows(chance: random.Random) -> dict[str, Any]:
 
 
 def same(found: Any, expected: Any) -> bool:
-    """Whether a value in a column is the one that was stored.
+    """Return whether a value in a column is the one that was stored.
 
     Ints in a column of floats are floats, and a field that a row does not have is a null.
     """
@@ -237,7 +237,7 @@ def test_a_disk_that_is_full(shell: Shell, form: str) -> None:
 
 
 def test_a_column_of_nulls_alone_in_csv(shell: Shell, tmp_path: Path) -> None:
-    """A blank line, which readers of CSV pass over."""
+    """It would be a blank line, which CSV readers ignore."""
     shell.batch.batch_set({1: {"x": None}, 2: {"x": "a"}})
     code, said = shell("dump", tmp_path / "a.csv")
     assert (code, "give --key" in said) == (1, True), said
@@ -248,7 +248,7 @@ def test_a_column_of_nulls_alone_in_csv(shell: Shell, tmp_path: Path) -> None:
 def test_points_in_time_that_no_column_has_together(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nanoseconds reach to 2262, microseconds further: the one that does not fit is named."""
+    """Nanoseconds end in 2262, microseconds later. The value that does not fit is named."""
     monkeypatch.setattr("redis_fastbatch.cli.dump.KEYS_AT_ONCE", 1)
     shell.client.set("a", msgpack.packb({"t": msgpack.Timestamp(2**40, 0)}))
     shell.batch.batch_set({"b": {"t": msgpack.Timestamp(0, 1)}})
@@ -257,7 +257,7 @@ def test_points_in_time_that_no_column_has_together(
 
 
 def test_a_whole_number_that_floats_hold(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Arrow's check takes no whole number beyond 2^53 for a float."""
+    """Arrow's check refuses whole numbers beyond 2^53 as floats."""
     monkeypatch.setattr("redis_fastbatch.cli.dump.KEYS_AT_ONCE", 1)
     shell.batch.batch_set({"a": {"n": -(2**63)}, "b": {"n": 0.5}})
     assert shell("dump", tmp_path / "a.parquet") == (0, "2 rows written\n")

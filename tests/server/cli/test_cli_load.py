@@ -25,12 +25,12 @@ TABLE = pa.Table.from_pylist(ROWS)
 
 
 def as_loaded(name: str) -> list[dict[str, Any]]:
-    """ROWS as they are read from a file of that name, by the key `id`: in CSV that is text."""
+    """Return ROWS as they are read from a file of that name. In CSV the key `id` is text."""
     return [{**row, "id": str(row["id"])} if "csv" in name.lower() else row for row in ROWS]
 
 
 def written(path: Path) -> Path:
-    """ROWS in the format that the name tells."""
+    """Write ROWS in the format of the file's name."""
     name = path.name
     plain = path.with_name(name.removesuffix(".gz").removesuffix(".zst").removesuffix(".bz2"))
     if ".csv" in name:
@@ -183,7 +183,7 @@ def test_the_file_itself_is_none_for_what_failed(shell: Shell, tmp_path: Path) -
 
 
 def test_any_row_that_fails_has_its_line(shell: Shell, tmp_path: Path) -> None:
-    """Whatever it holds: fields as bytes, keys of maps that are no text, and NaN, which JSON has not."""
+    """Also with bytes, map keys that are not text, and NaN, which JSON does not have."""
     bad = tmp_path / "bad.ndjson"
     kind = pa.map_(pa.binary(), pa.int64())
     nested = pa.table(
@@ -223,7 +223,7 @@ def test_parquet_with_a_name_twice(shell: Shell, tmp_path: Path) -> None:
 def test_parquet_with_dots_in_names(
     shell: Shell, tmp_path: Path, key: str, columns: str | None, expected: dict[str, Any]
 ) -> None:
-    """A name was taken for a path, and columns of other names came with it."""
+    """A name was taken for a path, and other columns were loaded too."""
     path = tmp_path / "a.parquet"
     parquet.write_table(
         pa.table({"id": [1], "user": [{"name": "n"}], "user.name": ["x"], "id.b": [{"c": 2}]}), path
@@ -250,7 +250,7 @@ def test_columns_that_are_named_twice(capsys: Any) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["load", "a.csv", "--key", "id", "--columns", "a,b,a"])
     assert caught.value.code == 2
-    assert "column 'a' is there twice" in capsys.readouterr().err
+    assert "column 'a' is named twice" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -267,7 +267,7 @@ def test_stop_at_the_first_failure(shell: Shell, tmp_path: Path, workers: int, f
     place = "row 20000" if form == "parquet" else "line 20001"
     assert said.startswith(f"stopped at {place}: the key column 'k' is null")
     assert "1 failed" in said
-    # What was under way is settled; not much comes behind it.
+    # Rows in flight are completed, and few more are read.
     assert 19_000 < shell.client.dbsize() < 30_000
 
 
@@ -296,9 +296,9 @@ def test_workers_write_everything(shell: Shell, tmp_path: Path) -> None:
         ),
         (
             ["a.txt", "--key", "id"],
-            "'a.txt' is neither CSV, NDJSON nor Parquet by its name: say which with --format",
+            "'a.txt' is neither CSV, NDJSON nor Parquet by its name: give the format with --format",
         ),
-        (["-", "--key", "id"], "say which with --format"),
+        (["-", "--key", "id"], "give it with --format"),
         (
             ["a.csv", "--key", "nope"],
             "column 'nope': there is no such column; there are 'id', 'name', 'score', 'ok'",
@@ -310,18 +310,18 @@ def test_workers_write_everything(shell: Shell, tmp_path: Path) -> None:
         (["a.ndjson", "--key", "{id"], "key template '{id'"),
         (["a.csv", "--key", "id", "--format", "parquet"], "Parquet magic bytes not found"),
         (["a.parquet", "--key", "id", "--format", "csv"], "a.parquet: "),
-        (["a.csv", "--key", "id", "--type", "zip"], "COLUMN=TYPE is expected"),
+        (["a.csv", "--key", "id", "--type", "zip"], "expected COLUMN=TYPE"),
         (["a.csv", "--key", "id", "--type", "zip=zap"], "there is no type 'zap'"),
         (
             ["a.csv", "--key", "id", "--type", "zip=string"],
             "--type zip: there is no such column; there are id, name",
         ),
-        (["a.csv", "--key", "id", "--delimiter", "ab"], "--delimiter is one character"),
+        (["a.csv", "--key", "id", "--delimiter", "ab"], "--delimiter must be one ASCII character"),
         (["a.csv", "--key", "id", "--on-error", "no/such/folder.ndjson"], "No such file or directory"),
-        (["empty.csv", "--key", "id"], "Empty CSV file"),
+        (["empty.csv", "--key", "id"], "expected a CSV header, found an empty file"),
     ],
 )
-def test_mistakes_are_told_in_one_line(
+def test_mistakes_are_reported_in_one_line(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -359,7 +359,7 @@ def test_servers_that_cannot_be_had(shell: Shell, tmp_path: Path, capsys: Any) -
     for url, words in [
         ("redis://127.0.0.1:1", "no connection to redis://127.0.0.1:1"),
         (f"redis://nobody:secret@{host}", f"redis://nobody:***@{host} did not accept user and password"),
-        (f"redis://{host}/0?zap=1", f"the URL of redis://{host}/0 sets what redis-py does not know"),
+        (f"redis://{host}/0?zap=1", f"the URL of redis://{host}/0 has a setting that redis-py does not know"),
         ("http://example.org", "must specify one of the following schemes"),
         ("redis://no.such.host.invalid", "no connection to redis://no.such.host.invalid"),
     ]:
@@ -373,9 +373,9 @@ def test_servers_that_cannot_be_had(shell: Shell, tmp_path: Path, capsys: Any) -
 def test_urls_whose_parts_cannot_be(shell: Shell, tmp_path: Path, capsys: Any) -> None:
     path = written(tmp_path / "a.csv")
     for url, words in [
-        ("redis://127.0.0.1:99999/0", "the port in the URL is no number up to 65535"),
-        ("redis://127.0.0.1:abc/0", "the port in the URL is no number up to 65535"),
-        (f"{shell.url}/0?socket_timeout=abc", "the URL sets socket_timeout to what that cannot be"),
+        ("redis://127.0.0.1:99999/0", "the port in the URL is not a number up to 65535"),
+        ("redis://127.0.0.1:abc/0", "the port in the URL is not a number up to 65535"),
+        (f"{shell.url}/0?socket_timeout=abc", "the URL sets socket_timeout to a value that it cannot have"),
     ]:
         assert main(["load", str(path), "--key", "id", "--url", url]) == 1
         assert words in capsys.readouterr().err
@@ -451,7 +451,7 @@ def test_help_is_for_newcomers(capsys: Any) -> None:
 
 
 def test_a_failed_row_that_json_has_no_place_for(shell: Shell, tmp_path: Path) -> None:
-    """Two of its keys would be one text; that the row failed is told all the same."""
+    """Two of its keys would be the same text. The failed row is reported all the same."""
     kind = pa.map_(pa.binary(), pa.int64())
     table = pa.table({"k": pa.array([None], pa.int64()), "m": pa.array([[(b"\xff", 1), (b"/w==", 2)]], kind)})
     parquet.write_table(table, tmp_path / "a.parquet")

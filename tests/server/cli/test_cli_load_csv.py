@@ -21,14 +21,14 @@ pa = pytest.importorskip("pyarrow")
 
 
 def load_text(shell: Shell, tmp_path: Path, text: str | bytes, *more: object, key: str = "k") -> tuple[int, str]:
-    """Loads a file of that text."""
+    """Load a file of that text."""
     path = tmp_path / "a.csv"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     return shell("load", path, "--key", key, *more)
 
 
 def rows_of(shell: Shell) -> list[Any]:
-    """All values, in the order of their keys."""
+    """Return all values in the order of their keys."""
     return list(shell.batch.batch_get(sorted(shell.batch.scan())).values())
 
 
@@ -182,7 +182,7 @@ def test_later_cells_that_do_not_fit_fail_their_rows(
     assert [(entry["item"]["k"], entry["line"]) for entry in lines] == list(failed.items())
     assert lines[0] == {
         "line": 302,
-        "error": f"line 302: column 'v': expected {kind}, which its first cells are, found '007': --type v=string "
+        "error": f"line 302: column 'v': expected {kind}, as in its first cells, found '007': --type v=string "
         "takes any text",
         "item": {"k": "300", "v": "007"},
     }
@@ -197,7 +197,7 @@ def test_types_that_are_given(shell: Shell, tmp_path: Path) -> None:
     assert shell.batch.batch_get(["7"]) == {"7": {"k": 7, "v": "+5", "w": "12:30:00"}}
     code, said = load_text(shell, tmp_path, "k,v\n1,5\n2,1.5\n3, 8 \n", "--type", "v=int64")
     assert code == 1
-    assert "line 3: column 'v': expected int64, which --type gives it, found '1.5'" in said
+    assert "line 3: column 'v': expected int64, as --type says, found '1.5'" in said
     assert shell.batch.batch_get(["1", "2", "3"])["3"] == {"k": "3", "v": 8}
 
 
@@ -220,7 +220,7 @@ def test_hashes_have_the_text_of_each_cell(shell: Shell, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("key", ["k", "{k}", "x:{v}:{k}"])
 def test_keys_are_text(shell: Shell, tmp_path: Path, key: str) -> None:
-    """Two times of one instant were one key, and 12:30 became 12:30:00."""
+    """Two texts of the same time became one key, and 12:30 became 12:30:00."""
     texts = ["12:30", "2024-05-01 12:30:00", "2024-05-01T12:30:00", "007", "7", "1.50", "1.5", "true", "-0", " 5"]
     lines = "".join(f"{text},1\n" for text in texts)
     code, said = load_text(shell, tmp_path, f"k,v\n{lines}", key=key)
@@ -328,7 +328,7 @@ def test_cells_that_are_not_utf8_are_kept_as_bytes(shell: Shell, tmp_path: Path)
 def test_delimiters_that_are_none(shell: Shell, tmp_path: Path, delimiter: str) -> None:
     (tmp_path / "a.csv").write_text("id,v\n1,2\n")
     code, said = shell("load", tmp_path / "a.csv", "--key", "id", "--delimiter", delimiter)
-    assert (code, f"no line's end, not {delimiter!r}" in said) == (1, True), said
+    assert (code, f"a quote or a line end, got {delimiter!r}" in said) == (1, True), said
 
 
 def test_types_by_name(shell: Shell, tmp_path: Path) -> None:
@@ -349,7 +349,7 @@ def test_a_header_and_nothing_else(shell: Shell, tmp_path: Path, text: str) -> N
 
 
 def test_a_header_that_is_no_utf8(shell: Shell, tmp_path: Path) -> None:
-    """What was written could be read by nobody."""
+    """The value could not be read again."""
     (tmp_path / "a.csv").write_bytes(b"id,na\xe9me\n1,caf\n")
     code, said = shell("load", tmp_path / "a.csv", "--key", "id")
     assert (code, "the header is not UTF-8: b'na\\xe9me'" in said) == (1, True), said
@@ -398,7 +398,7 @@ def test_csv_with_quotes_that_quote_nothing(shell: Shell, tmp_path: Path, quoted
 )
 @pytest.mark.parametrize("workers", [1, 2])
 def test_csv_that_ends_within_quotes(shell: Shell, tmp_path: Path, text: str, line: int, workers: int) -> None:
-    """All rows behind the quote were in the cell of one that was written."""
+    """All rows after the quote were in one cell of a written row."""
     path = tmp_path / "a.csv"
     path.write_text(text)
     code, said = shell("load", path, "--key", "id", "--workers", workers)
@@ -411,7 +411,10 @@ def test_a_header_that_ends_within_quotes(shell: Shell, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('id,"a\n1,x\n2,y\n')
     code, said = shell("load", path, "--key", "id")
-    assert (code, said) == (1, f"redis-fastbatch: {path}: the header has no end: a quote is left open\n")
+    assert (code, said) == (
+        1,
+        f"redis-fastbatch: {path}: the header has no end: close the quote that is open in it\n",
+    )
 
 
 def test_a_large_csv_that_ends_within_quotes(
@@ -451,7 +454,7 @@ def test_csv_whose_quotes_are_all_closed(shell: Shell, tmp_path: Path, rows: lis
 def test_csv_without_a_line(shell: Shell, tmp_path: Path, text: bytes) -> None:
     (tmp_path / "a.csv").write_bytes(text)
     code, said = shell("load", tmp_path / "a.csv", "--key", "id")
-    assert (code, "Empty CSV file" in said) == (1, True), said
+    assert (code, "expected a CSV header, found an empty file" in said) == (1, True), said
 
 
 def test_csv_types_are_those_of_the_first_eight_megabytes(shell: Shell, tmp_path: Path) -> None:

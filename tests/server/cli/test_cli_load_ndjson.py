@@ -144,7 +144,7 @@ def test_hashes_that_fail_are_told_by_their_keys(shell: Shell, tmp_path: Path) -
 def test_lone_surrogates_fail_alone(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
 ) -> None:
-    # msgspec, which need not be there, takes none.
+    # msgspec, if installed, refuses it.
     monkeypatch.setitem(sys.modules, "msgspec", None)
     rows = ['{"k": "\\ud800"}', '{"k": "a", "t": "\\ud800"}', '{"k": "b", "\\ud800": 1}', '{"k": "c"}']
     path, bad = tmp_path / "a.ndjson", tmp_path / "bad.ndjson"
@@ -161,7 +161,7 @@ def test_names_with_a_zero_byte_fail_alone_in_hashes(shell: Shell, tmp_path: Pat
     path = tmp_path / "a.ndjson"
     path.write_text('{"k": "a", "x\\u0000y": 1}\n{"k": "b"}\n')
     code, said = shell("load", path, "--key", "k", "--as", "hash")
-    assert (code, "key 'a': a field's name with a zero byte" in said) == (1, True)
+    assert (code, "key 'a': found a field name with a zero byte" in said) == (1, True)
     assert shell.client.keys() == [b"b"]
 
 
@@ -174,7 +174,7 @@ def test_columns_that_no_line_has(shell: Shell, tmp_path: Path, as_: str, rows: 
     load = ["load", path, "--key", "id", "--as", as_, "--columns"]
     code, said = shell(*load, "nmae,name")
     assert code == 1
-    assert said.splitlines()[-1] == "redis-fastbatch: column 'nmae': no row has it"
+    assert said.splitlines()[-1] == "redis-fastbatch: column 'nmae': no row has it: check the names in --columns"
     # Hashes are written 10,000 at a time.
     assert shell.client.dbsize() == (0 if rows == 1 or as_ == "hash" else rows)
     with path.open("a") as file:
@@ -187,7 +187,7 @@ def test_columns_that_no_line_has(shell: Shell, tmp_path: Path, as_: str, rows: 
 
 
 def test_ndjson_as_hashes_of_any_fields(shell: Shell, tmp_path: Path) -> None:
-    """Nested NaN was written as no JSON has it, and a field of a certain name ended the load."""
+    """Nested NaN was not written as JSON, and a field of a certain name ended the load."""
     path = tmp_path / "a.ndjson"
     row = {"id": 1, "redis-fastbatch key": "x", "{id}": "y", "kkkkkkkkkkkkkkkkkkkk": "z"}
     path.write_text(json.dumps({**row, "n": {"x": [float("nan"), "ä"]}}) + "\n")
@@ -216,7 +216,7 @@ def test_json_over_several_lines(
     ascii_only: bool,
     around: str,
 ) -> None:
-    """Of an array over several lines the last object was written alone."""
+    """Only the last object of an array over several lines was written."""
     monkeypatch.setattr(json_values, "PIECE", piece)
     texts = [json.dumps(row, indent=indent, ensure_ascii=ascii_only) for row in ROWS]
     text = "\n".join(texts) if around == "objects" else f"{around}{' , '.join(texts)}\n ] \n"
@@ -315,8 +315,8 @@ def test_lines_and_elements_that_are_too_long(
     assert (code, f"{path}: line 2: the value is longer than 100 bytes" in said) == (1, True)
 
 
-def test_names_that_are_there_twice_are_found_as_json_finds_them() -> None:
-    """msgspec, which does not tell, and the standard library read any object alike."""
+def test_repeated_names_are_found_as_json_finds_them() -> None:
+    """A reader with msgspec finds the same repeated names as the standard library."""
     pytest.importorskip("msgspec")
     chance = random.Random(14)
     texts = ['"', ":", '":', '": ', '" :', "a", "\\", "\t", " ", "é", "\\u003a", "u003a"]

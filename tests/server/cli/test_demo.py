@@ -1,4 +1,4 @@
-"""`redis-fastbatch demo`: its numbers hold, its errors are one line, and it leaves a server as it found it."""
+"""`redis-fastbatch demo`: its numbers are right, its errors are one line, and other keys do not change."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_ctrl_c(valkey: EmbeddedServer, valkey_client: redis.Redis) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Where the tests run in the background of a shell, SIGINT is ignored, and would be here.
+        # If a shell runs the tests in the background, SIGINT is ignored, and the command would inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         wait_until(lambda: valkey_client.dbsize() > 0, "the demo writes")
