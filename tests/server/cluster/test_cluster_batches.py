@@ -265,7 +265,7 @@ def test_tables(cluster_client: redis.RedisCluster) -> None:
     assert batch.batch_get_table([*keys[:3], "missing"], key="key").num_rows == 4
     report = batch.batch_set_table(table, key="row:{id}", nx=True)
     assert (report.skipped, report.skipped_keys[:1] != []) == (5000, True)
-    with pytest.raises(ValueError, match="single servers"):
+    with pytest.raises(ValueError, match="needs a single server"):
         batch.batch_set_table(table, key="row:{id}", as_="hash")
 
 
