@@ -199,6 +199,7 @@ def test_null_confirms_nothing(make: Callable[..., Bench], operation: Operation)
             assert told.report.skipped_keys == keys[-1:]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("operation", BATCHES, ids=str)
 @KINDS
 @pytest.mark.parametrize("retries", [0, 1])

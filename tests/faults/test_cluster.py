@@ -215,6 +215,7 @@ def test_redirections_are_followed(
         ready.check_connections()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("operation", BATCHES, ids=str)
 @KINDS
 @pytest.mark.parametrize("retries", [0, 3])
@@ -237,6 +238,7 @@ def is_expected(operation: Operation, name: str) -> bool:
     return (operation in READS or operation.name == "SET NX") and name.startswith("null")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("operation", BATCHES, ids=str)
 @KINDS
 def test_garbage_instead_of_a_reply(make: Callable[..., ClusterBench], operation: Operation, kind: str) -> None:
@@ -252,6 +254,7 @@ def test_garbage_instead_of_a_reply(make: Callable[..., ClusterBench], operation
             ready.check_connections()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("operation", BATCHES, ids=str)
 def test_garbage_between_replies(make: Callable[..., ClusterBench], operation: Operation) -> None:
     ready = make(kind="sync")
@@ -294,6 +297,7 @@ def test_a_reply_too_many(make: Callable[..., ClusterBench], operation: Operatio
         ready.check_connections()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("operation", BATCHES, ids=str)
 @SOME_CLIENTS
 def test_replies_that_do_not_come(

@@ -83,6 +83,7 @@ def missing_or_wrong(client: redis.Redis, numbers: list[int]) -> tuple[list[int]
     return missing, wrong
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("options", [{}, {"ex": 10_000}, {"nx": True}, {"chunk_size": 1}, {"workers": 2}], ids=str)
 def test_what_was_confirmed_survives_kill_9_where_the_server_syncs_always(
     embedded: Path, options: dict[str, Any]
@@ -131,6 +132,7 @@ def failed_over(group: SentinelGroup) -> bool:
     return True
 
 
+@pytest.mark.full
 def test_a_failover_amid_a_batch(embedded: Path) -> None:
     """The batch goes on with the new master. What the old one had confirmed and not yet passed on is lost, as
     it is with asynchronous replication; nothing is wrong, and what comes later is there."""

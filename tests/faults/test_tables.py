@@ -239,6 +239,7 @@ def test_garbage_between_replies(make: Callable[..., Bench], operation: Operatio
             ready.check_connection()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("operation", BATCHES, ids=str)
 @SOME_CLIENTS
 def test_replies_that_do_not_come(

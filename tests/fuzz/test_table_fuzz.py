@@ -155,4 +155,4 @@ def test_batches_that_begin_nowhere(offset: int) -> None:
         stream, MSET, columns=None, key=[b"row"], tag=b"", row_codec=CODEC.loads, max_items=5, max_bytes=999
     )
     writer.fill(writer.blank())
-    assert "a batch that is not of its schema" in str(writer.source_error)
+    assert "must match its schema" in str(writer.source_error)

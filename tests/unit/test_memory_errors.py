@@ -34,6 +34,7 @@ OPERATIONS = [
 ]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_allocation_fails_once(operation: str) -> None:
     ended = subprocess.run(

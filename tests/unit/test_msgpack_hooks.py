@@ -211,6 +211,7 @@ def test_ext_hook_may_use_the_same_codec_and_shapes() -> None:
         }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("opening", [b"\x91", b"\x81\xa1k"])
 def test_nesting_goes_on_inside_what_ext_hook_decodes(opening: bytes) -> None:
     codec = MsgpackCodec(ext_hook=lambda code, data: codec.loads(data))

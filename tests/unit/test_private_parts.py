@@ -55,6 +55,7 @@ def touches(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield node.lineno, f"{holder}.{name}"
 
 
+@pytest.mark.full
 def test_nothing_else_touches_private_parts() -> None:
     found = [
         f"{file.relative_to(PACKAGE)}:{line}: {what}"

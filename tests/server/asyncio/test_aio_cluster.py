@@ -242,6 +242,7 @@ def test_while_slots_move(run: Runner, changing: Cluster) -> None:
     assert redirections(changing) > before
 
 
+@pytest.mark.full
 def test_a_master_that_dies(run: Runner, embedded: Path) -> None:
     items = {f"key:{n}": {"n": n, "text": "x" * 300} for n in range(60_000)}
     with cluster_deployment(3, embedded) as cluster:

@@ -33,11 +33,13 @@ def test_the_table(valkey: EmbeddedServer, valkey_client: redis.Redis, capsys: A
     assert valkey_client.keys() == [b"mine"]
 
 
+@pytest.mark.full
 def test_a_url_that_decodes_for_other_programs(valkey: EmbeddedServer, capsys: Any) -> None:
     url = f"redis://{valkey.host}:{valkey.port}?decode_responses=true"
     assert main(["bench", "--rows", "20", "--rounds", "1", "--url", url]) == 0, capsys.readouterr().err
 
 
+@pytest.mark.full
 def test_the_chart(valkey: EmbeddedServer, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     assert run(valkey, "--chart", tmp_path / "bench.png") == 0

@@ -482,6 +482,7 @@ def test_a_client_of_sentinels_replica(sentinel: SentinelGroup) -> None:
     FastBatch(master).batch_delete(ROWS)
 
 
+@pytest.mark.full
 def test_a_failover_between_and_amid_batches(embedded: Any) -> None:
     with sentinel_deployment(embedded) as group:
         client = group.connect(

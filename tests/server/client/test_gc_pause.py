@@ -109,6 +109,7 @@ def test_it_gets_its_turn_after_so_many_items() -> None:
         gc.set_threshold(*before)
 
 
+@pytest.mark.full
 def test_garbage_of_a_long_batch_does_not_pile_up(valkey_client: redis.Redis) -> None:
     class Cyclic:
         alive = 0

@@ -32,6 +32,7 @@ def partitions() -> list[range]:
     return [range(start, start + N // PARTS) for start in range(0, N, N // PARTS)]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
 def test_processes_with_a_pickled_client(shipped: FastBatch, method: str) -> None:
     with shipped, multiprocessing.get_context(method).Pool(2) as pool:

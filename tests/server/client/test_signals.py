@@ -101,6 +101,7 @@ def test_ctrl_c_ends_an_endless_batch_with_its_books(valkey: EmbeddedServer, opt
     assert out in ("written True True\n", "written False True\n")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("ending", ["sys.exit(0)", "raise SystemExit(0)", "import os; os._exit(0)"])
 def test_an_interpreter_that_ends_while_batches_run(valkey: EmbeddedServer, ending: str) -> None:
     body = f"""

@@ -103,6 +103,7 @@ def test_memory_stays_flat_while_a_generator_is_written(valkey_client: redis.Red
     assert hook.most < WINDOW_BYTES + 2 * COMMAND_BYTES
 
 
+@pytest.mark.full
 @on_linux
 def test_memory_stays_flat_while_one_iterates_over_what_is_read(valkey_client: redis.Redis) -> None:
     fb = FastBatch(valkey_client, "raw")
@@ -117,6 +118,7 @@ def test_memory_stays_flat_while_one_iterates_over_what_is_read(valkey_client: r
     assert peak.extra < 16 * MB
 
 
+@pytest.mark.full
 @on_linux
 @pytest.mark.parametrize("size", [10_000, 100_000, 1_000_000])
 def test_large_values_are_read_a_few_at_a_time(valkey_client: redis.Redis, size: int) -> None:

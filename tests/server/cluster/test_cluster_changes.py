@@ -122,6 +122,7 @@ def test_writing_while_slots_move(
     assert redirections(changing) > before
 
 
+@pytest.mark.full
 def test_reading_while_slots_move(
     changing: Cluster, batch: FastBatch, items: dict[str, Any], moving_slots: range
 ) -> None:
@@ -240,6 +241,7 @@ def test_a_master_that_dies(embedded: Path, options: dict[str, Any]) -> None:
         assert batch.batch_get(list(items)) == items
 
 
+@pytest.mark.full
 def test_a_master_that_dies_while_it_is_read(embedded: Path) -> None:
     items = {f"key:{n}": {"n": n, "text": "x" * 300} for n in range(30_000)}
     with cluster_deployment(3, embedded) as cluster, cluster.client() as client:
@@ -256,6 +258,7 @@ def test_a_master_that_dies_while_it_is_read(embedded: Path) -> None:
         assert list(pairs) == list(items)
 
 
+@pytest.mark.full
 def test_nobody_takes_over(embedded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Master and replica of a shard are gone: the batch ends with an error that has a report."""
     monkeypatch.setattr("redis_fastbatch._cluster.sync.PATIENCE", 1.0)
