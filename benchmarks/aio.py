@@ -25,7 +25,7 @@ from benchmarks.tables import table
 from redis_fastbatch import AsyncFastBatch, FastBatch
 
 OURS = "AsyncFastBatch"
-HEADERS = ("", "values", "items", "contender", "ns/item", "AsyncFastBatch is this many times as fast")
+HEADERS = ("", "values", "items", "contender", "ns/item", "how many times faster AsyncFastBatch is")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

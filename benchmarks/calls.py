@@ -364,7 +364,7 @@ def draw(measured: dict[str, dict[int, dict[str, dict[str, float]]]], picture: P
         axis.set_xscale("log")
         axis.set_ylim(bottom=0)
         axis.set_xlabel("items in a call")
-        axis.set_title(f"{operation}: times less client CPU", fontsize=9, loc="left")
+        axis.set_title(f"{operation}: times faster (client CPU)", fontsize=9, loc="left")
         axis.legend(fontsize=7)
         axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()

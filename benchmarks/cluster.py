@@ -34,9 +34,9 @@ from redis_fastbatch._core.resp.slots import key_slot
 
 OURS = "redis_fastbatch"
 SLOTS = 16384
-HEADERS = ("", "values", "items", "contender", "ns/item", "ours is this many times as fast")
+HEADERS = ("", "values", "items", "contender", "ns/item", "how many times faster ours is")
 
-# The bytes to send to each node, and how many bytes of replies each node owes.
+# The bytes to send to each node, and how many bytes of replies each node sends.
 Script = tuple[list[bytes], list[int]]
 
 
@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
                     costs += _costs(shape, items, FastBatch(client), alone, options.rounds)
     print(table(HEADERS, rows, numbers={2, 4, 5}))
     print()
-    headers = ("", "values", "items", "client's CPU ns/item: cluster", "one server", "ratio")
+    headers = ("", "values", "items", "client's CPU ns/item: cluster", "one server", "cluster / one server")
     print(table(headers, costs, numbers={2, 3, 4, 5}))
     return 0
 
@@ -187,12 +187,12 @@ def _node(slot: int) -> int:
 
 def _script(commands: Iterator[tuple[int, bytes, int]]) -> Script:
     parts: list[list[bytes]] = [[], [], []]
-    owed = [0, 0, 0]
+    reply_bytes = [0, 0, 0]
     for slot, command, reply in commands:
         node = _node(slot)
         parts[node].append(command)
-        owed[node] += reply
-    return [b"".join(some) for some in parts], owed
+        reply_bytes[node] += reply
+    return [b"".join(some) for some in parts], reply_bytes
 
 
 def _sets(pairs: list[tuple[bytes, bytes]]) -> Script:
@@ -223,19 +223,19 @@ def _by_slot(pairs: list[tuple[bytes, bytes]], name: bytes) -> Script:
 
 
 def _floor(cluster: Any, script: Script) -> Callable[[], None]:
-    """Send a script to the masters and receive as many bytes as they owe."""
+    """Send a script to the masters and receive all bytes of their replies."""
     socks = [socket.create_connection((node.host, node.port)) for node in cluster.masters]
     for sock in socks:
         sock.setblocking(False)
 
     def run() -> None:
         unsent = [memoryview(data) for data in script[0]]
-        owed = list(script[1])
+        awaited = list(script[1])
         poller = select.poll()
         for sock in socks:
             poller.register(sock, select.POLLIN | select.POLLOUT)
         numbers = {sock.fileno(): node for node, sock in enumerate(socks)}
-        while any(owed):
+        while any(awaited):
             for fileno, event in poller.poll():
                 node = numbers[fileno]
                 if event & select.POLLOUT:
@@ -244,7 +244,7 @@ def _floor(cluster: Any, script: Script) -> Callable[[], None]:
                     if not unsent[node]:
                         poller.modify(fileno, select.POLLIN)
                 if event & select.POLLIN:
-                    owed[node] -= len(socks[node].recv(256 * 1024))
+                    awaited[node] -= len(socks[node].recv(256 * 1024))
 
     return run
 

@@ -73,7 +73,7 @@ class Timing:
         return _quartiles(self.samples)
 
     def times_faster_than(self, other: Timing) -> Ratio:
-        """Return how many times as long the other takes."""
+        """Return how many times faster this contender is than the other."""
         pairs = zip(self.samples, other.samples, strict=True)
         return Ratio(other.median / self.median, *_quartiles([theirs / own for own, theirs in pairs]))
 

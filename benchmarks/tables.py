@@ -46,7 +46,7 @@ def circumstances(environment: dict[str, Any]) -> str:
 
 
 def overview(results: Results) -> str:
-    """Return one line a cell: ours, and how the fastest peer and the floor compare."""
+    """Return one line a cell: ours, and how many times faster it is than the fastest peer and than the floor."""
     rows = []
     for each in results.cells:
         ours, peer, floor = each.ours, each.fastest_peer(), each.floor
@@ -61,7 +61,7 @@ def overview(results: Results) -> str:
                 _per_item(ours, each.size),
                 _ratio(ours.times_faster_than(peer)) if peer else "",
                 peer.name if peer else "",
-                f"{ours.median / floor.median:.2f}x" if floor else "",
+                _ratio(ours.times_faster_than(floor)) if floor else "",
             )
         )
     heads = (
@@ -70,9 +70,9 @@ def overview(results: Results) -> str:
         "values",
         "items",
         "ours, ns/item",
-        "faster than",
+        "times faster than",
         "the best peer",
-        "of the floor",
+        "times faster than the floor",
     )
     return table(heads, rows, numbers={3, 4, 5, 7})
 
@@ -85,7 +85,7 @@ def targets(outcomes: Sequence[Outcome]) -> str:
 
 def cell(cell: Cell) -> str:
     """Return all contenders of one cell, the fastest first."""
-    ours, floor = cell.ours, cell.floor
+    ours = cell.ours
     rows: list[tuple[str, ...]] = []
     for timing in sorted(cell.timings, key=lambda timing: timing.median):
         low, high = timing.quartiles
@@ -97,12 +97,9 @@ def cell(cell: Cell) -> str:
                 f"{low / cell.size:,.0f} - {high / cell.size:,.0f}",
                 f"{cell.size / timing.median * 1e9:,.0f}",
                 _ratio(ours.times_faster_than(timing)) if ours else "",
-                f"{timing.median / floor.median:.2f}" if floor else "",
             )
         )
-    heads = ["", "ns/item", "min", "quartiles", "items/s", "times ours (quartiles)", "times the floor"]
-    if floor is None:
-        heads, rows = heads[:-1], [row[:-1] for row in rows]
+    heads = ["", "ns/item", "min", "quartiles", "items/s", "how many times faster ours is (quartiles)"]
     return f"{_heading(cell)}\n\n{table(heads, rows, numbers=set(range(1, len(heads))))}"
 
 

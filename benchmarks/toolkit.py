@@ -1,7 +1,7 @@
 """The drop-in against redis-toolkit itself: `python -m benchmarks.toolkit`.
 
 It measures batches, single values, the serializers alone, the import time, and the size on disk with all
-dependencies. Ratios say how many times as long redis-toolkit takes.
+dependencies. Ratios say how many times faster ours is than redis-toolkit.
 """
 
 from __future__ import annotations
@@ -178,17 +178,17 @@ def contender(name: str, run: Callable[[], Any], check: Callable[[], None] = lam
 def show(title: str, timings: Sequence[Timing], count: int) -> None:
     """Print a table of times and ratios."""
     theirs = timings[0]
-    print(f"{title:24}{'ns':>9}{'best':>9}{'ratio':>8}  quartiles")
+    print(f"{title:24}{'ns':>9}{'best':>9}{'times faster':>14}  quartiles")
     for timing in timings:
         ratio = timing.times_faster_than(theirs)
         print(
-            f"  {timing.name:22}{timing.median / count:9,.0f}{timing.best / count:9,.0f}{ratio.value:7.1f}x"
+            f"  {timing.name:22}{timing.median / count:9,.0f}{timing.best / count:9,.0f}{ratio.value:13.1f}x"
             f"  {ratio.low:.1f} - {ratio.high:.1f}"
         )
 
 
 def show_import_times() -> None:
-    """Print how long a fresh interpreter takes to import each, beyond its own start."""
+    """Print how long a fresh interpreter takes to import each module, without the interpreter's start."""
     modules = ("", "redis", "redis_fastbatch", "redis_fastbatch.toolkit", "redis_toolkit")
     samples: dict[str, list[float]] = {module: [] for module in modules}
     for _ in range(IMPORTS):
@@ -197,7 +197,7 @@ def show_import_times() -> None:
             subprocess.run([sys.executable, "-c", f"import {module or 'sys'}"], check=True, capture_output=True)
             samples[module].append(time.perf_counter() - started)
     own_start = statistics.median(samples.pop(""))
-    print("import, ms beyond the interpreter's start")
+    print("import, ms without the interpreter's start")
     for module, seconds in samples.items():
         print(f"  {module:24}{(statistics.median(seconds) - own_start) * 1000:8.0f}")
     print()

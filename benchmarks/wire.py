@@ -49,7 +49,7 @@ def mget(pairs: Sequence[Pair]) -> Command:
 
 
 def by_bytes(pairs: Sequence[Pair], limit: int) -> Iterator[Sequence[Pair]]:
-    """Yield runs of pairs, each of which is about `limit` bytes as part of a command."""
+    """Yield runs of pairs; each run takes about `limit` bytes of a command."""
     start = size = 0
     for index, (key, value) in enumerate(pairs):
         size += len(key) + len(value) + FRAMING

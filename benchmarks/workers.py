@@ -44,12 +44,12 @@ def run(options: argparse.Namespace) -> int:
                 timings = interleaved(contenders, options.rounds)
                 for timing in timings:
                     ratio = timing.times_faster_than(timings[0])
-                    spread = f"{1 / ratio.value:.2f} ({1 / ratio.high:.2f} - {1 / ratio.low:.2f})"
+                    spread = f"{ratio.value:.2f} ({ratio.low:.2f} - {ratio.high:.2f})"
                     per_item = f"{timing.median / options.items:,.0f}"
                     rows.append((operation, shape, timing.name, per_item, spread))
-                print(table(("", "values", "", "ns/item", "of the first's time"), rows[-len(timings) :], {3, 4}))
+                print(table(("", "values", "", "ns/item", "times faster than the first"), rows[-len(timings) :], {3, 4}))
     print()
-    print(table(("", "values", "", "ns/item", "of the first's time (quartiles)"), rows, numbers={3, 4}))
+    print(table(("", "values", "", "ns/item", "times faster than the first (quartiles)"), rows, numbers={3, 4}))
     return 0
 
 

@@ -36,7 +36,7 @@ class ReadOptions:
         default: stands for a key that is missing or whose value cannot be decoded.
         on_error: what to do with such values, as batch_get() takes it.
         limit: the most keys of a command.
-        budget: once so many bytes of values were read, no further keys are taken.
+        budget: after this many bytes of values, no further keys are taken.
     """
 
     default: Any = None

@@ -48,7 +48,7 @@ class Pace:
         self._most = most
 
     def took(self, seconds: float) -> None:
-        """Learn that up to `items` items took so many seconds."""
+        """Learn that up to `items` items took `seconds`."""
         if seconds > self._hold:
             self.items = max(1, int(self.items * self._hold / seconds))
         elif seconds < self._hold / 4:

@@ -35,7 +35,7 @@ from redis_fastbatch._engine.pacing import FlushTimer
 SERVER_STATE = (ReadOnlyError, BusyLoadingError, MasterDownError, AuthenticationError)
 SERVER_STATE_CODES = ("MISCONF", "NOREPLICAS", "CLUSTERDOWN", "BUSY")
 
-# Memory of settled chunks that is kept for the next ones: at most so many chunks, and none that is larger.
+# Settled chunks whose memory is kept for the next ones: at most SPARE_CHUNKS, none larger than SPARE_BYTES.
 SPARE_CHUNKS = 32
 SPARE_BYTES = 2 * COMMAND_BYTES
 

@@ -15,7 +15,7 @@ _NOTHING = object()
 
 
 class ParsedError(ErrorReply):
-    """An error reply of which redis-py has made an exception.
+    """An error reply that redis-py has made an exception from.
 
     Attributes:
         error: that exception.

@@ -1,4 +1,4 @@
-"""Carries out one batch with several threads, each of which has a connection.
+"""Carries out one batch with several threads. Each thread has a connection.
 
 The threads take slices of the items from one source, under a lock. Encoding holds the GIL; sending and receiving
 do not. A thread that fails gives back the items that it has not begun, so that the others carry them out.
@@ -146,7 +146,7 @@ class SharedProgress:
         self._done: dict[Progress, int] = {}
 
     def part(self) -> Progress | None:
-        """Return the Progress for one more thread; None if nobody wants to know."""
+        """Return the Progress for one more thread; None if the caller gave no progress function."""
         return None if self._progress is None else _Part(self)
 
     def update(self, part: Progress, done: int) -> None:
