@@ -226,9 +226,7 @@ class _Contenders(ExitStack):
     def _asyncio(self) -> Iterator[tuple[str, Work]]:
         loop = asyncio.new_event_loop()
         self.callback(loop.close)
-        ours, theirs = (
-            redis.asyncio.Redis(host=self._endpoint.host, port=self._endpoint.port) for _ in range(2)
-        )
+        ours, theirs = (redis.asyncio.Redis(host=self._endpoint.host, port=self._endpoint.port) for _ in range(2))
         for client in (ours, theirs):
             self.callback(lambda client=client: loop.run_until_complete(client.aclose()))
         fast, items, keys, ex = AsyncFastBatch(ours), self._items, self._keys, self._ex
@@ -294,9 +292,7 @@ class _Contenders(ExitStack):
         return exchange
 
 
-def _document(
-    described: dict[str, Any], measured: dict[str, dict[int, dict[str, dict[str, float]]]]
-) -> str:
+def _document(described: dict[str, Any], measured: dict[str, dict[int, dict[str, dict[str, float]]]]) -> str:
     parts = ["# Small batches", tables.circumstances(described)]
     for operation, by_size in measured.items():
         parts.append(f"## {operation}: microseconds a call of ours")
@@ -330,9 +326,7 @@ def _own_table(by_size: dict[int, dict[str, dict[str, float]]]) -> str:
 
 def _ratio_table(by_size: dict[int, dict[str, dict[str, float]]], figure: str) -> str:
     peers = [peer for peer in AGAINST if any(peer in found for found in by_size.values())]
-    rows = [
-        (f"{size:,}", *(_ratio(found, peer, figure) for peer in peers)) for size, found in by_size.items()
-    ]
+    rows = [(f"{size:,}", *(_ratio(found, peer, figure) for peer in peers)) for size, found in by_size.items()]
     return tables.table(("items", *peers), rows, numbers=set(range(len(peers) + 1)))
 
 
@@ -355,9 +349,7 @@ def draw(measured: dict[str, dict[int, dict[str, dict[str, float]]]], picture: P
     for axis, (operation, by_size) in zip(axes[0], measured.items(), strict=True):
         for peer in shown:
             sizes = [size for size, found in by_size.items() if peer in found]
-            ratios = [
-                by_size[size][peer]["cpu_p50"] / by_size[size][AGAINST[peer]]["cpu_p50"] for size in sizes
-            ]
+            ratios = [by_size[size][peer]["cpu_p50"] / by_size[size][AGAINST[peer]]["cpu_p50"] for size in sizes]
             if sizes:
                 axis.plot(sizes, ratios, marker=".", label=peer)
         axis.axhline(1, color="#57606f", linewidth=0.8)

@@ -206,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--server", choices=sorted(BINARIES), default="valkey")
     parser.add_argument("--rows", type=int, default=400_000)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", default="", help="only the contenders whose names contain this, ours and the floor")
+    parser.add_argument("--only", default="", help="only peers whose names contain this")
     parser.add_argument("--threads", action="store_true", help="measure another thread's speed too")
     options = parser.parse_args(arguments)
     table = flights(options.rows)

@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure and print a table."""
+    heads = ("", "values", "", "ns/item", "times faster than the first (quartiles)")
     rows = []
     with running(options.server) as one, running(options.server) as other:
         for shape in options.shapes:
@@ -47,9 +48,9 @@ def run(options: argparse.Namespace) -> int:
                     spread = f"{ratio.value:.2f} ({ratio.low:.2f} - {ratio.high:.2f})"
                     per_item = f"{timing.median / options.items:,.0f}"
                     rows.append((operation, shape, timing.name, per_item, spread))
-                print(table(("", "values", "", "ns/item", "times faster than the first"), rows[-len(timings) :], {3, 4}))
+                print(table(heads, rows[-len(timings) :], numbers={3, 4}))
     print()
-    print(table(("", "values", "", "ns/item", "times faster than the first (quartiles)"), rows, numbers={3, 4}))
+    print(table(heads, rows, numbers={3, 4}))
     return 0
 
 
