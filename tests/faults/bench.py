@@ -1,4 +1,4 @@
-"""Batches through the fault proxy, and what the caller was told of them held against what the server has."""
+"""Runs batches through the fault proxy, and compares their reports with what the server stores."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ import redis.asyncio.retry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from faults.proxy import Direction, Fault, FaultProxy
+from faults.proxy import FaultProxy
+from faults.streams import Direction, Fault
 from redis_fastbatch import AsyncFastBatch, BatchError, BatchReport, FastBatch, FastBatchError
 from redis_fastbatch.server import EmbeddedServer
 
 TO_SERVER, TO_CLIENT = Direction.TO_SERVER, Direction.TO_CLIENT
 KNOWN = {f"known:{i}": {"number": i, "name": f"known {i}"} for i in range(8)}
-TOLD = (redis.RedisError, FastBatchError)
+EXPECTED_ERRORS = (redis.RedisError, FastBatchError)
 
 _trials = itertools.count()
 injected = 0
@@ -35,10 +36,10 @@ class Operation:
     """A batch of one kind.
 
     Attributes:
-        name: for the tests' names.
-        method: of the client.
-        options: of the method.
-        server: the fixture of the server it goes to, which decides between MSETEX and SETs.
+        name: the name in the ids of tests.
+        method: the client's method.
+        options: the method's options.
+        server: the fixture of the server, which decides between MSETEX and SETs.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Operation:
 
     @property
     def repeatable(self) -> bool:
-        """Whether the engine may send it again after a fault."""
+        """Whether the batch may be sent again after a fault."""
         return "nx" not in self.options and "atomic" not in self.options
 
     def __str__(self) -> str:
@@ -68,7 +69,7 @@ DELETE = Operation("UNLINK", "batch_delete")
 
 
 class Blocking:
-    """AsyncFastBatch with the methods of FastBatch, on an event loop of its own."""
+    """An AsyncFastBatch with the methods of FastBatch, on its own event loop."""
 
     def __init__(self, batch: AsyncFastBatch, loop: asyncio.AbstractEventLoop) -> None:
         self._batch = batch
@@ -98,10 +99,10 @@ class Blocking:
                 return
 
     def reconnect(self) -> None:
-        """The next batch has a new connection, over which a reply has come already."""
+        """Replace the connection by a new one that has received a reply."""
         client = self._batch.client
         self._loop.run_until_complete(client.connection_pool.disconnect())
-        patiently(lambda: self._loop.run_until_complete(client.ping()))
+        connect_within_50_attempts(lambda: self._loop.run_until_complete(client.ping()))
 
     def close(self) -> None:
         """Close client and loop."""
@@ -109,20 +110,20 @@ class Blocking:
         self._loop.close()
 
 
-class Plain(FastBatch):
-    """FastBatch, whose connection can be renewed."""
+class Reconnecting(FastBatch):
+    """A FastBatch whose connection can be replaced."""
 
     def reconnect(self) -> None:
-        """The next batch has a new connection, over which a reply has come already."""
+        """Replace the connection by a new one that has received a reply."""
         self.client.connection_pool.disconnect()
-        patiently(self.client.ping)
+        connect_within_50_attempts(self.client.ping)
 
 
-AnyBatch = Plain | Blocking
+AnyBatch = Reconnecting | Blocking
 
 
-def patiently(connect: Callable[[], object]) -> None:
-    """Connect, however short the client's socket_timeout is for a busy machine."""
+def connect_within_50_attempts(connect: Callable[[], object]) -> None:
+    """Connect. On a busy machine the client's socket_timeout may be too short for the first attempts."""
     for _ in range(50):
         with contextlib.suppress(redis.TimeoutError):
             connect()
@@ -132,28 +133,28 @@ def patiently(connect: Callable[[], object]) -> None:
 
 @dataclass
 class Bench:
-    """One server, a proxy before it, a client with one connection through that, and another past it."""
+    """A server, a proxy, a client with one connection through the proxy, and an observer without the proxy."""
 
     server: EmbeddedServer
     proxy: FaultProxy
-    looker: redis.Redis
+    observer: redis.Redis
     batch: AnyBatch
     retries: int
 
     def keys(self, count: int) -> list[str]:
-        """Keys that no trial has had before: commands that a server gets to late disturb no later trial."""
+        """Return new keys, so that delayed commands of an earlier trial do not matter."""
         return [f"{next(_trials):06}:{i}" for i in range(count)]
 
     def inject(self, fault: Fault) -> None:
-        """Give the fault to a new connection, which the next batch takes."""
+        """Inject the fault into a new connection, which the next batch uses."""
         global injected
         injected += 1
         self.batch.reconnect()
         self.proxy.inject_now(fault)
 
     def traffic(self, run: Callable[[], object]) -> dict[Direction, int]:
-        """Bytes that pass, in either direction, while something runs on a new connection."""
-        # The first time, the server may be asked what it has.
+        """Return the number of bytes in each direction while something runs on a new connection."""
+        # The first run may ask the server for its commands.
         run()
         self.batch.reconnect()
         before = {direction: self.proxy.seen(direction) for direction in Direction}
@@ -161,41 +162,41 @@ class Bench:
         return {direction: self.proxy.seen(direction) - before[direction] for direction in Direction}
 
     def check_connection(self) -> None:
-        """Faults have left one connection at the most, in the pool, and it answers what it is asked."""
+        """Check that the connection in the pool reads the right replies."""
         assert self.batch.batch_get(KNOWN) == KNOWN
         assert list(self.batch.batch_get_iter([*KNOWN, "none"])) == [*KNOWN.items(), ("none", None)]
 
     def stored(self, keys: list[str]) -> list[bytes | None]:
-        """What the server has, by a connection that no fault touches."""
-        return list(self.looker.mget(keys))
+        """Return the stored values, read without the proxy."""
+        return list(self.observer.mget(keys))
 
 
 @contextmanager
 def bench(
     server: EmbeddedServer, *, kind: str = "sync", retries: int = 0, timeout: float = 5.0, protocol: int = 2
 ) -> Iterator[Bench]:
-    """A bench whose client has one connection, so that a call finds none where the one before kept it.
+    """Make a bench whose client has one connection. A call fails if the previous one did not return it.
 
     Args:
         server: the server.
         kind: "sync" or "asyncio".
-        retries: how often the client connects anew.
+        retries: how often the client connects again.
         timeout: the client's socket_timeout.
         protocol: 2 or 3.
     """
     options: dict[str, Any] = {"max_connections": 1, "socket_timeout": timeout, "protocol": protocol}
-    with FaultProxy(server.port) as proxy, server.client() as looker:
-        looker.mset({key: msgpack.packb(value) for key, value in KNOWN.items()})
+    with FaultProxy(server.port) as proxy, server.client() as observer:
+        observer.mset({key: msgpack.packb(value) for key, value in KNOWN.items()})
         address = {"host": proxy.host, "port": proxy.port}
         batch: AnyBatch
         if kind == "sync":
-            batch = Plain(redis.Redis(**address, retry=Retry(NoBackoff(), retries), **options))
+            batch = Reconnecting(redis.Redis(**address, retry=Retry(NoBackoff(), retries), **options))
         else:
             retry = redis.asyncio.retry.Retry(NoBackoff(), retries)
             client = redis.asyncio.Redis(**address, retry=retry, **options)
             batch = Blocking(AsyncFastBatch(client), asyncio.new_event_loop())
         try:
-            yield Bench(server, proxy, looker, batch, retries)
+            yield Bench(server, proxy, observer, batch, retries)
         finally:
             batch.close()
 
@@ -205,92 +206,91 @@ def bench(
 
 @dataclass
 class Written:
-    """What a caller of batch_set was told."""
+    """The report and the error of a write."""
 
     report: BatchReport
     error: Exception | None
 
 
 def value_of(key: str) -> dict[str, Any]:
-    """The value that belongs to a key and to no other."""
+    """Return a value that is different for each key."""
     return {"of": key, "text": "x" * 10}
 
 
-def told_of(write: Callable[[], BatchReport]) -> Written:
-    """Run a batch that writes, with any outcome."""
+def written_by(write: Callable[[], BatchReport]) -> Written:
+    """Run a write, and return its report and error."""
     try:
         return Written(write(), None)
     except BatchError as error:
         return Written(error.report, error)
-    except TOLD as error:
+    except EXPECTED_ERRORS as error:
         return Written(error.report, error)  # type: ignore[union-attr]
 
 
 def write(bench: Bench, operation: Operation, keys: list[str], chunk_size: int = 2) -> Written:
-    """Run a batch_set, with any outcome."""
+    """Run a batch_set, and return its report and error."""
     items = ((key, value_of(key)) for key in keys)
-    return told_of(lambda: bench.batch.batch_set(items, chunk_size=chunk_size, **operation.options))
+    return written_by(lambda: bench.batch.batch_set(items, chunk_size=chunk_size, **operation.options))
 
 
 def check_written(
-    bench: Bench, operation: Operation, keys: list[str], told: Written, truthful: bool = True
+    bench: Bench, operation: Operation, keys: list[str], written: Written, real_replies: bool = True
 ) -> None:
-    """The books of a batch_set are right, see check_books()."""
+    """Check the report of a batch_set, see check_report()."""
     own = [msgpack.packb(value_of(key)) for key in keys]
-    check_books(operation, keys, told, bench.stored(keys), own, truthful)
+    check_report(operation, keys, written, bench.stored(keys), own, real_replies)
 
 
-def check_books(
+def check_report(
     operation: Operation,
     names: Sequence[Any],
-    told: Written,
+    written: Written,
     stored: Sequence[Any],
     own: Sequence[Any],
-    truthful: bool = True,
+    real_replies: bool = True,
 ) -> None:
-    """The books are right: every item reported as written is there, with its own value, and so on.
+    """Check a report: for example, every item reported as written is stored with its own value.
 
     Args:
-        operation: what was carried out.
-        names: what the report calls the items: their keys, or the numbers of rows.
-        told: what came of it.
-        stored: what the server has of each item, None where it has nothing.
-        own: what belongs to each.
-        truthful: False where the proxy has put other replies in the place of the server's, so that the
-            server may have what it is said to have refused.
+        operation: the operation.
+        names: the items' names in the report: keys, or numbers of rows.
+        written: the report and the error.
+        stored: what the server stores for each item, or None.
+        own: the right value of each item.
+        real_replies: False if the proxy replaced replies, so that the server may store items reported as refused.
     """
-    report = told.report
+    report = written.report
     has = dict(zip(names, stored, strict=True))
     belongs = dict(zip(names, own, strict=True))
-    assert all(has[name] in (None, belongs[name]) for name in names), "a value under a wrong key, or spoilt"
+    assert all(has[name] in (None, belongs[name]) for name in names), "a wrong value under a key"
     taken = names[: report.total]
-    written = [name for name in taken if name not in report.failures and name not in report.skipped_keys]
+    confirmed = [name for name in taken if name not in report.failures and name not in report.skipped_keys]
     assert set(report.failures) <= set(taken)
-    assert len(written) == report.written
+    assert len(confirmed) == report.written
     assert report.failed == len(report.failures)
     assert report.skipped == len(report.skipped_keys)
-    assert all(has[name] == belongs[name] for name in written), "reported as written, and not there"
+    assert all(has[name] == belongs[name] for name in confirmed), "reported as written, but not stored"
     assert report.confirmed_prefix <= report.total
-    if told.error is None:
+    if written.error is None:
         assert report.total == len(names)
         assert report.failed == 0
-    if truthful:
+    if real_replies:
         unsent = [name for name, error in report.failures.items() if str(error).startswith("not sent")]
-        assert all(has[name] is None for name in unsent), "reported as not sent, and there"
+        assert all(has[name] is None for name in unsent), "reported as not sent, but stored"
     if "atomic" in operation.options:
-        assert len({value is None for value in has.values()}) == 1, "half of an atomic batch"
+        assert len({value is None for value in has.values()}) == 1, "a part of an atomic batch is stored"
 
 
 # -- reading and deleting ------------------------------------------------------------------------
 
 
 def fill(bench: Bench, keys: list[str]) -> None:
-    """Put every key's own value into the server, past the proxy."""
-    bench.looker.mset({key: msgpack.packb(value_of(key)) for key in keys})
+    """Store every key's own value, without the proxy."""
+    bench.observer.mset({key: msgpack.packb(value_of(key)) for key in keys})
 
 
 def read(bench: Bench, operation: Operation, keys: list[str]) -> tuple[dict[str, Any], Exception | None]:
-    """What a batch_get or batch_get_iter gave before it was over, one way or the other."""
+    """Run a batch_get or batch_get_iter. Return the values read, and the error."""
     found: dict[str, Any] = {}
     try:
         if operation.method == "batch_get":
@@ -298,13 +298,13 @@ def read(bench: Bench, operation: Operation, keys: list[str]) -> tuple[dict[str,
         else:
             for key, value in bench.batch.batch_get_iter(keys, chunk_size=3):
                 found[key] = value
-    except TOLD as error:
+    except EXPECTED_ERRORS as error:
         return found, error
     return found, None
 
 
 def check_read(keys: list[str], found: dict[str, Any], error: Exception | None) -> None:
-    """Every key that came has its own value, in order; all came where there was no error."""
+    """Check that keys are in order with their own values, and complete if there was no error."""
     assert list(found) == keys[: len(found)]
     assert found == {key: value_of(key) for key in found}
     if error is None:

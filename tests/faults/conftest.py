@@ -1,4 +1,4 @@
-"""Tells at the end how many faults were injected."""
+"""Prints at the end how many faults were injected."""
 
 from __future__ import annotations
 

@@ -1,19 +1,19 @@
-"""A proxy on loopback between a client and a server that spoils, on demand, what passes through it."""
+"""A proxy on loopback between a client and a server. On demand it injects faults into their streams."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 import socket
 import struct
 import threading
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TypeVar
+
+from faults.streams import Direction, Fault, Lane, Then
 
 LOOPBACK = "127.0.0.1"
 BLOCK = 65536
@@ -23,270 +23,8 @@ THREAD_TIMEOUT = 10.0
 T = TypeVar("T")
 
 
-class Direction(enum.Enum):
-    """Which of a connection's two streams."""
-
-    TO_SERVER = "to server"
-    TO_CLIENT = "to client"
-
-
-class Then(enum.Enum):
-    """What becomes of the connection once a fault has struck.
-
-    Attributes:
-        PASS: it goes on.
-        CUT: both ends are closed, after what has passed so far was delivered.
-        RESET: both ends are reset (RST); what was passed but not yet read may be lost with it.
-        STALL: nothing more passes, nor is read, in the fault's direction, until `FaultProxy.release`.
-    """
-
-    PASS = "pass"
-    CUT = "cut"
-    RESET = "reset"
-    STALL = "stall"
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One thing that goes wrong, once, at one place of one stream.
-
-    The place is counted in the original stream, from the connection's beginning (`FaultProxy.inject`) or from
-    the moment of `FaultProxy.inject_now`. At that place `insert` is added, then what is to be dropped is
-    dropped, then `then` happens. A fault at place 0, or one that drops something, strikes when the next byte
-    arrives, not while the stream is idle; any other as soon as all that precedes it has passed.
-
-    Attributes:
-        direction: which stream.
-        after_bytes: the place, in bytes; 0 where neither place is given.
-        after_replies: the place, in whole replies of the server; RESP3 push messages are not replies.
-        insert: bytes added there: garbage, an error reply, a push message.
-        drop_bytes: how many bytes from there on are swallowed.
-        drop_replies: how many replies from there on are swallowed, with the rest of one struck midway.
-        then: what becomes of the connection.
-        delay: seconds for which, from there on, every read of up to 64 KiB is held up.
-        bytes_per_second: the most that passes from there on; None for no limit.
-    """
-
-    direction: Direction = Direction.TO_CLIENT
-    after_bytes: int | None = None
-    after_replies: int | None = None
-    insert: bytes = b""
-    drop_bytes: int = 0
-    drop_replies: int = 0
-    then: Then = Then.PASS
-    delay: float = 0.0
-    bytes_per_second: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.after_bytes is not None and self.after_replies is not None:
-            raise ValueError("a fault has one place: after_bytes or after_replies")
-        if self.drop_bytes and self.drop_replies:
-            raise ValueError("a fault drops bytes or replies, not both")
-        if self.direction is Direction.TO_SERVER and (self.after_replies is not None or self.drop_replies):
-            raise ValueError("replies pass in the direction TO_CLIENT only")
-        if min(self.after_bytes or 0, self.after_replies or 0, self.drop_bytes, self.drop_replies) < 0:
-            raise ValueError("places and lengths are not negative")
-        if self.bytes_per_second is not None and self.bytes_per_second <= 0:
-            raise ValueError("bytes_per_second is positive; to stop a stream, use Then.STALL")
-
-
-class ReplyFramer:
-    """Finds where replies end in a stream of RESP2 or RESP3, however it is cut into pieces.
-
-    Attributes:
-        count: whole replies so far.
-        lost: whether something came that is not RESP; nothing is found after that.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.lost = False
-        self._position = 0
-        self._line = bytearray()
-        self._blob_left = 0
-        # The elements still to come in each open aggregate, outermost first, and its type.
-        self._open: list[tuple[int, bytes]] = []
-        self._found: list[tuple[int, int]] = []
-
-    def feed(self, data: bytes) -> list[tuple[int, int]]:
-        """Take the next piece of the stream.
-
-        Returns:
-            Where top-level messages end, in bytes from the stream's beginning, each with the number of
-            replies whole by then, which a push message does not raise.
-        """
-        self._found = []
-        offset = 0
-        while offset < len(data) and not self.lost:
-            taken = self._take_blob(data, offset) if self._blob_left else self._take_line(data, offset)
-            offset += taken
-        return self._found
-
-    def _take_blob(self, data: bytes, offset: int) -> int:
-        taken = min(self._blob_left, len(data) - offset)
-        self._blob_left -= taken
-        self._position += taken
-        if self._blob_left == 0:
-            self._close(b"$")
-        return taken
-
-    def _take_line(self, data: bytes, offset: int) -> int:
-        end = data.find(b"\n", offset) + 1
-        taken = (end or len(data)) - offset
-        self._line += data[offset : offset + taken]
-        self._position += taken
-        if end:
-            line = bytes(self._line)
-            self._line.clear()
-            self._read(line)
-        return taken
-
-    def _read(self, line: bytes) -> None:
-        kind = line[:1]
-        if kind in b"+-:_,#(":
-            self._close(kind)
-            return
-        try:
-            length = int(line[1:])
-        except ValueError:
-            self.lost = True
-            return
-        self._read_sized(kind, length)
-
-    def _read_sized(self, kind: bytes, length: int) -> None:
-        if kind in b"*~>%|" and length > 0:
-            self._open.append((2 * length if kind in b"%|" else length, kind))
-        elif kind in b"$=!" and length >= 0:
-            self._blob_left = length + len(b"\r\n")
-        elif kind in b"*~>%|$=!":
-            self._close(kind)
-        else:
-            self.lost = True
-
-    def _close(self, kind: bytes) -> None:
-        # An attribute goes before the element that it belongs to, and is none itself.
-        while self._open and kind != b"|":
-            left, kind_around = self._open.pop()
-            if left > 1:
-                self._open.append((left - 1, kind_around))
-                return
-            kind = kind_around
-        if not self._open and kind != b"|":
-            self.count += kind != b">"
-            self._found.append((self._position, self.count))
-
-
-@dataclass(frozen=True)
-class _Mark:
-    """A place in a stream: so many bytes, or so many replies, from its beginning."""
-
-    position: int | None = None
-    reply: int | None = None
-
-
-@dataclass(frozen=True)
-class _Armed:
-    mark: _Mark
-    fault: Fault
-    ends_drop: bool = False
-
-    @property
-    def drops(self) -> bool:
-        return bool(self.fault.drop_bytes or self.fault.drop_replies)
-
-
-class Lane:
-    """One stream of one connection, without its sockets: bytes in, what to do with them out."""
-
-    def __init__(self, direction: Direction) -> None:
-        self.direction = direction
-        self.delay = 0.0
-        self.bytes_per_second: float | None = None
-        self._passed = 0
-        self._armed: list[_Armed] = []
-        self._drops = 0
-        self._framer = ReplyFramer() if direction is Direction.TO_CLIENT else None
-        # Ends of top-level messages: the last one before the data at hand, and those in it.
-        self._ends = [0]
-        self._counts = [0]
-
-    def arm(self, fault: Fault) -> None:
-        """Add a fault whose place is counted from what has passed so far."""
-        if fault.direction is self.direction:
-            self._armed.append(_Armed(self._mark(fault.after_bytes or 0, fault.after_replies), fault))
-
-    def feed(self, data: bytes) -> Iterator[tuple[bytes, Then]]:
-        """Take the next piece of the stream.
-
-        Yields:
-            Bytes to be passed on, and what happens to the connection once they are.
-        """
-        start, end = self._passed, self._passed + len(data)
-        self._frame(data)
-        yield from self._strike(more=True)
-        while self._passed < end:
-            piece_start, self._passed = self._passed, self._next_stop(end)
-            if not self._drops:
-                yield data[piece_start - start : self._passed - start], Then.PASS
-            yield from self._strike(more=self._passed < end)
-
-    def _frame(self, data: bytes) -> None:
-        del self._ends[:-1], self._counts[:-1]
-        for end, count in self._framer.feed(data) if self._framer else ():
-            self._ends.append(end)
-            self._counts.append(count)
-
-    def _mark(self, length: int, replies: int | None) -> _Mark:
-        if replies is None:
-            return _Mark(position=self._passed + length)
-        last = bisect_right(self._ends, self._passed) - 1
-        struck_midway = self._ends[last] != self._passed
-        return _Mark(reply=self._counts[last] + struck_midway + replies)
-
-    def _position_of(self, mark: _Mark) -> int | None:
-        """Where a mark is, None when that is not known yet."""
-        if mark.reply is None:
-            return mark.position
-        if mark.reply <= self._counts[0]:
-            return self._ends[0]
-        index = bisect_left(self._counts, mark.reply)
-        return self._ends[index] if index < len(self._ends) else None
-
-    def _next_stop(self, end: int) -> int:
-        places = (self._position_of(armed.mark) for armed in self._armed)
-        return min([end, *(place for place in places if place is not None)])
-
-    def _strike(self, more: bool) -> Iterator[tuple[bytes, Then]]:
-        while due := [armed for armed in self._armed if self._is_due(armed, more)]:
-            self._armed.remove(due[0])
-            yield from self._strike_one(due[0])
-
-    def _is_due(self, armed: _Armed, more: bool) -> bool:
-        # What stands in for a reply must not come before the question: redis-py drops a connection on
-        # which it finds something unread when it takes it from the pool.
-        if armed.drops and not armed.ends_drop and not more:
-            return False
-        place = self._position_of(armed.mark)
-        return place is not None and place <= self._passed
-
-    def _strike_one(self, armed: _Armed) -> Iterator[tuple[bytes, Then]]:
-        fault = armed.fault
-        if armed.ends_drop:
-            self._drops -= 1
-        else:
-            yield fault.insert, Then.PASS
-            if armed.drops:
-                self._drops += 1
-                until = self._mark(fault.drop_bytes, fault.drop_replies or None)
-                self._armed.append(_Armed(until, fault, ends_drop=True))
-                return
-        self.delay = fault.delay or self.delay
-        self.bytes_per_second = fault.bytes_per_second or self.bytes_per_second
-        yield b"", fault.then
-
-
 class _Ended(Exception):
-    """The fault's connection is to be closed."""
+    """The fault closes its connection."""
 
     def __init__(self, reset: bool) -> None:
         super().__init__(reset)
@@ -294,7 +32,7 @@ class _Ended(Exception):
 
 
 @dataclass
-class _Plan:
+class _Injection:
     faults: tuple[Fault, ...]
     connections: int | None
 
@@ -302,11 +40,11 @@ class _Plan:
 class FaultProxy:
     """Listens on a free loopback port and relays to a server, with faults.
 
-    It is a context manager; all methods may be called from any thread.
+    It is a context manager. All methods may be called from any thread.
 
     Attributes:
-        port: where it listens; known once the context is entered.
-        connections: how many connections it has accepted.
+        port: its port, known after the context is entered.
+        connections: the number of connections that it has accepted.
     """
 
     host = LOOPBACK
@@ -315,9 +53,9 @@ class FaultProxy:
         """Prepare a proxy.
 
         Args:
-            upstream_port: of the server.
-            upstream_host: of the server.
-            record: keep all bytes that come from either side, for `recorded`.
+            upstream_port: the server's port.
+            upstream_host: the server's host.
+            record: keep all bytes from both sides, for `recorded`.
         """
         self.port = 0
         self.connections = 0
@@ -326,7 +64,7 @@ class FaultProxy:
         self._sent = dict.fromkeys(Direction, 0)
         self._record = record
         self._records = {direction: bytearray() for direction in Direction}
-        self._plans: list[_Plan] = []
+        self._plans: list[_Injection] = []
         self._live: dict[asyncio.Task[None], tuple[Lane, Lane]] = {}
         self._thread: threading.Thread | None = None
         self._started: Future[None] = Future()
@@ -347,62 +85,62 @@ class FaultProxy:
         self._call(self._stopping.set)
         self._thread.join(THREAD_TIMEOUT)
         if self._thread.is_alive():
-            raise RuntimeError("the proxy's thread does not end")
+            raise RuntimeError("the proxy's thread has not ended")
 
     @property
     def open_connections(self) -> int:
-        """How many connections there are now."""
+        """The number of open connections."""
         return len(self._live)
 
     def seen(self, direction: Direction) -> int:
-        """How many bytes have come from the stream's source, over all connections."""
+        """Return the number of bytes from the stream's source, over all connections."""
         return self._seen[direction]
 
     def sent(self, direction: Direction) -> int:
-        """How many bytes have gone to the stream's target, what was added included, over all connections."""
+        """Return the number of bytes to the stream's target, with inserted ones, over all connections."""
         return self._sent[direction]
 
     def recorded(self, direction: Direction) -> bytes:
-        """All the bytes that have come from the stream's source, as they came, over all connections.
+        """Return all bytes from the stream's source, over all connections.
 
         Raises:
-            ValueError: the proxy was made without `record`.
+            ValueError: the proxy was made without `record=True`.
         """
         if not self._record:
-            raise ValueError("nothing is recorded without record=True")
+            raise ValueError("the proxy records only with record=True")
         return self._call(lambda: bytes(self._records[direction]))
 
     def inject(self, *faults: Fault, connections: int | None = 1) -> None:
-        """Spoil connections to come; what was injected earlier is used up first.
+        """Inject faults into later connections. Earlier injections are used first.
 
         Args:
-            *faults: all of which every such connection meets.
-            connections: how many; None for all of them until `clear`.
+            *faults: the faults; each of these connections gets all of them.
+            connections: the number of connections; None for all of them until `clear`.
         """
-        self._call(lambda: self._plans.append(_Plan(faults, connections)))
+        self._call(lambda: self._plans.append(_Injection(faults, connections)))
 
     def inject_now(self, *faults: Fault) -> None:
-        """Spoil the connections that are open, places counted from now.
+        """Inject faults into the open connections. Places are counted from now.
 
-        A connection counts as open once something has come back over it: until then it may still wait to be
-        accepted.
+        A connection is certainly open when something has been received over it. Before that it may still wait to
+        be accepted.
         """
         self._call(lambda: self._arm_live(faults))
 
     def clear(self) -> None:
-        """Spoil no further connections; faults that connections have been given already stay."""
+        """Inject no faults into later connections. Faults of open connections stay."""
         self._call(self._plans.clear)
 
     def release(self) -> None:
-        """Let all streams go on that a fault has stalled."""
+        """Let all stalled streams continue."""
         self._call(self._open_gate)
 
     def disconnect(self) -> None:
-        """Close all connections that are open."""
+        """Close all open connections."""
         self._call(self._cancel_all)
 
     def _call(self, function: Callable[[], T]) -> T:
-        """Run a function in the proxy's thread, where all its state is kept."""
+        """Run a function in the proxy's thread, which owns all its state."""
         done: Future[T] = Future()
 
         def run() -> None:
@@ -459,8 +197,7 @@ class FaultProxy:
         return plan.faults
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A task of our own, known from the first moment: one that asyncio made would first be cancelled or
-        # given faults after it had run.
+        # This task is known at once. asyncio's own task could be cancelled or get faults only after it has run.
         lanes = Lane(Direction.TO_SERVER), Lane(Direction.TO_CLIENT)
         _arm(lanes, self._next_faults())
         self.connections += 1
@@ -484,14 +221,13 @@ class FaultProxy:
         except _Ended as ended:
             reset = ended.reset
         except OSError:
-            # One side has broken off, or the server is not there: the other is to see no orderly end.
+            # One side has failed, or the server does not exist. The other side must not see a normal close.
             reset = True
         finally:
             await _close(writers, reset)
 
     async def _pump(self, lane: Lane, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # Nothing is kept back here, so that a reader who stops is felt at the other side as it would be
-        # without a proxy.
+        # Buffer nothing here, so that a slow reader slows down the other side as it would without a proxy.
         writer.transport.set_write_buffer_limits(high=0)
         while data := await reader.read(BLOCK):
             self._note(lane.direction, data)
@@ -528,7 +264,7 @@ def _arm(lanes: tuple[Lane, Lane], faults: tuple[Fault, ...]) -> None:
 
 
 async def _both(*pumps: Coroutine[None, None, None]) -> None:
-    """Run both until both have ended or one has failed, and then neither is left running."""
+    """Run both until both have ended or one has failed. Cancel the other one then."""
     tasks = [asyncio.ensure_future(pump) for pump in pumps]
     try:
         await asyncio.gather(*tasks)
@@ -561,7 +297,7 @@ async def _close(writers: list[asyncio.StreamWriter], reset: bool) -> None:
 
 
 def _make_close_reset(writer: asyncio.StreamWriter) -> None:
-    # The peer may have closed it already.
+    # The peer may have closed the socket.
     with contextlib.suppress(OSError):
-        linger = struct.pack("ii", 1, 0)
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        no_linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)

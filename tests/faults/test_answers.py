@@ -1,5 +1,7 @@
-"""Servers that answer wrongly, late, or not at all: error replies at every place, garbage, replies too many or too
-few, of a wrong type, and push messages in between."""
+"""Servers that answer wrongly, late or not at all.
+
+The replies are errors, garbage, too many, too few or of a wrong type, or push messages are between them.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ from faults.bench import (
     write,
 )
 from faults.matrix import KINDS, in_turn
-from faults.proxy import Fault, Then
+from faults.streams import Fault, Then
 from redis_fastbatch.server import EmbeddedServer
 
 COUNT = 6
@@ -35,7 +37,7 @@ BATCHES = [*WRITES, *READS, DELETE]
 
 @pytest.fixture
 def make(request: pytest.FixtureRequest) -> Iterator[Callable[..., Bench]]:
-    """Makes a bench for an operation, ended with the test."""
+    """Return a function that makes a bench for an operation. Close the benches at the end."""
     opened: list[Any] = []
 
     def begin(operation: Operation, **options: Any) -> Bench:
@@ -49,12 +51,12 @@ def make(request: pytest.FixtureRequest) -> Iterator[Callable[..., Bench]]:
         context.__exit__(None, None, None)
 
 
-def run(ready: Bench, operation: Operation, keys: list[str], truthful: bool = True) -> Exception | None:
+def run(ready: Bench, operation: Operation, keys: list[str], real_replies: bool = True) -> Exception | None:
     """Run an operation, check its report, and return the error it raised."""
     if operation.method == "batch_set":
-        told = write(ready, operation, keys)
-        check_written(ready, operation, keys, told, truthful)
-        return told.error
+        written = write(ready, operation, keys)
+        check_written(ready, operation, keys, written, real_replies)
+        return written.error
     fill(ready, keys)
     if operation.method == "batch_delete":
         try:
@@ -62,7 +64,7 @@ def run(ready: Bench, operation: Operation, keys: list[str], truthful: bool = Tr
         except redis.RedisError as error:
             return error
         assert not any(ready.stored(keys))
-        assert count == len(keys) or not truthful
+        assert count == len(keys) or not real_replies
         return None
     found, error = read(ready, operation, keys)
     check_read(keys, found, error)
@@ -70,45 +72,49 @@ def run(ready: Bench, operation: Operation, keys: list[str], truthful: bool = Tr
 
 
 def replies_of(operation: Operation) -> int:
-    """Top-level replies to a batch of COUNT items."""
+    """Return the number of top-level replies to a batch of COUNT items."""
     commands = {"MSET": 3, "MSETEX": 3, "SET": 6, "SET NX": 6, "atomic MSET": 5, "MULTI": COUNT + 2}
     return commands.get(operation.name, 2 if operation.name == "MGET iter" else 1)
 
 
 @pytest.mark.parametrize("operation", BATCHES, ids=str)
 @KINDS
-def test_error_replies_at_every_place(make: Callable[..., Bench], operation: Operation, kind: str) -> None:
+def test_an_error_reply_at_any_place_is_reported(
+    make: Callable[..., Bench], operation: Operation, kind: str
+) -> None:
     ready = make(operation, kind=kind)
     run(ready, operation, ready.keys(COUNT))
     for line, _, _ in ERRORS.values():
         for place in range(replies_of(operation)):
             ready.inject(Fault(after_replies=place, drop_replies=1, insert=line))
-            run(ready, operation, ready.keys(COUNT), truthful=False)
+            run(ready, operation, ready.keys(COUNT), real_replies=False)
             ready.check_connection()
 
 
 @pytest.mark.parametrize("code", ERRORS)
 @KINDS
-def test_error_replies_to_a_command_of_many_items(make: Callable[..., Bench], kind: str, code: str) -> None:
-    """What is of the server fails the command's items; what may be of one item has them sent one by one."""
+def test_an_error_of_the_server_fails_the_items_of_its_command(
+    make: Callable[..., Bench], kind: str, code: str
+) -> None:
+    """An error of the server fails the items of the command. Other errors have the items sent one by one."""
     line, expected, of_server = ERRORS[code]
     ready = make(WRITES[0], kind=kind)
     for place in range(3):
         keys = ready.keys(COUNT)
         ready.inject(Fault(after_replies=place, drop_replies=1, insert=line))
-        told = write(ready, WRITES[0], keys)
-        # A server that loads is waited for.
+        written = write(ready, WRITES[0], keys)
+        # The batch waits for a server that loads.
         if not of_server or code == "LOADING":
-            assert told.error is None
-            assert told.report.written == COUNT
+            assert written.error is None
+            assert written.report.written == COUNT
             continue
-        assert list(told.report.failures) == keys[2 * place : 2 * place + 2]
-        assert all(isinstance(error, expected) for error in told.report.failures.values())
+        assert list(written.report.failures) == keys[2 * place : 2 * place + 2]
+        assert all(isinstance(error, expected) for error in written.report.failures.values())
 
 
 @pytest.mark.parametrize("code", ERRORS)
 @KINDS
-def test_error_replies_to_single_items(make: Callable[..., Bench], kind: str, code: str) -> None:
+def test_an_error_reply_to_one_item_fails_that_item(make: Callable[..., Bench], kind: str, code: str) -> None:
     line, expected, _ = ERRORS[code]
     operation = WRITES[2]
     ready = make(operation, kind=kind)
@@ -116,34 +122,34 @@ def test_error_replies_to_single_items(make: Callable[..., Bench], kind: str, co
     for place in range(COUNT):
         keys = ready.keys(COUNT)
         ready.inject(Fault(after_replies=place, drop_replies=1, insert=line))
-        told = write(ready, operation, keys)
+        written = write(ready, operation, keys)
         if code == "LOADING":
-            assert told.report.written == COUNT
+            assert written.report.written == COUNT
             continue
-        assert list(told.report.failures) == [keys[place]]
-        assert isinstance(told.report.failures[keys[place]], expected)
+        assert list(written.report.failures) == [keys[place]]
+        assert isinstance(written.report.failures[keys[place]], expected)
 
 
 @pytest.mark.parametrize("code", ERRORS)
 @KINDS
-def test_error_replies_in_a_transaction_fail_all_of_it(make: Callable[..., Bench], kind: str, code: str) -> None:
+def test_an_error_reply_in_a_transaction_fails_all_items(make: Callable[..., Bench], kind: str, code: str) -> None:
     line, _, _ = ERRORS[code]
     operation = WRITES[5]
     ready = make(operation, kind=kind)
     for place in range(1, COUNT + 2):
         keys = ready.keys(COUNT)
         ready.inject(Fault(after_replies=place, drop_replies=1, insert=line))
-        told = write(ready, operation, keys)
-        if code == "LOADING" and told.error is None:
-            # Before EXEC has left nothing was carried out: the server is waited for, and all of it sent again.
-            assert told.report.written == len(keys)
+        written = write(ready, operation, keys)
+        if code == "LOADING" and written.error is None:
+            # Nothing was executed before EXEC, so the batch waits for the server and is sent again.
+            assert written.report.written == len(keys)
             continue
-        assert told.report.written == 0
-        assert list(told.report.failures) == keys
+        assert written.report.written == 0
+        assert list(written.report.failures) == keys
 
 
 def is_expected(operation: Operation, place: int, name: str) -> bool:
-    """Return whether a server could have answered so."""
+    """Return whether a server could send this reply."""
     if name == "queued":
         return "atomic" in operation.options and 0 < place < replies_of(operation) - 1
     if name.startswith("null"):
@@ -153,38 +159,40 @@ def is_expected(operation: Operation, place: int, name: str) -> bool:
 
 @pytest.mark.parametrize("operation", BATCHES, ids=str)
 @KINDS
-def test_garbage_instead_of_a_reply(make: Callable[..., Bench], operation: Operation, kind: str) -> None:
-    """Never a value that is not the key's, never one reported as written that is not there: an error."""
+def test_garbage_instead_of_a_reply_is_an_error(
+    make: Callable[..., Bench], operation: Operation, kind: str
+) -> None:
+    """Garbage is an error. It must never become a value, or confirm an item."""
     ready = make(operation, kind=kind, timeout=0.3)
     run(ready, operation, ready.keys(COUNT))
     places = range(replies_of(operation)) if kind == "sync" else [0]
     for number, (name, garbage) in enumerate(GARBAGE.items()):
         for place in in_turn(places, number):
             ready.inject(Fault(after_replies=place, drop_replies=1, insert=garbage))
-            error = run(ready, operation, ready.keys(COUNT), truthful=False)
+            error = run(ready, operation, ready.keys(COUNT), real_replies=False)
             if not is_expected(operation, place, name):
                 assert isinstance(error, (InvalidResponse, redis.TimeoutError)), name
             ready.check_connection()
 
 
 @pytest.mark.parametrize("operation", BATCHES, ids=str)
-def test_garbage_between_replies(make: Callable[..., Bench], operation: Operation) -> None:
+def test_garbage_between_replies_confirms_nothing(make: Callable[..., Bench], operation: Operation) -> None:
     ready = make(operation, timeout=0.3)
     run(ready, operation, ready.keys(COUNT))
     places = range(replies_of(operation))
-    late = tried = 0
+    unnoticed = tried = 0
     for number, garbage in enumerate(GARBAGE.values()):
         for place in in_turn(places, number):
             tried += 1
             ready.inject(Fault(after_replies=place, insert=garbage))
-            run(ready, operation, ready.keys(COUNT), truthful=False)
+            run(ready, operation, ready.keys(COUNT), real_replies=False)
             try:
                 ready.check_connection()
             except InvalidResponse:
-                # One reply too many may come so late that only the batch behind it can tell.
-                late += 1
+                # A surplus reply may arrive so late that only the next batch notices it.
+                unnoticed += 1
                 ready.check_connection()
-    assert late < max(2, tried / 10)
+    assert unnoticed < max(2, tried / 10)
 
 
 @pytest.mark.parametrize("operation", WRITES, ids=str)
@@ -193,17 +201,17 @@ def test_null_confirms_nothing(make: Callable[..., Bench], operation: Operation)
     for null in (b"$-1\r\n", b"*-1\r\n", b"_\r\n"):
         keys = ready.keys(COUNT)
         ready.inject(Fault(after_replies=replies_of(operation) - 1, drop_replies=1, insert=null))
-        told = write(ready, operation, keys)
-        assert told.report.written < COUNT
+        written = write(ready, operation, keys)
+        assert written.report.written < COUNT
         if operation.name == "SET NX" and null != b"*-1\r\n":
-            assert told.report.skipped_keys == keys[-1:]
+            assert written.report.skipped_keys == keys[-1:]
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("operation", BATCHES, ids=str)
 @KINDS
 @pytest.mark.parametrize("retries", [0, 1])
-def test_replies_that_do_not_come(
+def test_missing_replies_are_a_timeout(
     make: Callable[..., Bench], operation: Operation, kind: str, retries: int
 ) -> None:
     ready = make(operation, kind=kind, timeout=0.3, retries=retries)
@@ -214,9 +222,9 @@ def test_replies_that_do_not_come(
             keys = ready.keys(COUNT)
             ready.inject(Fault(TO_CLIENT, after_replies=place, **fault))
             if operation is DELETE:
-                # What was deleted before the loss is not counted after it.
-                with_retry = ready.batch.batch_delete(keys) if retries else 0
-                assert with_retry == 0
+                # Keys deleted before the loss are not counted again.
+                deleted = ready.batch.batch_delete(keys) if retries else 0
+                assert deleted == 0
                 ready.proxy.release()
                 continue
             error = run(ready, operation, keys)
@@ -237,11 +245,11 @@ def test_messages_between_replies_change_nothing(
     for place in range(replies_of(operation) + 1):
         ready.inject(Fault(after_replies=place, insert=notice * 3))
         assert run(ready, operation, ready.keys(COUNT)) is None
-    # The connection that carried them is still the one in the pool.
+    # The same connection is still in the pool.
     ready.check_connection()
 
 
-def test_a_push_message_in_two_pieces_behind_the_last_reply(make: Callable[..., Bench]) -> None:
+def test_a_push_message_after_the_last_reply_may_arrive_in_two_pieces(make: Callable[..., Bench]) -> None:
     ready = make(WRITES[0], protocol=3)
     for place in range(1, len(PUSH)):
         keys = ready.keys(2)

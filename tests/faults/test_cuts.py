@@ -1,4 +1,4 @@
-"""Connections that are lost at every byte, in either direction, of every kind of batch."""
+"""Connections that are lost at every byte, in both directions, for every kind of batch."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ from faults.bench import (
     read,
     write,
 )
-from faults.matrix import DIRECTIONS, KINDS, RETRIES, places, ways
-from faults.proxy import Direction, Fault, FaultProxy, Then
+from faults.matrix import DIRECTIONS, KINDS, RETRIES, ending, places
+from faults.proxy import FaultProxy
+from faults.streams import Direction, Fault, Then
 from redis_fastbatch import AsyncFastBatch, FastBatch
 from redis_fastbatch.server import EmbeddedServer
 
 SMALL = 6
-LARGE = 1000  # as many failures as a report names
+LARGE = 1000  # the number of failures that a report keeps
 
 
 @pytest.fixture
@@ -46,11 +47,11 @@ def ready(request: pytest.FixtureRequest, operation: Operation, kind: str, retri
 
 def check_write_cut(ready: Bench, operation: Operation, keys: list[str], fault: Fault, chunk_size: int) -> None:
     ready.inject(fault)
-    told = write(ready, operation, keys, chunk_size)
-    check_written(ready, operation, keys, told)
+    written = write(ready, operation, keys, chunk_size)
+    check_written(ready, operation, keys, written)
     if ready.retries and operation.repeatable:
-        assert told.error is None
-        assert told.report.written == len(keys)
+        assert written.error is None
+        assert written.report.written == len(keys)
     ready.check_connection()
 
 
@@ -58,12 +59,12 @@ def check_write_cut(ready: Bench, operation: Operation, keys: list[str], fault: 
 @KINDS
 @RETRIES
 @DIRECTIONS
-def test_writes_cut_at_every_byte(
+def test_a_write_cut_at_any_byte_is_reported_right(
     ready: Bench, operation: Operation, kind: str, retries: int, direction: Direction
 ) -> None:
     length = ready.traffic(lambda: write(ready, operation, ready.keys(SMALL)))[direction]
     for place in places(length, kind, retries):
-        fault = Fault(direction, after_bytes=place, then=ways(place))
+        fault = Fault(direction, after_bytes=place, then=ending(place))
         check_write_cut(ready, operation, ready.keys(SMALL), fault, chunk_size=2)
 
 
@@ -72,12 +73,12 @@ def test_writes_cut_at_every_byte(
 @KINDS
 @RETRIES
 @DIRECTIONS
-def test_large_writes_cut_here_and_there(
+def test_a_large_write_cut_at_random_is_reported_right(
     ready: Bench, operation: Operation, kind: str, retries: int, direction: Direction
 ) -> None:
     length = ready.traffic(lambda: write(ready, operation, ready.keys(LARGE), 100))[direction]
     for place in random.Random(length).sample(range(length), 3):
-        fault = Fault(direction, after_bytes=place, then=ways(place))
+        fault = Fault(direction, after_bytes=place, then=ending(place))
         check_write_cut(ready, operation, ready.keys(LARGE), fault, chunk_size=100)
 
 
@@ -86,7 +87,7 @@ def test_large_writes_cut_here_and_there(
 @RETRIES
 @DIRECTIONS
 @pytest.mark.parametrize("count", [SMALL, pytest.param(LARGE, marks=pytest.mark.full)])
-def test_reads_cut(
+def test_a_read_cut_at_any_byte_returns_right_values(
     ready: Bench, operation: Operation, kind: str, retries: int, direction: Direction, count: int
 ) -> None:
     keys = ready.keys(count)
@@ -96,7 +97,7 @@ def test_reads_cut(
     if count == LARGE:
         wanted = random.Random(length).sample(range(length), 4)
     for place in wanted:
-        ready.inject(Fault(direction, after_bytes=place, then=ways(place)))
+        ready.inject(Fault(direction, after_bytes=place, then=ending(place)))
         found, error = read(ready, operation, keys)
         check_read(keys, found, error)
         assert error is None or not retries
@@ -107,21 +108,21 @@ def test_reads_cut(
 @KINDS
 @RETRIES
 @DIRECTIONS
-def test_deletes_cut_at_every_byte(
+def test_a_delete_cut_at_any_byte_deletes_only_its_keys(
     ready: Bench, operation: Operation, kind: str, retries: int, direction: Direction
 ) -> None:
     length = ready.traffic(lambda: ready.batch.batch_delete(ready.keys(SMALL)))[direction]
     for place in places(length, kind, retries):
         keys, others = ready.keys(SMALL), ready.keys(2)
         fill(ready, keys + others)
-        ready.inject(Fault(direction, after_bytes=place, then=ways(place)))
+        ready.inject(Fault(direction, after_bytes=place, then=ending(place)))
         try:
             count = ready.batch.batch_delete(keys)
         except redis.ConnectionError:
             assert not retries
         else:
             assert not any(ready.stored(keys))
-            # What a lost reply had counted is not counted again.
+            # Keys counted by a lost reply are not counted again.
             assert count in (0, len(keys))
         assert all(ready.stored(others))
         ready.check_connection()
@@ -130,41 +131,41 @@ def test_deletes_cut_at_every_byte(
 @pytest.mark.parametrize("operation", [WRITES[0], WRITES[1]], ids=str)
 @pytest.mark.parametrize("retries", [1])
 @KINDS
-def test_cut_again_while_connecting_anew(ready: Bench, operation: Operation, kind: str) -> None:
-    """What was sent over the first connection may be there: it is not reported as never sent."""
+def test_a_second_cut_while_connecting_is_reported_right(ready: Bench, operation: Operation, kind: str) -> None:
+    """Items sent over the first connection may be stored, so they must not be reported as not sent."""
     for place in range(0, 40, 5):
         keys = ready.keys(SMALL)
         ready.inject(Fault(TO_CLIENT, after_bytes=place, then=Then.CUT))
         ready.proxy.inject(Fault(TO_CLIENT, after_bytes=0, then=Then.CUT))
-        told = write(ready, operation, keys)
+        written = write(ready, operation, keys)
         ready.proxy.clear()
-        check_written(ready, operation, keys, told)
+        check_written(ready, operation, keys, written)
         ready.check_connection()
 
 
 @pytest.mark.parametrize("operation", [WRITES[1]], ids=str)
 @KINDS
-def test_cut_while_the_server_is_asked_what_it_has(
+def test_a_cut_while_the_server_is_asked_for_its_commands_is_retried(
     operation: Operation, valkey: EmbeddedServer, kind: str
 ) -> None:
     for place in (0, 10, 40):
         with bench(valkey, kind=kind, retries=1) as new:
             keys = new.keys(SMALL)
             new.inject(Fault(TO_CLIENT, after_bytes=place, then=Then.CUT))
-            told = write(new, operation, keys)
-            check_written(new, operation, keys, told)
-            assert told.report.written == SMALL
+            written = write(new, operation, keys)
+            check_written(new, operation, keys, written)
+            assert written.report.written == SMALL
 
 
 @pytest.mark.parametrize("kind", ["sync", "asyncio"])
 @pytest.mark.parametrize("operation", ["batch_get", "batch_get_iter", "atomic"])
-def test_retries_come_to_an_end_where_each_connection_breaks_amid_the_same(
+def test_retries_end_if_every_connection_is_cut_at_the_same_place(
     valkey: EmbeddedServer, kind: str, operation: str
 ) -> None:
-    """Values that are read again, and commands that are queued again, are no progress: it went on for ever."""
+    """Values read again and commands queued again are not progress, so retries must end."""
     items = {f"key:{i}": b"x" * 1000 for i in range(100)}
-    with valkey.client() as looker:
-        FastBatch(looker, "raw").batch_set(items)
+    with valkey.client() as observer:
+        FastBatch(observer, "raw").batch_set(items)
     with FaultProxy(valkey.port) as proxy:
         direction = Direction.TO_SERVER if operation == "atomic" else Direction.TO_CLIENT
         proxy.inject(Fault(direction, after_bytes=40_000, then=Then.CUT), connections=None)

@@ -1,4 +1,4 @@
-"""The fault proxy itself: tests that rest on it can trust it."""
+"""The fault proxy injects faults exactly where tests ask for them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faults.proxy import Direction, Fault, FaultProxy, Lane, ReplyFramer, Then
+from faults.proxy import FaultProxy
+from faults.streams import Direction, Fault, Lane, ReplyFramer, Then
 from redis_fastbatch.server import EmbeddedServer
 from servers import wait_until
 
@@ -29,12 +30,12 @@ def proxy(valkey: EmbeddedServer) -> Iterator[FaultProxy]:
 
 
 def connect(proxy: FaultProxy) -> socket.socket:
-    """A bare connection: what redis-py says on connecting would count."""
+    """Open a bare connection, because redis-py sends commands when it connects."""
     return socket.create_connection((proxy.host, proxy.port), timeout=5)
 
 
 def ask(sock: socket.socket, request: bytes, length: int) -> bytes:
-    """Send a request, and read up to that many bytes."""
+    """Send a request, and read up to `length` bytes."""
     sock.sendall(request)
     return read(sock, length)
 
@@ -47,7 +48,7 @@ def read(sock: socket.socket, length: int) -> bytes:
 
 
 def is_silent(sock: socket.socket) -> bool:
-    """Return whether nothing comes, not even the end, for a while."""
+    """Return whether nothing is received for a while, not even the end of the stream."""
     sock.settimeout(0.15)
     try:
         sock.recv(1)
@@ -79,7 +80,7 @@ class TestReplyFramer:
     )
 
     @given(messages=st.lists(st.sampled_from((*REPLIES, PUSH))), cut=st.integers(min_value=1, max_value=30))
-    def test_finds_every_end_however_the_stream_is_cut(self, messages: list[bytes], cut: int) -> None:
+    def test_every_end_is_found_in_any_pieces(self, messages: list[bytes], cut: int) -> None:
         expected, position, count = [], 0, 0
         for message in messages:
             position += len(message)
@@ -91,14 +92,14 @@ class TestReplyFramer:
         assert not framer.lost
 
     @pytest.mark.parametrize("garbage", [b"\x00\xff\r\n", b"$x\r\n", b"HTTP/1.1 400\r\n", b"?1\r\n"])
-    def test_gives_up_on_what_is_not_resp(self, garbage: bytes) -> None:
+    def test_nothing_is_found_after_garbage(self, garbage: bytes) -> None:
         framer = ReplyFramer()
         assert framer.feed(b"+OK\r\n" + garbage + b"+OK\r\n") == [(5, 1)]
         assert framer.lost
 
 
 def passed(data: bytes, cut: int, *faults: Fault) -> tuple[bytes, list[Then]]:
-    """What comes of a stream that arrives in pieces, and what happens to its connection."""
+    """Return the bytes passed from a stream that arrives in pieces, and what happens to its connection."""
     lane = Lane(TO_CLIENT)
     for fault in faults:
         lane.arm(fault)
@@ -127,16 +128,16 @@ class TestLane:
             (Fault(direction=TO_SERVER, insert=b"X"), STREAM),
         ],
     )
-    def test_what_passes(self, fault: Fault, expected: bytes, cut: int) -> None:
+    def test_one_fault_changes_the_stream(self, fault: Fault, expected: bytes, cut: int) -> None:
         assert passed(self.STREAM, cut, fault) == (expected, [])
 
-    def test_several_faults(self) -> None:
+    def test_several_faults_change_the_stream(self) -> None:
         insert = Fault(after_replies=2, insert=PUSH)
         replace = Fault(after_replies=0, insert=OOM, drop_replies=1, then=Then.CUT)
         expected = OOM + b"$2\r\nab\r\n" + PUSH + b"+3\r\n"
         assert passed(self.STREAM, 3, insert, replace) == (expected, [Then.CUT])
 
-    def test_counts_from_where_it_is_armed(self) -> None:
+    def test_places_are_counted_from_the_current_position(self) -> None:
         lane = Lane(TO_CLIENT)
         before = list(lane.feed(b"+1\r\n+"))
         lane.arm(Fault(after_replies=1, insert=b"X"))
@@ -144,14 +145,14 @@ class TestLane:
         after = lane.feed(b"2\r\n" + PUSH + b"+3\r\n+4\r\n")
         assert b"".join(piece for piece, _ in [*before, *after]) == (b"+1\r\n+2Y\r\n" + PUSH + b"+3\r\nX+4\r\n")
 
-    def test_a_replacement_waits_for_what_it_replaces(self) -> None:
+    def test_a_replacement_waits_for_the_reply_that_it_replaces(self) -> None:
         lane = Lane(TO_CLIENT)
         lane.arm(Fault(after_replies=1, insert=b"X", drop_replies=1))
         lane.arm(Fault(after_replies=2, insert=b"Y"))
         pieces = [b"".join(piece for piece, _ in lane.feed(reply)) for reply in (b"+1\r\n", b"+2\r\n")]
         assert pieces == [b"+1\r\n", b"XY"]
 
-    def test_a_push_is_no_reply(self) -> None:
+    def test_a_push_message_does_not_count_as_a_reply(self) -> None:
         fault = Fault(after_replies=1, insert=b"X")
         assert passed(PUSH + b"+1\r\n+2\r\n", 4, fault) == (PUSH + b"+1\r\nX+2\r\n", [])
 
@@ -166,13 +167,13 @@ class TestLane:
             {"bytes_per_second": 0},
         ],
     )
-    def test_faults_that_make_no_sense(self, wrong: dict[str, int]) -> None:
+    def test_invalid_faults_are_refused(self, wrong: dict[str, int]) -> None:
         with pytest.raises(ValueError, match=r"fault|replies|negative|positive"):
             Fault(**wrong)  # type: ignore[arg-type]
 
 
 class TestRelay:
-    def test_without_faults(self, proxy: FaultProxy) -> None:
+    def test_bytes_pass_unchanged_without_faults(self, proxy: FaultProxy) -> None:
         client = redis.Redis(port=proxy.port)
         value = bytes(range(256)) * 20000
         assert client.set("k", value)
@@ -181,9 +182,9 @@ class TestRelay:
         assert proxy.seen(TO_SERVER) == len(proxy.recorded(TO_SERVER)) > len(value)
         assert value in proxy.recorded(TO_CLIENT)
         client.close()
-        wait_until(lambda: proxy.open_connections == 0, "the client's end is noticed")
+        wait_until(lambda: proxy.open_connections == 0, "the proxy closes the connection")
 
-    def test_many_connections(self, proxy: FaultProxy) -> None:
+    def test_many_connections_can_be_open(self, proxy: FaultProxy) -> None:
         clients = [redis.Redis(port=proxy.port) for _ in range(20)]
         threads = [threading.Thread(target=client.ping) for client in clients]
         for thread in threads:
@@ -192,25 +193,25 @@ class TestRelay:
             thread.join()
         assert proxy.connections == proxy.open_connections == 20
 
-    def test_half_closed_by_the_client(self, proxy: FaultProxy) -> None:
+    def test_the_client_may_close_one_direction(self, proxy: FaultProxy) -> None:
         with connect(proxy) as sock:
             sock.sendall(b"PING\r\n" * 3)
             assert read(sock, 7) == b"+PONG\r\n"
             sock.shutdown(socket.SHUT_WR)
             assert read(sock, 100) == b"+PONG\r\n" * 2
 
-    def test_server_that_is_not_there(self, valkey: EmbeddedServer) -> None:
+    def test_a_missing_server_closes_the_connection(self, valkey: EmbeddedServer) -> None:
         with socket.create_server(("127.0.0.1", 0)) as unused:
             port = unused.getsockname()[1]
-        # The reset can be there before connect() has returned.
+        # The reset may arrive before connect() returns.
         with FaultProxy(port) as proxy, contextlib.suppress(ConnectionResetError), connect(proxy) as sock:
             assert sock.recv(1) == b""
 
-    def test_nothing_recorded_unless_asked(self, valkey: EmbeddedServer) -> None:
+    def test_nothing_is_recorded_without_record(self, valkey: EmbeddedServer) -> None:
         with FaultProxy(valkey.port) as proxy, pytest.raises(ValueError, match="record=True"):
             proxy.recorded(TO_CLIENT)
 
-    def test_ends_with_connections_open_and_stalled(self, valkey: EmbeddedServer) -> None:
+    def test_the_proxy_ends_with_open_and_stalled_connections(self, valkey: EmbeddedServer) -> None:
         before = threading.active_count()
         with FaultProxy(valkey.port) as proxy:
             proxy.inject(Fault(then=Then.STALL))
@@ -221,29 +222,31 @@ class TestRelay:
 
 
 class TestFaults:
-    def test_cut_on_the_way_to_the_server(self, proxy: FaultProxy, valkey_client: redis.Redis) -> None:
+    def test_a_cut_to_the_server_delivers_the_bytes_before_it(
+        self, proxy: FaultProxy, valkey_client: redis.Redis
+    ) -> None:
         proxy.inject(Fault(direction=TO_SERVER, after_bytes=13, then=Then.CUT))
         with connect(proxy) as sock:
             assert ask(sock, b"SET a 1\r\nSET b 2\r\n", 100) in (b"", b"+OK\r\n")
-        wait_until(lambda: valkey_client.get("a") == b"1", "the first command arrives")
+        wait_until(lambda: valkey_client.get("a") == b"1", "the first command is executed")
         assert valkey_client.exists("b") == 0
 
-    def test_cut_on_the_way_to_the_client(self, proxy: FaultProxy) -> None:
+    def test_a_cut_to_the_client_delivers_the_bytes_before_it(self, proxy: FaultProxy) -> None:
         proxy.inject(Fault(after_bytes=10, then=Then.CUT))
         with connect(proxy) as sock:
             assert ask(sock, b"PING\r\n" * 5, 100) == (b"+PONG\r\n" * 5)[:10]
 
-    def test_cut_after_a_reply_does_not_wait_for_the_next(self, proxy: FaultProxy) -> None:
+    def test_a_cut_after_a_reply_happens_at_once(self, proxy: FaultProxy) -> None:
         proxy.inject(Fault(after_replies=1, then=Then.CUT))
         with connect(proxy) as sock:
             assert ask(sock, b"PING\r\n", 100) == b"+PONG\r\n"
 
-    def test_reset(self, proxy: FaultProxy) -> None:
+    def test_a_reset_is_received_by_the_client(self, proxy: FaultProxy) -> None:
         proxy.inject(Fault(after_bytes=0, then=Then.RESET))
         with connect(proxy) as sock, pytest.raises(ConnectionResetError):
             ask(sock, b"PING\r\n", 7)
 
-    def test_stall_and_release(self, proxy: FaultProxy) -> None:
+    def test_a_stalled_stream_continues_after_release(self, proxy: FaultProxy) -> None:
         proxy.inject(Fault(after_bytes=7, then=Then.STALL))
         with connect(proxy) as sock:
             assert ask(sock, b"PING\r\n" * 2, 7) == b"+PONG\r\n"
@@ -251,7 +254,7 @@ class TestFaults:
             proxy.release()
             assert read(sock, 7) == b"+PONG\r\n"
 
-    def test_stalled_stream_is_not_read_either(self, proxy: FaultProxy) -> None:
+    def test_a_stalled_stream_is_not_read(self, proxy: FaultProxy) -> None:
         proxy.inject(Fault(direction=TO_SERVER, after_bytes=0, then=Then.STALL))
         with connect(proxy) as sock:
             sock.settimeout(0.3)
@@ -259,7 +262,7 @@ class TestFaults:
                 sock.sendall(bytes(64 << 20))
             assert proxy.seen(TO_SERVER) <= 65536
 
-    def test_delay(self, proxy: FaultProxy) -> None:
+    def test_a_delay_applies_to_every_read(self, proxy: FaultProxy) -> None:
         with connect(proxy) as sock:
             ask(sock, b"PING\r\n", 7)
             proxy.inject_now(Fault(delay=0.15))
@@ -268,7 +271,7 @@ class TestFaults:
                 ask(sock, b"PING\r\n", 7)
                 assert time.monotonic() - start >= 0.15
 
-    def test_throttle(self, proxy: FaultProxy, valkey_client: redis.Redis) -> None:
+    def test_bytes_per_second_limits_the_speed(self, proxy: FaultProxy, valkey_client: redis.Redis) -> None:
         valkey_client.set("k", bytes(20000))
         proxy.inject(Fault(bytes_per_second=100_000))
         with connect(proxy) as sock:
@@ -276,7 +279,7 @@ class TestFaults:
             assert len(ask(sock, b"GET k\r\n", 20010)) == 20010
             assert time.monotonic() - start >= 0.15
 
-    def test_error_in_place_of_a_reply(self, proxy: FaultProxy) -> None:
+    def test_a_reply_can_be_replaced_by_an_error(self, proxy: FaultProxy) -> None:
         client = redis.Redis(port=proxy.port)
         client.ping()
         proxy.inject_now(Fault(after_replies=1, insert=OOM, drop_replies=1))
@@ -285,7 +288,7 @@ class TestFaults:
             client.set("b", 2)
         assert client.get("b") == b"2"
 
-    def test_push_between_replies(self, proxy: FaultProxy) -> None:
+    def test_a_push_message_can_be_inserted(self, proxy: FaultProxy) -> None:
         with connect(proxy) as sock:
             sock.sendall(b"HELLO 3\r\nECHO over\r\n")
             greeting = b""
@@ -295,21 +298,21 @@ class TestFaults:
             expected = b"+PONG\r\n" + PUSH + b"+PONG\r\n"
             assert ask(sock, b"PING\r\nPING\r\n", len(expected)) == expected
 
-    def test_garbage(self, proxy: FaultProxy) -> None:
+    def test_bytes_can_be_replaced_by_garbage(self, proxy: FaultProxy) -> None:
         proxy.inject(Fault(after_bytes=1, insert=b"\x00\xff", drop_bytes=2))
         with connect(proxy) as sock:
             assert ask(sock, b"PING\r\n", 7) == b"+\x00\xffNG\r\n"
 
-    def test_spoils_only_as_many_connections_as_it_was_told(self, proxy: FaultProxy) -> None:
+    def test_faults_apply_to_the_given_number_of_connections(self, proxy: FaultProxy) -> None:
         proxy.inject(Fault(insert=b"X"), connections=2)
         proxy.inject(Fault(insert=b"Y"))
-        answers = []
+        replies = []
         for _ in range(4):
             with connect(proxy) as sock:
-                answers.append(ask(sock, b"PING\r\n", 7)[:1])
-        assert answers == [b"X", b"X", b"Y", b"+"]
+                replies.append(ask(sock, b"PING\r\n", 7)[:1])
+        assert replies == [b"X", b"X", b"Y", b"+"]
 
-    def test_spoils_all_until_cleared(self, proxy: FaultProxy) -> None:
+    def test_faults_apply_to_all_connections_until_cleared(self, proxy: FaultProxy) -> None:
         proxy.inject(Fault(insert=b"X"), connections=None)
         for _ in range(3):
             with connect(proxy) as sock:
@@ -318,7 +321,7 @@ class TestFaults:
         with connect(proxy) as sock:
             assert ask(sock, b"PING\r\n", 7) == b"+PONG\r\n"
 
-    def test_disconnect(self, proxy: FaultProxy) -> None:
+    def test_disconnect_closes_open_connections(self, proxy: FaultProxy) -> None:
         with connect(proxy) as sock:
             assert ask(sock, b"PING\r\n", 7) == b"+PONG\r\n"
             proxy.disconnect()

@@ -1,4 +1,4 @@
-"""Tables whose connection is lost at every byte, or whose server answers wrongly: rows as values and as hashes."""
+"""Tables whose connection is lost at every byte, or whose server answers wrongly."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from redis.exceptions import InvalidResponse
 
 from faults.answers import ATTRIBUTE, ERRORS, GARBAGE, PUSH
 from faults.bench import (
-    TOLD,
+    EXPECTED_ERRORS,
     Bench,
     Operation,
     Written,
     bench,
-    check_books,
+    check_report,
     fill,
-    told_of,
     value_of,
+    written_by,
 )
-from faults.matrix import DIRECTIONS, KINDS, RETRIES, SOME_CLIENTS, in_turn, places, ways
-from faults.proxy import Direction, Fault, Then
+from faults.matrix import DIRECTIONS, KINDS, RETRIES, SOME_CLIENTS, ending, in_turn, places
+from faults.streams import Direction, Fault, Then
 from redis_fastbatch.server import EmbeddedServer
 
 pa = pytest.importorskip("pyarrow")
 
-COUNT = 3  # in commands of two
-LARGE = 1000  # as many failures as a report names
+COUNT = 3  # with two rows in a command
+LARGE = 1000  # the number of failures that a report keeps
 
 ROWS = [
     Operation("rows by MSET", "batch_set_table"),
@@ -45,7 +45,7 @@ BATCHES = [*ROWS, TABLE]
 
 @pytest.fixture
 def make(request: pytest.FixtureRequest) -> Iterator[Callable[..., Bench]]:
-    """Makes a bench for an operation, ended with the test."""
+    """Return a function that makes a bench for an operation. Close the benches at the end."""
     opened: list[Any] = []
 
     def begin(operation: Operation, **options: Any) -> Bench:
@@ -64,23 +64,25 @@ def is_hash(operation: Operation) -> bool:
 
 
 def table_of(keys: list[str]) -> Any:
-    """The value of each key as a row, in record batches that end elsewhere than commands do."""
+    """Return the value of each key as a row. Record batches and commands end at different rows."""
     rows = [{"key": key, **value_of(key)} for key in keys]
     return pa.Table.from_batches(pa.Table.from_pylist(rows).to_batches(max_chunksize=3))
 
 
 def write_rows(ready: Bench, operation: Operation, keys: list[str], chunk_size: int = 2) -> Written:
-    """Run a batch_set_table, with any outcome."""
-    how = {"key": "key", "columns": ["of", "text"], "chunk_size": chunk_size, **operation.options}
+    """Run a batch_set_table, and return its report and error."""
+    options = {"key": "key", "columns": ["of", "text"], "chunk_size": chunk_size, **operation.options}
     table = table_of(keys)
-    return told_of(lambda: ready.batch.batch_set_table(table, **how))
+    return written_by(lambda: ready.batch.batch_set_table(table, **options))
 
 
-def check_rows(ready: Bench, operation: Operation, keys: list[str], told: Written, truthful: bool = True) -> None:
-    """The books are right, and what was written with an expiry has one."""
+def check_rows(
+    ready: Bench, operation: Operation, keys: list[str], written: Written, real_replies: bool = True
+) -> None:
+    """Check the report, and the expiry of the written rows."""
     stored: list[Any]
     if is_hash(operation):
-        with ready.looker.pipeline(transaction=False) as pipe:
+        with ready.observer.pipeline(transaction=False) as pipe:
             for key in keys:
                 pipe.hgetall(key)
             stored = [fields or None for fields in pipe.execute()]
@@ -88,37 +90,37 @@ def check_rows(ready: Bench, operation: Operation, keys: list[str], told: Writte
     else:
         stored = ready.stored(keys)
         own = [msgpack.packb(value_of(key)) for key in keys]
-    check_books(operation, range(len(keys)), told, stored, own, truthful)
-    if truthful and "ex" in operation.options:
-        with ready.looker.pipeline(transaction=False) as pipe:
-            for row in set(range(told.report.total)) - set(told.report.failures):
+    check_report(operation, range(len(keys)), written, stored, own, real_replies)
+    if real_replies and "ex" in operation.options:
+        with ready.observer.pipeline(transaction=False) as pipe:
+            for row in set(range(written.report.total)) - set(written.report.failures):
                 pipe.ttl(keys[row])
             assert all(0 < seconds <= 1000 for seconds in pipe.execute())
 
 
 def read_rows(ready: Bench, keys: list[str]) -> Exception | None:
-    """Run a batch_get_table of keys and one that is missing: a row a key, in order, or an error."""
+    """Run a batch_get_table of keys and a missing one. Check the rows, or return the error."""
     try:
         table = ready.batch.batch_get_table([*keys, "none"], key="key")
-    except TOLD as error:
+    except EXPECTED_ERRORS as error:
         return error
     own = [{"key": key, **value_of(key)} for key in keys]
     assert table.to_pylist() == [*own, {"key": "none", "of": None, "text": None}]
     return None
 
 
-def run(ready: Bench, operation: Operation, keys: list[str], truthful: bool = True) -> Exception | None:
+def run(ready: Bench, operation: Operation, keys: list[str], real_replies: bool = True) -> Exception | None:
     """Run an operation, check its report, and return the error it raised."""
     if operation is TABLE:
         fill(ready, keys)
         return read_rows(ready, keys)
-    told = write_rows(ready, operation, keys)
-    check_rows(ready, operation, keys, told, truthful)
-    return told.error
+    written = write_rows(ready, operation, keys)
+    check_rows(ready, operation, keys, written, real_replies)
+    return written.error
 
 
 def replies_of(operation: Operation) -> int:
-    """Top-level replies to a batch of COUNT rows."""
+    """Return the number of top-level replies to a batch of COUNT rows."""
     if operation is TABLE:
         return 1
     if is_hash(operation):
@@ -140,20 +142,20 @@ def check_cut(ready: Bench, operation: Operation, fault: Fault) -> None:
 @KINDS
 @RETRIES
 @DIRECTIONS
-def test_cut_at_every_byte(
+def test_a_cut_at_any_byte_is_reported_right(
     make: Callable[..., Bench], operation: Operation, kind: str, retries: int, direction: Direction
 ) -> None:
     ready = make(operation, kind=kind, retries=retries)
     length = ready.traffic(lambda: run(ready, operation, ready.keys(COUNT)))[direction]
     for place in places(length, kind, retries, step=13):
-        check_cut(ready, operation, Fault(direction, after_bytes=place, then=ways(place)))
+        check_cut(ready, operation, Fault(direction, after_bytes=place, then=ending(place)))
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("operation", BATCHES, ids=str)
 @SOME_CLIENTS
 @DIRECTIONS
-def test_large_tables_cut_here_and_there(
+def test_a_large_table_cut_at_random_is_reported_right(
     make: Callable[..., Bench], operation: Operation, kind: str, retries: int, direction: Direction
 ) -> None:
     ready = make(operation, kind=kind, retries=retries)
@@ -163,13 +165,13 @@ def test_large_tables_cut_here_and_there(
         if operation is TABLE:
             fill(ready, keys)
             return read_rows(ready, keys)
-        told = write_rows(ready, operation, keys, chunk_size=100)
-        check_rows(ready, operation, keys, told)
-        return told.error
+        written = write_rows(ready, operation, keys, chunk_size=100)
+        check_rows(ready, operation, keys, written)
+        return written.error
 
     length = ready.traffic(run_large)[direction]
     for place in random.Random(length).sample(range(length), 2):
-        ready.inject(Fault(direction, after_bytes=place, then=ways(place)))
+        ready.inject(Fault(direction, after_bytes=place, then=ending(place)))
         error = run_large()
         assert error is None or not retries
         ready.check_connection()
@@ -177,72 +179,75 @@ def test_large_tables_cut_here_and_there(
 
 @pytest.mark.parametrize("operation", BATCHES, ids=str)
 @KINDS
-def test_error_replies_at_every_place(make: Callable[..., Bench], operation: Operation, kind: str) -> None:
+def test_an_error_reply_at_any_place_is_reported(
+    make: Callable[..., Bench], operation: Operation, kind: str
+) -> None:
     ready = make(operation, kind=kind)
     run(ready, operation, ready.keys(COUNT))
     for line, _, _ in ERRORS.values():
         for place in range(replies_of(operation)):
             ready.inject(Fault(after_replies=place, drop_replies=1, insert=line))
-            run(ready, operation, ready.keys(COUNT), truthful=False)
+            run(ready, operation, ready.keys(COUNT), real_replies=False)
             ready.check_connection()
 
 
 @pytest.mark.parametrize("code", ERRORS)
 @KINDS
-def test_error_replies_to_hashes_name_the_row(make: Callable[..., Bench], kind: str, code: str) -> None:
-    """Whether HSET was refused or the EXPIRE that follows, the row has not what it should; and no other row is
-    told to have failed."""
+def test_an_error_reply_to_a_hash_fails_its_row(make: Callable[..., Bench], kind: str, code: str) -> None:
+    """A refused HSET or EXPIRE fails its row, and no other row."""
     line, expected, _ = ERRORS[code]
     operation = ROWS[4]
     ready = make(operation, kind=kind)
     rows: set[int] = set()
-    # Which reply is at which place is a matter of time: EXPIREs go when those to HSETs have come.
+    # The order of the replies depends on timing, as each EXPIRE is sent after the reply to its HSET.
     for place in range(2 * COUNT):
         keys = ready.keys(COUNT)
         ready.inject(Fault(after_replies=place, drop_replies=1, insert=line))
-        told = write_rows(ready, operation, keys)
+        written = write_rows(ready, operation, keys)
         if code == "LOADING":
-            # A server that loads is waited for.
-            assert told.report.written == COUNT
+            # The batch waits for a server that loads.
+            assert written.report.written == COUNT
             continue
-        [(row, error)] = told.report.failures.items()
+        [(row, error)] = written.report.failures.items()
         assert isinstance(error, expected)
         rows.add(row)
-        others = [ready.looker.ttl(key) for other, key in enumerate(keys) if other != row]
-        assert len(others) == told.report.written == COUNT - 1
+        others = [ready.observer.ttl(key) for other, key in enumerate(keys) if other != row]
+        assert len(others) == written.report.written == COUNT - 1
         assert all(0 < seconds <= 1000 for seconds in others)
     assert code == "LOADING" or len(rows) > COUNT // 2
 
 
 @pytest.mark.parametrize("operation", BATCHES, ids=str)
 @KINDS
-def test_garbage_instead_of_a_reply(make: Callable[..., Bench], operation: Operation, kind: str) -> None:
+def test_garbage_instead_of_a_reply_is_an_error(
+    make: Callable[..., Bench], operation: Operation, kind: str
+) -> None:
     ready = make(operation, kind=kind)
     run(ready, operation, ready.keys(COUNT))
     wanted = range(replies_of(operation)) if kind == "sync" else [0]
     for number, (name, garbage) in enumerate(GARBAGE.items()):
         for place in in_turn(wanted, number):
             ready.inject(Fault(after_replies=place, drop_replies=1, insert=garbage))
-            error = run(ready, operation, ready.keys(COUNT), truthful=False)
+            error = run(ready, operation, ready.keys(COUNT), real_replies=False)
             assert isinstance(error, (InvalidResponse, redis.TimeoutError)), (name, place)
             ready.check_connection()
 
 
 @pytest.mark.parametrize("operation", BATCHES, ids=str)
-def test_garbage_between_replies(make: Callable[..., Bench], operation: Operation) -> None:
+def test_garbage_between_replies_confirms_nothing(make: Callable[..., Bench], operation: Operation) -> None:
     ready = make(operation)
     run(ready, operation, ready.keys(COUNT))
     for number, garbage in enumerate(GARBAGE.values()):
         for place in in_turn(range(replies_of(operation)), number):
             ready.inject(Fault(after_replies=place, insert=garbage))
-            run(ready, operation, ready.keys(COUNT), truthful=False)
+            run(ready, operation, ready.keys(COUNT), real_replies=False)
             ready.check_connection()
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("operation", BATCHES, ids=str)
 @SOME_CLIENTS
-def test_replies_that_do_not_come(
+def test_missing_replies_are_a_timeout(
     make: Callable[..., Bench], operation: Operation, kind: str, retries: int
 ) -> None:
     ready = make(operation, kind=kind, timeout=0.8, retries=retries)
@@ -251,7 +256,7 @@ def test_replies_that_do_not_come(
     for fault in (Fault(after_replies=0, drop_replies=1), Fault(after_replies=last, then=Then.STALL)):
         ready.inject(fault)
         error = run(ready, operation, ready.keys(COUNT))
-        # Where HSET's answers and EXPIRE's alternate, one for the other shows before time is up.
+        # If replies to HSET and EXPIRE alternate, a missing one is noticed before the timeout.
         shifted = operation is ROWS[4] and isinstance(error, InvalidResponse)
         assert isinstance(error, redis.TimeoutError) or shifted or (retries and error is None)
         ready.proxy.release()

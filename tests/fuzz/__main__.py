@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from fuzz.engine import Witness, fuzz
+from fuzz.engine import LastInput, fuzz
 from fuzz.targets import TARGETS, corpus_of
 
 LONGEST_KEPT = 150
@@ -17,14 +17,12 @@ def main() -> None:
     parser.add_argument("target", choices=[*TARGETS])
     parser.add_argument("--runs", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--last", action="store_true", help="show the input that was tried last")
-    parser.add_argument(
-        "--keep", type=Path, help="a file for the short ones of the inputs that reached new code, as hex"
-    )
+    parser.add_argument("--last", action="store_true", help="print the last input of the run before")
+    parser.add_argument("--keep", type=Path, help="write short inputs that reached new code to this file, as hex")
     options = parser.parse_args()
-    witness = Path(tempfile.gettempdir(), f"fuzz-{options.target}-last-input")
+    last_input = Path(tempfile.gettempdir(), f"fuzz-{options.target}-last-input")
     if options.last:
-        print(Witness.of(witness))
+        print(LastInput.of(last_input))
         return
     target = TARGETS[options.target]
     found = fuzz(
@@ -33,10 +31,10 @@ def main() -> None:
         target.tokens,
         runs=options.runs,
         seed=options.seed,
-        witness=witness,
-        tell=lambda line: print(f"{options.target}: {line}", flush=True),
+        last_input=last_input,
+        on_progress=lambda line: print(f"{options.target}: {line}", flush=True),
     )
-    print(f"{options.target}: {options.runs:,} inputs, none dealt with wrongly; {len(found):,} worth keeping")
+    print(f"{options.target}: {options.runs:,} inputs without a wrong result; {len(found):,} kept")
     if options.keep:
         options.keep.write_text("".join(f"{data.hex()}\n" for data in found if len(data) <= LONGEST_KEPT))
 

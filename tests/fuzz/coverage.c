@@ -1,5 +1,5 @@
-/* Counts the places of instrumented code (gcc -fsanitize-coverage=trace-pc) that have ever been reached: an input
-   after which the count has grown is worth keeping. Preloaded, so that the extensions find the function. */
+/* Counts the places of instrumented code (gcc -fsanitize-coverage=trace-pc) that were reached. The fuzzer keeps an
+   input that makes the count grow. The library is preloaded, so that the extensions find the function. */
 
 #include <stdint.h>
 

@@ -1,4 +1,4 @@
-"""Guided fuzzing: inputs are mutated, and those that reach new code are kept and mutated further."""
+"""Guided fuzzing: it mutates inputs, and keeps those that reach new code for further mutations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Check = Callable[[bytes], object]
 
 
 class Coverage:
-    """How much code has been reached, where the extensions are instrumented; else always the same."""
+    """Counts the places of code that were reached. Without instrumented extensions the count does not change."""
 
     def __init__(self) -> None:
         try:
@@ -28,40 +28,39 @@ class Coverage:
 
     @property
     def places(self) -> int:
-        """Places reached so far."""
+        """The number of places reached."""
         return int(self._count.value)
 
 
-class Witness:
-    """Keeps the input at hand in a file, from which it can be had when the process has died of it."""
+class LastInput:
+    """Keeps the current input in a file, so that it can be read after a crash of the process."""
 
     def __init__(self, path: Path) -> None:
-        # A file of its own, which then takes the old one's place: that may be in another process's memory, and
-        # would be cut short there.
+        # Make a new file and replace the old one, because another process may have mapped the old one.
         own = path.with_name(f"{path.name}.{os.getpid()}")
         own.write_bytes(bytes(LONGEST + 8))
         with own.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), LONGEST + 8)
         own.replace(path)
 
-    def note(self, data: bytes) -> None:
-        """Remember an input before it is tried."""
+    def set(self, data: bytes) -> None:
+        """Store an input before it is tried."""
         self._map[:8] = len(data).to_bytes(8, "little")
         self._map[8 : 8 + len(data)] = data
 
     @staticmethod
     def of(path: Path) -> bytes:
-        """The input that a process that is no more tried last."""
+        """Return the last input of a process that has ended."""
         raw = path.read_bytes()
         return raw[8 : 8 + int.from_bytes(raw[:8], "little")]
 
 
 class Mutator:
-    """Makes new inputs of old ones.
+    """Makes new inputs from old ones.
 
     Args:
-        seed: of the random numbers.
-        tokens: pieces that inputs of this kind are made of.
+        seed: the seed of the random numbers.
+        tokens: pieces to insert into inputs.
     """
 
     def __init__(self, seed: int, tokens: Iterable[bytes]) -> None:
@@ -69,7 +68,7 @@ class Mutator:
         self._tokens = list(tokens)
 
     def mutate(self, corpus: list[bytes]) -> bytes:
-        """One of the inputs, changed in a few places."""
+        """Return one of the inputs with a few changes."""
         data = bytearray(self._choose(corpus))
         for _ in range(1 + int(self._random.random() ** 3 * 6)):
             self._change(data, corpus)
@@ -107,34 +106,34 @@ def fuzz(
     *,
     runs: int,
     seed: int = 0,
-    witness: Path | None = None,
-    tell: Callable[[str], object] | None = None,
+    last_input: Path | None = None,
+    on_progress: Callable[[str], object] | None = None,
 ) -> list[bytes]:
     """Try `runs` inputs.
 
     Args:
-        check: raises AssertionError, or kills the process, for an input that is dealt with wrongly.
-        corpus: inputs to begin with.
-        tokens: pieces that inputs are made of.
-        runs: inputs to try.
-        seed: of the random numbers.
-        witness: a file that holds the input at hand.
-        tell: hears of the progress now and then.
+        check: raises AssertionError, or crashes, for an input with a wrong result.
+        corpus: the first inputs.
+        tokens: pieces to insert into inputs.
+        runs: the number of inputs to try.
+        seed: the seed of the random numbers.
+        last_input: a file for the current input.
+        on_progress: called with a line of text every ten seconds.
 
     Returns:
-        The inputs that reached new code, those of `corpus` included.
+        The inputs of `corpus`, and those that reached new code.
 
     Raises:
-        AssertionError: with the input.
+        AssertionError: an input had a wrong result; the message contains the input.
     """
     coverage, mutator = Coverage(), Mutator(seed, tokens)
-    noted = Witness(witness) if witness else None
+    current = LastInput(last_input) if last_input else None
     found = list(corpus)
     started = last = time.monotonic()
     for number in range(runs):
         data = found[number] if number < len(corpus) else mutator.mutate(found)
-        if noted:
-            noted.note(data)
+        if current:
+            current.set(data)
         before = coverage.places
         try:
             check(data)
@@ -142,8 +141,8 @@ def fuzz(
             raise AssertionError(f"input number {number}: {data!r}") from error
         if coverage.places > before and number >= len(corpus) and len(found) < KEPT:
             found.append(data)
-        if tell and number % 1024 == 0 and time.monotonic() - last > 10:
+        if on_progress and number % 1024 == 0 and time.monotonic() - last > 10:
             last = time.monotonic()
             rate = number / (last - started)
-            tell(f"{number:,} inputs, {coverage.places:,} places, {len(found):,} kept, {rate:,.0f}/s")
+            on_progress(f"{number:,} inputs, {coverage.places:,} places, {len(found):,} kept, {rate:,.0f}/s")
     return found

@@ -1,4 +1,4 @@
-"""What is fuzzed: each target checks one input, whose right treatment it knows from somebody else's code."""
+"""Targets of the fuzzers. Each compares the result for an input with that of other code."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from redis_fastbatch._transports.redispy import reply_reader
 CORPUS = Path(__file__).parent / "corpus"
 REFUSED = "refused"
 NOTHING = object()
-# Codecs that live on from input to input: what they remember must never show.
+# The codecs are shared by all inputs, because what they remember must not affect later values.
 msgpack_codec, toolkit_codec, toolkit_msgpack_codec = MsgpackCodec(), ToolkitCodec(), ToolkitMsgpackCodec()
 
 
@@ -36,9 +36,9 @@ class Target:
     """Something to fuzz.
 
     Attributes:
-        check: takes an input; raises AssertionError when it is dealt with wrongly.
-        tokens: pieces that inputs are made of.
-        seeds: inputs to begin with.
+        check: takes an input, and raises AssertionError for a wrong result.
+        tokens: pieces to insert into inputs.
+        seeds: the first inputs.
     """
 
     check: Callable[[bytes], None]
@@ -49,15 +49,15 @@ class Target:
 # -- decoding MessagePack ------------------------------------------------------------------------
 
 
-def shown(value: Any) -> str:
-    """A value as text, in which NaN equals NaN, and 1 is not True nor 1.0."""
+def as_text(value: Any) -> str:
+    """Return a value as text, in which NaN equals NaN, and 1 differs from True and 1.0."""
     return repr(value)
 
 
 def loaded(loads: Callable[[bytes], Any], data: bytes, *errors: type[Exception]) -> str:
-    """What reading gives, as text."""
+    """Return the value read as text, or REFUSED."""
     try:
-        return shown(loads(data))
+        return as_text(loads(data))
     except errors:
         return REFUSED
 
@@ -74,7 +74,7 @@ def check_msgpack_loads(data: bytes) -> None:
 
 
 def fed(data: bytes, step: int) -> list[Any]:
-    """All the replies of a stream that comes in pieces of so many bytes, and how it ended."""
+    """Return the replies and push messages of a stream that arrives in pieces of `step` bytes."""
     reader, found = reply_reader(), []
     try:
         for start in range(0, len(data), step):
@@ -87,7 +87,7 @@ def fed(data: bytes, step: int) -> list[Any]:
 
 
 def hiredis_found(data: bytes) -> list[Any]:
-    """The replies of a stream without push messages and attributes, by hiredis."""
+    """Return the replies that hiredis reads from a stream without push messages and attributes."""
     reader, found = hiredis.Reader(replyError=ErrorReply, notEnoughData=NOTHING), []
     reader.feed(data)
     try:
@@ -103,9 +103,9 @@ def check_replies(data: bytes) -> None:
         return
     step, data = data[0] % 32 + 1, data[1:]
     whole = fed(data, max(1, len(data)))
-    assert shown(fed(data, step)) == shown(whole), "read differently in pieces"
-    # hiredis takes memory for what is announced, and reads behind verbatim strings; push messages and
-    # attributes are replies to it.
+    assert as_text(fed(data, step)) == as_text(whole), "the replies differ if the stream arrives in pieces"
+    # hiredis allocates memory for declared lengths, reads past verbatim strings, and takes push messages and
+    # attributes for replies.
     if not re.search(rb"[>|=]|\d{6}", data):
         check_against_hiredis(whole[0], hiredis_found(data))
     read_as(data, step, values_of)
@@ -113,10 +113,10 @@ def check_replies(data: bytes) -> None:
 
 
 def check_against_hiredis(ours: list[Any], theirs: list[Any]) -> None:
-    """Ours gives up sooner on garbage: what it has found until then, hiredis finds too."""
+    """Check that hiredis finds the same replies. ReplyReader may refuse garbage earlier."""
     refused = bool(ours) and ours[-1] is REFUSED
     found = ours[:-1] if refused else ours
-    assert shown(found) == shown(theirs[: len(found)])
+    assert as_text(found) == as_text(theirs[: len(found)])
     if not refused:
         assert len(theirs) - (bool(theirs) and theirs[-1] is REFUSED) == len(found)
 
@@ -129,12 +129,12 @@ def values_of(reader: ReplyReader, out: dict[str, Any]) -> None:
 
 
 def statuses_of(reader: ReplyReader, out: dict[str, Any]) -> None:
-    others: list[tuple[int, Any]] = []
-    reader.statuses(100, 0, others)
+    non_ok_replies: list[tuple[int, Any]] = []
+    reader.statuses(100, 0, non_ok_replies)
 
 
 def read_as(data: bytes, step: int, read: Callable[[ReplyReader, dict[str, Any]], None]) -> None:
-    """Read a stream in pieces for the kind of replies that it may not be."""
+    """Read a stream in pieces as another kind of replies."""
     reader, out = reply_reader(1000), {}
     try:
         for start in range(0, len(data), step):
@@ -149,7 +149,7 @@ def read_as(data: bytes, step: int, read: Callable[[ReplyReader, dict[str, Any]]
 
 
 def written(dumps: Callable[[Any], bytes], value: Any, *errors: type[Exception]) -> bytes | str:
-    """What writing gives."""
+    """Return the encoded bytes, or REFUSED."""
     try:
         return dumps(value)
     except errors:
@@ -165,7 +165,7 @@ def check_msgpack_dumps(data: bytes) -> None:
 
 
 def check_chunk(data: bytes, value: Any, expected: bytes | str) -> None:
-    """The value stands in a command with the length that it has, between two others."""
+    """Check the bytes of a command that has the value between two others."""
     before = b"x" * (len(data) % 120)
     writer = BatchWriter(
         [("a", before), ("b", value), ("c", 1)],
@@ -284,7 +284,7 @@ TARGETS = {
 
 
 def corpus_of(name: str) -> list[bytes]:
-    """The inputs that a target begins with, and those that have been worth keeping."""
+    """Return the first inputs of a target: its seeds and those in the corpus."""
     kept = CORPUS / f"{name}.hex"
     lines = kept.read_text().split() if kept.exists() else []
     return [*TARGETS[name].seeds, *map(bytes.fromhex, lines)]

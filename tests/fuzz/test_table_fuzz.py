@@ -1,6 +1,6 @@
-"""Offsets, slices and broken indices of Arrow tables, in buffers that are not a byte too long.
+"""Offsets, slices and invalid indices of Arrow tables, in buffers of exactly the right length.
 
-Meant to be run under AddressSanitizer too, which finds what reads beyond a buffer's end:
+AddressSanitizer finds reads beyond the end of a buffer:
 
     tests/fuzz/sanitized DIRECTORY -m pytest tests/fuzz/test_table_fuzz.py tests/unit/test_table_types.py
 """
@@ -27,20 +27,20 @@ from table_examples import CODEC, expected, tables, values_of  # noqa: E402
 
 
 def tight(array: Any) -> Any:
-    """The same array, each buffer in memory of its own that is as large as what it holds."""
+    """Return the same array with each buffer in its own memory of exactly its length."""
     kind = array.type
     if pa.types.is_dictionary(kind):
         return pa.DictionaryArray.from_arrays(tight(array.indices), tight(array.dictionary), safe=False)
     children: list[Any] = []
     if pa.types.is_struct(kind):
         children = [tight(array.field(i)) for i in range(kind.num_fields)]
-        # field() has taken the struct's offset into account already.
+        # field() has applied the struct's offset.
         mask = array.is_null() if array.null_count else None
         return pa.StructArray.from_arrays(children, fields=list(kind), mask=mask)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         children = [tight(array.values)]
     if pa.types.is_map(kind):
-        # pyarrow makes no map of buffers.
+        # pyarrow cannot make a map from buffers.
         return array
     own = len(array.buffers()) - sum(len(child.buffers()) for child in children)
     buffers = [buffer and pa.py_buffer(buffer.to_pybytes()) for buffer in array.buffers()[:own]]
@@ -48,7 +48,7 @@ def tight(array: Any) -> Any:
 
 
 def tightened(table: Any) -> Any:
-    """The table, every chunk of every column tight."""
+    """Return the table with every chunk of every column tight."""
     columns = [
         pa.chunked_array([tight(chunk) for chunk in column.chunks], column.type) for column in table.columns
     ]
@@ -57,12 +57,12 @@ def tightened(table: Any) -> Any:
 
 @settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(tables())
-def test_nothing_beyond_the_buffers_is_read(table: Any) -> None:
+def test_no_byte_beyond_the_buffers_is_read(table: Any) -> None:
     assert values_of(tightened(table)) == expected(table)
 
 
-def outcome(table: Any) -> int:
-    """Encode all rows and return how many could not be."""
+def failed_rows(table: Any) -> int:
+    """Encode all rows. Return the number of failed rows."""
     writer = TableWriter(
         ArrowStream(table),
         MSET,
@@ -83,67 +83,67 @@ def outcome(table: Any) -> int:
     return failed
 
 
-WILD = st.one_of(st.integers(-3, 12), st.sampled_from([-(2**31), 2**31 - 1, 2**30, -1]))
+NUMBERS = st.one_of(st.integers(-3, 12), st.sampled_from([-(2**31), 2**31 - 1, 2**30, -1]))
 
 
 @settings(max_examples=examples(300), deadline=None)
-@given(st.lists(WILD, min_size=2, max_size=9), st.integers(0, 9))
-def test_wild_offsets_of_lists(offsets: list[int], items: int) -> None:
-    """Offsets that point anywhere: the rows that have them fail, the others are right."""
-    wild = np.zeros(len(offsets), np.int32)
+@given(st.lists(NUMBERS, min_size=2, max_size=9), st.integers(0, 9))
+def test_invalid_offsets_of_lists_fail_their_rows(offsets: list[int], items: int) -> None:
+    """Rows with invalid offsets fail, and the others are right."""
+    numbers = np.zeros(len(offsets), np.int32)
     values = pa.Array.from_buffers(pa.int64(), items, [None, pa.py_buffer(np.arange(items).tobytes())])
     array = pa.ListArray.from_buffers(
-        pa.list_(pa.int64()), len(offsets) - 1, [None, pa.py_buffer(wild)], children=[values]
+        pa.list_(pa.int64()), len(offsets) - 1, [None, pa.py_buffer(numbers)], children=[values]
     )
     table = pa.table({"l": array})
-    wild[:] = offsets
+    numbers[:] = offsets
     right = [0 <= a <= b <= items for a, b in itertools.pairwise(offsets)]
-    assert outcome(table) == right.count(False)
+    assert failed_rows(table) == right.count(False)
 
 
 @settings(max_examples=examples(300), deadline=None)
-@given(st.lists(WILD, min_size=1, max_size=9), st.integers(1, 5))
-def test_wild_indices_of_dictionaries(indices: list[int], words: int) -> None:
-    wild = np.zeros(len(indices), np.int32)
+@given(st.lists(NUMBERS, min_size=1, max_size=9), st.integers(1, 5))
+def test_invalid_indices_of_dictionaries_fail_their_rows(indices: list[int], words: int) -> None:
+    numbers = np.zeros(len(indices), np.int32)
     array = pa.DictionaryArray.from_arrays(
-        pa.Array.from_buffers(pa.int32(), len(indices), [None, pa.py_buffer(wild)]), ["w"] * words
+        pa.Array.from_buffers(pa.int32(), len(indices), [None, pa.py_buffer(numbers)]), ["w"] * words
     )
     table = pa.table({"d": array})
-    wild[:] = indices
-    assert outcome(table) == sum(not 0 <= index < words for index in indices)
+    numbers[:] = indices
+    assert failed_rows(table) == sum(not 0 <= index < words for index in indices)
 
 
 @settings(max_examples=examples(300), deadline=None)
-@given(st.lists(st.tuples(WILD, WILD, WILD, WILD), min_size=1, max_size=5), st.integers(0, 30))
-def test_wild_views(views: list[tuple[int, int, int, int]], size: int) -> None:
-    wild = np.zeros((len(views), 4), np.int32)
+@given(st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS, NUMBERS), min_size=1, max_size=5), st.integers(0, 30))
+def test_invalid_views_fail_their_rows(views: list[tuple[int, int, int, int]], size: int) -> None:
+    numbers = np.zeros((len(views), 4), np.int32)
     array = pa.Array.from_buffers(
-        pa.binary_view(), len(views), [None, pa.py_buffer(wild), pa.py_buffer(bytes(bytearray(size)))]
+        pa.binary_view(), len(views), [None, pa.py_buffer(numbers), pa.py_buffer(bytes(bytearray(size)))]
     )
     table = pa.table({"v": array})
-    wild[:] = views
+    numbers[:] = views
     right = [
         0 <= length <= 12 or (length > 12 and piece == 0 and start >= 0 and start + length <= size)
         for length, _, piece, start in views
     ]
-    assert outcome(table) == right.count(False)
+    assert failed_rows(table) == right.count(False)
 
 
 @settings(max_examples=examples(200), deadline=None)
-@given(st.lists(WILD, min_size=2, max_size=6))
-def test_falling_offsets_of_texts(offsets: list[int]) -> None:
-    """How long a text column's bytes are the interface does not tell; that offsets do not fall is checked."""
+@given(st.lists(NUMBERS, min_size=2, max_size=6))
+def test_descending_offsets_of_texts_fail_their_rows(offsets: list[int]) -> None:
+    """The interface has no length of a text column's bytes. Only descending offsets can be found."""
     steps = np.array(offsets, np.int64).clip(0, 12).astype(np.int32)
-    wild = np.zeros(len(offsets), np.int32)
-    array = pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(wild), pa.py_buffer(b"hello world!"))
+    numbers = np.zeros(len(offsets), np.int32)
+    array = pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(numbers), pa.py_buffer(b"hello world!"))
     table = pa.table({"t": array})
-    wild[:] = steps
-    assert outcome(table) == sum(b < a for a, b in itertools.pairwise(steps))
+    numbers[:] = steps
+    assert failed_rows(table) == sum(b < a for a, b in itertools.pairwise(steps))
 
 
 @pytest.mark.parametrize("offset", [2**63 - 1, 2**63 - 4, 2**62])
-def test_batches_that_begin_nowhere(offset: int) -> None:
-    """Offset and length together were more than 64 bits hold, and what they said was believed."""
+def test_batches_with_an_overflowing_offset_are_refused(offset: int) -> None:
+    """Offset plus length overflow 64 bits."""
     nanoarrow = pytest.importorskip("nanoarrow")
     column = nanoarrow.c_array([1, 2, 3], nanoarrow.int64())
     kind = nanoarrow.struct({"v": nanoarrow.int64()})

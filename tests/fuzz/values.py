@@ -1,4 +1,4 @@
-"""Python values made of bytes: each byte decides something."""
+"""Makes Python values from bytes, for the fuzzers."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ TEXTS = (
 
 
 class Text(str):
-    """A str of a subclass."""
+    """A subclass of str."""
 
 
 class Whole(int):
-    """An int of a subclass."""
+    """A subclass of int."""
 
 
 class Real(float):
-    """A float of a subclass."""
+    """A subclass of float."""
 
 
 class Data(bytes):
-    """Bytes of a subclass."""
+    """A subclass of bytes."""
 
 
 class Items(list):  # type: ignore[type-arg]
-    """A list of a subclass."""
+    """A subclass of list."""
 
 
 Point = collections.namedtuple("Point", "x y")
 
 
 class Values:
-    """Makes values of `data`, and None when it is used up."""
+    """Makes values from `data`. After its end all bytes are 0, which makes None."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -69,7 +69,7 @@ class Values:
         return self._data[self._at - size : self._at].ljust(size, b"\0")
 
     def value(self) -> Any:
-        """The next value."""
+        """Return the next value."""
         return KINDS[self._byte() % len(KINDS)](self)
 
     def _items(self) -> list[Any]:
@@ -82,26 +82,26 @@ class Values:
         return items
 
     def text(self) -> str:
-        """A str: a well-known one, or any characters."""
+        """Return one of TEXTS, or a str of any characters."""
         size = self._byte()
         if size < len(TEXTS):
             return TEXTS[size]
         return self._bytes(size % 40).decode(("utf-8", "latin-1", "utf-16-le")[size % 3], "replace")
 
     def number(self) -> int:
-        """An int of any width."""
+        """Return an int of up to ten bytes."""
         return int.from_bytes(self._bytes(self._byte() % 11), "big", signed=True)
 
     def real(self) -> float:
-        """A float of any bits, as whatever they are read."""
+        """Return a float with any bits."""
         return float(struct.unpack("<d", self._bytes(8))[0])
 
     def raw(self) -> bytes:
-        """Some bytes."""
+        """Return up to 69 bytes."""
         return self._bytes(self._byte() % 70)
 
     def pairs(self) -> dict[Any, Any]:
-        """A dict, mostly of str."""
+        """Return a dict whose keys are mostly str."""
         pairs = {}
         for item in self._items():
             kind = self._byte()
@@ -110,7 +110,7 @@ class Values:
         return pairs
 
     def moment(self) -> datetime.datetime:
-        """A datetime, with a time zone or without."""
+        """Return a datetime, with or without a time zone."""
         seconds = int.from_bytes(self._bytes(4), "little")
         made = datetime.datetime(1950, 1, 1) + datetime.timedelta(
             seconds=seconds, microseconds=self._byte() * 3906

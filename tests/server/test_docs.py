@@ -1,17 +1,17 @@
 """Every Python block of README.md and docs/ runs, against a real server.
 
-The blocks of a page share a namespace and a scratch directory, from the first to the last. Their addresses
-`localhost:6379` and `port=6379` become the embedded server's; `localhost:7000` and `port=7000` the cluster's,
-where a block asks for the fixture `cluster`. HTML comments before a block say what is special about it, each
-on a line of its own:
+The blocks of a page run in order and share a namespace and a temporary directory. `localhost:6379` and `port=6379`
+are replaced by the embedded server's address. In a block with the fixture `cluster`, `localhost:7000` and
+`port=7000` are replaced by the cluster's. HTML comments before a block, each on a line of its own, change how it
+runs:
 
-- `<!-- test: skip REASON -->`: it is not run, and the reason is in pytest's summary.
-- `<!-- test: needs MODULE MODULE -->`: it is skipped where a module is not installed.
-- `<!-- test: fixture NAME NAME -->`: session-wide fixtures of conftest.py, which it finds under these names.
-- `<!-- test: script -->`: it is a program, run by itself in a process of its own.
-- `<!-- test: raises ERROR -->`: it ends in that exception.
-- `<!-- test: run -->`, before a block of bash: it is run too, with REDIS_URL set to the server.
-- `<!-- test: output -->`, before a block of any other language: what the block above it prints.
+- `<!-- test: skip REASON -->`: the block does not run. pytest's summary contains the reason.
+- `<!-- test: needs MODULE MODULE -->`: the block is skipped if a module is not installed.
+- `<!-- test: fixture NAME NAME -->`: the block can use these session fixtures of conftest.py by name.
+- `<!-- test: script -->`: the block is a program and runs in a new process.
+- `<!-- test: raises ERROR -->`: the block raises this exception.
+- `<!-- test: run -->`, before a block of bash: the block runs too, with REDIS_URL set to the server.
+- `<!-- test: output -->`, before a block of any other language: the output of the block above.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Block:
     """A fenced block of a page.
 
     Attributes:
-        line: of its first line of text, from 1.
-        markers: what the comments before it say.
-        expected: what it prints, None where the page does not say.
+        line: the number of its first line of text, from 1.
+        markers: the comments before it, by name.
+        expected: its output, or None if the page does not contain it.
     """
 
     page: Path
@@ -64,17 +64,17 @@ class Block:
 
 
 def blocks_of(page: Path) -> list[Block]:
-    """The blocks of a page that are run, in order."""
+    """Return the blocks of a page that run, in order."""
     found: list[Block] = []
     for block in _fenced(page):
         if block.language in PYTHON or (block.language == "bash" and "run" in block.markers):
             found.append(block)
         elif "output" in block.markers:
-            assert found, f"{block}: there is no block above that is run"
+            assert found, f"{block}: an output needs a block above it that runs"
             found[-1].expected = block.text
         else:
-            assert not block.markers, f"{block}: a block of another language takes no {set(block.markers)}"
-            assert block.language != "pycon", f"{block}: sessions with >>> are not run, write a program"
+            assert not block.markers, f"{block}: {set(block.markers)} is not for this language"
+            assert block.language != "pycon", f"{block}: sessions with >>> do not run: write a program"
     return found
 
 
@@ -83,7 +83,7 @@ def _fenced(page: Path) -> Iterator[Block]:
     lines = iter(enumerate(page.read_text(encoding="utf-8").splitlines(), start=1))
     for number, line in lines:
         if marker := MARKER.match(line):
-            assert marker["name"] in MARKERS, f"{page}:{number}: no marker {marker['name']!r}"
+            assert marker["name"] in MARKERS, f"{page}:{number}: {marker['name']!r} is not one of {MARKERS}"
             markers[marker["name"]] = marker["words"]
         elif fence := FENCE.match(line):
             indent, closing = len(fence["indent"]), fence["fence"]
@@ -95,11 +95,11 @@ def _fenced(page: Path) -> Iterator[Block]:
             yield Block(page, number + 1, fence["language"], "\n".join(text) + "\n", markers)
             markers = {}
         elif line.strip():
-            assert not markers, f"{page}:{number}: a marker stands right before a block"
+            assert not markers, f"{page}:{number}: a marker must be directly before a block"
 
 
 class Page:
-    """The blocks of a page as they run: once each, in order."""
+    """Runs the blocks of a page, each once and in order."""
 
     def __init__(self, path: Path, directory: Path) -> None:
         self.directory = directory
@@ -109,7 +109,7 @@ class Page:
         sys.modules[self._module.__name__] = self._module
 
     def run_up_to(self, line: int, server: EmbeddedServer, request: pytest.FixtureRequest) -> str:
-        """Run the blocks that have not been run up to the one of a line; return what that one printed."""
+        """Run all blocks up to a line that have not run yet. Return the output of the last one."""
         printed = ""
         while self._next < len(self._blocks) and self._blocks[self._next].line <= line:
             block = self._blocks[self._next]
@@ -129,7 +129,7 @@ class Page:
         if "run" in block.markers:
             return _run_bash(block, text, self.directory, server)
         self._module.__dict__.update(fixtures)
-        # Line numbers in tracebacks are the page's.
+        # Empty lines make the line numbers in tracebacks those of the page.
         code = compile("\n" * (block.line - 1) + text, str(block.page), "exec")
         capture = request.getfixturevalue("capsys")
         capture.readouterr()
@@ -155,7 +155,7 @@ def _run_script(block: Block, text: str, directory: Path) -> str:
 
 
 def _run_bash(block: Block, text: str, directory: Path, server: EmbeddedServer) -> str:
-    # The console script may not be installed, or be another environment's.
+    # The installed console script may be missing, or belong to another environment.
     command = 'redis-fastbatch() { "$PYTHON" -m redis_fastbatch "$@"; }\n'
     variables = {"PYTHON": sys.executable, "PYTHONPATH": os.pathsep.join(sys.path), "REDIS_URL": server.url}
     done = subprocess.run(
@@ -180,7 +180,7 @@ def _exception(name: str | None, module: types.ModuleType) -> type[BaseException
 
 
 def missing_modules(block: Block) -> list[str]:
-    """The modules that a block needs and that are not installed."""
+    """Return the modules that a block needs and that are not installed."""
     return [name for name in block.markers.get("needs", "").split() if importlib.util.find_spec(name) is None]
 
 
@@ -191,7 +191,7 @@ BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 def page_of(
     tmp_path_factory: pytest.TempPathFactory, valkey: EmbeddedServer
 ) -> functools._lru_cache_wrapper[Page]:
-    """Makes the Page of a path, with an empty server, when its first block is run."""
+    """Return a function that makes the Page of a path, and empties the server for it."""
 
     @functools.cache
     def make(path: Path) -> Page:
@@ -203,14 +203,14 @@ def page_of(
 
 
 def with_group(block: Block) -> Any:
-    """Return a block with the mark that has one worker run all blocks of a page: they share a namespace."""
+    """Return a block as a parameter. One worker runs all blocks of a page, because they share a namespace."""
     needs_cluster = any("cluster" in one.markers.get("fixture", "") for one in blocks_of(block.page))
     group = "cluster" if needs_cluster else block.page.stem
     return pytest.param(block, id=str(block), marks=pytest.mark.xdist_group(group))
 
 
 @pytest.mark.parametrize("block", [with_group(block) for block in BLOCKS])
-def test_block(
+def test_a_block_runs(
     block: Block,
     page_of: functools._lru_cache_wrapper[Page],
     valkey: EmbeddedServer,
@@ -219,7 +219,7 @@ def test_block(
 ) -> None:
     if "skip" in block.markers:
         reason = block.markers["skip"]
-        assert reason, f"{block}: skip wants a reason"
+        assert reason, f"{block}: skip needs a reason"
         pytest.skip(reason)
     if missing := missing_modules(block):
         pytest.skip(f"{', '.join(missing)} not installed")
@@ -232,13 +232,13 @@ def test_block(
         assert printed == block.expected
 
 
-def test_there_are_pages_with_blocks() -> None:
+def test_there_are_blocks() -> None:
     if not PAGES:
         pytest.skip("README.md and docs/ are not here")
     assert BLOCKS
 
 
-def test_links_between_pages_lead_somewhere() -> None:
+def test_links_between_pages_have_targets() -> None:
     dead = []
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):

@@ -1,4 +1,4 @@
-"""python -m soak batches|items [--count N]: long runs that watch memory; see CONTRIBUTING.md."""
+"""python -m soak batches|items [--count N]: long runs that measure memory; see CONTRIBUTING.md."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ KEYS = 100_000
 
 
 def batches(count: int) -> None:
-    """Batches of every kind, failing ones too."""
+    """Run batches of every kind, also ones that fail."""
     with EmbeddedServer() as server, server.client() as client:
         runs = list(rounds(client).values())
         each = max(1, count // STEPS // len(runs))
-        seen: list[int] = []
+        measured: list[int] = []
         for step in range(STEPS):
             for _ in range(each):
                 for run in runs:
                     run()
-            tell(step, (step + 1) * each * len(runs), "batches", seen)
-    judge(seen)
+            report_memory(step, (step + 1) * each * len(runs), "batches", measured)
+    check(measured)
 
 
 def items(count: int) -> None:
-    """One endless batch, in memory that is bounded by its window."""
-    seen: list[int] = []
+    """Write long streams. The window bounds their memory."""
+    measured: list[int] = []
     with EmbeddedServer() as server, server.client() as client:
         done = 0
         for step in range(STEPS):
@@ -43,8 +43,8 @@ def items(count: int) -> None:
             assert report.written == count // STEPS
             keys = map(key_of, range(min(done, KEYS)))
             assert all(value["n"] >= 0 for _, value in FastBatch(client).batch_get_iter(keys))
-            tell(step, done, "items", seen)
-    judge(seen)
+            report_memory(step, done, "items", measured)
+    check(measured)
 
 
 def key_of(number: int) -> str:
@@ -56,23 +56,23 @@ def endless(first: int, count: int) -> Iterator[tuple[str, Any]]:
         yield key_of(number), {"n": number, "text": f"text {number}", "list": [number]}
 
 
-def tell(step: int, done: int, what: str, seen: list[int]) -> None:
-    seen.append(resident())
+def report_memory(step: int, done: int, what: str, measured: list[int]) -> None:
+    measured.append(resident())
     print(
-        f"{time.strftime('%H:%M:%S')} {done:,} {what}: {seen[-1] / MEGABYTE:.1f} MB, {blocks():,} objects",
+        f"{time.strftime('%H:%M:%S')} {done:,} {what}: {measured[-1] / MEGABYTE:.1f} MB, {blocks():,} objects",
         flush=True,
     )
 
 
-def judge(seen: list[int]) -> None:
-    """The second half of the run takes no more than the first did."""
-    first, second = max(seen[: STEPS // 2]), max(seen[STEPS // 2 :])
+def check(measured: list[int]) -> None:
+    """Check that the second half of the run takes no more memory than the first."""
+    first, second = max(measured[: STEPS // 2]), max(measured[STEPS // 2 :])
     assert second <= first + ALLOWED, f"grown by {(second - first) / MEGABYTE:.1f} MB"
     print(f"flat: {first / MEGABYTE:.1f} MB in the first half, {second / MEGABYTE:.1f} MB in the second")
 
 
 def main() -> None:
-    # Failures that are reported are logged as well.
+    # Reported failures are logged too, and there are many.
     logging.disable()
     parser = argparse.ArgumentParser(prog="soak", description=__doc__)
     parser.add_argument("what", choices=["batches", "items"])

@@ -1,4 +1,4 @@
-"""Batches of every kind, those that fail too, to be run again and again: memory must not grow by them."""
+"""Batches of every kind, also ones that fail, for tests that memory does not grow."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ PAGE = 4096
 
 
 class Unwritable:
-    """No codec knows it."""
+    """A value that no codec can encode."""
 
 
 def rounds(client: redis.Redis) -> dict[str, Callable[[], Any]]:
-    """By name, what to run."""
+    """Return functions that run a batch, by name."""
     fast, toolkit = FastBatch(client), FastBatch(client, "toolkit")
     limited = FastBatch(client, max_value_size=10)
     broken = FastBatch(client, MsgpackCodec(ext_hook=lambda code, data: 1 // 0))
@@ -66,7 +66,7 @@ def rounds(client: redis.Redis) -> dict[str, Callable[[], Any]]:
 
 
 def kill(client: redis.Redis, item: Any) -> Any:
-    """Hand an item on; in between, the server closes the connection."""
+    """Return an item. Before one of the items, let the server close all connections."""
     if item[0] == "soak:20":
         others = [one["id"] for one in client.client_list() if one["cmd"] != "client|list"]
         for number in others:
@@ -75,12 +75,12 @@ def kill(client: redis.Redis, item: Any) -> Any:
 
 
 def blocks() -> int:
-    """Objects that are alive."""
+    """Return the number of memory blocks in use."""
     gc.collect()
     return sys.getallocatedblocks()
 
 
 def resident() -> int:
-    """The process's memory, in bytes; 0 where it is not known."""
+    """Return the process's resident memory in bytes, or 0 if it is not known."""
     statm = Path("/proc/self/statm")
     return int(statm.read_text().split()[1]) * PAGE if statm.exists() else 0

@@ -1,4 +1,4 @@
-"""Event loops for the tests of the asyncio client: asyncio's own and, where it is installed, uvloop's."""
+"""Event loops for the tests of the asyncio client: asyncio's and, if it is installed, uvloop's."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class Runner:
 
 
 def runner(kind: str) -> Runner:
-    """Return a Runner of the kind "asyncio" or "uvloop". Skip the test where uvloop is not installed."""
+    """Return a Runner of the kind "asyncio" or "uvloop". Skip the test if uvloop is not installed."""
     if kind == "uvloop":
         pytest.importorskip("uvloop")
     return Runner(kind)
 
 
 def report_of(error: BaseException) -> BatchReport:
-    """Return the report of an error that came out of a task."""
-    # Up to Python 3.10 whoever awaits a cancelled task gets another CancelledError, whose context the task's is.
+    """Return the report of an error that a task raised."""
+    # Up to Python 3.10, awaiting a cancelled task raises a new CancelledError; its context is the task's error.
     found = error if hasattr(error, "report") else error.__context__
     report: BatchReport = found.report  # type: ignore[union-attr]
     return report

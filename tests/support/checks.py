@@ -1,4 +1,4 @@
-"""What several test files look at: the state of a pool, and what went over the wire."""
+"""Checks for several test files: the connections of a pool, and the commands that a client sent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from redis_fastbatch.server import EmbeddedServer
 
 
 def in_use(client: redis.Redis) -> int:
-    """Return how many connections are out of the client's pool."""
+    """Return the number of connections borrowed from the client's pool."""
     pool = client.connection_pool
     if isinstance(pool, redis.BlockingConnectionPool):
         return len(pool._connections) - len([one for one in pool.pool.queue if one is not None])
@@ -22,14 +22,14 @@ def in_use(client: redis.Redis) -> int:
 
 
 def commands(recorded: bytes) -> list[list[bytes]]:
-    """Return the commands in what a client sent."""
+    """Return the commands in the bytes that a client sent."""
     reader = hiredis.Reader()
     reader.feed(recorded)
     found = []
     while (command := reader.gets()) is not False:
         assert isinstance(command, list)
         found.append(command)
-    assert not reader.has_data(), "what was sent ends amid a command"
+    assert not reader.has_data(), "the last command is incomplete"
     return found
 
 
@@ -40,9 +40,9 @@ def proxied(
     """Empty a server, put a proxy in front of it, and connect a client through the proxy.
 
     Args:
-        server: where to.
-        record: keep what passes.
-        **options: of the client.
+        server: the server.
+        record: keep the bytes that pass.
+        **options: options of the client.
     """
     with server.client() as direct:
         direct.flushall()

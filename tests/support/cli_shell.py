@@ -1,4 +1,4 @@
-"""The command line, run in this process against one emptied server."""
+"""Runs the command line in this process, against one server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from redis_fastbatch.server import EmbeddedServer
 
 
 class Shell:
-    """Runs the command line against one emptied server."""
+    """Runs the command line against one server, which is empty at first."""
 
     def __init__(self, server: EmbeddedServer, client: redis.Redis, capsys: Any) -> None:
         self.url = f"redis://{server.host}:{server.port}"

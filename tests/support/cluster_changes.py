@@ -1,4 +1,4 @@
-"""Changes a cluster goes through while tests write to it: slots that move, masters that die."""
+"""Changes to a cluster while tests write to it: slots that move."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from servers import SLOTS, Cluster, wait_until
 
 
 def tags_of(slots: range) -> dict[int, str]:
-    """Return a {tag} for each of some slots, whose keys are in that slot."""
+    """Return a {tag} for each slot, by slot. Keys with the tag belong to the slot."""
     found: dict[int, str] = {}
     for n in itertools.count():
         slot = key_slot(b"%d" % n)
@@ -29,13 +29,13 @@ def tags_of(slots: range) -> dict[int, str]:
 
 
 def first_slots(cluster: Cluster, master: int, count: int) -> range:
-    """Return some slots that a master had at the beginning."""
+    """Return the first slots that a master had when the cluster started."""
     start = SLOTS * master // len(cluster.masters)
     return range(start, start + count)
 
 
 class SlotMove:
-    """A slot that moves from one master to another, step by step."""
+    """Moves a slot from one master to another, step by step."""
 
     def __init__(self, cluster: Cluster, slot: int, source: EmbeddedServer, target: EmbeddedServer) -> None:
         self.slot = slot
@@ -44,12 +44,12 @@ class SlotMove:
         self._source_id, self._target_id = cluster.node_id(source), cluster.node_id(target)
 
     def begin(self) -> None:
-        """Begin. From now on the source answers with ASK for keys that it does not have."""
+        """Begin. After this the source answers with ASK for keys that it does not have."""
         self._setslot(self._target, "IMPORTING", self._source_id)
         self._setslot(self._source, "MIGRATING", self._target_id)
 
     def move_keys(self) -> None:
-        """Move all keys that the source has now."""
+        """Move all keys that the source has at the moment."""
         with self._source.client() as client:
             while keys := client.execute_command("CLUSTER", "GETKEYSINSLOT", self.slot, 100):
                 client.execute_command(
@@ -57,12 +57,12 @@ class SlotMove:
                 )
 
     def end(self) -> None:
-        """Give the slot to the target. From now on the source answers with MOVED."""
+        """Give the slot to the target. After this the source answers with MOVED."""
         for node in (self._target, self._source, *self._nodes):
             self._setslot(node, "NODE", self._target_id)
 
     def run(self) -> None:
-        """Move the slot in all steps."""
+        """Carry out all steps."""
         self.begin()
         self.move_keys()
         self.end()
@@ -74,17 +74,17 @@ class SlotMove:
 
 @contextmanager
 def resharding(cluster: Cluster, slots: range, source: int, target: int) -> Iterator[None]:
-    """Move slots there and back in another thread while the context lasts. They end where they began."""
-    ending = threading.Event()
+    """Move slots to another master and back, in another thread. At the end they are where they were."""
+    stopping = threading.Event()
     problems: list[BaseException] = []
     here, there = cluster.masters[source], cluster.masters[target]
 
     def run() -> None:
         try:
-            for origin, aim in itertools.cycle([(here, there), (there, here)]):
+            for origin, destination in itertools.cycle([(here, there), (there, here)]):
                 for slot in slots:
-                    SlotMove(cluster, slot, origin, aim).run()
-                if ending.is_set() and aim is here:
+                    SlotMove(cluster, slot, origin, destination).run()
+                if stopping.is_set() and destination is here:
                     return
         except BaseException as error:
             problems.append(error)
@@ -94,23 +94,23 @@ def resharding(cluster: Cluster, slots: range, source: int, target: int) -> Iter
     try:
         yield
     finally:
-        ending.set()
+        stopping.set()
         thread.join(120)
     assert not problems, problems
 
 
 def wait_until_replicated(master: EmbeddedServer) -> None:
-    """Wait until a master's replica has confirmed all that was written until now."""
+    """Wait until a master's replica has confirmed all earlier writes."""
     with master.client() as client:
 
         def confirmed() -> bool:
             return int(client.execute_command("WAIT", 1, 1000)) >= 1
 
-        wait_until(confirmed, "the replica has all")
+        wait_until(confirmed, "the replica has all writes")
 
 
 def calls(node: EmbeddedServer, command: str) -> int:
-    """Return how often a node has carried out a command."""
+    """Return how often a node has executed a command."""
     with node.client() as client:
         stats: Any = client.info("commandstats")
     return int(stats.get(f"cmdstat_{command}", {"calls": 0})["calls"])
@@ -127,15 +127,15 @@ def redirections(cluster: Cluster) -> int:
 
 
 def keys_in(node: EmbeddedServer, slot: int) -> int:
-    """Return how many keys of a slot a node holds."""
+    """Return the number of keys that a node has in a slot."""
     with node.client() as client:
         return int(client.execute_command("CLUSTER", "COUNTKEYSINSLOT", slot))
 
 
 def reading(strategy: str) -> dict[str, Any]:
-    """Return the arguments that make a RedisCluster read from replicas by a strategy."""
+    """Return the arguments with which a RedisCluster reads from replicas by a load balancing strategy."""
     if strategy == "round_robin":
         return {"read_from_replicas": True}
     if not hasattr(redis.cluster, "LoadBalancingStrategy"):
-        pytest.skip("this redis-py has no strategies")
+        pytest.skip("this redis-py has no load balancing strategies")
     return {"load_balancing_strategy": redis.cluster.LoadBalancingStrategy(strategy)}

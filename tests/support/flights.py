@@ -1,4 +1,4 @@
-"""Drives flights without a connection: chunks are taken from poll(), and encoded replies are fed to them."""
+"""Drives flights without a connection. A Driver takes chunks from poll() and feeds encoded replies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUEUED = b"+QUEUED\r\n"
 
 
 def explain(reply: ErrorReply) -> Exception:
-    """Return the exception that redis-py makes of an error reply, for the few kinds that the tests use."""
+    """Return the exception that redis-py makes from an error reply, for the kinds that the tests use."""
     word, _, rest = str(reply).partition(" ")
     kinds: dict[str, Any] = {
         "MOVED": MovedError,
@@ -33,12 +33,12 @@ def explain(reply: ErrorReply) -> Exception:
 
 
 def writer(items: Any, command: Command, max_items: int = 1000) -> BatchWriter:
-    """Return what encodes items for a flight."""
+    """Return an encoder of items for a flight."""
     return BatchWriter(items, command, CODEC, max_items=max_items, max_bytes=32 * 1024)
 
 
 def outcome(**hooks: Any) -> WriteOutcome:
-    """Return a recorder with a report of its own."""
+    """Return an outcome recorder with a new report."""
     return WriteOutcome(BatchReport(), **hooks)
 
 
@@ -56,10 +56,10 @@ def words(data: Any) -> list[bytes]:
 
 
 class Driver:
-    """A connection without a socket.
+    """Takes the place of a connection.
 
     Args:
-        flight: the flight that uses it.
+        flight: the flight to drive.
     """
 
     def __init__(self, flight: Any) -> None:
@@ -67,7 +67,7 @@ class Driver:
         self.reader = reply_reader(0)
 
     def send(self, *, whole: bool = True) -> bytes:
-        """Send the chunk that poll() gives; to its last byte, or only its first ones."""
+        """Send the chunk that poll() returns: all of it, or only its first bytes. Return its bytes."""
         event = self.flight.poll()
         assert isinstance(event, Send), event
         self.flight.started(event.chunk)
@@ -76,7 +76,7 @@ class Driver:
         return bytes(memoryview(event.chunk))
 
     def send_all(self, budget: int | None = None) -> tuple[list[bytes], Event]:
-        """Send chunks until poll() gives none. Return the first words of the commands, and what is needed then."""
+        """Send chunks while poll() returns any. Return the commands' first words, and the next event."""
         sent: list[bytes] = []
         while True:
             event = self.flight.poll(budget)

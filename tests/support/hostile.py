@@ -1,4 +1,4 @@
-"""Values that Python code of their own is needed for, and threads that change containers during a batch."""
+"""Values that need default(), and threads that change containers during a batch."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Own:
 
 
 @contextlib.contextmanager
-def meddling(change: Callable[[int], object]) -> Iterator[threading.Event]:
-    """Run a function in another thread, again and again, with the shortest interval between thread switches."""
+def changing_thread(change: Callable[[int], object]) -> Iterator[threading.Event]:
+    """Call a function repeatedly in another thread, with the shortest interval between thread switches."""
     stop, interval = threading.Event(), sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
 
@@ -41,6 +41,8 @@ def meddling(change: Callable[[int], object]) -> Iterator[threading.Event]:
 
 
 def change_dict(table: dict[Any, Any]) -> Callable[[int], object]:
+    """Return a function that adds and removes entries of a dict."""
+
     def change(count: int) -> None:
         table[f"k{count % 50}"] = [count, Own()]
         table.pop(f"k{count * 7 % 50}", None)

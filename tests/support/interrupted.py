@@ -1,8 +1,8 @@
 """Interrupts batches at random moments, as Ctrl-C does: `python interrupted.py PORT COUNT single|cluster`.
 
-It runs in a process of its own, which a signal that comes too late would end. It prints how often which fault was
-found. What is checked is what the documentation promises: the connection is closed or clean, no value is under a
-wrong key, `confirmed_prefix` is never too large, and what was not confirmed is reported as failed.
+It needs a process of its own, because a late signal would end the process. It prints how often it found each
+fault. It checks what the documentation promises: the connection is closed or clean, no value is under a wrong key,
+`confirmed_prefix` is never too large, and unconfirmed items are reported as failed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import redis
 
 from redis_fastbatch import BatchReport, FastBatch
 
-# No more than a report keeps failed keys.
+# Not more than the number of failed keys that a report keeps.
 COUNT = 900
 KEYS = [f"interrupted:{number}" for number in range(COUNT)]
 CHUNK = 100
@@ -38,7 +38,7 @@ Values = dict[str, Any]
 
 
 class Items:
-    """The items of one write, which remember how many of them were taken."""
+    """The items of one write. They count how many of them were taken."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -53,14 +53,14 @@ class Items:
 armed: list[bool] = []
 
 
-def strike(*_: object) -> None:
-    """Raise KeyboardInterrupt while it is expected. Python may act late on a signal that another thread took."""
+def raise_if_armed(*_: object) -> None:
+    """Raise KeyboardInterrupt, but only during run(): Python may call the handler late."""
     if armed:
         raise KeyboardInterrupt
 
 
 def interrupted(run: Callable[[], object], seconds: float) -> KeyboardInterrupt | None:
-    """Run something, and interrupt it after a while. Return what it was interrupted by, None if it was not."""
+    """Run something, and interrupt it after `seconds`. Return the KeyboardInterrupt, or None if it came late."""
     try:
         try:
             armed[:] = [True]
@@ -75,22 +75,22 @@ def interrupted(run: Callable[[], object], seconds: float) -> KeyboardInterrupt 
 
 
 class Check:
-    """Writes and reads that are interrupted, and what is wrong afterwards."""
+    """Interrupts writes and reads, and counts what is wrong after each."""
 
     def __init__(self, client: Any) -> None:
-        self.seen: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
         self._client = client
         self._fast = FastBatch(client)
-        self._chance = random.Random(7)
+        self._random = random.Random(7)
         self._durations: dict[int, float] = {}
 
     def write(self, number: int, kind: int) -> None:
-        """Interrupt a write, and check its report against what is stored."""
+        """Interrupt a write, and compare its report with the stored items."""
         options = WRITES[kind]
         if "nx" in options:
             self._fast.batch_delete(KEYS[::2])
         items = Items(number)
-        error = self._struck(kind, lambda: self._fast.batch_set(items, on_error="report", **options))
+        error = self._interrupt(kind, lambda: self._fast.batch_set(items, on_error="report", **options))
         found = self._read()
         report: BatchReport | None = getattr(error, "report", None)
         if report is not None:
@@ -98,52 +98,52 @@ class Check:
             self._check_report(report, items, stored, options)
 
     def read(self, number: int, kind: int) -> None:
-        """Interrupt a read. What is read next must be right."""
+        """Interrupt a read, and check the values of the next read."""
         keys, iterate = KEYS, kind % 2
         read = (lambda: dict(self._fast.batch_get_iter(keys, chunk_size=90))) if iterate else self._read
-        self._struck(-1 - iterate, read)
+        self._interrupt(-1 - iterate, read)
         self._read()
 
-    def _struck(self, kind: int, run: Callable[[], object]) -> KeyboardInterrupt | None:
+    def _interrupt(self, kind: int, run: Callable[[], object]) -> KeyboardInterrupt | None:
         if kind not in self._durations:
             started = time.perf_counter()
             run()
             self._durations[kind] = time.perf_counter() - started
             return None
-        error = interrupted(run, max(1e-6, self._chance.random() * self._durations[kind]))
-        self.seen["done" if error is None else "interrupted"] += 1
+        error = interrupted(run, max(1e-6, self._random.random() * self._durations[kind]))
+        self.counts["done" if error is None else "interrupted"] += 1
         self._check_connections()
         return error
 
     def _read(self) -> dict[str, Any]:
         found = self._fast.batch_get(KEYS)
         wrong = sum(value is not None and value["of"] != i for i, value in enumerate(found.values()))
-        self.seen["values under a wrong key"] += wrong
+        self.counts["values under a wrong key"] += wrong
         return found
 
     def _check_report(self, report: BatchReport, items: Items, stored: set[str], options: dict[str, Any]) -> None:
-        seen, failures = self.seen, report.failures
+        counts, failures = self.counts, report.failures
         settled = stored | set(failures) | set(report.skipped_keys)
-        seen["prefix too large"] += any(key not in settled for key in KEYS[: report.confirmed_prefix])
-        seen["written too large"] += report.written > len(stored)
-        # Of several workers one may have taken items that it has not begun.
+        counts["prefix too large"] += any(key not in settled for key in KEYS[: report.confirmed_prefix])
+        counts["written too large"] += report.written > len(stored)
+        # With several workers, one may have taken items without sending them.
         begun = items.taken if "workers" not in options else report.total
-        # All of an atomic batch is one chunk.
+        # An atomic batch is one chunk.
         one_chunk = COUNT if "atomic" in options else max(CHUNK, options["chunk_size"])
-        seen["not reported"] += not begun - one_chunk <= report.total <= items.taken
+        counts["not reported"] += not begun - one_chunk <= report.total <= items.taken
         for key, error in failures.items():
-            unsent = str(error).startswith("not sent")
-            seen["reported as not sent, and stored"] += unsent and key in stored
+            not_sent = str(error).startswith("not sent")
+            counts["reported as not sent, and stored"] += not_sent and key in stored
             known = ("not sent", "outcome unknown", "not written: another item of the atomic batch failed")
-            seen["reported otherwise"] += not str(error).startswith(known)
+            counts["reported with another reason"] += not str(error).startswith(known)
 
     def _check_connections(self) -> None:
         for pool in self._pools():
-            lent = pool._in_use_connections
-            self.seen["connections lent for good"] += len(lent)
-            lent.clear()
+            borrowed = pool._in_use_connections
+            self.counts["connections not returned"] += len(borrowed)
+            borrowed.clear()
         if not gc.isenabled():
-            self.seen["collector off"] += 1
+            self.counts["collector off"] += 1
             gc.enable()
 
     def _pools(self) -> list[Any]:
@@ -154,7 +154,7 @@ class Check:
 
 def main(port: int, count: int, kind: str) -> None:
     """Interrupt `count` batches."""
-    signal.signal(signal.SIGALRM, strike)
+    signal.signal(signal.SIGALRM, raise_if_armed)
     client: Any = redis.RedisCluster("127.0.0.1", port) if kind == "cluster" else redis.Redis(port=port)
     check = Check(client)
     for number in range(count):
@@ -163,7 +163,7 @@ def main(port: int, count: int, kind: str) -> None:
             check.read(number, which)
         elif kind == "single" or "atomic" not in WRITES[which]:
             check.write(number, which)
-    print(dict(check.seen))
+    print(dict(check.counts))
 
 
 if __name__ == "__main__":

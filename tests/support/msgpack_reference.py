@@ -1,4 +1,4 @@
-"""The package msgpack, which the codec msgpack is compared with, and what "the same" means."""
+"""The package msgpack as the reference for the codec msgpack, and functions that compare the two."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def their_value(data: bytes) -> Any:
 
 
 def dict_of(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    """Return the dict of a map's pairs. msgpack reads arrays in keys as lists, which cannot be a dict's keys."""
+    """Return a map's pairs as a dict. Arrays in keys become tuples, because msgpack reads them as lists."""
     return {as_key(key): value for key, value in pairs}
 
 
@@ -35,7 +35,8 @@ def as_key(key: Any) -> Any:
 
 
 def theirs_or_refused(data: bytes) -> Any:
-    # It has no one base of its errors: OverflowError for a timestamp, TypeError for a key, and others.
+    """Return what msgpack reads, or REFUSED."""
+    # Its errors have no common base: OverflowError for a timestamp, TypeError for a key, and others.
     try:
         return their_value(data)
     except Exception:
@@ -43,6 +44,7 @@ def theirs_or_refused(data: bytes) -> Any:
 
 
 def ours_or_refused(codec: MsgpackCodec, data: bytes) -> Any:
+    """Return what the codec reads, or REFUSED. Check the offset of its error."""
     try:
         return codec.loads(data)
     except DecodeError as error:
@@ -68,6 +70,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def agree(codec: MsgpackCodec, data: bytes) -> bool:
+    """Check that codec and msgpack read the same, or both refuse the bytes. Return whether they were read."""
     theirs = theirs_or_refused(data)
     ours = ours_or_refused(codec, data)
     assert (ours is REFUSED) == (theirs is REFUSED), (data[:80].hex(), ours, theirs)

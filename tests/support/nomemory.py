@@ -1,7 +1,7 @@
-"""Runs one operation again and again, with the n-th allocation failing, for all n: `python nomemory.py NAME`.
+"""Repeats one operation and lets its n-th allocation fail, for every n: `python nomemory.py NAME`.
 
-In a process of its own, as an allocator that fails is for the whole interpreter. Each run must end in MemoryError,
-or in one of the package's errors, or with the right result; and in the end nothing may have been leaked.
+It needs a process of its own, because a failing allocator affects the whole interpreter. Each run must raise
+MemoryError or one of the package's errors, or return the right result. In the end nothing may be leaked.
 """
 
 from __future__ import annotations
@@ -26,16 +26,14 @@ from redis_fastbatch.errors import FastBatchError
 
 MOST = 20_000
 ENOUGH_RUNS = 1000
-# Shapes of rows are learnt by means of a class, and CPython keeps a weak reference to one in the list of its
-# base's subclasses when there is no memory to take it out.
+# The codecs make a class for each shape of rows. Without memory, CPython cannot remove a class from the list of
+# its base's subclasses, so a weak reference to it stays there.
 MAKE_TYPES = ("msgpack loads", "msgpack loads odd", "toolkit loads", "reader values")
-# From 3.12 on an object that dies while its `__dict__` lives on leaves its values behind where there is no memory
-# to hand them over.
+# From 3.12 on, an object that dies before its `__dict__` leaks its values if there is no memory to copy them.
 TYPES_LEFT = 60 if sys.version_info < (3, 12) else 400
 
 
-# CPython 3.11 loses an exception when there is no memory for a frame object of its traceback, and says so by a
-# SystemError.
+# CPython 3.11 loses an exception if there is no memory for a frame of its traceback, and raises SystemError.
 ALLOWED = (MemoryError, FastBatchError, SystemError)
 
 
@@ -56,7 +54,7 @@ BIG = {"text": "x" * 9000, "wide": "é" * 5000, "bytes": b"b" * 20_000}
 ROWS = [{"number": i, "name": f"name {i}", "items": [i, str(i)]} for i in range(8)]
 BULKS = [b"$%d\r\n%b\r\n" % (len(data), data) for data in map(msgpack.packb, ROWS)]
 ARRAY = b"*8\r\n" + b"".join(BULKS)
-# No error reply: hiredis dies of one when there is no memory for its text.
+# No error reply: hiredis crashes on one if there is no memory for its text.
 STATUSES = b"+OK\r\n" * 3 + b"$-1\r\n:1\r\n$2\r\nab\r\n"
 
 
@@ -64,24 +62,24 @@ def dumps(codec: Any, value: Any) -> Callable[[], Any]:
     return lambda: codec.dumps(value)
 
 
-def loads_anew(make: Callable[[], Any], data: bytes) -> Callable[[], Any]:
-    """Decode with a new codec, which has to learn everything, shapes of rows too."""
+def loads_twice(make: Callable[[], Any], data: bytes) -> Callable[[], Any]:
+    """Return a function that decodes with two new codecs, which must learn the shapes of rows."""
     return lambda: [make().loads(data) for _ in range(2)]
 
 
 def parsed(data: bytes) -> list[list[bytes]]:
-    """Return the commands in some bytes, which must hold whole commands only."""
+    """Return the commands in the bytes. The last one must be complete."""
     reader = reply_reader()
     reader.feed(data)
     commands = []
     while (whole := reader.reply()) is not None:
         commands.append(whole[0])
-    assert len(reader) == 0, "bytes behind the last command"
+    assert len(reader) == 0, "bytes after the last command"
     return commands
 
 
 def fill(command: Command, extract: Command | None = None) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
-    """Return functions that encode a batch, and that make comparable results of its chunks."""
+    """Return a function that encodes a batch, and one that makes its chunk comparable."""
     items = [(f"key {i}", row) for i, row in enumerate(ROWS)] + [(b"bytes", BIG)]
 
     def run() -> tuple[Chunk, int]:
@@ -113,17 +111,17 @@ def read_values() -> Any:
 
 
 def values_checked(result: Any) -> Any:
-    # Not where memory fails: CPython 3.12 dies when there is none to make a function.
+    # Not in read_values(): CPython 3.12 crashes if there is no memory for a function object.
     out, failed = result
     assert failed or all(out[key] == ROWS[key] for key in range(8) if key in out)
     return result
 
 
 def read_statuses() -> Any:
-    reader, others = reply_reader(), []
+    reader, non_ok_replies = reply_reader(), []
     reader.feed(STATUSES)
-    reader.statuses(6, 0, others)
-    return [(index, str(one) if isinstance(one, ErrorReply) else one) for index, one in others]
+    reader.statuses(6, 0, non_ok_replies)
+    return [(index, str(one) if isinstance(one, ErrorReply) else one) for index, one in non_ok_replies]
 
 
 def returned(result: Any) -> Any:
@@ -131,7 +129,7 @@ def returned(result: Any) -> Any:
 
 
 def operations() -> dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]:
-    """Return, by name, what to run, and what makes something comparable of its result."""
+    """Return, by name, a function to run, and one that makes its result comparable."""
     mset, single = Command(b"MSET", many=True), Command(b"SET", many=False, tail=(b"EX", b"9"))
     hook = MsgpackCodec(default=lambda value: sorted(value), ext_hook=lambda code, data: [code, data])
     learnt = MsgpackCodec()
@@ -145,12 +143,12 @@ def operations() -> dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]:
         "msgpack dumps big": lambda: MsgpackCodec().dumps(BIG),
         "msgpack dumps default": dumps(hook, {"set": {1, 2}}),
         "msgpack dumps refused": dumps(MsgpackCodec(), [1, {"k": object}]),
-        "msgpack loads": loads_anew(MsgpackCodec, msgpack.packb([*ROWS, PLAIN])),
+        "msgpack loads": loads_twice(MsgpackCodec, msgpack.packb([*ROWS, PLAIN])),
         "msgpack loads learnt": lambda: learnt.loads(rows),
-        "msgpack loads odd": loads_anew(lambda: hook, msgpack.packb(ODD, datetime=True)),
+        "msgpack loads odd": loads_twice(lambda: hook, msgpack.packb(ODD, datetime=True)),
         "msgpack loads refused": lambda: learnt.loads(rows[:-1]),
         "toolkit dumps": dumps(ToolkitCodec(), toolkit),
-        "toolkit loads": loads_anew(ToolkitCodec, ToolkitCodec().dumps([toolkit] * 3)),
+        "toolkit loads": loads_twice(ToolkitCodec, ToolkitCodec().dumps([toolkit] * 3)),
         "toolkit-msgpack dumps": dumps(ToolkitMsgpackCodec(), toolkit),
         "raw dumps": dumps(RawCodec(), "é" * 5000),
         "reader statuses": read_statuses,
@@ -178,7 +176,7 @@ def attempt(run: Callable[[], Any], first: int, last: int) -> Any:
 
 
 def sweep(run: Callable[[], Any], check: Callable[[Any], Any], expected: Any) -> int:
-    """Let every allocation fail once, alone and with all that follow. Return how many there are."""
+    """Let every allocation fail once, alone and then with all later ones. Return the number of allocations."""
     for number in range(MOST):
         for last in (number + 1, 0):
             result = attempt(run, number, last)
@@ -189,14 +187,14 @@ def sweep(run: Callable[[], Any], check: Callable[[Any], Any], expected: Any) ->
             assert comparable == expected or comparable == "partial", (number, comparable)
         if not isinstance(result, type) and number > 2 and check(result) == expected:
             return number
-    raise AssertionError("it allocates without end")
+    raise AssertionError(f"it makes more than {MOST} allocations")
 
 
 MALLINFO = [*"abcdefg", "uordblks", "fordblks", "keepcost"]
 
 
 class Mallinfo(ctypes.Structure):
-    """glibc's account of its heap."""
+    """What glibc's mallinfo2() returns."""
 
     _fields_ = [(name, ctypes.c_size_t) for name in MALLINFO]
 
@@ -227,21 +225,23 @@ def main(name: str) -> None:
         sweeps += 1
     more_blocks, more_used = in_use()
     objects, size = (more_blocks - blocks) / sweeps, (more_used - used) / sweeps
-    # One leak at one of the allocations would be an object a sweep.
+    # A leak at one of the allocations loses one object in each sweep.
     most = TYPES_LEFT if name in MAKE_TYPES else 0.8
-    assert objects < most, f"{objects} objects a sweep of {count} are leaked"
-    assert size < 1024 + 100 * most, f"{size} bytes a sweep of {count} are leaked"
-    print(f"{name}: each of {count} allocations failed; {objects:.2f} objects and {size:.0f} bytes a sweep")
+    assert objects < most, f"{objects} objects are leaked in a sweep of {count} allocations"
+    assert size < 1024 + 100 * most, f"{size} bytes are leaked in a sweep of {count} allocations"
+    print(
+        f"{name}: each of {count} allocations failed; {objects:.2f} objects and {size:.0f} bytes leaked in a sweep"
+    )
 
 
 def sweep_refused(run: Callable[[], Any]) -> int:
-    """Do the same as sweep() for what always raises, until it raises the package's own error."""
+    """Do the same as sweep() for an operation that always raises, until it raises the package's own error."""
     for number in range(MOST):
         results = [attempt(run, number, last) for last in (number + 1, 0)]
         assert all(issubclass(result, ALLOWED) for result in results)
         if all(issubclass(result, FastBatchError) for result in results) and number > 2:
             return number
-    raise AssertionError("it allocates without end")
+    raise AssertionError(f"it makes more than {MOST} allocations")
 
 
 if __name__ == "__main__":

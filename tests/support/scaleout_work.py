@@ -1,4 +1,4 @@
-"""What worker processes do in test_scaleout.py: here, where they can import it."""
+"""Functions of test_scaleout.py that worker processes import."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from redis_fastbatch import BatchReport, FastBatch
 
 
 def pairs(numbers: Iterable[int]) -> Iterator[tuple[str, dict[str, int]]]:
-    """Yield items that are made in the worker, one at a time."""
+    """Make items one at a time, in the worker."""
     return ((f"part:{n}", {"n": n}) for n in numbers)
 
 
@@ -18,7 +18,7 @@ def write(fast: FastBatch, numbers: Iterable[int]) -> BatchReport:
 
 
 def read(fast: FastBatch, numbers: Iterable[int]) -> int:
-    """Read a partition, and return the sum of what it holds."""
+    """Read a partition. Return the sum of its values."""
     found = fast.batch_get_iter(f"part:{n}" for n in numbers)
     return sum(value["n"] for _, value in found)
 

@@ -1,7 +1,7 @@
-"""The servers the tests run against: single ones, replicas, a Sentinel and a cluster, all on loopback.
+"""Servers for the tests: single ones, replicas, a Sentinel and a cluster, all on loopback.
 
-The fixtures of conftest.py are made of these. A test that breaks its servers (a failover, a kill) starts its
-own with the same context managers, rather than breaking what other tests share.
+The fixtures in conftest.py use these context managers. A test that breaks its servers (a failover, a kill) starts
+servers of its own with them, because other tests share those of the fixtures.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ SENTINEL_NAME = "fastbatch"
 
 
 def missing(what: str) -> NoReturn:
-    """Skip the test because something is missing, or fail it where CI has promised that all is there."""
+    """Skip the test because something is missing. Fail it if CI requires everything."""
     if os.environ.get("CI_REQUIRE_ALL_SERVERS") == "1":
-        pytest.fail(f"{what}, and CI_REQUIRE_ALL_SERVERS=1 asks for it")
+        pytest.fail(f"{what}, and CI_REQUIRE_ALL_SERVERS=1 requires it")
     pytest.skip(what)
 
 
 def required(binary: Path | None, what: str) -> Path:
-    """Return the binary. Without one, skip the test, or fail it in CI."""
+    """Return the binary. If it is missing, skip the test, or fail it in CI."""
     return missing(f"{what} is not installed") if binary is None else binary
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
-    """Wait for a condition, which may raise redis-py's errors while it does not hold.
+    """Wait until a condition holds. Until then it may raise redis-py's errors.
 
     Args:
-        condition: asked again and again.
-        what: named in the error.
-        seconds: how long to wait.
+        condition: called repeatedly.
+        what: the condition in words, for the error.
+        seconds: the longest time to wait.
 
     Raises:
-        TimeoutError: the condition did not come to hold.
+        TimeoutError: the condition did not hold in time.
     """
     deadline = time.monotonic() + seconds
     while not _holds(condition):
@@ -69,8 +69,8 @@ def configured(client: redis.Redis, **settings: str | int) -> Iterator[None]:
     """Set a server's parameters, and restore them at the end.
 
     Args:
-        client: of the server.
-        **settings: as CONFIG SET takes them, with underscores for hyphens.
+        client: a client of the server.
+        **settings: parameters of CONFIG SET, with underscores for hyphens.
     """
     wanted = {name.replace("_", "-"): value for name, value in settings.items()}
     before = {name: _text(client.config_get(name))[name] for name in wanted}
@@ -86,7 +86,7 @@ def configured(client: redis.Redis, **settings: str | int) -> Iterator[None]:
 @contextmanager
 def memory_left(client: redis.Redis, size: int) -> Iterator[None]:
     """Empty a server, and limit its memory to `size` more bytes. It refuses commands that need more."""
-    # Otherwise the server frees what earlier tests left later, in the background.
+    # Without SYNC the server frees the memory of earlier tests later, in the background.
     client.execute_command("FLUSHALL", "SYNC")
     wait_until(lambda: client.info("memory")["lazyfree_pending_objects"] == 0, "all memory is freed")
     used = client.info("memory")["used_memory"]
@@ -122,9 +122,9 @@ def acl_user(server: EmbeddedServer, *rules: str, prefix: str = "allowed:") -> I
     """Make a user for keys with one prefix, and delete it at the end.
 
     Args:
-        server: where.
+        server: the server.
         *rules: further ACL rules, such as `-mset`.
-        prefix: what the keys it may touch begin with.
+        prefix: the keys that the user may access begin with it.
     """
     user = AclUser(server, f"user-{secrets.token_hex(4)}", secrets.token_hex(16), prefix)
     with server.client() as admin:
@@ -147,7 +147,7 @@ class TlsServer:
 
     @property
     def host(self) -> str:
-        """The address on the certificate."""
+        """The address of the server."""
         return self.server.host
 
     @property
@@ -162,18 +162,19 @@ class TlsServer:
 
 
 @contextmanager
-def tls_deployment(directory: Path) -> Iterator[TlsServer]:
-    """Start a Debian redis-server with TLS. The other binaries are built without it.
+def tls_deployment(directory: Path, names: Sequence[str] = ("127.0.0.1", "localhost")) -> Iterator[TlsServer]:
+    """Start Debian's redis-server with TLS. The other binaries have no TLS.
 
     Args:
-        directory: where the certificates are kept.
+        directory: the directory for the certificates.
+        names: the hosts in the server's certificate.
     """
-    # Not at the top: trustme needs cryptography, which has no wheel for some platforms.
+    # Imported here, because trustme needs cryptography, which has no wheel for some platforms.
     trustme = pytest.importorskip("trustme")
     binary = required(debian_redis_binary(), "Debian's redis-server")
     authority = trustme.CA()
     ca_path, chain, key = directory / "ca.pem", directory / "server.pem", directory / "server.key"
-    certificate = authority.issue_cert("127.0.0.1", "localhost")
+    certificate = authority.issue_cert(*names)
     authority.cert_pem.write_to_path(str(ca_path))
     certificate.private_key_pem.write_to_path(str(key))
     for blob in certificate.cert_chain_pems:
@@ -197,12 +198,12 @@ class ReplicaPair:
     replica: EmbeddedServer
 
     def wait_for_sync(self, seconds: float = 30.0) -> None:
-        """Wait until the replica has all that the master has."""
+        """Wait until the replica has all writes of the master."""
         with self.master.client() as master, self.replica.client() as replica:
-            wait_until(lambda: _is_level(master, replica), "the replica catches up", seconds)
+            wait_until(lambda: _is_in_sync(master, replica), "the replica has all writes", seconds)
 
 
-def _is_level(master: redis.Redis, replica: redis.Redis) -> bool:
+def _is_in_sync(master: redis.Redis, replica: redis.Redis) -> bool:
     theirs = replica.info("replication")
     if theirs.get("master_link_status") != "up" or theirs.get("master_sync_in_progress"):
         return False
@@ -214,8 +215,8 @@ def replica_deployment(binary: Path | None = None, **options: Any) -> Iterator[R
     """Start a master and a replica of it, in sync.
 
     Args:
-        binary: of both; the embedded one by default.
-        **options: of both, as EmbeddedServer takes them.
+        binary: the binary of both; the embedded one by default.
+        **options: options of both for EmbeddedServer.
     """
     with (
         EmbeddedServer(binary, repl_diskless_sync_delay=0, **options) as master,
@@ -228,12 +229,12 @@ def replica_deployment(binary: Path | None = None, **options: Any) -> Iterator[R
 
 @dataclass(frozen=True)
 class SentinelGroup:
-    """A master and a replica, watched by one Sentinel, which may start a failover alone.
+    """A master and a replica, watched by one Sentinel, which can start a failover.
 
     Attributes:
         servers: the master as it was at the start, and its replica.
         sentinel: the Sentinel's process.
-        name: what the Sentinel calls the master.
+        name: the Sentinel's name for the master.
     """
 
     servers: ReplicaPair
@@ -244,12 +245,12 @@ class SentinelGroup:
         """Return a redis-py Sentinel. `.master_for(group.name)` gives a client of the current master.
 
         Args:
-            **kwargs: of the connections to master and replicas.
+            **kwargs: options of the connections to master and replicas.
         """
         return redis.sentinel.Sentinel([(self.sentinel.host, self.sentinel.port)], **kwargs)
 
     def master_address(self) -> tuple[str, int]:
-        """Return host and port of the master, as the Sentinel sees it."""
+        """Return the host and port of the master that the Sentinel knows."""
         host, port = self.connect(socket_timeout=2.0).discover_master(self.name)
         return str(host), int(port)
 
@@ -266,7 +267,7 @@ def sentinel_deployment(binary: Path | None = None) -> Iterator[SentinelGroup]:
     """Start a master, its replica and a Sentinel that knows both.
 
     Args:
-        binary: of all three; the embedded one by default.
+        binary: the binary of all three; the embedded one by default.
     """
     with replica_deployment(binary) as pair:
         watched = [
@@ -312,7 +313,7 @@ class Cluster:
         """Return a new redis-py cluster client.
 
         Args:
-            **kwargs: as redis.RedisCluster takes them.
+            **kwargs: arguments of redis.RedisCluster.
         """
         first = self.masters[0]
         return redis.RedisCluster(host=first.host, port=first.port, **kwargs)
@@ -332,18 +333,18 @@ class Cluster:
         """Wait until every running node knows all nodes, finds the cluster healthy, and is in sync."""
         for node in self.nodes:
             if node.running:
-                wait_until(partial(self._is_ok, node), f"{node} in a sound cluster", seconds)
+                wait_until(partial(self._is_ok, node), f"{node} finds the cluster healthy", seconds)
 
     def _is_ok(self, node: EmbeddedServer) -> bool:
         with node.client() as client:
             info = _cluster_info(client)
-            sound = info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == len(self.nodes)
+            healthy = info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == len(self.nodes)
             state = client.info("replication")
-            return sound and (state["role"] == "master" or state["master_link_status"] == "up")
+            return healthy and (state["role"] == "master" or state["master_link_status"] == "up")
 
 
 def _cluster_info(client: redis.Redis) -> dict[str, str]:
-    # redis-py has parsed this reply since some version only.
+    # Only newer versions of redis-py parse this reply.
     reply = client.execute_command("CLUSTER", "INFO")
     if isinstance(reply, dict):
         return _text(reply)
@@ -355,9 +356,9 @@ def cluster_deployment(masters: int = 3, binary: Path | None = None, **options: 
     """Start a cluster with a replica for every master, and wait until it is healthy.
 
     Args:
-        masters: how many; there are twice as many nodes.
-        binary: of all nodes; the embedded one by default.
-        **options: of all nodes, as EmbeddedServer takes them.
+        masters: the number of masters; there are twice as many nodes.
+        binary: the binary of all nodes; the embedded one by default.
+        **options: options of all nodes for EmbeddedServer.
     """
     with ExitStack() as running:
         nodes = [running.enter_context(_cluster_node(binary, options)) for _ in range(2 * masters)]
@@ -371,7 +372,7 @@ def _cluster_node(binary: Path | None, options: dict[str, Any]) -> EmbeddedServe
     return EmbeddedServer(
         binary,
         cluster_enabled=True,
-        # The usual port + 10000 is beyond 65535 for most of the ports that the system hands out.
+        # The usual port + 10000 would be above 65535 for most free ports.
         cluster_port=FREE_PORT,
         cluster_node_timeout=5000,
         repl_diskless_sync_delay=0,
@@ -381,7 +382,7 @@ def _cluster_node(binary: Path | None, options: dict[str, Any]) -> EmbeddedServe
 
 def _join(cluster: Cluster) -> None:
     for epoch, node in enumerate(cluster.nodes, start=1):
-        # With distinct epochs the nodes need no rounds to settle conflicts.
+        # With distinct epochs the nodes have no conflicts to resolve.
         _cluster(node, "SET-CONFIG-EPOCH", epoch)
     for master, (first, last) in zip(cluster.masters, slot_ranges(len(cluster.masters)), strict=True):
         _cluster(master, "ADDSLOTSRANGE", first, last)
@@ -402,8 +403,8 @@ def _replicate(replica: EmbeddedServer, master_id: str) -> None:
         _cluster(replica, "REPLICATE", master_id)
         return True
 
-    # It is refused until the replica knows its master by gossip.
-    wait_until(accepted, f"{replica} has heard of its master")
+    # The replica refuses the command until it knows its master by gossip.
+    wait_until(accepted, f"{replica} knows its master")
 
 
 def _cluster(node: EmbeddedServer, *arguments: str | int) -> None:

@@ -1,4 +1,4 @@
-"""Arrow types, tables of them, and what batch_set_table makes of a table: for tests of several files.
+"""Examples of Arrow types and tables, and the bytes that batch_set_table writes for a table.
 
 Import it after pytest.importorskip("pyarrow").
 """
@@ -9,10 +9,11 @@ import datetime
 import zoneinfo
 from typing import Any
 
+import msgpack
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from redis_fastbatch import MsgpackCodec
+from redis_fastbatch import FastBatch, MsgpackCodec
 from redis_fastbatch._core.arrow.rows import TableWriter
 from redis_fastbatch._core.arrow.stream import ArrowStream
 from redis_fastbatch._engine.commands import MSET
@@ -35,7 +36,7 @@ def parsed(message: bytes) -> list[bytes]:
 
 
 def encoded(table: Any, key: list[str | bytes], columns: list[str] | None = None, **options: Any) -> list[bytes]:
-    """Return keys and values of all rows, as MSET commands would carry them."""
+    """Return the keys and values of all rows, as they are in MSET commands."""
     writer = TableWriter(
         ArrowStream(table),
         MSET,
@@ -57,15 +58,25 @@ def encoded(table: Any, key: list[str | bytes], columns: list[str] | None = None
 
 
 def values_of(table: Any) -> list[bytes]:
-    """Return the values of all rows."""
+    """Return the encoded values of all rows."""
     return encoded(table, [b"row"])[1::2]
 
 
 def expected(table: Any) -> list[bytes]:
-    """Return what batch_set writes for the rows' dicts."""
+    """Return the values that batch_set writes for the rows as dicts."""
     if not table.num_columns:
         return [CODEC.dumps({})] * table.num_rows
     return [CODEC.dumps(row) for row in table.to_pylist(maps_as_pydicts="lossy")]
+
+
+def stored(batch: FastBatch, rows: list[Any]) -> list[str]:
+    """Store rows as another program's MessagePack, and return their keys.
+
+    msgpack writes values that batch_set() refuses, such as a timestamp beyond the year 9999.
+    """
+    encoded = {f"k{i}": msgpack.packb(row, datetime=True) for i, row in enumerate(rows)}
+    FastBatch(batch.client, "raw").batch_set(encoded)
+    return [f"k{i}" for i in range(len(rows))]
 
 
 EXAMPLES: list[tuple[Any, list[Any]]] = [
@@ -188,13 +199,13 @@ def nested(kinds: Any) -> Any:
     return kinds.flatmap(wrap)
 
 
-# to_pylist() has no dictionaries inside dictionaries, so nesting has them innermost only.
+# to_pylist() cannot convert nested dictionary arrays, so these occur only as the innermost type.
 TYPES = st.recursive(SCALARS, nested, max_leaves=4)
 
 
 @st.composite
 def tables(draw: Any) -> Any:
-    """Draw tables of any types, cut and joined so that all kinds of offsets occur."""
+    """Draw tables of any types. They are sliced and joined, so that all kinds of offsets occur."""
     rows = draw(st.integers(0, 12))
     columns = {}
     for i in range(draw(st.integers(1, 4))):

@@ -1,4 +1,4 @@
-"""How much a test does in the default tier, and how much with `pytest --full`."""
+"""Sizes of tests in the default tier and with `pytest --full`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# conftest.py sets it before it imports the first test.
+# conftest.py sets this before it imports the tests.
 full = False
 
 
 def by_tier(default: T, full_tier: T) -> T:
-    """Return one of two values, by the tier that runs."""
+    """Return the value for the tier that runs."""
     return full_tier if full else default
 
 
 def examples(count: int) -> int:
-    """Return how many examples Hypothesis tries: all of them with `--full`, else a fifth."""
+    """Return the number of examples for Hypothesis: `count` with `--full`, otherwise a fifth of it."""
     return by_tier(max(20, count // 5), count)

@@ -1,4 +1,4 @@
-"""redis-toolkit itself, which the drop-in is compared with, and what "the same" means."""
+"""redis-toolkit as the reference for the drop-in, and functions that compare the two."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from servers import missing
 
 
 def toolkit_module(name: str = "") -> Any:
-    """Return a module of redis-toolkit. Where it is not installed, skip the test, or fail it in CI."""
+    """Return a module of redis-toolkit. If it is not installed, skip the test, or fail it in CI."""
     try:
-        # It tells of its loggers while it is imported.
+        # It prints messages about its loggers during the import.
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             return importlib.import_module(f"redis_toolkit{'.' if name else ''}{name}")
     except ImportError as error:

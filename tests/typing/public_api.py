@@ -36,7 +36,7 @@ assert_type(redis_fastbatch.__version__, str)
 
 
 class Text:
-    """A codec of one's own needs no base class."""
+    """A custom codec, which needs no base class."""
 
     def dumps(self, value: Any, /) -> bytes:
         return str(value).encode()
@@ -66,7 +66,7 @@ def writing(fb: FastBatch) -> None:
     def pairs() -> Iterator[tuple[str, int]]:
         yield "a", 1
 
-    def heard(done: int, total: int | None) -> None: ...
+    def progress(done: int, total: int | None) -> None: ...
 
     def dead(key: Any, value: Any, error: Exception) -> None: ...
 
@@ -79,7 +79,7 @@ def writing(fb: FastBatch) -> None:
     report = fb.batch_set({"a": 1, b"b": None, 3: [1, {"x": 2.5}]})
     assert_type(report, BatchReport)
     fb.batch_set(pairs(), ex=60, progress=True, on_error="report", on_chunk=measured, workers=2)
-    fb.batch_set([("a", 1)], px=datetime.timedelta(seconds=1), progress=heard, on_error=dead, chunk_size=100)
+    fb.batch_set([("a", 1)], px=datetime.timedelta(seconds=1), progress=progress, on_error=dead, chunk_size=100)
     fb.batch_set({}, exat=datetime.datetime.now(tz=datetime.timezone.utc), nx=True)
     fb.batch_set({}, pxat=1_900_000_000_000, xx=True)
     fb.batch_set({}, keepttl=True, atomic=True, on_error="raise")

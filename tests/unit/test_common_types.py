@@ -1,4 +1,4 @@
-"""codecs.common_types: what the commonest types that MessagePack lacks are written as."""
+"""codecs.common_types writes common types that MessagePack lacks."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def codec() -> MsgpackCodec:
     return MsgpackCodec(default=common_types)
 
 
-def written(codec: MsgpackCodec, value: Any) -> Any:
+def round_trip(codec: MsgpackCodec, value: Any) -> Any:
     return codec.loads(codec.dumps(value))
 
 
-def test_each_type(codec: MsgpackCodec) -> None:
+def test_each_type_has_its_form(codec: MsgpackCodec) -> None:
     values = [
         Decimal("1.10"),
         UUID(int=2),
@@ -54,7 +54,7 @@ def test_each_type(codec: MsgpackCodec) -> None:
         {5},
         Point(1, {2}),
     ]
-    assert written(codec, values) == [
+    assert round_trip(codec, values) == [
         "1.10",
         "00000000-0000-0000-0000-000000000002",
         "2024-01-02",
@@ -63,11 +63,11 @@ def test_each_type(codec: MsgpackCodec) -> None:
         [5],
         {"x": 1, "y": [2]},
     ]
-    assert written(codec, AWARE) == AWARE
+    assert round_trip(codec, AWARE) == AWARE
 
 
-def test_members_of_an_enum_whatever_their_value_is(codec: MsgpackCodec) -> None:
-    assert {member.name: written(codec, member) for member in Member} == {
+def test_an_enum_member_is_written_as_its_value(codec: MsgpackCodec) -> None:
+    assert {member.name: round_trip(codec, member) for member in Member} == {
         "NUMBER": 1,
         "PAIR": [1, "2.50"],
         "RATE": "0.19",
@@ -79,7 +79,7 @@ def test_members_of_an_enum_whatever_their_value_is(codec: MsgpackCodec) -> None
     }
 
 
-def test_numpy(codec: MsgpackCodec) -> None:
+def test_numpy_scalars_and_arrays_become_plain_values(codec: MsgpackCodec) -> None:
     numpy = pytest.importorskip("numpy")
     day = numpy.datetime64("2024-02-29")
     values = [
@@ -90,9 +90,9 @@ def test_numpy(codec: MsgpackCodec) -> None:
         day,
         numpy.array([day]),
     ]
-    assert written(codec, values) == [-3, 1.5, True, [[0, 1], [2, 3]], "2024-02-29", ["2024-02-29"]]
-    assert written(codec, numpy.datetime64("2024-02-29T12:00", "s")) == "2024-02-29T12:00:00"
-    assert written(codec, numpy.array(Decimal(1), dtype=object)) == "1"
+    assert round_trip(codec, values) == [-3, 1.5, True, [[0, 1], [2, 3]], "2024-02-29", ["2024-02-29"]]
+    assert round_trip(codec, numpy.datetime64("2024-02-29T12:00", "s")) == "2024-02-29T12:00:00"
+    assert round_trip(codec, numpy.array(Decimal(1), dtype=object)) == "1"
     for value in (numpy.longdouble(1), numpy.complex64(1)):
         with pytest.raises(EncodeError, match="no type for"):
             codec.dumps(value)
@@ -109,15 +109,15 @@ def test_numpy(codec: MsgpackCodec) -> None:
         ("ns", "2024-02-29T12:00:00.000001002"),
     ],
 )
-def test_numpy_moments_of_every_unit(codec: MsgpackCodec, unit: str, text: str) -> None:
+def test_numpy_datetimes_of_every_unit_become_text(codec: MsgpackCodec, unit: str, text: str) -> None:
     numpy = pytest.importorskip("numpy")
     moment = numpy.datetime64("2024-02-29T12:00:00.000001002", "ns").astype(f"M8[{unit}]")
     nothing = numpy.datetime64("NaT", unit)
-    assert written(codec, moment) == text
-    assert written(codec, nothing) is None
-    assert written(codec, numpy.array([[moment, nothing]])) == [[text, None]]
-    assert written(codec, numpy.array(moment)) == text
-    assert written(codec, numpy.array([], dtype=f"M8[{unit}]")) == []
+    assert round_trip(codec, moment) == text
+    assert round_trip(codec, nothing) is None
+    assert round_trip(codec, numpy.array([[moment, nothing]])) == [[text, None]]
+    assert round_trip(codec, numpy.array(moment)) == text
+    assert round_trip(codec, numpy.array([], dtype=f"M8[{unit}]")) == []
 
 
 @pytest.mark.parametrize("unit", ["D", "s", "ns"])
@@ -128,10 +128,10 @@ def test_numpy_durations_are_refused(codec: MsgpackCodec, unit: str) -> None:
             codec.dumps(value)
 
 
-def test_pandas_moments(codec: MsgpackCodec) -> None:
+def test_pandas_timestamps_become_text(codec: MsgpackCodec) -> None:
     pandas = pytest.importorskip("pandas")
     moment = pandas.Timestamp("2024-02-29T12:00:00.000001002", tz="UTC")
-    assert written(codec, [moment, moment.tz_localize(None), pandas.NaT]) == [
+    assert round_trip(codec, [moment, moment.tz_localize(None), pandas.NaT]) == [
         "2024-02-29T12:00:00.000001002+00:00",
         "2024-02-29T12:00:00.000001002",
         None,
@@ -140,7 +140,7 @@ def test_pandas_moments(codec: MsgpackCodec) -> None:
         MsgpackCodec().dumps(moment)
 
 
-def test_no_common_type(codec: MsgpackCodec) -> None:
+def test_other_types_are_refused(codec: MsgpackCodec) -> None:
     for value in (object(), Point, 1j):
         with pytest.raises(EncodeError, match="no common type"):
             codec.dumps(value)

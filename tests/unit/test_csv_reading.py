@@ -1,4 +1,4 @@
-"""What `load` reads from CSV, against the standard library's reader."""
+"""`load` reads the same rows from CSV as the standard library's reader."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TABLES = st.integers(1, 3).flatmap(
 
 
 def read(source: str, head: int, block: int) -> tuple[Rows, Rows]:
-    """Return the good and the failed rows that the command reads, with the lines where they begin."""
+    """Return the good rows and the failed rows that `load` reads, each with the line where it begins."""
     options = argparse.Namespace(
         file=source, key="k", format="csv" if source == "-" else None, delimiter=None, types=["*=string"], nulls=[]
     )
@@ -45,7 +45,7 @@ def read(source: str, head: int, block: int) -> tuple[Rows, Rows]:
         opened.csv.on_failure = lambda line, item, error: failed.append((line, tuple(item)))
         for batch in opened.reader:
             for row in batch.to_pylist():
-                # An empty key is null.
+                # Arrow has null for an empty key.
                 cells = tuple("" if cell is None else cell for cell in row.values())
                 good.append((opened.csv.line_of(len(good)), cells))
         assert opened.csv.report.failed == len(failed)
@@ -53,9 +53,9 @@ def read(source: str, head: int, block: int) -> tuple[Rows, Rows]:
 
 
 def expected(data: bytes, head: int) -> tuple[Rows, Rows]:
-    """Return the same by the standard library."""
+    """Return the rows that the standard library reads, in the form of read()."""
     text = data.decode()
-    # All lines end as those of the first block.
+    # The command takes the line end of the first block for the whole file.
     line_end = "\n" if b"\n" in data[:head] else "\r"
     place = 0
 
@@ -85,10 +85,9 @@ def expected(data: bytes, head: int) -> tuple[Rows, Rows]:
     head=st.sampled_from([200, 1_000_000]),
     compression=st.sampled_from(["", ".gz", ".zst", ".bz2"]),
 )
-def test_what_csv_writer_writes(
+def test_any_file_of_csv_writer_is_read_in_blocks_of_any_size(
     rows: list[list[str]], quoting: Any, line_end: str, block: int, head: int, compression: str
 ) -> None:
-    """A "\\r\\n" in quotes lost its "\\n" where a block ended between the two."""
     out = io.StringIO(newline="")
     writer = csv.writer(out, quoting=quoting, lineterminator=line_end)
     writer.writerow(["k", "b", "c"][: len(rows[0])])
@@ -108,7 +107,7 @@ def test_what_csv_writer_writes(
 @settings(deadline=None, max_examples=150)
 @given(text=st.text(alphabet='a",\r\n', max_size=60), block=st.integers(1, 40))
 @pytest.mark.skipif(sys.platform == "win32", reason="standard input has no descriptor to wait for there")
-def test_any_text_from_standard_input(text: str, block: int) -> None:
+def test_any_text_from_standard_input_is_read(text: str, block: int) -> None:
     data = b"k,b\n" + text.encode()
     reading, writing = os.pipe()
     os.write(writing, data)
@@ -122,8 +121,8 @@ def test_any_text_from_standard_input(text: str, block: int) -> None:
                 read("-", 200, block)
 
 
-def test_quick_checks_take_only_the_types_form() -> None:
-    """Cells of most columns are not matched one by one: what they are cast to shows their form."""
+def test_a_quick_check_accepts_only_the_types_form() -> None:
+    """A quick check tries a cast instead of the pattern. It accepts only text that the pattern accepts."""
     from redis_fastbatch.cli.csv_types import INFERRED
 
     chance = random.Random(5)

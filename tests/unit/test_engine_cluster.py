@@ -1,4 +1,4 @@
-"""Batches over a cluster, whose nodes' flights are fed with bytes in memory."""
+"""Batches over a cluster. The flights of its nodes are fed with bytes in memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LOST = ConnectionError("gone")
 
 
 class TwoNodes:
-    """A cluster's view of its nodes, as a Topology asks for it: two nodes share the slots."""
+    """Stands in for a cluster client: two nodes share the slots."""
 
     def __init__(self) -> None:
         nodes = [SimpleNamespace(name=f"127.0.0.1:{port}") for port in (7000, 7001)]
@@ -83,7 +83,7 @@ def test_each_node_gets_its_items() -> None:
     assert batch.outcome.report.written == batch.confirmed_prefix() == len(KEYS)
 
 
-def test_an_item_that_has_moved_goes_to_the_node_that_has_it() -> None:
+def test_a_moved_item_goes_to_its_new_node() -> None:
     batch, (low, high) = write(dict.fromkeys(LOW, 1))
     low.send_all()
     low.receive(OK + moved(LOW[1], 7001) + OK * (len(LOW) - 2))
@@ -95,7 +95,7 @@ def test_an_item_that_has_moved_goes_to_the_node_that_has_it() -> None:
     assert batch.outcome.report.written == len(LOW)
 
 
-def test_an_item_that_is_being_moved_is_asked_for() -> None:
+def test_an_item_of_a_moving_slot_is_sent_after_asking() -> None:
     batch, (low, high) = write(dict.fromkeys(LOW, 1))
     low.send_all()
     low.receive(moved(LOW[0], 7001, b"ASK") + OK * (len(LOW) - 1))
@@ -105,7 +105,7 @@ def test_an_item_that_is_being_moved_is_asked_for() -> None:
     assert batch.outcome.report.written == len(LOW)
 
 
-def test_an_item_that_no_node_has_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_item_waits_while_the_cluster_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "FIRST_DELAY", 0.0)
     batch, (low, _) = write({LOW[0]: 1})
     low.send_all()
@@ -119,7 +119,7 @@ def test_an_item_that_no_node_has_waits(monkeypatch: pytest.MonkeyPatch) -> None
     assert batch.done
 
 
-def test_a_lost_node_gets_its_items_again() -> None:
+def test_a_lost_node_gets_unconfirmed_items_again() -> None:
     batch, (low, _) = write(dict.fromkeys(LOW, 1))
     low.send_all()
     low.receive(OK)
@@ -135,7 +135,7 @@ def test_a_lost_node_gets_its_items_again() -> None:
     assert batch.outcome.report.written == len(LOW)
 
 
-def test_conditions_are_not_repeated_for_a_lost_node() -> None:
+def test_items_with_conditions_are_not_sent_to_a_lost_node_again() -> None:
     batch, (low, _) = write(dict.fromkeys(LOW, 1), Command(b"SET", many=False, tail=(b"NX",)), repeatable=False)
     low.send_all()
     low.receive(OK + b"$-1\r\n")
@@ -158,7 +158,7 @@ def test_an_abort_reports_each_item_once() -> None:
     assert unsent == set(HIGH)
 
 
-def test_a_reply_that_no_set_has() -> None:
+def test_an_impossible_reply_to_set_is_an_error() -> None:
     batch, (low, _) = write(dict.fromkeys(LOW, 1))
     low.send_all()
     with pytest.raises(InvalidResponse):
@@ -167,7 +167,7 @@ def test_a_reply_that_no_set_has() -> None:
     assert (batch.outcome.report.written, batch.outcome.report.failed) == (1, len(LOW) - 1)
 
 
-def test_values_of_two_nodes() -> None:
+def test_values_of_two_nodes_keep_the_order_of_the_keys() -> None:
     batch, (low, high), found = read(KEYS)
     low.send_all()
     high.send_all()
@@ -178,7 +178,7 @@ def test_values_of_two_nodes() -> None:
     assert list(found) == KEYS
 
 
-def test_a_value_that_has_moved_and_one_that_is_moving() -> None:
+def test_a_moved_value_and_a_moving_value_are_read_from_the_new_node() -> None:
     batch, (low, high), found = read(LOW[:3])
     low.send_all()
     low.receive(values(7) + moved(LOW[1], 7001) + moved(LOW[2], 7001, b"ASK"))
@@ -188,7 +188,7 @@ def test_a_value_that_has_moved_and_one_that_is_moving() -> None:
     assert list(found.values()) == [7, 8, 9]
 
 
-def test_counts_of_two_nodes() -> None:
+def test_counts_of_two_nodes_are_added_up() -> None:
     topology = two_nodes()
     batch = ClusterCount(routed(KEYS, UNLINK, topology), topology, patience=30.0)
     low, high = (Driver(node) for node in batch.nodes)
@@ -240,7 +240,7 @@ def test_an_atomic_batch_waits_longer_each_time_and_then_gives_up() -> None:
     assert topology.doubted
 
 
-def test_an_atomic_batch_is_not_sent_round_and_round() -> None:
+def test_an_atomic_batch_waits_after_too_many_redirections() -> None:
     _, route, _ = one_slot_write()
     there, back = (
         Redirected(MovedError(f"{slot_of_key(LOW[0], 'utf-8', 'strict')} 127.0.0.1:{port}"))

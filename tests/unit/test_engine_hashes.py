@@ -1,4 +1,4 @@
-"""Flights of tables as hashes, fed with bytes in memory."""
+"""Flights that write the rows of a table as hashes, fed with bytes in memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def flight_of(options: SetOptions, size: int = 2) -> HashFlight:
     return HashFlight(rows, expire_command(options), outcome())
 
 
-def test_rows_without_an_expiry() -> None:
+def test_each_row_is_one_hset_and_errors_name_their_row() -> None:
     flight = flight_of(SetOptions())
     driver = Driver(flight)
     assert driver.send_all() == ([b"HSET"] * 4, Event.NEED_REPLIES)
@@ -45,7 +45,7 @@ def test_expire_follows_the_rows_that_were_written() -> None:
     assert (flight.poll(), report.written, list(report.failures)) == (Event.DONE, 2, [1, 3])
 
 
-def test_rows_whose_expiry_is_not_confirmed() -> None:
+def test_a_row_whose_expiry_is_not_confirmed_fails() -> None:
     flight = flight_of(SetOptions(ex=10), size=4)
     driver = Driver(flight)
     driver.send_all()
@@ -71,7 +71,7 @@ def test_a_lost_connection_sends_expire_again() -> None:
 
 
 @pytest.mark.parametrize("reply", [b"+OK\r\n", b":3\r\n", b":-1\r\n", b"$1\r\n2\r\n"])
-def test_a_reply_that_no_hset_has(reply: bytes) -> None:
+def test_an_impossible_reply_to_hset_is_an_error(reply: bytes) -> None:
     driver = Driver(flight_of(SetOptions(), size=1))
     driver.send_all()
     with pytest.raises(InvalidResponse, match="HSET was answered with"):

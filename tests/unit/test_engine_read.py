@@ -34,7 +34,7 @@ def values(*found: Any) -> bytes:
     return b"*%d\r\n%s" % (len(parts), b"".join(parts))
 
 
-def test_the_first_reply_is_waited_for() -> None:
+def test_the_second_command_waits_for_the_first_reply() -> None:
     found: dict[str, Any] = {}
     flight = flight_of(KEYS, found)
     driver = Driver(flight)
@@ -47,13 +47,13 @@ def test_the_first_reply_is_waited_for() -> None:
     read_ended(flight.outcome, "raise")
 
 
-def test_no_more_commands_than_the_window_has_room_for() -> None:
+def test_the_window_limits_the_commands_in_flight() -> None:
     driver = Driver(flight_of(KEYS, {}, size=2, sizes=ValueSizes(8)))
     assert len(driver.send_all()[0]) == READ_WINDOW
 
 
 @pytest.mark.parametrize("cut", range(1, 40))
-def test_replies_that_arrive_in_two_pieces(cut: int) -> None:
+def test_a_reply_may_arrive_in_two_pieces(cut: int) -> None:
     found: list[Any] = []
     flight = flight_of(KEYS[:3], found, default="none")
     driver = Driver(flight)
@@ -65,7 +65,7 @@ def test_replies_that_arrive_in_two_pieces(cut: int) -> None:
     assert found == [("key:0", {"a": 1}), ("key:1", "none"), ("key:2", "text" * 5)]
 
 
-def test_a_budget_pauses_reading() -> None:
+def test_a_budget_pauses_decoding() -> None:
     found: dict[str, Any] = {}
     driver = Driver(flight_of(KEYS[:4], found))
     driver.send_all()
@@ -76,7 +76,7 @@ def test_a_budget_pauses_reading() -> None:
 
 
 @pytest.mark.parametrize("out", [dict, list])
-def test_a_lost_connection_reads_again(out: type[Any]) -> None:
+def test_a_lost_connection_sends_unanswered_commands_again(out: type[Any]) -> None:
     found: Any = out()
     flight = flight_of(KEYS[:4], found, size=2, sizes=ValueSizes(8))
     driver = Driver(flight)
@@ -102,10 +102,10 @@ def test_a_refused_command_ends_the_batch() -> None:
 
 
 @pytest.mark.parametrize("on_error", ["raise", "report", "hook"])
-def test_a_value_that_cannot_be_decoded(on_error: str) -> None:
-    heard: list[Any] = []
+def test_a_value_that_cannot_be_decoded_follows_on_error(on_error: str) -> None:
+    failures: list[Any] = []
     found: dict[str, Any] = {}
-    handler: Any = (lambda key, data, error: heard.append((key, data))) if on_error == "hook" else on_error
+    handler: Any = (lambda key, data, error: failures.append((key, data))) if on_error == "hook" else on_error
     flight = flight_of(KEYS[:3], found, default="none", on_error=handler)
     driver = Driver(flight)
     driver.send_all()
@@ -113,7 +113,7 @@ def test_a_value_that_cannot_be_decoded(on_error: str) -> None:
     assert flight.poll() is Event.DONE
     assert found == {"key:0": 1, "key:1": "none", "key:2": 3}
     assert flight.outcome.failed == 1
-    assert heard == ([("key:1", b"\xc1")] if on_error == "hook" else [])
+    assert failures == ([("key:1", b"\xc1")] if on_error == "hook" else [])
     if on_error == "raise":
         with pytest.raises(DecodeError, match="key:1"):
             read_ended(flight.outcome, on_error)
@@ -121,7 +121,7 @@ def test_a_value_that_cannot_be_decoded(on_error: str) -> None:
         read_ended(flight.outcome, handler)
 
 
-def test_a_key_of_a_wrong_type() -> None:
+def test_a_key_of_a_wrong_type_is_an_encode_error() -> None:
     flight = flight_of(["a", object()], {})
     Driver(flight).send_all()
     with pytest.raises(EncodeError):
@@ -153,7 +153,7 @@ def test_counts_are_added_up() -> None:
 
 
 @pytest.mark.parametrize("reply", [b":41\r\n", b":-1\r\n", b"+OK\r\n"])
-def test_a_number_that_no_count_is(reply: bytes) -> None:
+def test_an_impossible_reply_to_unlink_is_an_error(reply: bytes) -> None:
     driver = Driver(CountFlight(writer(KEYS, UNLINK)))
     driver.send_all()
     with pytest.raises(InvalidResponse, match="a number of keys was expected"):

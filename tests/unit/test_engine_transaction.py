@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError, ExecAbortError, InvalidResponse
 
-from flights import OK, QUEUED, Driver, outcome, words, writer
+from flights import OK, QUEUED, Driver, outcome, writer
 from redis_fastbatch._engine.commands import SetOptions
 from redis_fastbatch._engine.flight import Event
 from redis_fastbatch._engine.transaction import TRANSITIONS, AtomicFlight, State, Step
@@ -23,7 +23,7 @@ def flight_of(items: Any = ITEMS, options: SetOptions | None = None, size: int =
 
 
 def opened(flight: AtomicFlight) -> Driver:
-    """Send a transaction up to EXEC, and receive the replies to MULTI and to its commands."""
+    """Send a transaction up to EXEC. Receive the replies to MULTI and to the commands, but not to EXEC."""
     driver = Driver(flight)
     assert driver.send_all() == ([b"MULTI"], Event.NEED_REPLIES)
     driver.receive(OK)
@@ -32,7 +32,7 @@ def opened(flight: AtomicFlight) -> Driver:
     return driver
 
 
-def test_one_command_goes_without_multi() -> None:
+def test_one_command_is_sent_without_multi() -> None:
     flight = flight_of(size=10)
     driver = Driver(flight)
     assert driver.send_all() == ([b"MSET"], Event.NEED_REPLIES)
@@ -40,7 +40,7 @@ def test_one_command_goes_without_multi() -> None:
     assert (flight.poll(), flight.report.written, flight.confirmed_prefix()) == (Event.DONE, 4, 4)
 
 
-def test_several_commands_go_between_multi_and_exec() -> None:
+def test_several_commands_are_sent_between_multi_and_exec() -> None:
     flight = flight_of()
     driver = opened(flight)
     assert (flight.report.written, flight.confirmed_prefix()) == (0, 0)
@@ -48,7 +48,7 @@ def test_several_commands_go_between_multi_and_exec() -> None:
     assert (flight.poll(), flight.report.written, flight.confirmed_prefix()) == (Event.DONE, 4, 4)
 
 
-def test_conditions_are_settled_by_the_elements_of_execs_reply() -> None:
+def test_execs_reply_says_which_items_were_skipped() -> None:
     flight = flight_of(options=SetOptions(atomic=True, nx=True))
     driver = Driver(flight)
     driver.send_all()
@@ -59,7 +59,7 @@ def test_conditions_are_settled_by_the_elements_of_execs_reply() -> None:
     assert (flight.poll(), report.written, report.skipped_keys) == (Event.DONE, 2, ["key:1", "key:3"])
 
 
-def test_an_item_that_cannot_be_encoded_discards_all() -> None:
+def test_an_item_that_cannot_be_encoded_discards_the_batch() -> None:
     flight = flight_of({**ITEMS, "bad": {1}})
     driver = Driver(flight)
     assert driver.send_all() == ([b"MULTI"], Event.NEED_REPLIES)
@@ -70,13 +70,13 @@ def test_an_item_that_cannot_be_encoded_discards_all() -> None:
     assert "another item of the atomic batch failed" in str(flight.report.failures["key:0"])
 
 
-def test_an_item_of_the_only_command_that_cannot_be_encoded_sends_nothing() -> None:
+def test_nothing_is_sent_if_the_only_command_cannot_be_encoded() -> None:
     flight = flight_of({**ITEMS, "bad": {1}}, size=10)
     assert Driver(flight).send_all() == ([], Event.DONE)
     assert flight.report.failed == 5
 
 
-def test_a_refused_multi_sends_nothing_else_but_discard() -> None:
+def test_only_discard_follows_a_refused_multi() -> None:
     flight = flight_of()
     driver = Driver(flight)
     driver.send_all()
@@ -87,7 +87,7 @@ def test_a_refused_multi_sends_nothing_else_but_discard() -> None:
     assert {str(error) for error in flight.report.failures.values()} == {"NOPERM no multi"}
 
 
-def test_a_refused_command_fails_all() -> None:
+def test_a_refused_command_fails_the_batch() -> None:
     flight = flight_of()
     driver = Driver(flight)
     driver.send_all()
@@ -99,7 +99,7 @@ def test_a_refused_command_fails_all() -> None:
     assert isinstance(flight.report.failures["key:3"], ExecAbortError)
 
 
-def test_without_msetex_a_transaction_of_sets_takes_its_place() -> None:
+def test_without_msetex_the_transaction_is_sent_again_with_sets() -> None:
     flight = flight_of(options=SetOptions(atomic=True, ex=10))
     driver = Driver(flight)
     driver.send_all()
@@ -113,7 +113,7 @@ def test_without_msetex_a_transaction_of_sets_takes_its_place() -> None:
     assert (flight.poll(), flight.report.written) == (Event.DONE, 4)
 
 
-def test_one_msetex_that_the_server_does_not_have() -> None:
+def test_without_msetex_a_single_command_becomes_a_transaction() -> None:
     flight = flight_of(options=SetOptions(atomic=True, ex=10), size=10)
     driver = Driver(flight)
     driver.send_all()
@@ -144,7 +144,7 @@ def test_a_connection_lost_after_exec_leaves_the_outcome_unknown() -> None:
     assert all(str(error).startswith("outcome unknown") for error in report.failures.values())
 
 
-def test_an_abort_before_exec_has_written_nothing() -> None:
+def test_an_abort_before_exec_reports_all_items_as_not_sent() -> None:
     flight = flight_of()
     driver = Driver(flight)
     driver.send_all()
@@ -162,23 +162,18 @@ def test_a_connection_lost_after_the_end_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("reply", [b"*1\r\n" + OK, OK, b"$-1\r\n"])
-def test_a_reply_that_no_exec_has(reply: bytes) -> None:
+def test_an_impossible_reply_to_exec_is_an_error(reply: bytes) -> None:
     driver = opened(flight_of())
     with pytest.raises(InvalidResponse, match="EXEC was answered with"):
         driver.receive(reply)
 
 
-def test_a_chunk_that_is_half_full_is_not_hurried() -> None:
+def test_a_partial_chunk_has_no_flush_timer() -> None:
     flight = flight_of()
     assert flight.poll(1) is Event.PAUSED
     assert flight.flush_seconds is None
 
 
-def test_every_state_but_the_last_has_a_way_on() -> None:
+def test_every_state_but_the_last_has_a_transition() -> None:
     assert {state for state, _ in TRANSITIONS} == set(State) - {State.CLOSED}
     assert {step for _, step in TRANSITIONS} == set(Step)
-
-
-def test_the_words_of_a_transaction() -> None:
-    driver = Driver(flight_of())
-    assert words(driver.send()) == [b"MULTI"]

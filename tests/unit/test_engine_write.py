@@ -26,7 +26,7 @@ def flight_of(items: Any = ITEMS, options: SetOptions | None = None, size: int =
     return WriteFlight(encoder, options.single(), outcome(**hooks), repeatable=options.repeatable, **more)
 
 
-def test_chunks_until_done() -> None:
+def test_chunks_are_sent_and_confirmed_until_done() -> None:
     flight = flight_of()
     driver = Driver(flight)
     assert driver.send_all() == ([b"MSET"] * 3, Event.NEED_REPLIES)
@@ -39,7 +39,7 @@ def test_chunks_until_done() -> None:
     assert (flight.report.written, flight.confirmed_prefix(), flight.in_flight) == (5, 5, False)
 
 
-def test_a_chunk_is_given_again_until_it_is_started() -> None:
+def test_poll_returns_the_same_chunk_until_it_is_started() -> None:
     flight = flight_of()
     first, second = flight.poll(), flight.poll()
     assert isinstance(first, Send)
@@ -51,14 +51,14 @@ def test_an_empty_batch_is_done_at_once() -> None:
     assert flight_of({}).poll() is Event.DONE
 
 
-def test_no_more_chunks_than_the_window_has_room_for() -> None:
+def test_the_window_limits_the_chunks_in_flight() -> None:
     driver = Driver(flight_of({f"key:{i}": i for i in range(WINDOW_CHUNKS + 50)}, size=1))
     assert len(driver.send_all()[0]) == WINDOW_CHUNKS
     driver.receive(OK * 10)
     assert driver.send_all() == ([b"MSET"] * 10, Event.NEED_REPLIES)
 
 
-def test_a_budget_pauses_encoding_and_reading() -> None:
+def test_a_budget_pauses_encoding_and_decoding() -> None:
     flight = flight_of(size=4)
     driver = Driver(flight)
     assert flight.poll(3) is Event.PAUSED
@@ -69,8 +69,8 @@ def test_a_budget_pauses_encoding_and_reading() -> None:
     assert flight.report.written == 5
 
 
-class Dry:
-    """A source that runs dry."""
+class PendingSource:
+    """A source that has no item at the moment, but has not ended."""
 
     def __init__(self) -> None:
         self.items: list[Any] = []
@@ -85,10 +85,10 @@ class Dry:
         raise StopIteration if self.ended else SourceDry
 
 
-def test_a_dry_source_is_waited_for_and_its_items_are_sent_when_they_are_old(
+def test_a_partial_chunk_is_sent_when_the_source_stays_pending(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    source = Dry()
+    source = PendingSource()
     flight = flight_of(source, size=3)
     driver = Driver(flight)
     assert driver.send_all(100) == ([], Event.NEED_ITEMS)
@@ -107,7 +107,7 @@ def test_a_dry_source_is_waited_for_and_its_items_are_sent_when_they_are_old(
     assert flight.poll(100) is Event.DONE
 
 
-def test_a_refused_command_goes_again_item_by_item() -> None:
+def test_the_items_of_a_refused_command_are_sent_again_one_by_one() -> None:
     flight = flight_of(size=5)
     driver = Driver(flight)
     driver.send_all()
@@ -119,7 +119,7 @@ def test_a_refused_command_goes_again_item_by_item() -> None:
     assert (report.written, report.failed, list(report.failures)) == (4, 1, ["key:3"])
 
 
-def test_a_server_that_refuses_everything_is_not_asked_for_each_item() -> None:
+def test_items_are_not_sent_again_if_the_server_refuses_all_writes() -> None:
     flight = flight_of(size=5)
     driver = Driver(flight)
     driver.send_all()
@@ -140,13 +140,13 @@ def test_without_msetex_sets_are_sent() -> None:
     assert (flight.poll(), flight.report.written) == (Event.DONE, 5)
 
 
-def test_skipped_and_failed_items() -> None:
-    heard: list[tuple[Any, Any]] = []
+def test_skipped_and_failed_items_are_reported_with_their_keys() -> None:
+    failures: list[tuple[Any, Any]] = []
     flight = flight_of(
         {**ITEMS, "bad": {1}},
         SetOptions(nx=True),
         6,
-        on_error=lambda key, value, error: heard.append((key, value)),
+        on_error=lambda key, value, error: failures.append((key, value)),
     )
     driver = Driver(flight)
     driver.send_all()
@@ -154,11 +154,11 @@ def test_skipped_and_failed_items() -> None:
     report = flight.report
     assert (report.written, report.skipped, report.failed) == (2, 2, 2)
     assert report.skipped_keys == ["key:1", "key:3"]
-    assert heard == [("bad", {1}), ("key:4", 4)]
+    assert failures == [("bad", {1}), ("key:4", 4)]
 
 
 @pytest.mark.parametrize("reply", [b":1\r\n", b"$3\r\nyes\r\n", b"*0\r\n"])
-def test_a_reply_that_no_mset_has(reply: bytes) -> None:
+def test_an_impossible_reply_to_mset_is_an_error(reply: bytes) -> None:
     flight = flight_of()
     driver = Driver(flight)
     driver.send_all()
@@ -169,7 +169,7 @@ def test_a_reply_that_no_mset_has(reply: bytes) -> None:
     assert flight.report.confirmed_prefix == 0
 
 
-def test_a_lost_connection_sends_again_what_was_not_confirmed() -> None:
+def test_a_lost_connection_sends_unconfirmed_chunks_again() -> None:
     flight = flight_of(size=1)
     driver = Driver(flight)
     driver.send_all()
@@ -210,7 +210,7 @@ def test_an_abort_reports_each_item_once() -> None:
     assert [str(error).partition(":")[0] for error in report.failures.values()] == ["outcome unknown", "not sent"]
 
 
-def test_a_loading_server_is_waited_for_until_the_transport_gives_up() -> None:
+def test_a_loading_server_fails_the_items_once_the_transport_stops_waiting() -> None:
     flight = flight_of()
     driver = Driver(flight)
     driver.send_all()
@@ -225,7 +225,7 @@ def test_a_loading_server_is_waited_for_until_the_transport_gives_up() -> None:
     assert (flight.poll(), flight.report.failed) == (Event.DONE, 5)
 
 
-def test_hooks_hear_of_each_chunk() -> None:
+def test_on_chunk_is_called_for_each_chunk() -> None:
     stats: list[ChunkStats] = []
     flight = flight_of(size=2, on_chunk=stats.append)
     driver = Driver(flight)
@@ -247,7 +247,7 @@ def test_a_hook_that_raises_is_called_once() -> None:
     assert flight.report.failed == 2
 
 
-def test_an_interrupted_source_ends_the_batch_with_what_it_gave() -> None:
+def test_an_interrupted_source_ends_the_batch_after_its_items() -> None:
     def source() -> Iterator[tuple[str, int]]:
         yield "a", 1
         yield "b", 2
@@ -262,13 +262,13 @@ def test_an_interrupted_source_ends_the_batch_with_what_it_gave() -> None:
     assert (flight.report.written, flight.confirmed_prefix()) == (2, 2)
 
 
-def test_items_that_were_taken_ahead_are_not_sent() -> None:
+def test_items_taken_before_the_flight_began_fail_with_it() -> None:
     flight = flight_of({})
     flight.ended_before([("a", 1), "no pair"], LOST)
     assert list(flight.report.failures) == ["a", "no pair"]
     assert flight.report.failed == 2
 
 
-def test_the_bytes_of_a_command() -> None:
+def test_a_command_has_exactly_these_bytes() -> None:
     chunk = Driver(WriteFlight(writer({"k": "v"}, MSET), SET, outcome())).send()
     assert chunk == b"*3\r\n$4\r\nMSET\r\n$1\r\nk\r\n$2\r\n\xa1v\r\n"

@@ -1,4 +1,4 @@
-"""Bytes that were made to hurt: they are refused, or read at the cost that honest bytes of their size have."""
+"""Malicious bytes are refused, or cost no more to read than ordinary bytes of the same size."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def refused(data: bytes) -> DecodeError:
 
 
 def cost(function: Callable[[], Any]) -> tuple[float, int]:
-    """The best of three times, in seconds, and the most memory taken, in bytes."""
+    """Return the shortest of three times, in seconds, and the peak of memory, in bytes."""
     best = min(_timed(function) for _ in range(3))
     tracemalloc.start()
     try:
@@ -45,12 +45,12 @@ def _timed(function: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-# -- bombs ---------------------------------------------------------------------------------------
+# -- sizes ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("marker", [b"\xdb", b"\xc6", b"\xdd", b"\xdf", b"\xc9"], ids=lambda marker: marker.hex())
 @pytest.mark.parametrize("length", [1, 1000, 2**31 - 1, 2**31, 2**32 - 1])
-def test_a_length_that_is_not_there_takes_no_memory(marker: bytes, length: int) -> None:
+def test_a_false_length_takes_no_memory(marker: bytes, length: int) -> None:
     codec = MsgpackCodec()
     data = marker + struct.pack(">I", length)
 
@@ -62,20 +62,20 @@ def test_a_length_that_is_not_there_takes_no_memory(marker: bytes, length: int) 
 
 
 def nested_lists(size: int, levels: int) -> bytes:
-    """Headers inside one another, each of which announces all the bytes behind it."""
+    """Return nested list headers. Each one declares as many items as bytes follow it."""
     headers = b"".join(b"\xdd" + struct.pack(">I", size - 5 * level - 5) for level in range(levels))
     return headers.ljust(size, b"\xc1")
 
 
 @pytest.mark.parametrize("prefix", [b"", b"\x81\xa1k"], ids=["list", "list in a map"])
-def test_lengths_that_add_up_to_more_than_is_there_take_no_memory(prefix: bytes) -> None:
+def test_nested_false_lengths_take_no_memory(prefix: bytes) -> None:
     data = prefix + nested_lists(MEGABYTE, 1000)
     seconds, peak = cost(lambda: refused(data))
-    assert peak < 20 * MEGABYTE, "a list of a million items at the most"
+    assert peak < 20 * MEGABYTE, "more memory than one list of a million items"
     assert seconds < 0.5
 
 
-def test_lengths_that_fit_one_another_are_read() -> None:
+def test_nested_true_lengths_are_read() -> None:
     value: Any = []
     for level in range(50):
         value = (
@@ -94,7 +94,7 @@ def test_lengths_that_fit_one_another_are_read() -> None:
 @pytest.mark.parametrize(
     "opening", [b"\x91", b"\x81", b"\x81\xa1k", b"\x91\x81\x05", b"\xdc\x00\x01", b"\xde\x00\x01\xa0"]
 )
-def test_nesting_without_end_is_refused(opening: bytes) -> None:
+def test_endless_nesting_is_refused(opening: bytes) -> None:
     assert "nested more than" in refused(opening * 2000 + b"\x00").reason or opening == b"\x81"
     for size in (1, 10, 1023, 1024, 1025, 100_000):
         refused(opening * size)
@@ -104,17 +104,17 @@ def test_nesting_without_end_is_refused(opening: bytes) -> None:
 
 
 def colliding_integers(count: int) -> list[int]:
-    """Keys whose low bits agree, the worst that 64-bit integers can do to a dict."""
+    """Return integers with equal low bits: the worst collisions in a dict that 64-bit integers can cause."""
     return [i << 44 for i in range(count)]
 
 
 def colliding_floats(count: int) -> list[float]:
-    """Floats that share their hashes by the dozen: 2**61 is 1 to the modulus of CPython's hash."""
+    """Return floats that share their hashes in groups of 16: 2**61 is 1 modulo the prime of CPython's hash."""
     return [float(1 + i) * 2.0 ** (61 * k) for i in range(count // 16) for k in range(16)]
 
 
 @pytest.mark.parametrize("make", [colliding_integers, colliding_floats])
-def test_colliding_keys_cost_what_they_cost_a_dict(make: Callable[[int], list[Any]]) -> None:
+def test_colliding_keys_cost_no_more_than_in_a_dict(make: Callable[[int], list[Any]]) -> None:
     keys = make(100_000)
     data = b"\xdf" + struct.pack(">I", len(keys)) + b"".join(msgpack.packb(key) + b"\xc0" for key in keys)
     codec = MsgpackCodec()
@@ -124,8 +124,8 @@ def test_colliding_keys_cost_what_they_cost_a_dict(make: Callable[[int], list[An
     assert seconds < 10 * dict_seconds + 0.1
 
 
-def test_keys_that_share_a_place_in_the_caches() -> None:
-    # Same length, first and last bytes: whatever the caches look at.
+def test_keys_that_share_a_cache_entry_are_kept_apart() -> None:
+    # The caches look at the length and at the first and last bytes, which are the same here.
     names = [f"abcd{i:04}wxyzABCD{i:04}WXYZ"[:24] for i in range(5000)]
     rows = [{name: i} for i, name in enumerate(names)]
     codec = MsgpackCodec()
@@ -134,7 +134,7 @@ def test_keys_that_share_a_place_in_the_caches() -> None:
 
 
 @pytest.mark.parametrize("count", [2, 15, 40])
-def test_of_duplicate_keys_the_last_one_wins(count: int) -> None:
+def test_the_last_of_duplicate_keys_wins(count: int) -> None:
     codec = MsgpackCodec()
     pairs = b"".join(b"\xa1k" + msgpack.packb(i) for i in range(count))
     data = b"\xde" + struct.pack(">H", count) + pairs
@@ -149,7 +149,7 @@ SPECIAL = (
 
 
 @pytest.mark.parametrize("name", [*SPECIAL.split(), "a\0b", ""])
-def test_field_names_mean_nothing(name: str) -> None:
+def test_field_names_have_no_special_meaning(name: str) -> None:
     codec = MsgpackCodec()
     for i in range(20):
         row = {name: i, "other": [i]}
@@ -157,8 +157,8 @@ def test_field_names_mean_nothing(name: str) -> None:
         assert type(codec.loads(msgpack.packb(row))) is dict
 
 
-def test_a_shape_a_row_costs_no_more_than_a_dict_a_row() -> None:
-    """Shapes are learnt and forgotten: data whose shapes change all the time must not make that a burden."""
+def test_rows_with_ever_new_shapes_stay_fast() -> None:
+    """The codec learns and forgets shapes. Rows whose shapes always change must not become much slower."""
     rows = [msgpack.packb({f"f{(i // 5) % 97}": 1, f"g{(i // 5) % 89}": 2}) for i in range(50_000)]
     flat = [msgpack.packb({"f": 1, "g": 2}) for _ in range(50_000)]
     codec = MsgpackCodec()
@@ -167,7 +167,7 @@ def test_a_shape_a_row_costs_no_more_than_a_dict_a_row() -> None:
     assert changing < 10 * steady + 0.1
 
 
-# -- spoilt --------------------------------------------------------------------------------------
+# -- damaged -------------------------------------------------------------------------------------
 
 WHOLE: Any = {
     "i": [0, -1, 127, -33, 2**16, 2**32, -(2**63), 2**64 - 1],
@@ -182,14 +182,14 @@ WHOLE: Any = {
 
 @pytest.fixture(scope="module")
 def learnt() -> MsgpackCodec:
-    """A codec that has seen the shapes: rows take their quick way."""
+    """A codec that knows the shapes, so that it reads rows from its templates."""
     codec = MsgpackCodec()
     for _ in range(20):
         codec.loads(msgpack.packb(WHOLE, datetime=True))
     return codec
 
 
-def test_truncated_at_every_byte(learnt: MsgpackCodec) -> None:
+def test_a_value_truncated_anywhere_is_refused(learnt: MsgpackCodec) -> None:
     data = msgpack.packb({**WHOLE, "s": ["", "a", "é" * 20, "x" * 300]})
     fresh = MsgpackCodec()
     for stop in range(len(data)):
@@ -199,17 +199,17 @@ def test_truncated_at_every_byte(learnt: MsgpackCodec) -> None:
             assert 0 <= caught.value.offset <= stop
 
 
-def test_every_byte_replaced(learnt: MsgpackCodec) -> None:
-    """Read as msgpack reads it, or refused; nothing else."""
+def test_a_value_with_any_byte_replaced_is_read_as_msgpack_reads_it(learnt: MsgpackCodec) -> None:
+    """The codec reads damaged bytes as the package msgpack does, or both refuse them."""
     data = msgpack.packb({"k": {"n": 1, "t": [1, "é"]}, "f": 0.5, "i": [-33, 70_000]})
     for place in range(len(data)):
         for byte in range(256):
-            spoilt = data[:place] + bytes([byte]) + data[place + 1 :]
-            assert outcome(learnt.loads, spoilt) == outcome(their_value, spoilt)
+            damaged = data[:place] + bytes([byte]) + data[place + 1 :]
+            assert outcome(learnt.loads, damaged) == outcome(their_value, damaged)
 
 
 def outcome(loads: Callable[[bytes], Any], data: bytes) -> str:
-    """What reading gives, as text: NaN is to equal NaN, and 1 is not to equal True."""
+    """Return the value read as text, so that NaN equals NaN and 1 differs from True."""
     try:
         return repr(loads(data))
     except (DecodeError, ValueError, TypeError, OverflowError, msgpack.UnpackException):
@@ -219,7 +219,7 @@ def outcome(loads: Callable[[bytes], Any], data: bytes) -> str:
 @pytest.mark.parametrize(
     "text", [b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"a\xe8\xaf", b"\xe8\xafa", b"\x80" * 40]
 )
-def test_invalid_utf8_is_refused_where_it_stands(text: bytes) -> None:
+def test_invalid_utf8_is_refused_with_its_offset(text: bytes) -> None:
     for before in (b"", b"0123456789" * 3):
         string = before + text
         error = refused(b"\xd9" + bytes([len(string)]) + string)
@@ -240,7 +240,7 @@ def fed(data: bytes, max_value_size: int = 0) -> ReplyReader:
     return reader
 
 
-def test_attributes_are_left_out_and_shift_nothing() -> None:
+def test_attributes_are_skipped() -> None:
     attribute = b"|1\r\n+ttl\r\n*2\r\n:1\r\n$1\r\nx\r\n"
     reader = fed(attribute + b"+OK\r\n" + b":5\r\n" + attribute * 2 + b":6\r\n")
     assert [reader.reply() for _ in range(4)] == [(b"OK",), (5,), (6,), None]
@@ -256,17 +256,17 @@ def test_attributes_are_left_out_and_shift_nothing() -> None:
 
 
 @pytest.mark.parametrize("inner", [b"|1\r\n+a\r\n+b\r\n:1\r\n", b">1\r\n+a\r\n", b"=5\r\ntxt:a\r\n"])
-def test_what_belongs_between_replies_is_refused_inside_one(inner: bytes) -> None:
+def test_attributes_and_pushes_inside_a_reply_are_refused(inner: bytes) -> None:
     with pytest.raises(InvalidResponse, match="inside a reply"):
         fed(b"*2\r\n" + inner + b":2\r\n").reply()
 
 
-def test_verbatim_strings() -> None:
+def test_verbatim_strings_lose_their_prefix() -> None:
     assert fed(b"=4\r\ntxt:\r\n").reply() == (b"",)
     assert fed(b"=7\r\nmkd:abc\r\n:1\r\n").reply() == (b"abc",)
-    for spoilt in (b"=3\r\ntxt\r\n", b"=5\r\ntxtab\r\n", b"=5\r\ntxt:aXX", b"=-1\r\n"):
+    for damaged in (b"=3\r\ntxt\r\n", b"=5\r\ntxtab\r\n", b"=5\r\ntxt:aXX", b"=-1\r\n"):
         with pytest.raises(InvalidResponse):
-            fed(spoilt).reply()
+            fed(damaged).reply()
 
 
 @pytest.mark.parametrize("reply", [b"%1\r\n*0\r\n+b\r\n", b"#x\r\n", b"=2\r\nab\r\n", b"!3\r\nERR\r\n", b",x\r\n"])
@@ -280,13 +280,13 @@ def test_false_is_a_reply() -> None:
 
 
 @pytest.mark.parametrize("rest", [b"+OK\r\n", b"$1\r\nx", b"-ERR no\r\n", b"\r\n"])
-def test_a_reply_nobody_asked_for(rest: bytes) -> None:
+def test_a_reply_that_was_not_asked_for_is_an_error(rest: bytes) -> None:
     reader = fed(rest)
     with pytest.raises(InvalidResponse, match="not asked for"):
         reader.finished()
 
 
-def test_push_messages_behind_the_last_reply() -> None:
+def test_push_messages_may_follow_the_last_reply() -> None:
     reader = fed(b">2\r\n+a\r\n:1\r\n>1\r\n+b")
     assert reader.finished() is False
     reader.feed(b"\r\n")
@@ -297,14 +297,14 @@ def test_push_messages_behind_the_last_reply() -> None:
 
 @pytest.mark.parametrize("count", [2**31, 10**17, 10**18 - 1])
 @pytest.mark.parametrize("mark", [b"*", b"%", b"~"])
-def test_replies_of_announced_millions_take_no_memory(mark: bytes, count: int) -> None:
+def test_a_false_count_of_elements_takes_no_memory(mark: bytes, count: int) -> None:
     def attempt() -> None:
         assert fed(mark + b"%d\r\n:1\r\n" % count).reply() is None
 
     assert cost(attempt)[1] < 1_000_000
 
 
-def test_a_flood_of_errors() -> None:
+def test_ten_thousand_errors_are_read() -> None:
     reader = fed(b"-" + b"x" * 1000 + b"\r\n" + b"-E\r\n" * 10_000)
     others: list[tuple[int, Any]] = []
     assert reader.statuses(10_001, 0, others) == 10_001

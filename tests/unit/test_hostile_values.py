@@ -1,4 +1,4 @@
-"""Values whose own code, or another thread, changes what is being written: an error or honest bytes."""
+"""Values that their own code or another thread changes during encoding give valid bytes or an error."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 import msgpack
 import pytest
 
-from hostile import Own, change_dict, meddling
+from hostile import Own, change_dict, changing_thread
 from redis_fastbatch import DecodeError, EncodeError, MsgpackCodec
 from redis_fastbatch._core.resp.encoder import BatchWriter, Command
 from redis_fastbatch._core.toolkit.codec import ToolkitCodec
 
 
-def honest(codec: Any, value: Any) -> None:
-    """Written whole or refused; what is written can be read."""
+def check_encoding(codec: Any, value: Any) -> None:
+    """Check that a value is refused, or is encoded as bytes that can be decoded."""
     try:
         data = codec.dumps(value)
     except (EncodeError, RuntimeError, TypeError):
@@ -23,21 +23,21 @@ def honest(codec: Any, value: Any) -> None:
     try:
         codec.loads(data)
     except DecodeError as error:
-        # What default() makes of a key may be no key when it is read.
+        # default() may return a value for a key that is not hashable when it is read.
         if "unhashable" not in str(error):
             raise
 
 
-# -- a value's own code --------------------------------------------------------------------------
+# -- code of the value ---------------------------------------------------------------------------
 
 
 def churn() -> None:
-    """Take the place of whatever has just been freed."""
+    """Allocate objects of many sizes, to overwrite memory that has just been freed."""
     _ = [bytes(size) for size in range(200)], [tuple(range(size)) for size in range(20)], [{} for _ in range(20)]
 
 
 def destroyers(container: Any) -> list[Callable[[Any], Any]]:
-    """What default() may do to the container that it is called from."""
+    """Return functions for default() that change the container during its encoding."""
 
     def clear(_: Any) -> Any:
         container.clear()
@@ -57,7 +57,7 @@ def destroyers(container: Any) -> list[Callable[[Any], Any]]:
         return {"x": 1}
 
     def swap(_: Any) -> Any:
-        # The same size, other entries.
+        # Keep the size, replace all entries.
         if isinstance(container, dict):
             size = len(container)
             container.clear()
@@ -85,15 +85,15 @@ MAKERS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 @pytest.mark.parametrize("number", range(5), ids=["clear", "grow", "replace", "swap", "fail"])
-def test_default_destroys_the_container(make: Callable[[], Any], number: int) -> None:
+def test_default_may_change_the_container_being_written(make: Callable[[], Any], number: int) -> None:
     for wrap in (lambda container: container, lambda container: [container, "rest"]):
         for _ in range(5):
             container = make()
-            honest(MsgpackCodec(default=destroyers(container)[number]), wrap(container))
+            check_encoding(MsgpackCodec(default=destroyers(container)[number]), wrap(container))
 
 
 class Liar(dict):  # type: ignore[type-arg]
-    """A dict whose methods say what they like."""
+    """A dict whose methods return a given length and given items."""
 
     def __init__(self, length: int, pairs: Any) -> None:
         super().__init__(real="entry")
@@ -120,21 +120,21 @@ class Liar(dict):  # type: ignore[type-arg]
         (1, ["ab", "cd"]),
     ],
 )
-def test_mappings_that_lie(length: int, pairs: Any) -> None:
+def test_a_mapping_with_a_false_length_or_false_items_is_refused(length: int, pairs: Any) -> None:
     with pytest.raises((EncodeError, ValueError, TypeError)):
         MsgpackCodec().dumps({"k": Liar(length, pairs)})
-    honest(ToolkitCodec(), {"k": Liar(length, pairs)})
+    check_encoding(ToolkitCodec(), {"k": Liar(length, pairs)})
 
 
 class Subclass(list):  # type: ignore[type-arg]
-    """A list that iterates over something else, for ever."""
+    """A list that iterates over other items than it contains."""
 
     def __iter__(self) -> Any:
         return iter(["not", "these"])
 
 
 class Number(int):
-    """An int that lies about itself."""
+    """An int whose methods all raise."""
 
     def __index__(self) -> int:
         raise ZeroDivisionError
@@ -143,7 +143,7 @@ class Number(int):
 
 
 class Text(str):
-    """A str that lies about itself."""
+    """A str that returns a false length and whose other methods raise."""
 
     def __len__(self) -> int:
         return 10**9
@@ -154,7 +154,7 @@ class Text(str):
     __str__ = __repr__ = encode  # type: ignore[assignment]
 
 
-def test_subclasses_are_written_as_what_they_hold() -> None:
+def test_subclasses_are_written_by_their_contents_not_their_methods() -> None:
     codec = MsgpackCodec()
     assert codec.dumps([Number(5), Number(-(2**40)), Text("text"), Text("é")]) == msgpack.packb(
         [5, -(2**40), "text", "é"]
@@ -178,7 +178,7 @@ class Key(str):
         return str(self) == other
 
 
-def test_the_codec_may_be_used_by_the_code_that_it_calls() -> None:
+def test_code_that_the_codec_calls_may_use_the_codec() -> None:
     codec = Key.codec
     table = {Key("a"): 1, Key("b"): [Key("c")]}
     assert codec.loads(codec.dumps(table)) == {"a": 1, "b": ["c"]}
@@ -187,7 +187,7 @@ def test_the_codec_may_be_used_by_the_code_that_it_calls() -> None:
         assert len(nested.loads(nested.dumps([Own(), Own()]))) == 2
 
 
-def test_items_that_change_the_batch_they_are_in() -> None:
+def test_a_value_that_changes_the_batchs_dict_ends_the_batch() -> None:
     items: dict[Any, Any] = {f"k{i}": [Own(), i] for i in range(50)}
     chunks = []
 
@@ -207,7 +207,7 @@ def test_items_that_change_the_batch_they_are_in() -> None:
     assert sum(chunk.count for chunk in chunks) == 1
 
 
-def test_a_buffer_that_is_taken_away() -> None:
+def test_a_buffer_cannot_be_resized_while_it_is_written() -> None:
     data = bytearray(b"x" * 100)
 
     def default(_: Any) -> Any:
@@ -234,17 +234,17 @@ def change_list(items: list[Any]) -> Callable[[int], object]:
     "make_codec", [lambda: MsgpackCodec(lambda _: sum(range(50))), ToolkitCodec], ids=["msgpack", "toolkit"]
 )
 @pytest.mark.parametrize(("container", "change"), [([], change_list), ({}, change_dict)], ids=["list", "dict"])
-def test_containers_that_another_thread_changes(make_codec: Any, container: Any, change: Any) -> None:
+def test_another_thread_may_change_a_container_being_written(make_codec: Any, container: Any, change: Any) -> None:
     codec = make_codec()
-    with meddling(change(container)) as stop:
+    with changing_thread(change(container)) as stop:
         while not stop.is_set():
-            honest(codec, [container, {"k": container}])
+            check_encoding(codec, [container, {"k": container}])
 
 
-# -- errors of a value's own ---------------------------------------------------------------------
+# -- errors in the value's code ---------------------------------------------------------------------
 
 
-def test_an_error_of_a_values_own_code_names_its_key() -> None:
+def test_an_error_in_a_values_code_names_its_key() -> None:
     items = {"good": 1, "bad": {"inner": Liar(1, None)}, "better": 2}
     writer = BatchWriter(items, Command(b"MSET", many=True), MsgpackCodec(), max_items=9, max_bytes=10**6)
     chunk = writer.blank()
@@ -257,7 +257,7 @@ def test_an_error_of_a_values_own_code_names_its_key() -> None:
     assert chunk.keys == ["good", "better"]
 
 
-def test_a_hooks_own_decode_error_passes_as_it_is() -> None:
+def test_a_decode_error_of_a_hook_is_raised_unchanged() -> None:
     def hook(code: int, data: bytes) -> Any:
         raise DecodeError("not one of ours", 77)
 
@@ -268,7 +268,7 @@ def test_a_hooks_own_decode_error_passes_as_it_is() -> None:
 @pytest.mark.parametrize(
     "rest", [b"", b"\xd9", b"\xd9\x05abc", b"\xcc", b"\xcd\x00", b"\xce\x00", b"\xcb\x00", b"\xa3ab"]
 )
-def test_a_row_that_ends_amid_a_value_once_its_shape_is_known(rest: bytes) -> None:
+def test_a_truncated_row_of_a_known_shape_is_refused(rest: bytes) -> None:
     codec = MsgpackCodec()
     for _ in range(9):
         codec.loads(b"\x82\xa1a\x01\xa1b\x02")

@@ -1,12 +1,12 @@
-"""The package's layers, proved from the imports themselves.
+"""Imports in the package point downwards, from layer to layer.
 
 A module imports from layers below its own, and from its own layer. Modules never import each other in a circle.
 The order is that of the design, with these details:
 
-- errors and report are at the bottom, because every layer raises the one and the engine fills in the other;
+- errors and report are at the bottom: every layer raises errors, and the engine fills in the report;
 - server only needs errors, codecs only the core;
 - _arguments is above the engine, whose limits it checks, and below the transports: threads.py checks `workers`;
-- _tables and _cluster do not know each other, nor do toolkit and cli.
+- _tables and _cluster do not import each other, nor do toolkit and cli.
 
 Imports within functions count. Imports for type checkers do not.
 """
@@ -37,7 +37,7 @@ LAYERS = (
     {"__init__", "__main__"},
 )
 
-SHELVES = ({"runtime"}, {"codec"}, {"raw", "msgpack"}, {"resp", "toolkit"}, {"arrow"})
+CORE_LAYERS = ({"runtime"}, {"codec"}, {"raw", "msgpack"}, {"resp", "toolkit"}, {"arrow"})
 """The layers within _core."""
 
 INPUT_AND_OUTPUT = {"asyncio", "select", "selectors", "socket", "ssl"}
@@ -58,7 +58,7 @@ MODULES = {module_of(file) for file in FILES}
 
 
 class Imports(ast.NodeVisitor):
-    """Collects (module, name) for every import that is carried out; name is None for `import module`."""
+    """Collects (module, name) for every import at run time; name is None for `import module`."""
 
     def __init__(self) -> None:
         self.found: list[tuple[str, str | None]] = []
@@ -79,7 +79,7 @@ class Imports(ast.NodeVisitor):
 
 
 def imports_of(file: Path) -> Iterator[tuple[str, str | None]]:
-    """Yield what a file imports or cimports, as Imports does."""
+    """Yield (module, name) for what a file imports or cimports."""
     text = file.read_text(encoding="utf-8")
     if file.suffix == ".py":
         visitor = Imports()
@@ -107,21 +107,21 @@ def own_imports(file: Path) -> Iterator[str]:
 
 
 def rank_of(module: str) -> tuple[int, int]:
-    """Return the numbers of a module's layer, and of its shelf within _core."""
+    """Return the number of a module's layer, and of its layer within _core."""
     first, _, rest = module.partition(".")
     layer = next(number for number, names in enumerate(LAYERS) if first in names)
     if first != "_core" or not rest:
         return layer, -1
-    shelf = rest.partition(".")[0]
-    return layer, next(number for number, names in enumerate(SHELVES) if shelf in names)
+    subpackage = rest.partition(".")[0]
+    return layer, next(number for number, names in enumerate(CORE_LAYERS) if subpackage in names)
 
 
 def group_of(module: str) -> str:
-    """Return what a module belongs to within its layer: a package, or a shelf of _core."""
+    """Return the package that a module belongs to; within _core, the subpackage."""
     return ".".join(module.split(".")[: 2 if module.startswith("_core.") else 1])
 
 
-def test_everything_has_its_layer() -> None:
+def test_every_module_belongs_to_a_layer() -> None:
     assert len(FILES) > 80
     for module in MODULES:
         rank_of(module)
@@ -137,7 +137,7 @@ def test_imports_point_downwards() -> None:
     assert upwards == []
 
 
-def test_neighbours_in_a_layer_do_not_know_each_other() -> None:
+def test_packages_of_one_layer_do_not_import_each_other() -> None:
     sideways = [
         f"{module} imports {target}"
         for file in FILES
@@ -148,7 +148,7 @@ def test_neighbours_in_a_layer_do_not_know_each_other() -> None:
     assert sideways == []
 
 
-def test_no_circles() -> None:
+def test_modules_do_not_import_each_other_in_a_circle() -> None:
     graph: dict[str, set[str]] = {module: set() for module in MODULES}
     for file in FILES:
         graph[module_of(file)].update(own_imports(file))
@@ -166,7 +166,7 @@ def test_no_circles() -> None:
 
 
 def foreign_imports(package: str) -> dict[str, set[str]]:
-    """Return, for each module of a package, what it imports from elsewhere."""
+    """Return, for each module of a package, what it imports from outside redis_fastbatch."""
     found: dict[str, set[str]] = {}
     for file in FILES:
         if module_of(file).partition(".")[0] == package:
@@ -176,13 +176,13 @@ def foreign_imports(package: str) -> dict[str, set[str]]:
     return found
 
 
-def test_the_engine_does_no_input_or_output() -> None:
+def test_the_engine_imports_no_client_and_no_io() -> None:
     for module, names in foreign_imports("_engine").items():
         tops = {name.partition(".")[0] for name in names - {"redis.exceptions"}}
         assert not tops & {*INPUT_AND_OUTPUT, "redis", "hiredis"}, module
 
 
-def test_the_core_knows_no_client() -> None:
+def test_the_core_imports_no_client_and_no_io() -> None:
     for module, names in foreign_imports("_core").items():
         assert not {name.partition(".")[0] for name in names} & {*INPUT_AND_OUTPUT, "redis", "hiredis"}, module
 
@@ -196,7 +196,7 @@ def test_the_core_knows_no_client() -> None:
         ("import a\n", [("a", None)]),
     ],
 )
-def test_cython_imports_are_seen(tmp_path: Path, text: str, found: list[tuple[str, str | None]]) -> None:
+def test_imports_in_cython_files_are_found(tmp_path: Path, text: str, found: list[tuple[str, str | None]]) -> None:
     file = tmp_path / "module.pyx"
     file.write_text(text)
     assert list(imports_of(file)) == found

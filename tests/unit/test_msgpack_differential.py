@@ -1,4 +1,4 @@
-"""The codec msgpack against the package msgpack: the same bytes, the same values, the same refusals."""
+"""The codec msgpack writes and reads the same as the package msgpack, and refuses the same."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from tiers import examples
 
 @pytest.fixture(scope="module")
 def codec() -> MsgpackCodec:
-    """One for all tests of the module: what it remembers of earlier data must not show."""
+    """One codec for all tests of the module, because what it remembers must not affect later values."""
     return MsgpackCodec()
 
 
 @given(value=values)
 @settings(max_examples=examples(400), deadline=None)
-def test_writes_the_same_bytes_and_reads_the_same_values(codec: MsgpackCodec, value: Any) -> None:
+def test_values_are_written_and_read_as_msgpack_does(codec: MsgpackCodec, value: Any) -> None:
     data = codec.dumps(value)
     assert data == their_bytes(value)
     assert same(codec.loads(data), their_value(data))
@@ -48,26 +48,26 @@ def test_writes_the_same_bytes_and_reads_the_same_values(codec: MsgpackCodec, va
 
 @given(value=values, data=st.data())
 @settings(max_examples=examples(400), deadline=None)
-def test_spoilt_bytes_are_read_alike_or_refused_by_both(
+def test_damaged_bytes_are_read_as_msgpack_reads_them(
     codec: MsgpackCodec, value: Any, data: st.DataObject
 ) -> None:
-    spoilt = bytearray(codec.dumps(value))
+    damaged = bytearray(codec.dumps(value))
     for _ in range(data.draw(st.integers(1, 4))):
-        place = data.draw(st.integers(0, len(spoilt)))
+        place = data.draw(st.integers(0, len(damaged)))
         piece = data.draw(st.binary(max_size=3))
-        spoilt[place : place + data.draw(st.integers(0, 3))] = piece
-    agree(codec, bytes(spoilt))
+        damaged[place : place + data.draw(st.integers(0, 3))] = piece
+    agree(codec, bytes(damaged))
 
 
 @given(data=st.binary(max_size=60))
 @settings(max_examples=examples(600), deadline=None)
-def test_any_bytes_are_read_alike_or_refused_by_both(codec: MsgpackCodec, data: bytes) -> None:
+def test_any_bytes_are_read_as_msgpack_reads_them(codec: MsgpackCodec, data: bytes) -> None:
     agree(codec, data)
 
 
 @given(value=values)
 @settings(max_examples=examples(100), deadline=None)
-def test_truncated_anywhere_it_is_refused(codec: MsgpackCodec, value: Any) -> None:
+def test_a_value_truncated_anywhere_is_refused(codec: MsgpackCodec, value: Any) -> None:
     data = codec.dumps(value)
     for size in range(len(data)):
         with pytest.raises(DecodeError):
@@ -75,6 +75,7 @@ def test_truncated_anywhere_it_is_refused(codec: MsgpackCodec, value: Any) -> No
 
 
 def fills() -> Iterator[bytes]:
+    """Yield the bytes that follow a first byte."""
     for size in range(34):
         for byte in (0x00, 0x01, 0x20, 0x41, 0x7F, 0x80, 0xC0, 0xE2, 0xFF):
             yield bytes([byte]) * size
@@ -82,7 +83,7 @@ def fills() -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("marker", range(256))
-def test_every_first_byte(codec: MsgpackCodec, marker: int) -> None:
+def test_every_first_byte_is_read_as_msgpack_reads_it(codec: MsgpackCodec, marker: int) -> None:
     read = [agree(codec, bytes([marker]) + rest) for rest in fills()]
     if marker == 0xC1:
         assert not any(read)
@@ -111,7 +112,7 @@ LENGTHS = (0, 1, 15, 16, 31, 32, 33, 255, 256, 257, 65535, 65536, 65537)
         pytest.param(lambda n: ExtType(5, b"e" * n), id="ext"),
     ],
 )
-def test_every_length_header(codec: MsgpackCodec, make: Callable[[int], Any], length: int) -> None:
+def test_every_length_has_the_right_header(codec: MsgpackCodec, make: Callable[[int], Any], length: int) -> None:
     value = make(length)
     data = codec.dumps(value)
     assert data == their_bytes(value)
@@ -121,7 +122,7 @@ def test_every_length_header(codec: MsgpackCodec, make: Callable[[int], Any], le
 
 
 def long_forms() -> Iterator[bytes]:
-    """Headers wider than they need be: legal, though no packer writes them."""
+    """Yield values whose headers are longer than necessary: allowed, though no packer writes them."""
     for number in (0, 1, 127, 255):
         yield struct.pack(">BB", 0xCC, number)
         yield struct.pack(">BH", 0xCD, number)
@@ -137,7 +138,7 @@ def long_forms() -> Iterator[bytes]:
         ]
         for header in wide:
             yield header + text
-            # As a key, over and over: what is learnt of keys must not depend on how they are written.
+            # As keys too: the codec remembers keys, and their header must not matter.
             yield b"\x81" + header + text + b"\x07"
             yield struct.pack(">BH", 0xDE, 1) + header + text + b"\x07"
             yield struct.pack(">BI", 0xDF, 1) + bytes([0xA0 | len(text)]) + text + b"\x07"
@@ -147,7 +148,7 @@ def long_forms() -> Iterator[bytes]:
     yield struct.pack(">Bf", 0xCA, math.inf)
 
 
-def test_headers_wider_than_necessary(codec: MsgpackCodec) -> None:
+def test_headers_longer_than_necessary_are_read(codec: MsgpackCodec) -> None:
     forms = list(long_forms())
     for _ in range(6):
         for data in forms:
@@ -158,7 +159,7 @@ def test_headers_wider_than_necessary(codec: MsgpackCodec) -> None:
     "value",
     [2**63 - 1, 2**63, 2**64 - 1, -(2**63), -(2**31) - 1, 2**32 - 1, 2**32, -33, -32, 127, 128],
 )
-def test_ints_at_the_edges(codec: MsgpackCodec, value: int) -> None:
+def test_ints_at_the_edges_of_their_formats_are_the_same(codec: MsgpackCodec, value: int) -> None:
     assert codec.dumps(value) == their_bytes(value)
     assert codec.loads(codec.dumps(value)) == value
 
@@ -182,7 +183,7 @@ def test_surrogates_are_refused(codec: MsgpackCodec, text: str) -> None:
     "bad",
     [b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf5\x80\x80\x80", b"ok\x80", b"\xe2\x82", b"0123456789\xff"],
 )
-def test_text_that_is_no_utf8_is_refused_with_its_place(codec: MsgpackCodec, bad: bytes) -> None:
+def test_text_that_is_not_utf8_is_refused_with_its_offset(codec: MsgpackCodec, bad: bytes) -> None:
     start = len(bad.decode(errors="ignore"))
     text = bytes([0xA0 | len(bad)]) + bad
     long = b"\xda\x01\x00" + b"x" * (256 - len(bad)) + bad
@@ -210,19 +211,19 @@ def test_text_that_is_no_utf8_is_refused_with_its_place(codec: MsgpackCodec, bad
         (b"\xd6\xff\x00\x00\x00", 1),
     ],
 )
-def test_the_error_says_where(codec: MsgpackCodec, data: bytes, offset: int) -> None:
+def test_the_error_names_the_offset(codec: MsgpackCodec, data: bytes, offset: int) -> None:
     with pytest.raises(DecodeError, match=f"^at byte {offset}: ") as caught:
         codec.loads(data)
     assert caught.value.offset == offset
     assert caught.value.key is None
 
 
-def test_announced_lengths_cost_nothing_before_they_are_checked(codec: MsgpackCodec) -> None:
+def test_false_lengths_cost_nothing(codec: MsgpackCodec) -> None:
     huge = b"\xff\xff\xff\xff"
     for marker in (0xC6, 0xC9, 0xDB, 0xDD, 0xDF):
         data = bytes([marker]) + huge
         assert not agree(codec, data)
-        # Thousands of them in one value: were anything set aside for each, this would take terabytes.
+        # A thousand of them in one value: if the codec allocated memory for each, this would take terabytes.
         assert not agree(codec, b"\xdc\x03\xe8" + data * 1000)
     assert not agree(codec, b"\xdd\x00\xff\xff\xff" * 200)
     assert not agree(codec, b"\xdf\x00\x00\x00\x05" + b"\xa1k\x01" * 4)
@@ -244,7 +245,9 @@ def test_announced_lengths_cost_nothing_before_they_are_checked(codec: MsgpackCo
         datetime.datetime(2514, 5, 30, 1, 53, 4, tzinfo=UTC),
     ],
 )
-def test_moments_at_the_edges_of_the_timestamp_formats(codec: MsgpackCodec, moment: datetime.datetime) -> None:
+def test_datetimes_at_the_edges_of_the_timestamp_formats_are_the_same(
+    codec: MsgpackCodec, moment: datetime.datetime
+) -> None:
     data = codec.dumps(moment)
     assert data == their_bytes(moment)
     assert codec.loads(data) == moment
@@ -261,7 +264,9 @@ LAST_SECOND = 253402300799
     nanoseconds=st.integers(0, 999_999_999),
 )
 @settings(deadline=None)
-def test_timestamps(codec: MsgpackCodec, seconds: int, nanoseconds: int) -> None:
+def test_timestamps_are_written_and_read_as_msgpack_does(
+    codec: MsgpackCodec, seconds: int, nanoseconds: int
+) -> None:
     data = codec.dumps(Timestamp(seconds, nanoseconds))
     assert data == their_bytes(Timestamp(seconds, nanoseconds))
     agree(codec, data)
@@ -269,7 +274,7 @@ def test_timestamps(codec: MsgpackCodec, seconds: int, nanoseconds: int) -> None
 
 @given(seconds=st.integers(-(2**63), FIRST_SECOND - 1) | st.integers(LAST_SECOND + 1, 2**63 - 1))
 @settings(deadline=None)
-def test_timestamps_that_no_datetime_holds_are_refused(codec: MsgpackCodec, seconds: int) -> None:
+def test_timestamps_outside_the_years_1_to_9999_are_refused(codec: MsgpackCodec, seconds: int) -> None:
     with pytest.raises(EncodeError, match="within the years 1 to 9999"):
         codec.dumps(Timestamp(seconds, 0))
     with pytest.raises(DecodeError, match="expected a timestamp in the years 1 to 9999"):
@@ -283,7 +288,7 @@ def test_timestamps_that_no_datetime_holds_are_refused(codec: MsgpackCodec, seco
     | st.binary(max_size=16)
 )
 @settings(deadline=None)
-def test_timestamps_of_any_content(codec: MsgpackCodec, body: bytes) -> None:
+def test_any_timestamp_bytes_are_read_as_msgpack_reads_them(codec: MsgpackCodec, body: bytes) -> None:
     agree(codec, b"\xc7" + bytes([len(body)]) + b"\xff" + body)
 
 
@@ -292,7 +297,7 @@ def test_a_datetime_without_a_zone_is_refused(codec: MsgpackCodec) -> None:
         codec.dumps(datetime.datetime(2024, 1, 1))
 
 
-def test_a_zone_that_fails_is_the_items_error(codec: MsgpackCodec) -> None:
+def test_an_error_of_a_time_zone_is_raised(codec: MsgpackCodec) -> None:
     class Zone(datetime.tzinfo):
         def utcoffset(self, moment: datetime.datetime | None) -> datetime.timedelta:
             raise RuntimeError("no such zone")
@@ -364,7 +369,7 @@ def test_subclasses_are_written_as_their_bases(codec: MsgpackCodec, value: Any) 
         assert codec.dumps(nested) == their_bytes(nested)
 
 
-def test_the_items_of_a_dict_subclass_are_what_its_items_method_says(codec: MsgpackCodec) -> None:
+def test_a_dict_subclass_is_written_by_its_items_method(codec: MsgpackCodec) -> None:
     class Reversed(dict):  # type: ignore[type-arg]
         def items(self) -> Any:
             return reversed(list(super().items()))
@@ -373,7 +378,7 @@ def test_the_items_of_a_dict_subclass_are_what_its_items_method_says(codec: Msgp
     assert codec.dumps(value) == their_bytes(value) == their_bytes({"b": 2, "a": 1})
 
 
-def test_a_dict_subclass_whose_length_lies_is_refused(codec: MsgpackCodec) -> None:
+def test_a_dict_subclass_with_a_false_length_is_refused(codec: MsgpackCodec) -> None:
     class Liar(dict):  # type: ignore[type-arg]
         def __len__(self) -> int:
             return 5
@@ -382,14 +387,14 @@ def test_a_dict_subclass_whose_length_lies_is_refused(codec: MsgpackCodec) -> No
         codec.dumps({"k": Liar(a=1)})
 
 
-def test_a_view_with_gaps_is_refused(codec: MsgpackCodec) -> None:
+def test_a_memoryview_with_gaps_is_refused(codec: MsgpackCodec) -> None:
     with pytest.raises(EncodeError, match="memoryview"):
         codec.dumps(memoryview(b"abcdef")[::2])
     with pytest.raises((ValueError, BufferError)):
         their_bytes(memoryview(b"abcdef")[::2])
 
 
-def test_a_released_view_is_refused(codec: MsgpackCodec) -> None:
+def test_a_released_memoryview_is_refused(codec: MsgpackCodec) -> None:
     view = memoryview(b"abc")
     view.release()
     with pytest.raises(EncodeError, match="released"):
@@ -402,7 +407,7 @@ def test_other_types_are_refused(codec: MsgpackCodec, value: Any) -> None:
         codec.dumps({"k": [value]})
 
 
-def test_input_of_loads_may_be_any_buffer(codec: MsgpackCodec) -> None:
+def test_loads_takes_any_contiguous_buffer(codec: MsgpackCodec) -> None:
     for data in (bytearray(b"\xa1x"), memoryview(b"?\xa1x")[1:]):
         assert codec.loads(data) == "x"
     with pytest.raises(TypeError):
@@ -411,11 +416,11 @@ def test_input_of_loads_may_be_any_buffer(codec: MsgpackCodec) -> None:
         codec.loads(memoryview(b"\xa1?x?")[::2])
 
 
-def test_nan_is_not_one_object(codec: MsgpackCodec) -> None:
+def test_each_nan_is_an_object_of_its_own(codec: MsgpackCodec) -> None:
     one, other = codec.loads(codec.dumps([math.nan, math.nan]))
     assert math.isnan(one)
     assert math.isnan(other)
-    assert [one] != [other], "one NaN object for both would make the lists equal, by identity"
+    assert [one] != [other], "lists with the same NaN object are equal"
 
 
 # -- nesting -------------------------------------------------------------------------------------
@@ -433,7 +438,7 @@ def nested(levels: int, make: Callable[[Any], Any] = lambda inner: [inner]) -> A
     [lambda inner: [inner], lambda inner: (inner,), lambda inner: {"k": inner}, lambda inner: Rows([inner])],
     ids=["list", "tuple", "dict", "subclass"],
 )
-def test_whatever_nesting_can_be_written_can_be_read(codec: MsgpackCodec, make: Callable[[Any], Any]) -> None:
+def test_the_deepest_nesting_that_is_written_is_read(codec: MsgpackCodec, make: Callable[[Any], Any]) -> None:
     value = nested(1024, make)
     assert codec.dumps(codec.loads(codec.dumps(value))) == codec.dumps(value)
     with pytest.raises(EncodeError, match="nested more than 1024 levels"):
@@ -441,7 +446,7 @@ def test_whatever_nesting_can_be_written_can_be_read(codec: MsgpackCodec, make: 
 
 
 @pytest.mark.parametrize("marker", [b"\x91", b"\x81\xa1k", b"\xdc\x00\x01", b"\xdf\x00\x00\x00\x01\x01"])
-def test_the_deepest_nesting_read_is_msgpacks(codec: MsgpackCodec, marker: bytes) -> None:
+def test_as_deep_nesting_is_read_as_msgpack_reads(codec: MsgpackCodec, marker: bytes) -> None:
     for levels in range(1000, 1040):
         data = marker * levels + b"\x01"
         assert (ours_or_refused(codec, data) is REFUSED) == (theirs_or_refused(data) is REFUSED), levels
@@ -456,7 +461,7 @@ def test_ten_thousand_levels_are_refused(codec: MsgpackCodec) -> None:
             codec.dumps(nested(10_000, make))
 
 
-def test_cycles_are_refused(codec: MsgpackCodec) -> None:
+def test_containers_that_contain_themselves_are_refused(codec: MsgpackCodec) -> None:
     items: list[Any] = [1]
     items.append(items)
     row: dict[str, Any] = {"a": 1}
@@ -473,7 +478,7 @@ def test_the_deepest_nesting_fits_on_a_small_stack(codec: MsgpackCodec) -> None:
         for make in (lambda inner: [inner], lambda inner: {"k": inner}, lambda inner: Rows([inner])):
             done.append(codec.loads(codec.dumps(nested(1024, make))))
 
-    # As Alpine's Python has it; glibc's threads have 8 MiB.
+    # The stack size of threads on Alpine; with glibc it is 8 MiB.
     before = threading.stack_size(1024 * 1024)
     try:
         thread = threading.Thread(target=work)

@@ -1,4 +1,4 @@
-"""The codec msgpack: what its hooks may do, and what may be done behind its back while it writes."""
+"""The codec msgpack: what its hooks may do, and containers that change while it writes them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from redis_fastbatch import DecodeError, EncodeError, MsgpackCodec
 
 @pytest.fixture(scope="module")
 def codec() -> MsgpackCodec:
-    """One for all tests of the module: what it remembers of earlier data must not show."""
+    """One codec for all tests of the module, because what it remembers must not affect later values."""
     return MsgpackCodec()
 
 
-def test_default_is_called_as_msgpack_does(codec: MsgpackCodec) -> None:
+def test_default_is_called_as_msgpack_calls_it(codec: MsgpackCodec) -> None:
     def default(value: Any) -> Any:
         return sorted(value) if isinstance(value, set) else str(value)
 
@@ -29,7 +29,7 @@ def test_default_is_called_as_msgpack_does(codec: MsgpackCodec) -> None:
     assert MsgpackCodec(default=default).dumps(value) == their_bytes(value, default=default)
 
 
-def test_default_may_return_what_needs_default_again_inside() -> None:
+def test_default_may_return_values_that_need_default() -> None:
     def default(value: Any) -> Any:
         return list(value) if isinstance(value, frozenset) else str(value)
 
@@ -37,21 +37,21 @@ def test_default_may_return_what_needs_default_again_inside() -> None:
     assert MsgpackCodec(default=default).dumps(value) == their_bytes(value, default=default)
 
 
-def test_default_that_returns_the_unwritable_is_told_so() -> None:
+def test_the_error_names_the_type_that_default_returned() -> None:
     with pytest.raises(EncodeError, match=r"complex.*returned by default\(\) for set"):
         MsgpackCodec(default=lambda value: 1j).dumps({1})
 
 
-def test_default_that_never_ends_is_refused() -> None:
+def test_endless_nesting_by_default_is_refused() -> None:
     with pytest.raises(EncodeError, match="nested more than"):
         MsgpackCodec(default=lambda value: [value]).dumps(object())
 
 
-def test_default_handles_ints_that_are_too_large() -> None:
+def test_default_gets_ints_that_are_too_large() -> None:
     assert MsgpackCodec(default=str).loads(MsgpackCodec(default=str).dumps([2**64])) == [str(2**64)]
 
 
-def test_default_that_raises_is_the_cause() -> None:
+def test_an_error_of_default_is_the_cause() -> None:
     def default(value: Any) -> Any:
         raise LookupError("not here")
 
@@ -65,7 +65,7 @@ def test_default_may_use_the_same_codec() -> None:
     assert codec.loads(codec.loads(codec.dumps({2, 1}))) == [1, 2]
 
 
-def test_what_is_no_exception_passes_through_default() -> None:
+def test_a_keyboard_interrupt_in_default_is_raised_unchanged() -> None:
     def default(value: Any) -> Any:
         raise KeyboardInterrupt
 
@@ -90,7 +90,7 @@ DICT_CHANGES: list[Callable[[dict[Any, Any]], object]] = [
 
 
 @pytest.mark.parametrize("change", LIST_CHANGES)
-def test_a_list_that_changes_size_while_it_is_written(change: Callable[[list[Any]], object]) -> None:
+def test_a_list_that_changes_size_while_it_is_written_is_refused(change: Callable[[list[Any]], object]) -> None:
     items: list[Any] = [[1], {1}, [2], [3]]
 
     def default(value: Any) -> Any:
@@ -102,7 +102,9 @@ def test_a_list_that_changes_size_while_it_is_written(change: Callable[[list[Any
 
 
 @pytest.mark.parametrize("change", DICT_CHANGES)
-def test_a_dict_that_changes_size_while_it_is_written(change: Callable[[dict[Any, Any]], object]) -> None:
+def test_a_dict_that_changes_size_while_it_is_written_is_refused(
+    change: Callable[[dict[Any, Any]], object],
+) -> None:
     row: dict[Any, Any] = {"first": [1], "second": {1}, "third": [2], "fourth": 3}
 
     def default(value: Any) -> Any:
@@ -113,8 +115,8 @@ def test_a_dict_that_changes_size_while_it_is_written(change: Callable[[dict[Any
         MsgpackCodec(default=default).dumps(row)
 
 
-def test_containers_whose_items_are_replaced_while_they_are_written() -> None:
-    # As many as before: what is written may be old or new, but must be whole.
+def test_items_may_be_replaced_while_their_container_is_written() -> None:
+    # The sizes stay the same. Old or new items may be written, but only whole ones.
     items: list[Any] = [{1}, [2] * 50, [3] * 50]
     row: dict[str, Any] = {"a": {1}, "b": [2] * 50, "c": [3] * 50}
 
@@ -131,7 +133,7 @@ def test_containers_whose_items_are_replaced_while_they_are_written() -> None:
     assert codec.loads(codec.dumps(row)) == {"a": "x", "b": [None], "c": "new"}
 
 
-def test_keys_replaced_under_a_dict_of_the_same_size() -> None:
+def test_keys_may_be_replaced_while_their_dict_is_written() -> None:
     row: dict[str, Any] = {f"k{i}": [i] for i in range(5)}
     row["k1"] = {1}
 
@@ -161,7 +163,7 @@ def test_negative_extension_codes_are_read(codec: MsgpackCodec) -> None:
     assert agree(codec, b"\xd4\xfex") is agree(codec, b"\xd4\x80x")
 
 
-def test_ext_hook_gets_code_and_bytes() -> None:
+def test_ext_hook_gets_the_code_and_the_bytes() -> None:
     seen: list[tuple[int, bytes]] = []
 
     def hook(code: int, data: bytes) -> Any:
@@ -173,7 +175,7 @@ def test_ext_hook_gets_code_and_bytes() -> None:
     assert seen == [(3, b"abc")]
 
 
-def test_ext_hook_that_raises_is_the_cause() -> None:
+def test_an_error_of_ext_hook_is_the_cause() -> None:
     def hook(code: int, data: bytes) -> Any:
         raise LookupError("no such code")
 
@@ -183,7 +185,7 @@ def test_ext_hook_that_raises_is_the_cause() -> None:
     assert 2 <= caught.value.offset <= 3
 
 
-def test_ext_hook_that_raises_amid_rows_leaves_the_codec_in_order() -> None:
+def test_an_error_of_ext_hook_does_not_affect_later_rows() -> None:
     def hook(code: int, data: bytes) -> Any:
         if data == b"!":
             raise LookupError("now")
@@ -213,7 +215,7 @@ def test_ext_hook_may_use_the_same_codec_and_shapes() -> None:
 
 @pytest.mark.full
 @pytest.mark.parametrize("opening", [b"\x91", b"\x81\xa1k"])
-def test_nesting_goes_on_inside_what_ext_hook_decodes(opening: bytes) -> None:
+def test_nesting_counts_through_ext_hook(opening: bytes) -> None:
     codec = MsgpackCodec(ext_hook=lambda code, data: codec.loads(data))
     data = b"\x01"
     for level in range(1, 201):
@@ -226,7 +228,7 @@ def test_nesting_goes_on_inside_what_ext_hook_decodes(opening: bytes) -> None:
     assert codec.loads(b"\x91" * 1024 + b"\x01")
 
 
-def test_nesting_goes_on_inside_what_default_encodes() -> None:
+def test_nesting_counts_through_default() -> None:
     codec = MsgpackCodec(default=lambda value: ExtType(1, codec.dumps(value.inner)))
 
     class Holder:
@@ -245,7 +247,7 @@ def test_nesting_goes_on_inside_what_default_encodes() -> None:
                 codec.dumps(value)
 
 
-def test_threads_do_not_share_how_deep_they_are() -> None:
+def test_each_thread_counts_its_own_nesting() -> None:
     inside, done = threading.Event(), threading.Event()
 
     def hook(code: int, data: bytes) -> Any:
@@ -264,8 +266,8 @@ def test_threads_do_not_share_how_deep_they_are() -> None:
 
 
 @pytest.mark.parametrize("key", [b"\xa1k", b"\xd9\x01k"])
-def test_what_ext_hook_does_to_the_bytes_stays_in_their_value(key: bytes) -> None:
-    """A bytearray that is filled anew while it is still being read."""
+def test_a_key_that_ext_hook_changes_does_not_affect_later_values(key: bytes) -> None:
+    """The hook changes a key in the bytearray that is being read."""
     data = bytearray()
 
     def hook(code: int, content: bytes) -> Any:

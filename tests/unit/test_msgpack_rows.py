@@ -1,4 +1,4 @@
-"""The codec msgpack: rows that share their keys, what is remembered between them, the garbage collector."""
+"""The codec msgpack: rows with the same keys, the shapes that it remembers, and the garbage collector."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tiers import examples
 
 @pytest.fixture(scope="module")
 def codec() -> MsgpackCodec:
-    """One for all tests of the module: what it remembers of earlier data must not show."""
+    """One codec for all tests of the module, because what it remembers must not affect later values."""
     return MsgpackCodec()
 
 
@@ -73,7 +73,7 @@ CHANGES: list[Callable[[dict[Any, Any]], object]] = [
 
 @given(data=st.data())
 @settings(max_examples=examples(150), deadline=None)
-def test_rows_of_few_shapes_stay_independent(data: st.DataObject) -> None:
+def test_rows_of_the_same_shapes_are_independent(data: st.DataObject) -> None:
     known = data.draw(st.lists(shapes, min_size=1, max_size=3))
     codec = MsgpackCodec()
     rows: list[dict[Any, Any]] = []
@@ -95,7 +95,7 @@ def test_rows_of_few_shapes_stay_independent(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("width", [1, 2, 5, 19, 29, 30, 31, 40])
-def test_changing_a_row_changes_no_other(change: Callable[[dict[Any, Any]], object], width: int) -> None:
+def test_changing_a_row_does_not_change_another(change: Callable[[dict[Any, Any]], object], width: int) -> None:
     codec = MsgpackCodec()
     make = {f"field{i}": i for i in range(width)}
     rows = [codec.loads(their_bytes({**make, "field0": n})) for n in range(50)]
@@ -127,7 +127,7 @@ def test_rows_are_ordinary_dicts(width: int) -> None:
         assert len(row) == width
 
 
-def test_fields_that_come_and_go() -> None:
+def test_fields_may_be_missing_in_some_rows() -> None:
     codec = MsgpackCodec()
     full = {"id": 1, "name": "n", "tags": ["t"], "size": 2.5}
     for i in range(400):
@@ -138,14 +138,14 @@ def test_fields_that_come_and_go() -> None:
         assert same(codec.loads(their_bytes(row)), row)
 
 
-def test_the_same_keys_in_another_order() -> None:
+def test_the_order_of_the_keys_is_kept() -> None:
     codec = MsgpackCodec()
     for i in range(100):
         for row in ({"a": i, "b": [i], "c": "x"}, {"a": i, "c": "x", "b": [i]}, {"c": 1, "b": 2, "a": 3}):
             assert same(codec.loads(their_bytes(row)), row)
 
 
-def test_shapes_inside_shapes() -> None:
+def test_rows_may_contain_rows() -> None:
     codec = MsgpackCodec()
     for i in range(100):
         inner = {"a": {"a": i, "b": [{"a": i, "b": i}]}, "b": 1}
@@ -154,7 +154,7 @@ def test_shapes_inside_shapes() -> None:
         assert same(codec.loads(their_bytes([row] * 3)), [row] * 3)
 
 
-def test_a_key_that_comes_twice() -> None:
+def test_the_last_of_two_equal_keys_wins() -> None:
     codec = MsgpackCodec()
     twice = b"\x83\xa1a\x01\xa1b\x02\xa1a\x03"
     once = b"\x83\xa1a\x01\xa1b\x02\xa1c\x03"
@@ -163,7 +163,7 @@ def test_a_key_that_comes_twice() -> None:
     assert codec.loads(twice) == {"a": 3, "b": 2}
 
 
-def test_keys_that_are_no_str() -> None:
+def test_keys_of_other_types_than_str_are_read() -> None:
     codec = MsgpackCodec()
     rows: list[dict[Any, Any]] = [{1: "a", "b": 2}, {b"x": 1, "b": 2}, {"b": 2, None: 1}, {1.5: [1], True: 2}]
     for _ in range(30):
@@ -171,7 +171,7 @@ def test_keys_that_are_no_str() -> None:
             assert same(codec.loads(their_bytes(row)), row)
 
 
-def test_keys_that_cannot_be_keys() -> None:
+def test_unhashable_keys_are_refused() -> None:
     codec = MsgpackCodec()
     good, bad = their_bytes({"a": 1, "b": 2}), b"\x82\xa1a\x01\x81\x01\x01\x02"
     for _ in range(20):
@@ -183,7 +183,7 @@ def test_keys_that_cannot_be_keys() -> None:
         codec.loads(b"\x81\x91\x91\x80\x00")
 
 
-def test_arrays_in_keys_are_tuples() -> None:
+def test_arrays_in_keys_become_tuples() -> None:
     codec = MsgpackCodec()
     value = {
         (1, 2): [3],
@@ -197,7 +197,7 @@ def test_arrays_in_keys_are_tuples() -> None:
     assert codec.loads(codec.dumps(value)) == {**value, tuple(range(20)): [1]}
 
 
-def test_what_a_hook_makes_in_a_key_stays_as_it_is() -> None:
+def test_what_ext_hook_returns_in_a_key_is_not_converted() -> None:
     cycle: list[Any] = []
     cycle.append(cycle)
     key = b"\x81\x91\xd4\x05\x00\x01"
@@ -206,31 +206,31 @@ def test_what_a_hook_makes_in_a_key_stays_as_it_is() -> None:
     assert MsgpackCodec(ext_hook=lambda code, data: frozenset({code})).loads(key) == {(frozenset({5}),): 1}
 
 
-def test_rows_truncated_after_their_shape_is_known() -> None:
+def test_a_truncated_row_of_a_known_shape_is_refused() -> None:
     codec = MsgpackCodec()
     data = their_bytes({"id": 5, "name": "some name", "tags": ["a", {"b": 1}], "at": 2.5, "raw": b"abc"})
     for _ in range(20):
         codec.loads(data)
     for size in range(len(data)):
         assert not agree(codec, data[:size])
-        # Nothing of the row that was given up may show in the next one.
+        # The next row must contain nothing from the truncated one.
         assert agree(codec, data)
 
 
 @given(place=st.integers(0, 60), byte=st.integers(0, 255))
 @settings(max_examples=examples(300), deadline=None)
-def test_rows_spoilt_after_their_shape_is_known(place: int, byte: int) -> None:
+def test_a_damaged_row_of_a_known_shape_is_read_as_msgpack_reads_it(place: int, byte: int) -> None:
     codec = MsgpackCodec()
     data = their_bytes({"id": 5, "name": "some name", "tags": ["a", {"b": 1}], "at": 2.5, "raw": b"abc"})
     for _ in range(8):
         codec.loads(data)
-    spoilt = bytearray(data)
-    spoilt[place % len(data)] = byte
-    agree(codec, bytes(spoilt))
+    damaged = bytearray(data)
+    damaged[place % len(data)] = byte
+    agree(codec, bytes(damaged))
     assert agree(codec, data)
 
 
-def test_more_shapes_than_are_remembered() -> None:
+def test_more_shapes_than_the_codec_remembers_are_read() -> None:
     codec = MsgpackCodec()
     rows = [{f"s{shape}_{i}": i for i in range(1 + shape % 9)} for shape in range(500)]
     for _ in range(12):
@@ -238,13 +238,13 @@ def test_more_shapes_than_are_remembered() -> None:
             assert same(codec.loads(their_bytes(row)), row)
 
 
-def test_field_names_are_shared_between_rows() -> None:
+def test_rows_share_their_field_names() -> None:
     rows = decoded_rows({"name_of_a_field": 1}, 100)
-    # Not one: the template of a shape may have the interned str, which the first rows have not.
+    # Up to two: the first rows may have another str than the template of the shape.
     assert len({id(key) for row in rows for key in row}) <= 2
 
 
-def test_texts_longer_and_shorter_than_what_is_shared(codec: MsgpackCodec) -> None:
+def test_texts_of_every_length_around_the_cached_ones_are_read(codec: MsgpackCodec) -> None:
     words = [letter * size for letter in "abé語" for size in range(20)]
     for _ in range(3):
         for word in words:
@@ -254,7 +254,7 @@ def test_texts_longer_and_shorter_than_what_is_shared(codec: MsgpackCodec) -> No
 
 @given(words=st.lists(st.text(max_size=20) | st.binary(max_size=20), max_size=60))
 @settings(deadline=None)
-def test_texts_that_repeat(codec: MsgpackCodec, words: list[str | bytes]) -> None:
+def test_repeated_texts_are_read(codec: MsgpackCodec, words: list[str | bytes]) -> None:
     for value in (words, dict.fromkeys(words), [{"w": word} for word in words]):
         assert same(codec.loads(their_bytes(value)), value)
 
@@ -262,11 +262,12 @@ def test_texts_that_repeat(codec: MsgpackCodec, words: list[str | bytes]) -> Non
 # -- the garbage collector -----------------------------------------------------------------------
 
 
-class Witness:
-    """Weakly referable: shows whether what held it was collected."""
+class WeaklyReferenced:
+    """An object for weak references, which show whether the object was collected."""
 
 
 def decoded_rows(row: dict[str, Any], count: int = 30) -> list[dict[str, Any]]:
+    """Decode the same row with one codec, `count` times."""
     codec = MsgpackCodec()
     data = their_bytes(row)
     return [codec.loads(data) for _ in range(count)]
@@ -283,7 +284,7 @@ def decoded_rows(row: dict[str, Any], count: int = 30) -> list[dict[str, Any]]:
     ],
     ids=str,
 )
-def test_rows_with_containers_are_known_to_the_collector(row: dict[str, Any]) -> None:
+def test_the_collector_tracks_rows_with_containers(row: dict[str, Any]) -> None:
     for decoded in decoded_rows(row):
         assert gc.is_tracked(decoded)
         assert all(gc.is_tracked(value) for value in decoded.values() if isinstance(value, list))
@@ -292,66 +293,66 @@ def test_rows_with_containers_are_known_to_the_collector(row: dict[str, Any]) ->
 @pytest.mark.parametrize(
     "row", [{"a": 1, "items": [1, 2]}, {"a": 1, "b": "text"}, {"inner": {"b": {"c": 1}}}], ids=str
 )
-def test_cycles_through_rows_are_collected(row: dict[str, Any]) -> None:
+def test_rows_in_a_cycle_are_collected(row: dict[str, Any]) -> None:
     gone = []
     for decoded in decoded_rows(row):
-        witness = Witness()
-        gone.append(weakref.ref(witness))
+        referenced = WeaklyReferenced()
+        gone.append(weakref.ref(referenced))
         decoded["self"] = decoded
-        decoded["witness"] = witness
-    del decoded, witness
+        decoded["referenced"] = referenced
+    del decoded, referenced
     gc.collect()
     assert [reference() for reference in gone] == [None] * len(gone)
 
 
-def test_cycles_through_an_existing_field_are_collected() -> None:
+def test_rows_in_a_cycle_through_an_existing_field_are_collected() -> None:
     gone = []
     for decoded in decoded_rows({"a": 1, "b": "text", "c": None}):
-        witness = Witness()
-        gone.append(weakref.ref(witness))
-        decoded["a"], decoded["c"] = decoded, witness
-    del decoded, witness
+        referenced = WeaklyReferenced()
+        gone.append(weakref.ref(referenced))
+        decoded["a"], decoded["c"] = decoded, referenced
+    del decoded, referenced
     gc.collect()
     assert [reference() for reference in gone] == [None] * len(gone)
 
 
-def test_cycles_through_nested_lists_are_collected() -> None:
+def test_rows_in_a_cycle_through_nested_lists_are_collected() -> None:
     gone = []
     for decoded in decoded_rows({"a": [[]], "b": {"c": []}}):
-        witness = Witness()
-        gone.append(weakref.ref(witness))
+        referenced = WeaklyReferenced()
+        gone.append(weakref.ref(referenced))
         decoded["a"][0].append(decoded)
-        decoded["b"]["c"].extend([decoded, witness])
-    del decoded, witness
+        decoded["b"]["c"].extend([decoded, referenced])
+    del decoded, referenced
     gc.collect()
     assert [reference() for reference in gone] == [None] * len(gone)
 
 
 def test_values_are_released_with_their_rows() -> None:
-    witnesses: list[weakref.ref[Witness]] = []
+    references: list[weakref.ref[WeaklyReferenced]] = []
 
-    def hook(code: int, data: bytes) -> Witness:
-        witness = Witness()
-        witnesses.append(weakref.ref(witness))
-        return witness
+    def hook(code: int, data: bytes) -> WeaklyReferenced:
+        referenced = WeaklyReferenced()
+        references.append(weakref.ref(referenced))
+        return referenced
 
     codec = MsgpackCodec(ext_hook=hook)
     data = their_bytes({"a": ExtType(1, b"x"), "b": [ExtType(1, b"y")]})
     rows = [codec.loads(data) for _ in range(50)]
-    assert len(witnesses) == 100
-    assert all(witness() is not None for witness in witnesses)
+    assert len(references) == 100
+    assert all(referenced() is not None for referenced in references)
     rows.clear()
     gc.collect()
-    assert not any(witness() is not None for witness in witnesses)
+    assert not any(referenced() is not None for referenced in references)
 
 
 def test_a_codec_is_released_with_its_hooks() -> None:
-    witness = Witness()
-    codec = MsgpackCodec(default=lambda value, held=witness: 1, ext_hook=lambda code, data, held=witness: 1)
+    referenced = WeaklyReferenced()
+    codec = MsgpackCodec(default=lambda value, held=referenced: 1, ext_hook=lambda code, data, held=referenced: 1)
     for _ in range(10):
         codec.loads(codec.dumps({"a": [1]}))
-    gone = weakref.ref(witness)
-    del codec, witness
+    gone = weakref.ref(referenced)
+    del codec, referenced
     gc.collect()
     assert gone() is None
 

@@ -1,4 +1,4 @@
-"""ParsedReplies gives a flight what a ReplyReader gives it, of the same replies."""
+"""ParsedReplies and ReplyReader give a flight the same results for the same replies."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ def both(data: bytes, max_value_size: int = 0) -> tuple[Any, Any]:
 
 
 def plain(reply: Any) -> Any:
-    """Return a reply so that errors can be compared."""
+    """Return a reply in a form that compares errors by their text."""
     return ("error", str(reply)) if isinstance(reply, Exception) else reply
 
 
 @pytest.mark.parametrize("queued", [True, False])
 @pytest.mark.parametrize("limit", [0, 3, 9])
-def test_statuses(queued: bool, limit: int) -> None:
+def test_both_read_the_same_statuses(queued: bool, limit: int) -> None:
     data = b"+OK\r\n-ERR no\r\n+QUEUED\r\n:1\r\n$-1\r\n*2\r\n+OK\r\n:1\r\n+OK\r\n"
     outcomes = []
     for replies in both(data):
-        noted: list[tuple[int, Any]] = []
-        read = replies.statuses(limit, 10, noted, queued)
-        outcomes.append((read, [(index, plain(reply)) for index, reply in noted]))
-        assert all(isinstance(reply, ErrorReply) for _, reply in noted if isinstance(reply, Exception))
+        non_ok_replies: list[tuple[int, Any]] = []
+        read = replies.statuses(limit, 10, non_ok_replies, queued)
+        outcomes.append((read, [(index, plain(reply)) for index, reply in non_ok_replies]))
+        assert all(isinstance(reply, ErrorReply) for _, reply in non_ok_replies if isinstance(reply, Exception))
     assert outcomes[0] == outcomes[1]
     assert outcomes[0][0] == min(limit, 7)
 
@@ -55,7 +55,7 @@ def test_statuses(queued: bool, limit: int) -> None:
 @pytest.mark.parametrize("most", [1, 2, 100])
 @pytest.mark.parametrize("pairs", [True, False])
 @pytest.mark.parametrize("in_array", [True, False])
-def test_values(most: int, pairs: bool, in_array: bool) -> None:
+def test_both_read_the_same_values(most: int, pairs: bool, in_array: bool) -> None:
     values = [bulk(CODEC.dumps({"n": 1})), bulk(None), WRONG_TYPE, bulk(b"\xc1"), b"-ERR no\r\n", bulk(b"\x01")]
     keys = [f"k{i}" for i in range(len(values))]
     header = b"*%d\r\n" % len(values) if in_array else b""
@@ -73,13 +73,13 @@ def test_values(most: int, pairs: bool, in_array: bool) -> None:
         assert replies.finished()
         outcomes.append((out, [(key, data, type(error), plain(error)) for key, data, error in failures]))
     assert [failure[:2] for failure in outcomes[0][1]] == [failure[:2] for failure in outcomes[1][1]]
-    # The exceptions of error replies come from redis-py for the one, and are explained later for the other.
+    # The types of errors may differ: a ReplyReader leaves it to explain() to make redis-py's exceptions.
     assert [failure[3] for failure in outcomes[0][1]] == [failure[3] for failure in outcomes[1][1]]
     assert outcomes[0][0] == outcomes[1][0]
     assert [failure[0] for failure in outcomes[1][1]] == ["k3", "k4"]
 
 
-def test_an_error_stays_the_exception_that_redis_py_made() -> None:
+def test_explain_returns_the_exception_that_redis_py_made() -> None:
     error = ResponseError("no")
     parsed = ParsedReplies()
     parsed.feed(error)
@@ -88,7 +88,7 @@ def test_an_error_stays_the_exception_that_redis_py_made() -> None:
     assert explain(refusal) is error
 
 
-def test_nothing_has_arrived() -> None:
+def test_without_replies_there_is_nothing_to_read() -> None:
     parsed = ParsedReplies()
     assert parsed.array(1) is False
     assert parsed.reply() is None
@@ -98,14 +98,14 @@ def test_nothing_has_arrived() -> None:
 
 
 @pytest.mark.parametrize("data", [b":1\r\n", b"*1\r\n:1\r\n", b"$-1\r\n"])
-def test_another_reply_than_the_array_that_was_asked_for(data: bytes) -> None:
+def test_another_reply_than_the_expected_array_is_an_error(data: bytes) -> None:
     for replies in both(data):
         with pytest.raises(InvalidResponse, match="an array"):
             replies.array(2)
 
 
 @pytest.mark.parametrize("data", [b"*1\r\n:1\r\n", b":1\r\n", b"*1\r\n*0\r\n"])
-def test_another_reply_than_a_value(data: bytes) -> None:
+def test_another_reply_than_a_value_is_an_error(data: bytes) -> None:
     for replies in both(data):
         if data.startswith(b"*"):
             replies.array(1)
@@ -113,7 +113,7 @@ def test_another_reply_than_a_value(data: bytes) -> None:
             replies.values(["k"], 0, CODEC, None, {}, [], 5)
 
 
-def test_a_value_that_is_too_long() -> None:
+def test_a_value_longer_than_max_value_size_is_refused() -> None:
     for replies in both(b"*1\r\n" + bulk(b"x" * 11), max_value_size=10):
         replies.array(1)
         with pytest.raises(DecodeError, match="a value of 11 bytes: max_value_size is 10") as caught:

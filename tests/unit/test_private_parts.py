@@ -1,4 +1,4 @@
-"""Only _transports/redispy touches what is private in redis-py's objects."""
+"""Only _transports/redispy uses private attributes of redis-py's objects."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ ALLOWED = PACKAGE / "_transports" / "redispy"
 REDISPY = Path(redis.__file__).parent
 
 HOLDERS = {"client", "cluster", "connection", "manager", "node", "parser", "pool", "retry", "writer"}
-"""How variables and attributes that hold redis-py's objects are called here, after any underscore."""
+"""Names of variables and attributes for redis-py's objects in this package, without a leading underscore."""
 
 UNDOCUMENTED = {"nodes_manager", "single_connection_lock", "slots_cache", "remap_host_port", "command_packer"}
 """Names without an underscore that redis-py's documentation does not promise."""
 
 
 def private_names() -> set[str]:
-    """Return the private attributes of redis-py's objects, as its own source names them."""
+    """Return the names of private attributes that redis-py's source assigns or reads on `self`."""
     found: set[str] = set()
     for name in ("client", "connection", "cluster", "retry", "sentinel"):
         for file in (REDISPY / f"{name}.py", REDISPY / "asyncio" / f"{name}.py"):
@@ -37,8 +37,8 @@ def last_name(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
 
 
-def touches(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Yield (line, what) wherever something private in redis-py is touched."""
+def uses(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield (line, expression) for each use of a private attribute of redis-py."""
     private = private_names()
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
@@ -56,18 +56,18 @@ def touches(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 @pytest.mark.full
-def test_nothing_else_touches_private_parts() -> None:
+def test_no_other_module_uses_private_attributes() -> None:
     found = [
-        f"{file.relative_to(PACKAGE)}:{line}: {what}"
+        f"{file.relative_to(PACKAGE)}:{line}: {expression}"
         for file in sorted(PACKAGE.rglob("*.py"))
         if ALLOWED not in file.parents
-        for line, what in touches(ast.parse(file.read_text(encoding="utf-8")))
+        for line, expression in uses(ast.parse(file.read_text(encoding="utf-8")))
     ]
     assert found == []
 
 
 @pytest.mark.parametrize("name", ["_sock", "_parser", "_reader", "_writer", "_buffer", "_conn"])
-def test_the_private_parts_are_known(name: str) -> None:
+def test_private_names_of_redis_py_are_found(name: str) -> None:
     assert name in private_names()
 
 
@@ -80,10 +80,10 @@ def test_the_private_parts_are_known(name: str) -> None:
         "pool._available_connections",
     ],
 )
-def test_touching_is_seen(code: str) -> None:
-    assert list(touches(ast.parse(code)))
+def test_uses_are_found(code: str) -> None:
+    assert list(uses(ast.parse(code)))
 
 
-def test_redispy_is_where_they_are_touched() -> None:
+def test_every_module_of_redispy_uses_private_attributes() -> None:
     for file in ALLOWED.glob("*.py"):
-        assert list(touches(ast.parse(file.read_text(encoding="utf-8")))), file.name
+        assert list(uses(ast.parse(file.read_text(encoding="utf-8")))), file.name

@@ -1,4 +1,4 @@
-"""ReplyReader: whatever pieces replies arrive in, they are read as hiredis reads them."""
+"""ReplyReader reads replies as hiredis does, in whatever pieces they arrive."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ ANOTHER_PUSH = b">2\r\n+invalidate\r\n*1\r\n$1\r\nk\r\n"
 
 
 def theirs(data: bytes) -> list[Any]:
+    """Return the replies that hiredis reads."""
     nothing = object()
     reader = hiredis.Reader(replyError=ErrorReply, notEnoughData=nothing)
     reader.feed(data)
@@ -38,8 +39,8 @@ def pieces(data: bytes, cuts: tuple[int, ...]) -> Iterator[bytes]:
         yield data[start:end]
 
 
-def every_way(data: bytes) -> Iterator[list[bytes]]:
-    """The data whole, byte by byte, and cut in two at every place."""
+def all_splits(data: bytes) -> Iterator[list[bytes]]:
+    """Yield the data in one piece, byte by byte, and cut in two at every place."""
     yield [data]
     yield [data[i : i + 1] for i in range(len(data))]
     for cut in range(1, len(data)):
@@ -55,8 +56,8 @@ def feed(reader: ReplyReader, piece: bytes) -> None:
         piece = piece[size:]
 
 
-def text(others: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
-    return [(i, plain(one)) for i, one in others]
+def as_text(non_ok_replies: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
+    return [(i, plain(one)) for i, one in non_ok_replies]
 
 
 def plain(reply: Any) -> Any:
@@ -70,12 +71,12 @@ def plain(reply: Any) -> Any:
 
 def read_statuses(parts: list[bytes], count: int) -> tuple[list[tuple[int, Any]], ReplyReader, int]:
     reader = reply_reader()
-    others: list[tuple[int, Any]] = []
+    non_ok_replies: list[tuple[int, Any]] = []
     done = 0
     for piece in parts:
         feed(reader, piece)
-        done += reader.statuses(count - done, done, others)
-    return text(others), reader, done
+        done += reader.statuses(count - done, done, non_ok_replies)
+    return as_text(non_ok_replies), reader, done
 
 
 @pytest.mark.parametrize(
@@ -102,36 +103,36 @@ def read_statuses(parts: list[bytes], count: int) -> tuple[list[tuple[int, Any]]
     ],
     ids=repr,
 )
-def test_statuses_in_any_pieces(data: bytes, expected: list[tuple[int, Any]]) -> None:
-    for parts in every_way(data):
-        others, reader, done = read_statuses(parts, 3)
+def test_statuses_are_read_in_any_pieces(data: bytes, expected: list[tuple[int, Any]]) -> None:
+    for parts in all_splits(data):
+        non_ok_replies, reader, done = read_statuses(parts, 3)
         assert done == 3
         assert len(reader) == 0
-        assert others == expected
+        assert non_ok_replies == expected
         assert len(reader.pushes) == data.count(b">3") + data.count(b">2")
 
 
 def test_statuses_stop_at_the_limit() -> None:
     reader = reply_reader()
     reader.feed(b"+OK\r\n" * 5)
-    others: list[tuple[int, Any]] = []
-    assert reader.statuses(3, 0, others) == 3
+    non_ok_replies: list[tuple[int, Any]] = []
+    assert reader.statuses(3, 0, non_ok_replies) == 3
     assert len(reader) == 10
-    assert reader.statuses(9, 3, others) == 2
-    assert others == []
+    assert reader.statuses(9, 3, non_ok_replies) == 2
+    assert non_ok_replies == []
 
 
-def test_statuses_count_on_from_where_they_stood() -> None:
+def test_statuses_are_numbered_from_a_given_index() -> None:
     reader = reply_reader()
-    others: list[tuple[int, Any]] = []
+    non_ok_replies: list[tuple[int, Any]] = []
     reader.feed(b"+OK\r\n-ERR a\r\n")
-    assert reader.statuses(10, 100, others) == 2
+    assert reader.statuses(10, 100, non_ok_replies) == 2
     reader.feed(b"-ERR b\r\n")
-    assert reader.statuses(8, 102, others) == 1
-    assert text(others) == [(101, "ERR a"), (102, "ERR b")]
+    assert reader.statuses(8, 102, non_ok_replies) == 1
+    assert as_text(non_ok_replies) == [(101, "ERR a"), (102, "ERR b")]
 
 
-def test_nothing_arrived_is_nothing_read() -> None:
+def test_without_bytes_there_is_nothing_to_read() -> None:
     reader = reply_reader()
     assert reader.statuses(5, 0, []) == 0
     assert reader.reply() is None
@@ -139,12 +140,12 @@ def test_nothing_arrived_is_nothing_read() -> None:
     assert reader.values([b"k"], 0, RawCodec(), None, {}, []) == 0
 
 
-def test_a_hundred_thousand_statuses() -> None:
-    others, reader, done = read_statuses([b"+OK\r\n" * 60_000, b"+OK\r\n" * 40_000], 100_000)
-    assert (others, len(reader), done) == ([], 0, 100_000)
+def test_a_hundred_thousand_statuses_are_counted() -> None:
+    non_ok_replies, reader, done = read_statuses([b"+OK\r\n" * 60_000, b"+OK\r\n" * 40_000], 100_000)
+    assert (non_ok_replies, len(reader), done) == ([], 0, 100_000)
 
 
-# -- any reply, against hiredis ------------------------------------------------------------------
+# -- any reply, as hiredis reads it --------------------------------------------------------------
 
 line = st.text("abc 1", max_size=8).map(str.encode)
 number = st.integers(-(2**62), 2**62)
@@ -182,7 +183,7 @@ replies = st.recursive(
 
 @given(some=st.lists(replies | verbatim, min_size=1, max_size=6), data=st.data())
 @settings(deadline=None)
-def test_replies_of_any_kind_in_any_pieces(some: list[bytes], data: st.DataObject) -> None:
+def test_replies_of_any_kind_are_read_in_any_pieces(some: list[bytes], data: st.DataObject) -> None:
     stream = b"".join(some)
     cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=6))
     pushes_at = data.draw(st.lists(st.integers(0, len(some) - 1), max_size=2))
@@ -199,7 +200,7 @@ def test_replies_of_any_kind_in_any_pieces(some: list[bytes], data: st.DataObjec
     assert len(reader.pushes) == len(set(pushes_at))
 
 
-def test_a_reply_larger_than_the_buffer() -> None:
+def test_a_reply_may_be_larger_than_the_buffer() -> None:
     reader = reply_reader()
     body = bytes(range(256)) * 8000
     stream = bulk(body) + b"+OK\r\n"
@@ -222,7 +223,7 @@ def read_values(
     out: Callable[[], Any] = dict,
     **options: Any,
 ) -> tuple[Any, list[Any], ReplyReader]:
-    """An array read as a flight does it; stops where an error reply comes instead."""
+    """Read an array as a flight does. Return an error reply that comes instead of the array."""
     keys = KEYS if keys is None else keys
     reader = reply_reader(**options)
     found = out()
@@ -256,9 +257,9 @@ def read_values(
     ids=["bulk", "RESP2 null", "RESP3 null", "lengths"],
 )
 @pytest.mark.parametrize("before", [b"", PUSH, PUSH + ANOTHER_PUSH], ids=["", "push", "two pushes"])
-def test_values_in_any_pieces(data: bytes, expected: list[Any], before: bytes) -> None:
+def test_values_are_read_in_any_pieces(data: bytes, expected: list[Any], before: bytes) -> None:
     stream = before + b"*4\r\n" + data + b"+next\r\n"
-    for parts in every_way(stream):
+    for parts in all_splits(stream):
         found, failures, reader = read_values(parts)
         assert list(found.items()) == list(zip(KEYS, expected, strict=True))
         assert failures == []
@@ -266,18 +267,18 @@ def test_values_in_any_pieces(data: bytes, expected: list[Any], before: bytes) -
         assert len(reader.pushes) == before.count(b">")
 
 
-def test_values_as_pairs() -> None:
+def test_a_list_gets_values_as_pairs_with_their_keys() -> None:
     found, _, _ = read_values([b"*3\r\n$1\r\n1\r\n_\r\n$1\r\n3\r\n"], ["a", "a", "b"], out=list)
     assert found == [("a", b"1"), ("a", "default"), ("b", b"3")]
 
 
-def test_a_key_asked_for_twice() -> None:
+def test_a_dict_has_a_repeated_key_once() -> None:
     found, _, _ = read_values([b"*2\r\n$1\r\n1\r\n$1\r\n2\r\n"], ["a", "a"])
     assert found == {"a": b"2"}
 
 
-def test_values_single_after_single() -> None:
-    # As a pipeline of GETs has them: no array around them, an error for one of them.
+def test_values_are_read_without_an_array() -> None:
+    # The replies to a pipeline of GETs: no array, and an error for one of them.
     reader = reply_reader()
     found: dict[str, Any] = {}
     failures: list[Any] = []
@@ -292,14 +293,14 @@ def test_values_single_after_single() -> None:
     assert len(reader.pushes) == 2
 
 
-def test_an_array_of_none() -> None:
+def test_an_empty_array_is_read() -> None:
     found, _, _ = read_values([b"*0\r\n"], [])
     assert found == {}
 
 
 @pytest.mark.parametrize("error", [b"-ERR no\r\n", b"-NOPERM x\r\n"])
-def test_an_error_instead_of_the_array(error: bytes) -> None:
-    for parts in every_way(PUSH + error):
+def test_an_error_instead_of_the_array_is_returned(error: bytes) -> None:
+    for parts in all_splits(PUSH + error):
         refusal, failures, reader = read_values(parts)
         assert isinstance(refusal, ErrorReply)
         assert str(refusal) == error[1:-2].decode()
@@ -323,7 +324,7 @@ def test_an_error_instead_of_the_array(error: bytes) -> None:
         b"*99999999999999999999\r\n",
     ],
 )
-def test_another_reply_than_the_array(answer: bytes) -> None:
+def test_another_reply_than_the_array_is_an_error(answer: bytes) -> None:
     reader = reply_reader()
     reader.feed(answer)
     with pytest.raises(InvalidResponse):
@@ -350,7 +351,7 @@ def test_another_reply_than_the_array(answer: bytes) -> None:
         b"$" + b"1" * 40,
     ],
 )
-def test_another_reply_than_a_value(value: bytes) -> None:
+def test_another_reply_than_a_value_is_an_error(value: bytes) -> None:
     reader = reply_reader()
     reader.feed(b"*1\r\n" + value + b"\r\n" * 5)
     assert reader.array(1) is True
@@ -377,7 +378,7 @@ def test_another_reply_than_a_value(value: bytes) -> None:
     ids=repr,
 )
 def test_garbage_is_an_invalid_response(garbage: bytes) -> None:
-    for parts in every_way(garbage + b"+OK\r\n" * 3):
+    for parts in all_splits(garbage + b"+OK\r\n" * 3):
         reader = reply_reader()
         with pytest.raises(InvalidResponse):  # noqa: PT012
             for piece in parts:
@@ -388,7 +389,7 @@ def test_garbage_is_an_invalid_response(garbage: bytes) -> None:
 
 @given(data=st.binary(max_size=200))
 @settings(deadline=None)
-def test_any_bytes_are_replies_or_refused(data: bytes) -> None:
+def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     for read in (
         lambda reader: reader.reply(),
         lambda reader: reader.statuses(50, 0, []),
@@ -404,14 +405,14 @@ def test_any_bytes_are_replies_or_refused(data: bytes) -> None:
         assert 0 <= len(reader) <= len(data)
 
 
-def test_replies_nested_without_end_are_refused() -> None:
+def test_endlessly_nested_replies_are_refused() -> None:
     reader = reply_reader()
     reader.feed(b"*1\r\n" * 10_000)
     with pytest.raises(InvalidResponse, match="nested"):
         reader.reply()
 
 
-def test_announced_lengths_cost_nothing() -> None:
+def test_false_lengths_take_no_memory() -> None:
     for header in (
         b"$99999999999999\r\n",
         b"*99999999999999\r\n",
@@ -430,7 +431,7 @@ def test_announced_lengths_cost_nothing() -> None:
 
 def test_values_that_cannot_be_decoded_are_failures_with_key_and_offset() -> None:
     stream = b"*4\r\n" + bulk(b"\x01") + bulk(b"\x92\x01\xc1") + bulk(b"\xa1x") + bulk(b"")
-    for parts in every_way(stream + b"+next\r\n"):
+    for parts in all_splits(stream + b"+next\r\n"):
         found, failures, reader = read_values(parts, codec=MsgpackCodec())
         assert found == {"a": 1, "b": "default", "c": "x", "d": "default"}
         assert [(key, data, error.key, error.offset) for key, data, error in failures] == [
@@ -441,7 +442,7 @@ def test_values_that_cannot_be_decoded_are_failures_with_key_and_offset() -> Non
         assert reader.reply() == (b"next",)
 
 
-def test_what_a_codecs_loads_raises_is_a_failure() -> None:
+def test_an_error_of_the_codec_is_a_failure() -> None:
     found, failures, _ = read_values(
         [b"*4\r\n" + bulk(b"1") + bulk(b"{") + bulk(b"\xff") + bulk(b'"x"')], codec=resolve("json")
     )
@@ -449,7 +450,7 @@ def test_what_a_codecs_loads_raises_is_a_failure() -> None:
     assert [key for key, _, _ in failures] == ["b", "c"]
 
 
-def test_what_is_no_exception_passes_through() -> None:
+def test_a_keyboard_interrupt_in_a_hook_is_raised_unchanged() -> None:
     def hook(code: int, data: bytes) -> Any:
         raise KeyboardInterrupt
 
@@ -460,7 +461,7 @@ def test_what_is_no_exception_passes_through() -> None:
         reader.values(["k"], 0, MsgpackCodec(ext_hook=hook), None, {}, [])
 
 
-def test_a_value_longer_than_allowed_is_refused_before_it_arrives() -> None:
+def test_a_value_that_is_too_long_is_refused_by_its_header() -> None:
     reader = reply_reader(max_value_size=10)
     reader.feed(b"*2\r\n" + bulk(b"x" * 10) + b"$11\r\n")
     assert reader.array(2) is True
@@ -474,7 +475,7 @@ def test_a_value_longer_than_allowed_is_refused_before_it_arrives() -> None:
 # -- the receive buffer --------------------------------------------------------------------------
 
 
-def test_more_received_than_there_was_room_for_is_an_error() -> None:
+def test_received_refuses_more_bytes_than_had_room() -> None:
     reader = reply_reader()
     room = len(reader.free_space())
     for wrong in (room + 1, -1):

@@ -1,4 +1,4 @@
-"""The codec `toolkit` against redis-toolkit's own serializers: the same bytes, the same values back."""
+"""The codec `toolkit` writes and reads the same as redis-toolkit's serializers."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from redis_fastbatch.codecs import resolve
 from tiers import examples
 from toolkit_reference import outcome, same, same_outcome, toolkit_module
 
-# One codec for all examples: what it remembers of one value must never show in another.
+# One codec for all examples, because what it remembers must not affect later values.
 codec = ToolkitCodec()
 exact = ToolkitCodec(preserve_int=True)
 
 
 @pytest.fixture(scope="module", params=["redis-toolkit", "plain"])
 def theirs(request: pytest.FixtureRequest) -> Any:
-    """redis-toolkit's serializers; and our own plain ones, which are there wherever the tests run."""
+    """redis-toolkit's serializers, and the plain Python ones of this package, which are always installed."""
     if request.param == "plain":
         return SimpleNamespace(serialize_value=plain.dumps, deserialize_value=plain.loads)
     return toolkit_module("utils.serializers")
@@ -128,13 +128,13 @@ values = st.recursive(
 @example([0.0, -0.0, 1e15, 1e16, 1e17, 1e-4, 1e-5, 123456789012345.6, 5e-324, 1.7976931348623157e308, 0.1 + 0.2])
 @example([2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 10**4000, 0, 9, 10, 99, 100, 999, 1000, 9999, 10000])
 @settings(max_examples=examples(600), deadline=None)
-def test_writes_the_same_bytes(theirs: Any, value: Any) -> None:
+def test_values_are_written_as_the_toolkit_writes_them(theirs: Any, value: Any) -> None:
     assert same_outcome(outcome(codec.dumps, value), outcome(theirs.serialize_value, value))
 
 
 @given(values)
 @settings(max_examples=examples(400), deadline=None)
-def test_reads_what_either_writes(theirs: Any, value: Any) -> None:
+def test_written_values_are_read_as_the_toolkit_reads_them(theirs: Any, value: Any) -> None:
     written = outcome(theirs.serialize_value, value)
     if written[0] == "returned":
         data = written[1]
@@ -143,11 +143,11 @@ def test_reads_what_either_writes(theirs: Any, value: Any) -> None:
 
 @given(st.floats(allow_nan=False, allow_infinity=False) | plain_floats)
 @settings(max_examples=examples(2000), deadline=None)
-def test_floats_are_spelt_as_repr_does(number: float) -> None:
+def test_floats_are_written_as_repr_writes_them(number: float) -> None:
     assert codec.dumps(number) == b'{"__type__": "float", "__data__": %s}' % repr(number).encode()
 
 
-def test_floats_near_every_power_are_spelt_as_repr_does() -> None:
+def test_floats_near_every_power_are_written_as_repr_writes_them() -> None:
     numbers = [0.0, -0.0, *(10.0**power for power in range(-323, 309)), *(5e-324 * n for n in range(1, 3000))]
     for power in range(-1074, 1024):
         numbers += [2.0**power, -math.nextafter(2.0**power, math.inf), math.nextafter(2.0**power, 0)]
@@ -156,18 +156,18 @@ def test_floats_near_every_power_are_spelt_as_repr_does() -> None:
     numbers += [random_bits.random() for _ in range(50_000)]
     numbers += [random_bits.getrandbits(70) / 10 ** random_bits.randrange(30) for _ in range(50_000)]
     numbers = [number for number in numbers if math.isfinite(number)]
-    spelt = codec.dumps(numbers).decode()
-    assert spelt[spelt.index("[") + 1 : -2].split(", ") == list(map(repr, numbers))
+    written = codec.dumps(numbers).decode()
+    assert written[written.index("[") + 1 : -2].split(", ") == list(map(repr, numbers))
 
 
 @given(st.binary(max_size=30) | any_text.map(lambda text: text.encode("utf-8", "surrogatepass")))
 @settings(max_examples=examples(400), deadline=None)
-def test_reads_any_bytes_alike(theirs: Any, data: bytes) -> None:
+def test_any_bytes_are_read_as_the_toolkit_reads_them(theirs: Any, data: bytes) -> None:
     assert same_outcome(outcome(codec.loads, data), outcome(theirs.deserialize_value, data))
 
 
 @pytest.mark.parametrize("byte", range(256))
-def test_reads_any_single_byte_alike(theirs: Any, byte: int) -> None:
+def test_any_single_byte_is_read_as_the_toolkit_reads_it(theirs: Any, byte: int) -> None:
     data = bytes([byte])
     assert same(codec.loads(data), theirs.deserialize_value(data))
 
@@ -203,7 +203,9 @@ nested_wrappers = st.recursive(
     st.sampled_from([(", ", ": "), (",", ":"), (" , ", " : ")]),
 )
 @settings(max_examples=examples(800), deadline=None)
-def test_reads_any_json_alike(theirs: Any, value: Any, ascii_only: bool, separators: tuple[str, str]) -> None:
+def test_any_json_is_read_as_the_toolkit_reads_it(
+    theirs: Any, value: Any, ascii_only: bool, separators: tuple[str, str]
+) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only, separators=separators)
     data = text.encode("utf-8", "surrogatepass")
     assert same_outcome(outcome(codec.loads, data), outcome(theirs.deserialize_value, data))
@@ -211,7 +213,7 @@ def test_reads_any_json_alike(theirs: Any, value: Any, ascii_only: bool, separat
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    """What the codec wrote, with a few bytes changed, put in, taken out or cut off."""
+    """Draw bytes that the codec wrote, with a few of them changed, inserted, deleted or cut off."""
     data = bytearray(codec.dumps(draw(st.dictionaries(st.text(max_size=5), scalars, max_size=4) | scalars)))
     likely = st.sampled_from(b'"\\{}[]:, 0123456789eE.-+truefalsnIy\x00\x1f\xc3\xff')
     for _ in range(draw(st.integers(1, 4))):
@@ -230,7 +232,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 @given(damaged())
 @settings(max_examples=examples(1500), deadline=None)
-def test_reads_damaged_values_alike(theirs: Any, data: bytes) -> None:
+def test_damaged_values_are_read_as_the_toolkit_reads_them(theirs: Any, data: bytes) -> None:
     assert same_outcome(outcome(codec.loads, data), outcome(theirs.deserialize_value, data))
 
 
@@ -300,18 +302,18 @@ def test_reads_damaged_values_alike(theirs: Any, data: bytes) -> None:
         b'{"__type__": "numpy"}',
     ],
 )
-def test_reads_its_quirks_alike(theirs: Any, data: bytes) -> None:
+def test_unusual_values_are_read_as_the_toolkit_reads_them(theirs: Any, data: bytes) -> None:
     assert same_outcome(outcome(codec.loads, data), outcome(theirs.deserialize_value, data))
 
 
 @pytest.mark.parametrize(
     "text", ["10", "-7", "3.5", "ünï", "日本語", "٣", "{not json", "true story", "\ufeffx", "-"]
 )
-def test_counters_and_text_of_other_programs_read_alike(theirs: Any, text: str) -> None:
+def test_values_of_other_programs_are_read_as_the_toolkit_reads_them(theirs: Any, text: str) -> None:
     assert same(codec.loads(text.encode()), theirs.deserialize_value(text.encode()))
 
 
-def test_rows_of_one_shape_do_not_leak_into_each_other(theirs: Any) -> None:
+def test_rows_of_one_shape_are_independent(theirs: Any) -> None:
     rows: list[Any] = [{"id": n, "name": f"n{n}", "tags": [n]} for n in range(50)]
     rows += [
         {"id": 1},
@@ -353,7 +355,7 @@ def test_preserve_int_keeps_zero_and_one() -> None:
     assert same(exact.loads(b'{"__type__": "int", "__data__": 1.0}'), 1)
 
 
-def test_numpy_arrays_are_written_and_read_alike(theirs: Any) -> None:
+def test_numpy_arrays_are_written_and_read_as_the_toolkit_does(theirs: Any) -> None:
     numpy = pytest.importorskip("numpy", reason="redis-toolkit writes NumPy arrays; NumPy is not installed")
     for array in (
         numpy.arange(6).reshape(2, 3),
@@ -399,14 +401,14 @@ def nested(depth: int) -> Any:
 
 
 @pytest.mark.parametrize("depth", [1, 150, 199, 200, 201, 240])
-def test_deep_values_are_the_same(theirs: Any, depth: int) -> None:
+def test_deeply_nested_values_are_the_same(theirs: Any, depth: int) -> None:
     value = nested(depth)
     data = theirs.serialize_value(value)
     assert codec.dumps(value) == data
     assert same_outcome(outcome(codec.loads, data), outcome(theirs.deserialize_value, data))
 
 
-def test_endless_depth_is_an_error_and_no_crash() -> None:
+def test_endless_nesting_is_an_error_and_not_a_crash() -> None:
     endless: list[Any] = []
     endless.append(endless)
     table: dict[str, Any] = {}
@@ -424,18 +426,18 @@ def test_endless_depth_is_an_error_and_no_crash() -> None:
                 codec.loads(data)
 
     check()
-    # Python's own threads may have less stack than its first one.
+    # A thread may have a smaller stack than the main thread.
     thread = threading.Thread(target=check)
     thread.start()
     thread.join()
 
 
-def test_an_int_of_more_digits_than_python_spells_is_refused() -> None:
+def test_an_int_with_too_many_digits_for_python_is_refused() -> None:
     with pytest.raises(EncodeError):
         codec.dumps({"n": 10 ** (sys.get_int_max_str_digits() + 10)})
 
 
-def test_items_that_come_and_go_while_they_are_written_are_an_error() -> None:
+def test_a_dict_that_changes_size_while_it_is_written_is_refused() -> None:
     class Growing(dict):  # type: ignore[type-arg]
         def items(self) -> Any:
             outer["new"] = 1
@@ -446,5 +448,5 @@ def test_items_that_come_and_go_while_they_are_written_are_an_error() -> None:
         codec.dumps(outer)
 
 
-def test_resolves_by_name() -> None:
+def test_the_codec_is_found_by_its_name() -> None:
     assert type(resolve("toolkit")) is ToolkitCodec

@@ -1,4 +1,4 @@
-"""The codec `toolkit-msgpack`: tagged MessagePack written, both formats read, nothing ambiguous."""
+"""The codec `toolkit-msgpack` writes MessagePack after a tag, and reads both formats without ambiguity."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ values = st.recursive(
 
 @given(values)
 @settings(max_examples=examples(300), deadline=None)
-def test_writes_messagepack_behind_the_tag(value: Any) -> None:
+def test_values_are_written_as_messagepack_after_the_tag(value: Any) -> None:
     data = codec.dumps(value)
     assert data == TAG + msgpack.packb(value, use_bin_type=True)
     assert same(codec.loads(data), value)
@@ -43,7 +43,7 @@ def test_writes_messagepack_behind_the_tag(value: Any) -> None:
 
 @given(values)
 @settings(max_examples=examples(300), deadline=None)
-def test_reads_what_the_toolkit_wrote(value: Any) -> None:
+def test_values_of_the_toolkit_are_read(value: Any) -> None:
     written = outcome(toolkit.dumps, value)
     if written[0] == "returned":
         assert same(codec.loads(written[1]), toolkit.loads(written[1]))
@@ -51,20 +51,20 @@ def test_reads_what_the_toolkit_wrote(value: Any) -> None:
 
 @given(st.binary(max_size=30) | st.text(max_size=20).map(str.encode))
 @settings(max_examples=examples(500), deadline=None)
-def test_bytes_without_the_tag_read_as_the_toolkit_reads_them(data: bytes) -> None:
+def test_bytes_without_the_tag_are_read_as_the_toolkit_reads_them(data: bytes) -> None:
     if data[:1] != TAG:
         theirs = toolkit_module("utils.serializers")
         assert same_outcome(outcome(codec.loads, data), outcome(theirs.deserialize_value, data))
 
 
 @pytest.mark.parametrize("byte", [byte for byte in range(256) if bytes([byte]) != TAG])
-def test_any_single_byte_reads_as_the_toolkit_reads_it(byte: int) -> None:
+def test_any_single_byte_is_read_as_the_toolkit_reads_it(byte: int) -> None:
     theirs = toolkit_module("utils.serializers")
     assert same(codec.loads(bytes([byte])), theirs.deserialize_value(bytes([byte])))
 
 
 @pytest.mark.parametrize("text", ["0", "1", "42", "-7", "3.25"])
-def test_counters_of_incr_read_as_numbers(text: str) -> None:
+def test_counters_of_incr_are_read_as_numbers(text: str) -> None:
     assert same(codec.loads(text.encode()), float(text) if "." in text else int(text))
 
 
@@ -85,7 +85,7 @@ def test_counters_of_incr_read_as_numbers(text: str) -> None:
         "\x7f",
     ],
 )
-def test_raw_text_of_any_script_stays_text(text: str) -> None:
+def test_raw_text_of_any_script_is_read_as_text(text: str) -> None:
     assert codec.loads(text.encode()) == text
 
 
@@ -94,24 +94,24 @@ def test_no_text_begins_with_the_tag() -> None:
         assert character.encode()[:1] != TAG
 
 
-def test_the_toolkits_own_output_never_begins_with_the_tag() -> None:
+def test_no_value_of_the_toolkit_begins_with_the_tag() -> None:
     for value in (None, True, 5, 1.5, "Á", b"\xc1", [], {}, ()):
         assert toolkit.dumps(value)[:1] != TAG
 
 
-def test_bools_and_ints_are_told_apart() -> None:
+def test_bools_and_ints_are_distinguished() -> None:
     for value in (0, 1, True, False, [0, True], {"a": 1}):
         assert same(codec.loads(codec.dumps(value)), value)
     assert codec.loads(toolkit.dumps(1)) is True
     assert same(ToolkitMsgpackCodec(preserve_int=True).loads(toolkit.dumps(1)), 1)
 
 
-def test_tuples_come_back_as_lists_and_bytearrays_as_bytes() -> None:
+def test_tuples_are_read_as_lists_and_bytearrays_as_bytes() -> None:
     assert codec.loads(codec.dumps((1, (2,)))) == [1, [2]]
     assert same(codec.loads(codec.dumps({"a": bytearray(b"x")})), {"a": b"x"})
 
 
-def test_what_messagepack_has_no_place_for_is_written_as_the_toolkit_writes_it() -> None:
+def test_values_that_messagepack_lacks_are_written_as_the_toolkit_writes_them() -> None:
     numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
     for value in (2**64, -(2**63) - 1, 10**100, numpy.arange(4), {"a": [1, 2**70]}, [-(2**64), b"x", None]):
         data = codec.dumps(value)
@@ -120,18 +120,18 @@ def test_what_messagepack_has_no_place_for_is_written_as_the_toolkit_writes_it()
 
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, {"a": [2**70, {1}]}, "\ud800"], ids=label)
-def test_what_neither_holds_is_refused(value: Any) -> None:
+def test_values_that_neither_format_has_are_refused(value: Any) -> None:
     with pytest.raises(EncodeError) as caught:
         codec.dumps(value)
     assert "default=" not in str(caught.value)
 
 
 @pytest.mark.parametrize("data", [TAG, TAG + TAG, TAG + b"\xd9", TAG + b"\x01\x01", TAG + b"\x81\x01"])
-def test_broken_messagepack_is_an_error_that_says_where(data: bytes) -> None:
+def test_damaged_messagepack_is_an_error_with_an_offset(data: bytes) -> None:
     with pytest.raises(DecodeError) as caught:
         codec.loads(data)
     assert 1 <= caught.value.offset <= len(data)
 
 
-def test_resolves_by_name() -> None:
+def test_the_codec_is_found_by_its_name() -> None:
     assert type(resolve("toolkit-msgpack")) is ToolkitMsgpackCodec

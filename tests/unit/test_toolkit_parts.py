@@ -1,4 +1,4 @@
-"""The drop-in's smaller parts: names, options, retrying, subscriptions, serializers."""
+"""Parts of the drop-in: names, options, retries, subscriptions, serializers."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ def ours(name: str) -> Any:
 
 
 @pytest.mark.parametrize("module", NAMES)
-def test_the_toolkits_names_are_there(module: str) -> None:
+def test_every_name_of_the_toolkit_exists(module: str) -> None:
     for name in NAMES[module]:
-        assert hasattr(toolkit_module(module), name), f"redis-toolkit has no {name}: the test is wrong"
+        assert hasattr(toolkit_module(module), name), f"redis-toolkit has no {name}: mend NAMES"
         assert hasattr(ours(module), name)
 
 
@@ -83,8 +83,8 @@ def test_the_toolkits_names_are_there(module: str) -> None:
         ("exceptions", "SerializationError"),
     ],
 )
-def test_its_methods_take_the_same_arguments(module: str, cls: str) -> None:
-    """Ours may take more, behind theirs."""
+def test_methods_take_the_same_arguments(module: str, cls: str) -> None:
+    """The drop-in may have more parameters after those of redis-toolkit."""
     their_class, our_class = getattr(toolkit_module(module), cls), getattr(ours(module), cls)
     for name, method in inspect.getmembers(their_class):
         if name.startswith("_") and name != "__init__":
@@ -96,13 +96,13 @@ def test_its_methods_take_the_same_arguments(module: str, cls: str) -> None:
 
 
 @pytest.mark.parametrize("function", ["simple_retry", "with_retry"])
-def test_its_decorators_take_the_same_arguments(function: str) -> None:
+def test_decorators_take_the_same_arguments(function: str) -> None:
     theirs_takes = signature(getattr(toolkit_module("utils.retry"), function))
     assert signature(getattr(ours("utils.retry"), function)) == theirs_takes
 
 
 def signature(function: Callable[..., Any]) -> list[tuple[str, Any]]:
-    """Names and defaults; nothing of a wrapper that takes anything."""
+    """Return names and defaults of the parameters, without *args and **kwargs."""
     open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     parameters = inspect.signature(function).parameters.values()
     return [(one.name, one.default) for one in parameters if one.kind not in open_ended]
@@ -165,7 +165,7 @@ bad_configs: list[dict[str, Any]] = [
     [("RedisOptions", one) for one in bad_options] + [("RedisConnectionConfig", one) for one in bad_configs],
     ids=str,
 )
-def test_validate_refuses_the_same(cls: str, settings: dict[str, Any]) -> None:
+def test_validate_refuses_the_same_settings(cls: str, settings: dict[str, Any]) -> None:
     theirs = outcome(lambda _: getattr(toolkit_module("options"), cls)(**settings).validate(), None)
     ours_ = outcome(lambda _: getattr(ours("options"), cls)(**settings).validate(), None)
     assert same_outcome(ours_, theirs)
@@ -185,13 +185,13 @@ def test_validate_refuses_the_same(cls: str, settings: dict[str, Any]) -> None:
     ],
     ids=str,
 )
-def test_to_redis_kwargs_gives_the_same(settings: dict[str, Any]) -> None:
+def test_to_redis_kwargs_returns_the_same(settings: dict[str, Any]) -> None:
     theirs = toolkit_module("options").RedisConnectionConfig(**settings).to_redis_kwargs()
     assert RedisConnectionConfig(**settings).to_redis_kwargs() == theirs
 
 
 class Flaky:
-    """Fails so many times, then returns its arguments."""
+    """A callable that raises an error `failures` times, then returns its arguments."""
 
     def __init__(self, failures: int, error: Exception | None = None) -> None:
         self.calls = 0
@@ -207,55 +207,55 @@ class Flaky:
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that would have been slept."""
+    """Replaces sleep(); the seconds of each pause."""
     slept: list[float] = []
     monkeypatch.setattr(retry.time, "sleep", slept.append)
     return slept
 
 
 class TestRetry:
-    def test_with_retry(self, pauses: list[float]) -> None:
+    def test_with_retry_pauses_longer_each_time(self, pauses: list[float]) -> None:
         flaky = Flaky(3)
-        told: list[tuple[str, int]] = []
+        retries: list[tuple[str, int]] = []
         decorated = with_retry(
             max_attempts=4,
             delay=0.5,
             backoff_factor=3,
-            on_retry=lambda error, attempt: told.append((str(error), attempt)),
+            on_retry=lambda error, attempt: retries.append((str(error), attempt)),
         )(flaky)
         assert decorated(1, a=2) == ((1,), {"a": 2})
         assert pauses == [0.5, 1.5, 4.5]
-        assert told == [("away", 1), ("away", 2), ("away", 3)]
+        assert retries == [("away", 1), ("away", 2), ("away", 3)]
 
-    def test_it_gives_up(self, pauses: list[float]) -> None:
+    def test_with_retry_raises_the_last_error(self, pauses: list[float]) -> None:
         flaky = Flaky(9)
         with pytest.raises(redis.ConnectionError):
             with_retry()(flaky)()
         assert flaky.calls == 3
         assert pauses == [0.1, 0.2]
 
-    def test_other_errors_come_out_at_once(self, pauses: list[float]) -> None:
+    def test_other_errors_are_raised_at_once(self, pauses: list[float]) -> None:
         flaky = Flaky(9, KeyError("no"))
         with pytest.raises(KeyError):
             with_retry(exceptions=redis.RedisError)(flaky)()
         assert flaky.calls == 1
         assert pauses == []
 
-    def test_one_attempt_is_made_in_any_case(self, pauses: list[float]) -> None:
+    def test_there_is_always_one_attempt(self, pauses: list[float]) -> None:
         assert with_retry(max_attempts=0)(Flaky(0))() == ((), {})
         assert simple_retry(Flaky(0), max_retries=-1)() == ((), {})
 
-    def test_an_on_retry_that_fails_changes_nothing(self, pauses: list[float]) -> None:
+    def test_an_error_of_on_retry_is_ignored(self, pauses: list[float]) -> None:
         def complain(error: Exception, attempt: int) -> None:
             raise RuntimeError
 
         assert with_retry(on_retry=complain)(Flaky(1))() == ((), {})
 
-    def test_simple_retry(self, pauses: list[float]) -> None:
+    def test_simple_retry_limits_its_pauses(self, pauses: list[float]) -> None:
         assert simple_retry(Flaky(3), max_retries=3, base_delay=1, max_delay=3)(1) == ((1,), {})
         assert pauses == [1, 2, 3]
 
-    def test_simple_retry_with_and_without_parentheses(self) -> None:
+    def test_simple_retry_works_with_and_without_parentheses(self) -> None:
         @simple_retry
         def one() -> str:
             """One."""
@@ -267,7 +267,7 @@ class TestRetry:
 
         assert (one(), two(), one.__name__, one.__doc__) == ("one", "two", "one", "One.")
 
-    def test_it_logs_through_the_modules_logger(
+    def test_retries_are_logged_by_the_modules_logger(
         self, pauses: list[float], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         lines: list[str] = []
@@ -283,7 +283,7 @@ class TestRetry:
         assert [line.split()[0] for line in lines] == ["warning", "info", "warning", "error"]
 
 
-def test_wrap_redis_exceptions() -> None:
+def test_wrap_redis_exceptions_wraps_only_redis_errors() -> None:
     with pytest.raises(RedisToolkitError) as caught:
         wrap_redis_exceptions(Flaky(1, redis.ResponseError("no")))()
     assert isinstance(caught.value.__cause__, redis.ResponseError)
@@ -293,7 +293,7 @@ def test_wrap_redis_exceptions() -> None:
 
 
 class TestSubscriptionManager:
-    def test_channels_come_and_go(self) -> None:
+    def test_channels_can_be_added_removed_and_added_again(self) -> None:
         with SubscriptionManager(check_interval=60) as manager:
             assert manager.subscribe_dynamic("a", print) is True
             assert manager.subscribe_dynamic("b", print) is True
@@ -331,7 +331,7 @@ class TestSubscriptionManager:
             one, other = getattr(manager, name)(), getattr(theirs, name)()
             assert {key: set(info) for key, info in one.items()} == {key: set(info) for key, info in other.items()}
 
-    def test_expiry(self) -> None:
+    def test_only_a_quiet_channel_expires(self) -> None:
         manager = SubscriptionManager(expire_minutes=2 / 60, check_interval=0.05)
         manager.subscribe_dynamic("quiet", print)
         manager.subscribe_dynamic("busy", print)
@@ -348,7 +348,7 @@ class TestSubscriptionManager:
         manager.stop()
 
     @pytest.mark.parametrize(("cleanup", "kept"), [(True, {"a2", "a3"}), (False, {"a0", "a1", "a2", "a3"})])
-    def test_the_latest_of_the_expired_are_remembered(self, cleanup: bool, kept: set[str]) -> None:
+    def test_only_the_latest_expired_channels_are_remembered(self, cleanup: bool, kept: set[str]) -> None:
         manager = SubscriptionManager(0, 0.01, cleanup, max_expired=2)
         for number in range(4):
             manager._channels[f"a{number}"] = ChannelInfo(f"a{number}", print, last_activity=float(number))
@@ -383,7 +383,7 @@ class TestSerializers:
             serialize_value({1, 2})
         assert caught.value.original_data == {1, 2}
 
-    def test_numpy(self) -> None:
+    def test_numpy_functions_return_the_same(self) -> None:
         numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
         theirs = toolkit_module("utils.serializers")
         array = numpy.arange(4.0).reshape(2, 2)
@@ -394,7 +394,7 @@ class TestSerializers:
             with pytest.raises(SerializationError):
                 call()
 
-    def test_the_encoder(self) -> None:
+    def test_the_json_encoder_writes_the_same(self) -> None:
         theirs = toolkit_module("utils.serializers").BytesAwareJSONEncoder
         value = {"a": b"x", "b": [bytearray(b"y")]}
         assert BytesAwareJSONEncoder().encode(value) == theirs().encode(value)
@@ -402,24 +402,24 @@ class TestSerializers:
             BytesAwareJSONEncoder().encode({1, 2})
 
 
-def test_importing_loads_nothing_heavy() -> None:
+def test_importing_the_drop_in_loads_no_slow_module() -> None:
     code = (
         "import sys, redis_fastbatch.toolkit;"
         "print(*{'numpy', 'matplotlib', 'PIL', 'loguru', 'asyncio', 'pandas', 'pyarrow'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    # redis-py itself may load asyncio.
+    # redis-py may load asyncio.
     assert set(done.stdout.split()) <= {"asyncio"}
-    quiet = subprocess.run(
+    package_alone = subprocess.run(
         [sys.executable, "-c", "import sys, redis_fastbatch; print('redis_fastbatch.toolkit' in sys.modules)"],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert quiet.stdout.strip() == "False"
+    assert package_alone.stdout.strip() == "False"
 
 
-def test_options_of_ones_own_are_kept() -> None:
+def test_options_take_positional_arguments() -> None:
     assert RedisOptions(True, 10, "DEBUG").log_level == "DEBUG"
 
 
@@ -436,7 +436,7 @@ def test_options_of_ones_own_are_kept() -> None:
     ],
     ids=bytes.decode,
 )
-def test_wrappers_that_do_not_fit_raise_the_same(data: bytes) -> None:
+def test_invalid_wrappers_raise_the_same_error(data: bytes) -> None:
     pytest.importorskip("numpy")
     theirs = toolkit_module("utils.serializers").deserialize_value
     with pytest.raises(Exception) as expected:  # noqa: PT011

@@ -1,4 +1,4 @@
-"""AsyncFastBatch when it is cancelled, when connections are lost, and when the server is slow."""
+"""AsyncFastBatch with cancellations, lost connections and a slow server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from aio import Runner, report_of, runner
-from faults.proxy import Direction, Fault, FaultProxy, Then
+from faults.proxy import FaultProxy
+from faults.streams import Direction, Fault, Then
 from redis_fastbatch import AsyncFastBatch, BatchReport
 from redis_fastbatch.server import EmbeddedServer
 from servers import configured, wait_until
@@ -34,8 +35,8 @@ def proxy(valkey: EmbeddedServer) -> Iterator[FaultProxy]:
         yield running
 
 
-def through(proxy: FaultProxy, retries: int = 0, **options: Any) -> AsyncFastBatch:
-    """A client that connects through the proxy, all of whose connections are made anew."""
+def connect(proxy: FaultProxy, retries: int = 0, **options: Any) -> AsyncFastBatch:
+    """Return a client that connects through the proxy."""
     retry = Retry(NoBackoff(), retries)
     return AsyncFastBatch(redis.asyncio.Redis(host=proxy.host, port=proxy.port, retry=retry, **options))
 
@@ -46,7 +47,7 @@ def stored(server: EmbeddedServer) -> int:
 
 
 async def cancelled_after(batch: AsyncFastBatch, seconds: float, items: Any, **options: Any) -> BatchReport:
-    """Cancel a batch_set when it has run for a while, and return the report that it left."""
+    """Cancel a batch_set after some seconds, and return its report."""
     task = asyncio.ensure_future(batch.batch_set(items, **options))
     await asyncio.sleep(seconds)
     task.cancel()
@@ -56,19 +57,19 @@ async def cancelled_after(batch: AsyncFastBatch, seconds: float, items: Any, **o
 
 
 @pytest.mark.parametrize("options", [{}, {"nx": True}, {"ex": 100}])
-def test_cancelling_says_what_was_confirmed(
+def test_a_cancelled_batch_reports_what_was_confirmed(
     run: Runner, valkey: EmbeddedServer, proxy: FaultProxy, options: dict[str, Any]
 ) -> None:
     proxy.inject(Fault(Direction.TO_SERVER, bytes_per_second=4e6))
 
     async def main() -> None:
-        async with through(proxy) as batch:
+        async with connect(proxy) as batch:
             report = await cancelled_after(batch, 0.3, ITEMS, **options)
             assert 0 < report.written < len(ITEMS)
             assert report.failed > 0
             assert "CancelledError" in report.first_failure()
             assert report.confirmed_prefix == report.written
-            # What is reported as written is there; the rest may be or not.
+            # All items reported as written exist; the others may exist.
             first = list(ITEMS)[: report.written]
             proxy.clear()
             found = await batch.batch_get(first)
@@ -86,7 +87,7 @@ def test_cancelling_between_commands_keeps_the_connection(run: Runner, proxy: Fa
         await asyncio.sleep(60)
 
     async def main() -> None:
-        async with through(proxy, max_connections=1) as batch:
+        async with connect(proxy, max_connections=1) as batch:
             report = await cancelled_after(batch, 0.3, waiting(), chunk_size=100)
             assert report.total <= 5000
             assert await batch.client.get("key:0") == b"\x00"
@@ -95,9 +96,9 @@ def test_cancelling_between_commands_keeps_the_connection(run: Runner, proxy: Fa
     run(main())
 
 
-def test_cancelling_a_read(run: Runner, proxy: FaultProxy) -> None:
+def test_a_cancelled_read_leaves_the_client_usable(run: Runner, proxy: FaultProxy) -> None:
     async def main() -> None:
-        async with through(proxy) as batch:
+        async with connect(proxy) as batch:
             await batch.batch_set(ITEMS)
             proxy.inject_now(Fault(bytes_per_second=2e6))
             task = asyncio.ensure_future(batch.batch_get(list(ITEMS)))
@@ -114,7 +115,7 @@ def test_cancelling_a_read(run: Runner, proxy: FaultProxy) -> None:
 @pytest.mark.parametrize("place", [{"after_replies": 12}, {"after_bytes": 33}])
 def test_a_lost_connection_is_replaced(run: Runner, proxy: FaultProxy, then: Then, place: Any) -> None:
     async def main() -> None:
-        async with through(proxy, retries=3) as batch:
+        async with connect(proxy, retries=3) as batch:
             await batch.client.ping()
             proxy.inject_now(Fault(then=then, **place))
             report = await batch.batch_set(ITEMS)
@@ -129,9 +130,11 @@ def test_a_lost_connection_is_replaced(run: Runner, proxy: FaultProxy, then: The
     run(main())
 
 
-def test_a_connection_lost_for_good(run: Runner, valkey: EmbeddedServer, proxy: FaultProxy) -> None:
+def test_a_connection_that_stays_lost_ends_the_batch(
+    run: Runner, valkey: EmbeddedServer, proxy: FaultProxy
+) -> None:
     async def main() -> None:
-        async with through(proxy) as batch:
+        async with connect(proxy) as batch:
             await batch.client.ping()
             proxy.inject_now(Fault(then=Then.RESET, after_replies=20))
             with pytest.raises(redis.ConnectionError) as caught:
@@ -144,9 +147,9 @@ def test_a_connection_lost_for_good(run: Runner, valkey: EmbeddedServer, proxy: 
     run(main())
 
 
-def test_under_nx_nothing_is_sent_twice(run: Runner, valkey: EmbeddedServer, proxy: FaultProxy) -> None:
+def test_nothing_is_sent_twice_with_nx(run: Runner, valkey: EmbeddedServer, proxy: FaultProxy) -> None:
     async def main() -> None:
-        async with through(proxy, retries=5) as batch:
+        async with connect(proxy, retries=5) as batch:
             await batch.client.ping()
             proxy.inject_now(Fault(then=Then.CUT, after_replies=1500))
             with pytest.raises(redis.ConnectionError) as caught:
@@ -160,9 +163,9 @@ def test_under_nx_nothing_is_sent_twice(run: Runner, valkey: EmbeddedServer, pro
 
 
 @pytest.mark.parametrize("operation", ["set", "get"])
-def test_a_server_that_does_not_answer_is_given_up(run: Runner, proxy: FaultProxy, operation: str) -> None:
+def test_a_server_that_does_not_answer_is_a_timeout(run: Runner, proxy: FaultProxy, operation: str) -> None:
     async def main() -> None:
-        async with through(proxy, socket_timeout=0.3) as batch:
+        async with connect(proxy, socket_timeout=0.3) as batch:
             await batch.batch_set(ITEMS)
             proxy.inject_now(Fault(Direction.TO_CLIENT, then=Then.STALL))
             with pytest.raises(redis.TimeoutError):
@@ -171,12 +174,12 @@ def test_a_server_that_does_not_answer_is_given_up(run: Runner, proxy: FaultProx
     run(main())
 
 
-def test_replies_are_received_while_sending_is_blocked(run: Runner, proxy: FaultProxy) -> None:
-    """Neither side's buffer fills up for good, however large replies and requests are."""
+def test_large_commands_and_large_replies_do_not_deadlock(run: Runner, proxy: FaultProxy) -> None:
+    """Large commands and large replies do not deadlock."""
     items = {f"{'k' * 2000}:{n}": "v" * 20_000 for n in range(2000)}
 
     async def main() -> None:
-        async with through(proxy) as batch:
+        async with connect(proxy) as batch:
             await batch.client.ping()
             proxy.inject_now(Fault(Direction.TO_SERVER, bytes_per_second=30e6))
             assert (await batch.batch_set(items)).written == len(items)
@@ -185,11 +188,11 @@ def test_replies_are_received_while_sending_is_blocked(run: Runner, proxy: Fault
     run(main())
 
 
-def test_push_messages_go_to_redis_py(run: Runner, proxy: FaultProxy) -> None:
+def test_push_messages_may_arrive_between_replies(run: Runner, proxy: FaultProxy) -> None:
     push = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$5\r\nkey:1\r\n"
 
     async def main() -> None:
-        async with through(proxy, protocol=3) as batch:
+        async with connect(proxy, protocol=3) as batch:
             await batch.batch_set(ITEMS)
             proxy.inject_now(Fault(insert=push, after_replies=3), Fault(insert=push, after_replies=5))
             assert await batch.batch_get(list(ITEMS)) == ITEMS
@@ -198,14 +201,14 @@ def test_push_messages_go_to_redis_py(run: Runner, proxy: FaultProxy) -> None:
     run(main())
 
 
-def test_cancelling_amid_a_push_message_closes_the_connection(run: Runner, proxy: FaultProxy) -> None:
-    """The rest of it was taken for the reply to what was asked next."""
+def test_a_cancellation_during_a_push_message_closes_the_connection(run: Runner, proxy: FaultProxy) -> None:
+    """Otherwise the rest of the message would be read as the next reply."""
     push = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$5\r\nkey:1\r\n"
     reply = b"*1\r\n$1\r\n\x01\r\n"
     begun, rest = push[:15], push[15:]
 
     async def main() -> None:
-        async with through(proxy, protocol=3, max_connections=1) as batch:
+        async with connect(proxy, protocol=3, max_connections=1) as batch:
             await batch.batch_set({"a": 1})
             sent = proxy.sent(Direction.TO_CLIENT)
             proxy.inject_now(Fault(insert=reply + begun, drop_replies=1))
@@ -223,15 +226,15 @@ def test_cancelling_amid_a_push_message_closes_the_connection(run: Runner, proxy
     run(main())
 
 
-def test_a_reply_too_many_is_no_answer_to_the_next_batch(run: Runner, proxy: FaultProxy) -> None:
-    """It comes while the connection is idle, and the event loop has not seen it when the next batch begins."""
+def test_a_surplus_reply_is_not_read_by_the_next_batch(run: Runner, proxy: FaultProxy) -> None:
+    """It arrives while the connection is idle, and the event loop has not read it when the next batch begins."""
     surplus = b"*1\r\n$1\r\n\x07\r\n"
 
     def has_arrived() -> bool:
         return proxy.sent(Direction.TO_CLIENT) == proxy.seen(Direction.TO_CLIENT) + len(surplus)
 
     async def main() -> None:
-        async with through(proxy, max_connections=1) as batch:
+        async with connect(proxy, max_connections=1) as batch:
             await batch.batch_set({"a": 1, "b": 2})
             proxy.inject_now(Fault(after_replies=1, then=Then.STALL))
             proxy.inject_now(Fault(after_replies=1, insert=surplus))
@@ -243,7 +246,7 @@ def test_a_reply_too_many_is_no_answer_to_the_next_batch(run: Runner, proxy: Fau
     run(main())
 
 
-def test_a_server_that_is_full(run: Runner, valkey: EmbeddedServer) -> None:
+def test_items_fail_if_the_server_is_out_of_memory(run: Runner, valkey: EmbeddedServer) -> None:
     async def main() -> None:
         async with AsyncFastBatch.from_url(valkey.url) as batch:
             report = await batch.batch_set(ITEMS, on_error="report")

@@ -1,4 +1,4 @@
-"""atomic=True: all of a batch or nothing of it, whatever else the server does meanwhile."""
+"""atomic=True writes all items of a batch or none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from checks import commands, in_use, proxied
-from faults.proxy import Direction, Fault, Then
+from faults.streams import Direction, Fault, Then
 from redis_fastbatch import BatchError, FastBatch
 from redis_fastbatch.server import EmbeddedServer
 from servers import acl_user, configured
@@ -20,7 +20,7 @@ OPTIONS: list[dict[str, Any]] = [{}, {"ex": 100}, {"nx": True}, {"xx": True, "px
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_all_of_it_is_written(client: redis.Redis, options: dict[str, Any]) -> None:
+def test_all_items_are_written(client: redis.Redis, options: dict[str, Any]) -> None:
     items = {f"k{i}": "x" * 50 + str(i) for i in range(20_000)}
     if "xx" in options:
         client.mset(dict.fromkeys(items, "old"))
@@ -30,24 +30,24 @@ def test_all_of_it_is_written(client: redis.Redis, options: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_a_longer_one_is_one_transaction(valkey: EmbeddedServer, options: dict[str, Any]) -> None:
+def test_several_commands_are_one_transaction(valkey: EmbeddedServer, options: dict[str, Any]) -> None:
     with proxied(valkey, record=True) as (proxy, client):
         FastBatch(client).batch_set(
             {f"k{i}": "x" * 100 for i in range(5000)}, atomic=True, chunk_size=10, **options
         )
-        sent = [command[0] for command in commands(proxy.recorded(Direction.TO_SERVER))]
+        sent = [words[0] for words in commands(proxy.recorded(Direction.TO_SERVER))]
     names = [name for name in sent if name in (b"MSET", b"MSETEX", b"SET", b"MULTI", b"EXEC")]
-    carrier, times = b"SET", 5000
+    command, times = b"SET", 5000
     if not options or "ex" in options or "keepttl" in options:
-        carrier, times = b"MSETEX" if options else b"MSET", 500
-    assert names == [b"MULTI", *[carrier] * times, b"EXEC"]
+        command, times = b"MSETEX" if options else b"MSET", 500
+    assert names == [b"MULTI", *[command] * times, b"EXEC"]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_a_small_batch_is_sent_at_once(valkey: EmbeddedServer, options: dict[str, Any]) -> None:
+def test_a_batch_of_one_command_needs_no_transaction(valkey: EmbeddedServer, options: dict[str, Any]) -> None:
     with proxied(valkey, record=True) as (proxy, client):
         FastBatch(client).batch_set({"a": 1, "b": 2}, atomic=True, **options)
-        sent = [command[0] for command in commands(proxy.recorded(Direction.TO_SERVER))]
+        sent = [words[0] for words in commands(proxy.recorded(Direction.TO_SERVER))]
     names = [name for name in sent if name in (b"MSET", b"MSETEX", b"SET", b"MULTI", b"EXEC")]
     if "nx" in options or "xx" in options:
         assert names == [b"MULTI", b"SET", b"SET", b"EXEC"]
@@ -56,7 +56,7 @@ def test_a_small_batch_is_sent_at_once(valkey: EmbeddedServer, options: dict[str
 
 
 @pytest.mark.parametrize("command", ["multi", "exec", "mset"])
-def test_a_user_who_may_not_use_a_command_writes_nothing(valkey: EmbeddedServer, command: str) -> None:
+def test_without_permission_for_a_command_nothing_is_written(valkey: EmbeddedServer, command: str) -> None:
     items = {f"allowed:{i}": "x" * 100 for i in range(2000)}
     with acl_user(valkey, f"-{command}") as user, user.client() as client:
         client.delete(*items)
@@ -66,7 +66,7 @@ def test_a_user_who_may_not_use_a_command_writes_nothing(valkey: EmbeddedServer,
         assert client.exists(*items) == 0
 
 
-def test_conditions_are_still_per_key(client: redis.Redis) -> None:
+def test_conditions_apply_to_each_key(client: redis.Redis) -> None:
     client.set("a", "old")
     report = FastBatch(client).batch_set({"a": 1, "b": 2, "c": 3}, atomic=True, nx=True)
     assert (report.written, report.skipped, report.skipped_keys) == (2, 1, ["a"])
@@ -76,19 +76,19 @@ def test_conditions_are_still_per_key(client: redis.Redis) -> None:
     assert client.exists("d") == 0
 
 
-def test_nobody_sees_a_part_of_it(client: redis.Redis) -> None:
+def test_readers_never_see_a_part_of_a_batch(client: redis.Redis) -> None:
     kwargs = client.connection_pool.connection_kwargs
     keys = [f"k{i}" for i in range(2000)]
     FastBatch(client).batch_set(dict.fromkeys(keys, 0))
     seen: set[int] = set()
     done = threading.Event()
 
-    def look() -> None:
+    def watch() -> None:
         with redis.Redis(host=kwargs["host"], port=kwargs["port"]) as other:
             while not done.is_set():
                 seen.add(len(set(other.mget(keys))))
 
-    watcher = threading.Thread(target=look)
+    watcher = threading.Thread(target=watch)
     watcher.start()
     try:
         for value in range(1, 40):
@@ -101,7 +101,7 @@ def test_nobody_sees_a_part_of_it(client: redis.Redis) -> None:
     assert seen == {1}
 
 
-def test_a_transaction_that_the_server_discards(client: redis.Redis) -> None:
+def test_nothing_is_written_if_the_server_is_out_of_memory(client: redis.Redis) -> None:
     with configured(client, maxmemory=1, maxmemory_policy="noeviction"):
         for options in ({}, {"ex": 50}, {"nx": True}):
             with pytest.raises(BatchError) as caught:
@@ -114,7 +114,7 @@ def test_a_transaction_that_the_server_discards(client: redis.Redis) -> None:
     assert FastBatch(client).batch_set({"a": 1}, atomic=True, nx=True).written == 1
 
 
-def test_one_forbidden_key_keeps_all_from_being_written(server: EmbeddedServer) -> None:
+def test_one_forbidden_key_fails_the_batch(server: EmbeddedServer) -> None:
     with server.client() as admin, acl_user(server) as user, user.client() as client:
         admin.flushall()
         items: dict[str, int] = {f"{user.prefix}{i}": i for i in range(50)}
@@ -130,23 +130,23 @@ def test_one_forbidden_key_keeps_all_from_being_written(server: EmbeddedServer) 
 
 
 @pytest.mark.parametrize("options", [{}, {"ex": 60}, {"nx": True}], ids=str)
-def test_a_connection_lost_before_all_was_sent_leaves_nothing(
+def test_a_connection_lost_before_exec_sends_the_batch_again(
     valkey: EmbeddedServer, options: dict[str, Any]
 ) -> None:
-    # More than all the buffers in between hold.
+    # More than all buffers between client and server hold.
     items = {f"k{i}": "x" * 20_000 for i in range(2000)}
     with proxied(valkey, retry=Retry(ConstantBackoff(0.01), 3)) as (proxy, client), valkey.client() as direct:
         FastBatch(client).batch_set({"warm": 1}, ex=1)
         client.delete("warm")
         proxy.inject_now(Fault(Direction.TO_SERVER, after_bytes=1_000_000, then=Then.CUT))
-        # Not whole, it cannot have been carried out: it is sent again.
+        # An incomplete transaction was not executed, so it is sent again.
         report = FastBatch(client).batch_set(items, atomic=True, **options)
         assert (report.written, report.failed) == (2000, 0)
         assert direct.dbsize() == 2000
 
 
 @pytest.mark.parametrize(("options", "queued"), [({}, 0), ({"ex": 60}, 0), ({"nx": True}, 3)], ids=str)
-def test_a_connection_lost_behind_it_leaves_the_outcome_unknown(
+def test_a_connection_lost_after_exec_leaves_the_outcome_unknown(
     valkey: EmbeddedServer, options: dict[str, Any], queued: int
 ) -> None:
     with proxied(valkey) as (proxy, client), valkey.client() as direct:
@@ -164,7 +164,7 @@ def test_a_connection_lost_behind_it_leaves_the_outcome_unknown(
 
 @pytest.mark.parametrize("options", [{"nx": True, "ex": 60}, {"xx": True}], ids=str)
 @pytest.mark.parametrize("count", [2, 5000])
-def test_nothing_is_written_where_transactions_are_forbidden(
+def test_nothing_is_written_if_transactions_are_forbidden(
     server: EmbeddedServer, options: dict[str, Any], count: int
 ) -> None:
     with server.client() as admin, acl_user(server, "-multi") as user, user.client() as client:
@@ -183,7 +183,7 @@ def test_nothing_is_written_where_transactions_are_forbidden(
         assert FastBatch(client).batch_set(items).written == count
 
 
-def test_without_msetex_and_transactions_nothing_is_written(valkey: EmbeddedServer) -> None:
+def test_nothing_is_written_if_msetex_and_transactions_are_forbidden(valkey: EmbeddedServer) -> None:
     with valkey.client() as admin, acl_user(valkey, "-multi", "-msetex") as user, user.client() as client:
         admin.flushall()
         items = {f"{user.prefix}{i}": i for i in range(10)}

@@ -1,4 +1,4 @@
-"""Items that cannot be written: the error names the key, the others arrive, and no byte of it was sent."""
+"""An item that cannot be encoded fails alone: the error names its key, and none of its bytes are sent."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 import redis
 
 from checks import commands, in_use, proxied
-from faults.proxy import Direction
+from faults.streams import Direction
 from labels import label
 from redis_fastbatch import BatchError, DecodeError, EncodeError, FastBatch, FastBatchError, MsgpackCodec
 from redis_fastbatch.server import EmbeddedServer
 
-MARK = "MARK-OF-THE-BROKEN-ITEM"
+MARK = "MARK-OF-THE-BAD-ITEM"
 
 
 def cycle() -> Any:
@@ -34,7 +34,7 @@ def deep() -> Any:
     return value
 
 
-BROKEN: dict[str, tuple[Callable[[], Any], str]] = {
+BAD_VALUES: dict[str, tuple[Callable[[], Any], str]] = {
     "object": (lambda: [MARK, object()], r"for object\b"),
     "set": (lambda: {MARK: {1, 2}}, r"for set\b"),
     "complex": (lambda: [MARK, 1j], r"for complex\b"),
@@ -57,16 +57,18 @@ def released() -> memoryview:
     return view
 
 
-@pytest.fixture(params=BROKEN, ids=str)
-def broken(request: pytest.FixtureRequest) -> tuple[Any, str]:
-    """A value that no codec of ours writes, and what the error says of it."""
-    make, message = BROKEN[request.param]
+@pytest.fixture(params=BAD_VALUES, ids=str)
+def bad_value(request: pytest.FixtureRequest) -> tuple[Any, str]:
+    """Return a value that MessagePack cannot hold, and a pattern for the error message."""
+    make, message = BAD_VALUES[request.param]
     return make(), message
 
 
 @pytest.mark.parametrize("options", [{}, {"ex": 60}, {"nx": True}], ids=str)
-def test_it_fails_alone(valkey: EmbeddedServer, broken: tuple[Any, str], options: dict[str, Any]) -> None:
-    value, message = broken
+def test_a_bad_value_fails_alone(
+    valkey: EmbeddedServer, bad_value: tuple[Any, str], options: dict[str, Any]
+) -> None:
+    value, message = bad_value
     good = {f"k{i}": {"n": i} for i in range(300)}
     items = [*good.items()]
     items.insert(150, ("the bad key", value))
@@ -91,8 +93,10 @@ def test_it_fails_alone(valkey: EmbeddedServer, broken: tuple[Any, str], options
         assert FastBatch(client).batch_get(good) == good
 
 
-def test_an_atomic_batch_sends_nothing(valkey: EmbeddedServer, broken: tuple[Any, str]) -> None:
-    value, message = broken
+def test_an_atomic_batch_with_a_bad_value_sends_nothing(
+    valkey: EmbeddedServer, bad_value: tuple[Any, str]
+) -> None:
+    value, message = bad_value
     for place in (0, 1, 2):
         items = [("a", 1), ("b", 2)]
         items.insert(place, ("bad", value))
@@ -112,7 +116,7 @@ def test_an_atomic_batch_sends_nothing(valkey: EmbeddedServer, broken: tuple[Any
 
 
 @pytest.mark.parametrize("key", [None, True, 1j, ("a", "b"), object(), frozenset()], ids=label)
-def test_a_key_of_a_wrong_type(client: redis.Redis, key: Any) -> None:
+def test_a_key_of_a_wrong_type_fails_alone(client: redis.Redis, key: Any) -> None:
     for options in ({}, {"ex": 60}, {"xx": True}):
         client.mset({"a": "old", "b": "old"})
         with pytest.raises(BatchError, match=type(key).__name__) as caught:
@@ -122,8 +126,8 @@ def test_a_key_of_a_wrong_type(client: redis.Redis, key: Any) -> None:
         assert FastBatch(client).batch_get(["a", "b"]) == {"a": 1, "b": 3}
 
 
-class Shy:
-    """What has neither a repr() nor a hash."""
+class NoReprNoHash:
+    """An object whose repr() and hash() raise."""
 
     def __repr__(self) -> str:
         raise LookupError("no repr")
@@ -132,7 +136,9 @@ class Shy:
         raise LookupError("no hash")
 
 
-class Unspoken:
+class NoRepr:
+    """An object whose repr() raises."""
+
     def __repr__(self) -> str:
         raise LookupError("no repr")
 
@@ -141,13 +147,13 @@ class Unspoken:
     ("key", "name", "reason"),
     [
         (10**4400, "<int whose repr() raises ValueError>", "an int of 14617 bits"),
-        (Unspoken(), "<Unspoken whose repr() raises LookupError>", "found Unspoken"),
-        (Shy(), "<Shy whose repr() raises LookupError>", "found Shy"),
+        (NoRepr(), "<NoRepr whose repr() raises LookupError>", "found NoRepr"),
+        (NoReprNoHash(), "<NoReprNoHash whose repr() raises LookupError>", "found NoReprNoHash"),
     ],
     ids=["int", "no repr", "no hash"],
 )
 @pytest.mark.parametrize("options", [{}, {"workers": 2}, {"ex": 60}], ids=str)
-def test_a_key_that_cannot_be_shown(
+def test_a_key_whose_repr_raises_fails_alone(
     client: redis.Redis, key: Any, name: str, reason: str, options: dict[str, Any]
 ) -> None:
     with pytest.raises(BatchError, match=re.escape(f"key {name}: ") + f".*{reason}") as caught:
@@ -159,19 +165,19 @@ def test_a_key_that_cannot_be_shown(
     assert sorted(client.keys()) == [b"a", b"b"]
 
 
-def test_a_surrogate_in_a_key(client: redis.Redis) -> None:
+def test_a_key_with_a_surrogate_fails_alone(client: redis.Redis) -> None:
     with pytest.raises(BatchError, match="cannot be encoded") as caught:
         FastBatch(client).batch_set({"a": 1, "b\ud800": 2})
     assert list(caught.value.report.failures) == ["b\ud800"]
     assert client.dbsize() == 1
 
 
-def test_every_item_broken(client: redis.Redis) -> None:
+def test_a_batch_of_bad_values_fails_without_sending(client: redis.Redis) -> None:
     with pytest.raises(BatchError, match="5,000 of 5,000 items") as caught:
         FastBatch(client).batch_set({f"k{i}": object() for i in range(5000)})
     report = caught.value.report
     assert (report.written, report.failed, report.bytes_sent) == (0, 5000, 0)
-    assert len(report.failures) == 1000, "failures are kept in bounded memory"
+    assert len(report.failures) == 1000, "the report keeps at most 1000 failures"
     assert report.confirmed_prefix == 5000
     assert client.dbsize() == 0
 
@@ -179,7 +185,7 @@ def test_every_item_broken(client: redis.Redis) -> None:
 @pytest.mark.parametrize(
     "change", [lambda d: d.clear(), lambda d: d.update(new=1), lambda d: d.popitem()], ids=["clear", "add", "pop"]
 )
-def test_a_value_that_changes_size_while_it_is_encoded(
+def test_a_value_that_changes_size_while_it_is_encoded_fails_alone(
     valkey: EmbeddedServer, change: Callable[[dict[str, Any]], object]
 ) -> None:
     value = {"first": MARK, "second": {1}, "third": 3}
@@ -196,7 +202,7 @@ def test_a_value_that_changes_size_while_it_is_encoded(
         assert len(commands(proxy.recorded(Direction.TO_SERVER))) > 0
 
 
-def test_items_that_change_size_while_they_are_written(client: redis.Redis) -> None:
+def test_a_dict_of_items_that_changes_size_ends_the_batch(client: redis.Redis) -> None:
     items: dict[str, Any] = {f"k{i}": i for i in range(5000)}
     items["k2500"] = {1}
 
@@ -214,7 +220,9 @@ def test_items_that_change_size_while_they_are_written(client: redis.Redis) -> N
 
 @pytest.mark.parametrize("options", [{}, {"ex": 60}, {"nx": True}], ids=str)
 @pytest.mark.parametrize("good", [0, 1, 999, 1000, 1001, 5000])
-def test_a_generator_that_raises_halfway(valkey_client: redis.Redis, good: int, options: dict[str, Any]) -> None:
+def test_items_before_an_error_of_the_generator_are_written(
+    valkey_client: redis.Redis, good: int, options: dict[str, Any]
+) -> None:
     def source() -> Iterator[tuple[str, int]]:
         for i in range(good):
             yield f"k{i}", i
@@ -246,7 +254,7 @@ def test_an_atomic_batch_whose_generator_raises_writes_nothing(client: redis.Red
     ["abc", "ab", b"ab", ("a",), ("a", 1, 2), ["a"], {1, 2}, {"id": 1, "n": 2}, range(2), 5, None],
     ids=str,
 )
-def test_an_item_that_is_no_pair(client: redis.Redis, item: Any) -> None:
+def test_an_item_that_is_not_a_pair_ends_the_batch(client: redis.Redis, item: Any) -> None:
     with pytest.raises(TypeError, match=r"^expected \(key, value\) as a tuple or list of two, got ") as caught:
         FastBatch(client).batch_set([("good", 1), item, ("later", 2)])
     assert caught.value.report.written == 1  # type: ignore[attr-defined]
@@ -254,14 +262,14 @@ def test_an_item_that_is_no_pair(client: redis.Redis, item: Any) -> None:
 
 
 @pytest.mark.parametrize("items", ["text", b"bytes", 5, None, object()], ids=label)
-def test_what_is_no_batch_at_all(valkey_client: redis.Redis, items: Any) -> None:
+def test_other_types_are_refused_as_items(valkey_client: redis.Redis, items: Any) -> None:
     with pytest.raises(TypeError):
         FastBatch(valkey_client).batch_set(items)
     assert in_use(valkey_client) == 0
     assert valkey_client.ping()
 
 
-def test_ctrl_c_amid_a_batch(client: redis.Redis) -> None:
+def test_ctrl_c_in_the_source_ends_the_batch(client: redis.Redis) -> None:
     def source() -> Iterator[tuple[str, int]]:
         for i in range(3000):
             yield f"k{i}", i
@@ -282,14 +290,14 @@ def test_on_error_report_returns_the_report(client: redis.Redis) -> None:
 
 
 def test_on_error_callable_gets_key_value_and_error(client: redis.Redis) -> None:
-    letters: list[tuple[Any, Any, Exception]] = []
+    failures: list[tuple[Any, Any, Exception]] = []
     value = {"x": object()}
     report = FastBatch(client).batch_set(
-        {"a": 1, "bad": value, None: 2}, on_error=lambda *letter: letters.append(letter)
+        {"a": 1, "bad": value, None: 2}, on_error=lambda *failure: failures.append(failure)
     )
     assert (report.written, report.failed) == (1, 2)
-    assert [(key, one) for key, one, _ in letters] == [("bad", value), (None, 2)]
-    assert all(isinstance(error, EncodeError) for _, _, error in letters)
+    assert [(key, one) for key, one, _ in failures] == [("bad", value), (None, 2)]
+    assert all(isinstance(error, EncodeError) for _, _, error in failures)
 
 
 def test_on_error_callable_that_raises_ends_the_batch(client: redis.Redis) -> None:
@@ -303,7 +311,7 @@ def test_on_error_callable_that_raises_ends_the_batch(client: redis.Redis) -> No
 
 
 @pytest.mark.parametrize("on_error", ["ignore", None, 5, "RAISE"], ids=str)
-def test_on_error_of_another_kind(valkey_client: redis.Redis, on_error: Any) -> None:
+def test_other_values_of_on_error_are_refused(valkey_client: redis.Redis, on_error: Any) -> None:
     with pytest.raises(ValueError, match="on_error"):
         FastBatch(valkey_client).batch_set({"a": 1}, on_error=on_error)
     with pytest.raises(ValueError, match="on_error"):
@@ -327,7 +335,9 @@ def test_on_error_of_another_kind(valkey_client: redis.Redis, on_error: Any) -> 
     ],
     ids=lambda value: "" if isinstance(value, (list, dict)) else label(value),
 )
-def test_other_codecs(client: redis.Redis, codec: str, value: Any, message: str) -> None:
+def test_a_bad_value_fails_alone_with_other_codecs(
+    client: redis.Redis, codec: str, value: Any, message: str
+) -> None:
     with pytest.raises(BatchError, match=message) as caught:
         FastBatch(client, codec).batch_set({"a": 1, "bad": value, "b": 2})
     assert list(caught.value.report.failures) == ["bad"]
@@ -335,8 +345,8 @@ def test_other_codecs(client: redis.Redis, codec: str, value: Any, message: str)
     assert sorted(client.keys()) == [b"a", b"b"]
 
 
-class Odd:
-    """A codec of one's own that raises what its value is."""
+class Raising:
+    """A codec that raises the value that it should write."""
 
     def dumps(self, value: Any) -> bytes:
         raise value
@@ -354,12 +364,14 @@ class Odd:
     ],
     ids=str,
 )
-def test_what_hooks_raise_is_told_with_its_type(client: redis.Redis, error: Exception, words: str) -> None:
+def test_the_error_contains_type_and_text_of_a_hooks_error(
+    client: redis.Redis, error: Exception, words: str
+) -> None:
     def raising(*_: Any) -> Any:
         raise error
 
     for codec, reason in (
-        (Odd(), f"dumps() failed for {type(error).__name__}: {words}"),
+        (Raising(), f"dumps() failed for {type(error).__name__}: {words}"),
         (MsgpackCodec(default=raising), f"default() failed on {type(error).__name__}: {words}"),
     ):
         report = FastBatch(client, codec).batch_set({"a": error}, on_error="report")
@@ -369,11 +381,11 @@ def test_what_hooks_raise_is_told_with_its_type(client: redis.Redis, error: Exce
     assert caught.value.reason == f"ext_hook() failed on type 5: {words}"
     client.set("a", b"1")
     with pytest.raises(DecodeError, match=r"NotImplementedError$"):
-        FastBatch(client, Odd()).batch_get(["a"])
+        FastBatch(client, Raising()).batch_get(["a"])
 
 
-def test_what_redis_does_not_take(valkey_client: redis.Redis) -> None:
-    # The server would close the connection upon a longer argument than this.
+def test_arguments_that_are_too_large_for_redis_fail_alone(valkey_client: redis.Redis) -> None:
+    # The server closes the connection if an argument is longer than 512 MiB.
     large = bytes(512 * 1024 * 1024 + 1)
     fast = FastBatch(valkey_client, "raw")
     with pytest.raises(BatchError, match=r"key 'big'.*536870913 bytes") as caught:
@@ -381,7 +393,7 @@ def test_what_redis_does_not_take(valkey_client: redis.Redis) -> None:
     assert (caught.value.report.written, list(caught.value.report.failures)) == (2, ["big"])
     with pytest.raises(BatchError, match="536870913 bytes") as of_key:
         fast.batch_set([(large, b"1"), ("c", b"2")])
-    assert len(str(of_key.value)) < 1000, "the whole key is no help"
+    assert len(str(of_key.value)) < 1000, "the message must not contain the whole key"
     with pytest.raises(EncodeError, match="536870913 bytes") as of_get:
         fast.batch_get([large])
     assert len(str(of_get.value)) < 1000
@@ -389,7 +401,7 @@ def test_what_redis_does_not_take(valkey_client: redis.Redis) -> None:
     assert valkey_client.ping()
 
 
-def test_all_errors_are_of_one_family() -> None:
+def test_all_errors_are_fastbatch_errors() -> None:
     assert issubclass(EncodeError, FastBatchError)
     assert issubclass(BatchError, FastBatchError)
     assert not issubclass(FastBatchError, redis.RedisError)

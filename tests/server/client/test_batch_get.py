@@ -1,4 +1,4 @@
-"""batch_get and batch_get_iter: what comes back, for keys and values of every kind, from every server."""
+"""batch_get and batch_get_iter return the values for keys of every kind, from every server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def packed(items: dict[Any, Any]) -> dict[Any, bytes]:
     return {key: msgpack.packb(value) for key, value in items.items()}
 
 
-def test_thousands_of_rows(client: redis.Redis) -> None:
+def test_thousands_of_rows_are_read_in_order(client: redis.Redis) -> None:
     rows = {f"row:{i}": {"id": i, "name": f"n{i}", "tags": [i, str(i)]} for i in range(5000)}
     client.mset(packed(rows))
     found = FastBatch(client).batch_get(rows)
@@ -32,7 +32,7 @@ def test_thousands_of_rows(client: redis.Redis) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, FIRST_KEYS - 1, FIRST_KEYS, FIRST_KEYS + 1, 1000, 1001, 4000, 4001])
-def test_counts_around_the_commands(valkey_client: redis.Redis, count: int) -> None:
+def test_any_number_of_keys_is_read(valkey_client: redis.Redis, count: int) -> None:
     rows = {f"k{i}": i for i in range(count)}
     if rows:
         valkey_client.mset(packed(rows))
@@ -41,7 +41,7 @@ def test_counts_around_the_commands(valkey_client: redis.Redis, count: int) -> N
     assert list(fast.batch_get_iter(iter(rows))) == list(rows.items())
 
 
-def test_missing_keys(client: redis.Redis) -> None:
+def test_a_missing_key_has_the_default(client: redis.Redis) -> None:
     client.mset(packed({f"k{i}": i for i in range(0, 3000, 2)}))
     fast = FastBatch(client)
     keys = [f"k{i}" for i in range(3000)]
@@ -57,7 +57,7 @@ def test_a_stored_none_is_not_missing(client: redis.Redis) -> None:
     assert FastBatch(client).batch_get(["null", "gone"], default="default") == {"null": None, "gone": "default"}
 
 
-def test_other_types_read_as_missing(client: redis.Redis) -> None:
+def test_a_key_of_another_type_has_the_default(client: redis.Redis) -> None:
     client.rpush("list", 1)
     client.hset("hash", "f", 1)
     client.sadd("set", 1)
@@ -68,7 +68,7 @@ def test_other_types_read_as_missing(client: redis.Redis) -> None:
     assert FastBatch(client).batch_get(keys, default=0) == {**dict.fromkeys(keys, 0), "text": "v"}
 
 
-def test_keys_of_every_kind_come_back_as_given(client: redis.Redis) -> None:
+def test_the_result_has_the_keys_as_given(client: redis.Redis) -> None:
     client.mset(packed({"a": 1, b"b\xff": 2, "17": 3, "": 4, "é": 5}))
     keys = ["a", b"b\xff", 17, "", "é", "é".encode()]
     found = FastBatch(client).batch_get(keys)
@@ -76,7 +76,7 @@ def test_keys_of_every_kind_come_back_as_given(client: redis.Redis) -> None:
     assert list(found) == keys
 
 
-def test_repeated_keys(client: redis.Redis) -> None:
+def test_repeated_keys_may_be_read(client: redis.Redis) -> None:
     client.mset(packed({"a": 1, "b": 2}))
     fast = FastBatch(client)
     assert fast.batch_get(["a", "b", "a", "a"]) == {"a": 1, "b": 2}
@@ -85,20 +85,20 @@ def test_repeated_keys(client: redis.Redis) -> None:
 
 
 @pytest.mark.parametrize("form", [list, tuple, set, iter, dict.fromkeys, lambda keys: (key for key in keys)])
-def test_keys_in_any_form(valkey_client: redis.Redis, form: Any) -> None:
+def test_keys_may_be_any_iterable(valkey_client: redis.Redis, form: Any) -> None:
     valkey_client.mset(packed({"a": 1, "b": 2}))
     assert FastBatch(valkey_client).batch_get(form(["a", "b"])) == {"a": 1, "b": 2}
 
 
 @pytest.mark.parametrize("keys", ["text", b"bytes", bytearray(b"x")])
-def test_one_string_is_no_batch(valkey_client: redis.Redis, keys: Any) -> None:
+def test_a_string_is_refused_as_keys(valkey_client: redis.Redis, keys: Any) -> None:
     fast = FastBatch(valkey_client)
     for call in (fast.batch_get, fast.batch_delete):
         with pytest.raises(TypeError, match="keys must be an iterable of keys, got one "):
             call(keys)
 
 
-def test_one_string_is_no_batch_to_iterate(valkey_client: redis.Redis) -> None:
+def test_a_string_is_refused_as_keys_of_iteration_and_workers(valkey_client: redis.Redis) -> None:
     with pytest.raises(TypeError, match="keys must be an iterable of keys, got one "):
         list(FastBatch(valkey_client).batch_get_iter("text"))
     with pytest.raises(TypeError, match="keys must be an iterable of keys, got one "):
@@ -106,7 +106,7 @@ def test_one_string_is_no_batch_to_iterate(valkey_client: redis.Redis) -> None:
 
 
 @pytest.mark.parametrize("key", [None, True, ("a",), 1j])
-def test_a_key_of_a_wrong_type(client: redis.Redis, key: Any) -> None:
+def test_a_key_of_a_wrong_type_is_an_encode_error(client: redis.Redis, key: Any) -> None:
     client.set("a", msgpack.packb(1))
     fast = FastBatch(client)
     with pytest.raises(EncodeError, match=type(key).__name__):
@@ -119,7 +119,7 @@ def test_a_key_of_a_wrong_type(client: redis.Redis, key: Any) -> None:
     assert client.ping()
 
 
-def test_keys_whose_source_fails(client: redis.Redis) -> None:
+def test_an_error_of_the_source_of_keys_is_raised(client: redis.Redis) -> None:
     def source() -> Iterator[str]:
         yield from (f"k{i}" for i in range(500))
         raise LookupError("no more keys")
@@ -132,7 +132,7 @@ def test_keys_whose_source_fails(client: redis.Redis) -> None:
     assert fast.batch_get(["k1"]) == {"k1": None}
 
 
-def test_values_of_every_size(client: redis.Redis) -> None:
+def test_values_of_every_size_are_read(client: redis.Redis) -> None:
     sizes = [0, 1, 9, 10, 99, 100, 999, 1000, 9999, 10_000, 65_535, 65_536, 131_072, 1_000_000, 9_000_000]
     items = {f"v{size}": bytes(range(256)) * (size // 256) + b"\r" * (size % 256) for size in sizes}
     client.mset(items)
@@ -143,7 +143,7 @@ def test_values_of_every_size(client: redis.Redis) -> None:
     assert list(fast.batch_get(backwards)) == backwards
 
 
-def test_many_large_values(client: redis.Redis) -> None:
+def test_many_large_values_are_read(client: redis.Redis) -> None:
     items = {f"big{i}": bytes([i]) * 300_000 for i in range(100)}
     client.mset(items)
     assert FastBatch(client, "raw").batch_get(items) == items
@@ -167,7 +167,9 @@ def test_many_large_values(client: redis.Redis) -> None:
     chunk_size=st.integers(1, 400),
 )
 @settings(deadline=None, max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_values(valkey_client: redis.Redis, items: dict[str, Any], extra: list[str], chunk_size: int) -> None:
+def test_any_values_are_read(
+    valkey_client: redis.Redis, items: dict[str, Any], extra: list[str], chunk_size: int
+) -> None:
     valkey_client.flushall()
     fast = FastBatch(valkey_client)
     fast.batch_set(items)
@@ -177,7 +179,7 @@ def test_any_values(valkey_client: redis.Redis, items: dict[str, Any], extra: li
     assert list(fast.batch_get_iter(keys, default="missing", chunk_size=chunk_size)) == expected
 
 
-def test_a_value_longer_than_allowed(client: redis.Redis) -> None:
+def test_a_value_longer_than_max_value_size_is_refused(client: redis.Redis) -> None:
     client.mset({"short": b"x" * 100, "long": b"y" * 101, "after": b"z"})
     fast = FastBatch(client, "raw", max_value_size=100)
     with pytest.raises(DecodeError, match="max_value_size") as caught:
@@ -187,9 +189,7 @@ def test_a_value_longer_than_allowed(client: redis.Redis) -> None:
     assert client.get("after") == b"z"
 
 
-def test_a_value_longer_than_allowed_over_a_connection_of_ones_own(client: redis.Redis) -> None:
-    """redis-py has read it by then; it was given out."""
-
+def test_a_value_longer_than_max_value_size_is_refused_with_a_custom_connection(client: redis.Redis) -> None:
     class Logged(redis.Connection):
         def send_packed_command(self, *arguments: Any, **options: Any) -> None:
             super().send_packed_command(*arguments, **options)
@@ -205,13 +205,7 @@ def test_a_value_longer_than_allowed_over_a_connection_of_ones_own(client: redis
     pool.disconnect()
 
 
-@pytest.mark.parametrize("chunk_size", [0, -5])
-def test_a_chunk_size_below_one_is_refused(valkey_client: redis.Redis, chunk_size: int) -> None:
-    with pytest.raises(ValueError, match="chunk_size"):
-        list(FastBatch(valkey_client).batch_get_iter(["a"], chunk_size=chunk_size))
-
-
-def test_iterating_holds_no_connection_in_between(valkey_client: redis.Redis) -> None:
+def test_iteration_returns_its_connection_between_rounds(valkey_client: redis.Redis) -> None:
     valkey_client.mset(packed({f"k{i}": i for i in range(100)}))
     pool = valkey_client.connection_pool
     for _, value in FastBatch(valkey_client).batch_get_iter([f"k{i}" for i in range(100)], chunk_size=10):
@@ -236,7 +230,7 @@ def test_iteration_may_stop_early(valkey_client: redis.Redis) -> None:
     assert FastBatch(valkey_client).batch_get(["k5"]) == {"k5": 5}
 
 
-def test_iterating_takes_bounded_memory(valkey_client: redis.Redis) -> None:
+def test_iteration_takes_bounded_memory(valkey_client: redis.Redis) -> None:
     valkey_client.mset({f"k{i}": b"x" * 10_000 for i in range(50)})
     fast = FastBatch(valkey_client, "raw")
     list(fast.batch_get_iter(["k0"]))
@@ -253,7 +247,7 @@ def test_iterating_takes_bounded_memory(valkey_client: redis.Redis) -> None:
     assert peak < 8_000_000
 
 
-def test_commands_ask_for_fewer_keys_when_values_are_large(valkey_client: redis.Redis) -> None:
+def test_commands_have_fewer_keys_if_values_are_large(valkey_client: redis.Redis) -> None:
     calls = []
     for size in (10, 10_000):
         valkey_client.flushall()
@@ -261,12 +255,12 @@ def test_commands_ask_for_fewer_keys_when_values_are_large(valkey_client: redis.
         valkey_client.config_resetstat()
         assert len(FastBatch(valkey_client, "raw").batch_get([f"k{i}" for i in range(1500)])) == 1500
         calls.append(valkey_client.info("commandstats")["cmdstat_mget"]["calls"])
-    # Of the first commands nothing is known yet.
+    # The first commands are sent before any size is known.
     assert calls[0] <= READ_WINDOW + 2
     assert calls[1] > READ_WINDOW + (1500 - READ_WINDOW * FIRST_KEYS) / 10
 
 
-def test_rows_do_not_share_what_is_mutable(client: redis.Redis) -> None:
+def test_rows_share_no_mutable_objects(client: redis.Redis) -> None:
     client.mset(packed({f"k{i}": {"list": [1], "inner": {"a": 1}, "text": "same"} for i in range(500)}))
     found = FastBatch(client).batch_get([f"k{i}" for i in range(500)])
     found["k0"]["list"].append(2)
@@ -276,7 +270,7 @@ def test_rows_do_not_share_what_is_mutable(client: redis.Redis) -> None:
     assert all(found[f"k{i}"] == {"list": [1], "inner": {"a": 1}, "text": "same"} for i in range(2, 500))
 
 
-def test_reading_is_what_redis_py_and_msgpack_read(client: redis.Redis) -> None:
+def test_values_are_those_that_redis_py_and_msgpack_read(client: redis.Redis) -> None:
     values = [None, 1, -1, 2**63, 1.5, "x", "é", b"raw", [1, [2]], {"a": {"b": None}}, True, "x" * 5000]
     fast = FastBatch(client)
     fast.batch_set({f"k{i}": value for i, value in enumerate(values)})

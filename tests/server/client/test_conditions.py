@@ -1,4 +1,4 @@
-"""Expiry and conditions: the same keys, values and times to live, by whatever commands a server's batch goes."""
+"""Expiries and conditions give the same keys, values and times to live, whichever commands a server has."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ EXPIRIES: dict[str, Callable[[], dict[str, Any]]] = {
 
 @pytest.fixture(params=EXPIRIES)
 def expiry(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Each way of saying `in an hour`."""
+    """Return each form of an expiry in an hour."""
     return EXPIRIES[request.param]()
 
 
 def ttls(client: redis.Redis, keys: Any) -> set[int]:
-    """Times to live in milliseconds, as a pipeline gets them."""
+    """Return the times to live in milliseconds."""
     with client.pipeline(transaction=False) as pipeline:
         for key in keys:
             pipeline.pttl(key)
@@ -57,7 +57,9 @@ def expires_in_an_hour(client: redis.Redis, keys: Any) -> bool:
 
 
 @pytest.mark.parametrize("condition", [{}, {"nx": True}, {"xx": True}, {"atomic": True}], ids=str)
-def test_every_expiry(client: redis.Redis, expiry: dict[str, Any], condition: dict[str, Any]) -> None:
+def test_every_form_of_expiry_is_set(
+    client: redis.Redis, expiry: dict[str, Any], condition: dict[str, Any]
+) -> None:
     if condition.get("xx"):
         client.mset(dict.fromkeys(ITEMS, "old"))
     report = FastBatch(client).batch_set(ITEMS, **expiry, **condition)
@@ -66,13 +68,13 @@ def test_every_expiry(client: redis.Redis, expiry: dict[str, Any], condition: di
     assert expires_in_an_hour(client, ITEMS)
 
 
-def test_without_expiry_keys_live_on(client: redis.Redis) -> None:
+def test_without_an_expiry_keys_do_not_expire(client: redis.Redis) -> None:
     client.set("k0", "old", ex=5)
     FastBatch(client).batch_set(ITEMS)
     assert ttls(client, ITEMS) == {-1}
 
 
-def test_keepttl(client: redis.Redis) -> None:
+def test_keepttl_keeps_the_time_to_live(client: redis.Redis) -> None:
     client.set("k0", "old", ex=HOUR)
     client.set("k1", "old")
     for condition in ({}, {"xx": True}, {"atomic": True}):
@@ -92,7 +94,7 @@ def test_milliseconds_are_exact() -> None:
     assert SetOptions(exat=start).expiry() == (b"EXAT", b"1893456000")
 
 
-def test_a_moment_is_the_servers(client: redis.Redis) -> None:
+def test_exat_and_pxat_are_exact(client: redis.Redis) -> None:
     until = datetime.datetime(2033, 5, 18, 3, 33, 20, 1000, tzinfo=UTC)
     FastBatch(client).batch_set({"a": 1}, pxat=until)
     FastBatch(client).batch_set({"b": 1}, exat=until)
@@ -100,37 +102,37 @@ def test_a_moment_is_the_servers(client: redis.Redis) -> None:
     assert client.pexpiretime("b") == 2_000_000_000_000
 
 
-def test_keys_do_expire(client: redis.Redis) -> None:
+def test_keys_expire(client: redis.Redis) -> None:
     FastBatch(client).batch_set({"a": 1, "b": 2}, px=80)
     FastBatch(client).batch_set({"c": 3}, pxat=datetime.datetime.now(UTC) + datetime.timedelta(milliseconds=80))
     time.sleep(0.15)
     assert FastBatch(client).batch_get(["a", "b", "c"]) == {"a": None, "b": None, "c": None}
 
 
-def test_a_moment_that_has_passed_leaves_no_key(client: redis.Redis) -> None:
+def test_an_expiry_in_the_past_leaves_no_key(client: redis.Redis) -> None:
     client.set("a", "old")
     FastBatch(client).batch_set({"a": 1, "b": 2}, exat=1000)
     assert client.exists("a", "b") == 0
 
 
-@pytest.mark.parametrize("expiry_too", [False, True])
-def test_nx_writes_only_what_is_new(client: redis.Redis, expiry_too: bool) -> None:
+@pytest.mark.parametrize("with_expiry", [False, True])
+def test_nx_writes_only_new_keys(client: redis.Redis, with_expiry: bool) -> None:
     old = {f"k{i}": "old" for i in range(0, 1200, 3)}
     FastBatch(client).batch_set(old)
-    report = FastBatch(client).batch_set(ITEMS, nx=True, **({"ex": HOUR} if expiry_too else {}))
+    report = FastBatch(client).batch_set(ITEMS, nx=True, **({"ex": HOUR} if with_expiry else {}))
     assert (report.written, report.skipped, report.failed) == (800, 400, 0)
     assert report.skipped_keys == list(old)
     assert FastBatch(client).batch_get(ITEMS) == {**ITEMS, **old}
     assert ttls(client, old) == {-1}
     new = [key for key in ITEMS if key not in old]
-    assert expires_in_an_hour(client, new) if expiry_too else ttls(client, new) == {-1}
+    assert expires_in_an_hour(client, new) if with_expiry else ttls(client, new) == {-1}
 
 
-@pytest.mark.parametrize("expiry_too", [False, True])
-def test_xx_writes_only_what_is_there(client: redis.Redis, expiry_too: bool) -> None:
+@pytest.mark.parametrize("with_expiry", [False, True])
+def test_xx_writes_only_existing_keys(client: redis.Redis, with_expiry: bool) -> None:
     old = {f"k{i}": "old" for i in range(0, 1200, 3)}
     FastBatch(client).batch_set(old)
-    report = FastBatch(client).batch_set(ITEMS, xx=True, **({"px": HOUR * 1000} if expiry_too else {}))
+    report = FastBatch(client).batch_set(ITEMS, xx=True, **({"px": HOUR * 1000} if with_expiry else {}))
     assert (report.written, report.skipped, report.failed) == (400, 800, 0)
     assert len(report.skipped_keys) == 800
     assert client.dbsize() == 400
@@ -143,13 +145,13 @@ def test_skipped_keys_are_kept_in_bounded_memory(client: redis.Redis) -> None:
     assert report.skipped_keys == [f"k{i}" for i in range(1000)]
 
 
-def test_nx_of_equal_keys_the_first_one_wins(client: redis.Redis) -> None:
+def test_nx_writes_the_first_of_equal_keys(client: redis.Redis) -> None:
     report = FastBatch(client).batch_set([("a", 1), ("a", 2), ("a", 3)], nx=True)
     assert (report.written, report.skipped) == (1, 2)
     assert FastBatch(client).batch_get(["a"]) == {"a": 1}
 
 
-# -- arguments that make no sense ----------------------------------------------------------------
+# -- arguments that are refused -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -171,7 +173,7 @@ def test_nx_of_equal_keys_the_first_one_wins(client: redis.Redis) -> None:
     ],
     ids=str,
 )
-def test_values_that_make_no_sense(client: redis.Redis, options: dict[str, Any], message: str) -> None:
+def test_invalid_expiries_are_refused(client: redis.Redis, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FastBatch(client).batch_set({"a": 1}, **options)
     assert client.dbsize() == 0
@@ -189,13 +191,13 @@ def test_values_that_make_no_sense(client: redis.Redis, options: dict[str, Any],
     ],
     ids=lambda options: "-".join(f"{name} {type(value).__name__}" for name, value in options.items()),
 )
-def test_types_that_make_no_sense(client: redis.Redis, options: dict[str, Any]) -> None:
+def test_expiries_of_other_types_are_refused(client: redis.Redis, options: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=f"{next(iter(options))} must be an int or a datetime"):
         FastBatch(client).batch_set({"a": 1}, **options)
     assert client.dbsize() == 0
 
 
-def test_a_length_shorter_than_its_unit(client: redis.Redis) -> None:
+def test_a_timedelta_shorter_than_its_unit_is_refused(client: redis.Redis) -> None:
     with pytest.raises(ValueError, match=r"ex must be at least 1 second, .*px"):
         FastBatch(client).batch_set({"a": 1}, ex=datetime.timedelta(milliseconds=900))
     FastBatch(client).batch_set({"a": 1}, px=datetime.timedelta(milliseconds=900))
@@ -213,7 +215,7 @@ def has_msetex(client: redis.Redis) -> bool:
     return b"msetex" in client.command_list()
 
 
-def test_msetex_where_the_server_has_it(client: redis.Redis) -> None:
+def test_msetex_is_used_if_the_server_has_it(client: redis.Redis) -> None:
     client.config_resetstat()
     FastBatch(client).batch_set(ITEMS, ex=HOUR)
     has_it = has_msetex(client)
@@ -221,7 +223,7 @@ def test_msetex_where_the_server_has_it(client: redis.Redis) -> None:
     assert calls(client, "set") == (0 if has_it else len(ITEMS))
 
 
-def test_the_server_is_asked_once(client: redis.Redis) -> None:
+def test_the_server_is_asked_for_msetex_once(client: redis.Redis) -> None:
     client.config_resetstat()
     for _ in range(5):
         FastBatch(client).batch_set({"a": 1}, ex=HOUR)
@@ -229,7 +231,7 @@ def test_the_server_is_asked_once(client: redis.Redis) -> None:
     assert calls(client, "command|info") == 1
 
 
-def test_nobody_asks_where_it_does_not_matter(client: redis.Redis) -> None:
+def test_the_server_is_not_asked_if_msetex_is_not_needed(client: redis.Redis) -> None:
     client.config_resetstat()
     for options in ({}, {"nx": True, "ex": 5}, {"xx": True}):
         FastBatch(client).batch_set({"a": 1}, **options)
@@ -237,8 +239,8 @@ def test_nobody_asks_where_it_does_not_matter(client: redis.Redis) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"atomic": True}], ids=str)
-def test_a_server_that_has_lost_msetex(client: redis.Redis, options: dict[str, Any]) -> None:
-    # As after a failover to an older replica: what was learnt of the old server no longer holds.
+def test_a_server_may_lose_msetex(client: redis.Redis, options: dict[str, Any]) -> None:
+    # As after a failover to an older replica: the client still remembers that the server has MSETEX.
     user: dict[str, Any] = {}
     if has_msetex(client):
         client.execute_command("ACL", "SETUSER", "old", "on", "nopass", "~*", "+@all", "-msetex")
@@ -256,7 +258,7 @@ def test_a_server_that_has_lost_msetex(client: redis.Redis, options: dict[str, A
         client.execute_command("ACL", "DELUSER", "old")
 
 
-def test_a_server_that_does_not_tell(client: redis.Redis) -> None:
+def test_a_server_may_forbid_command_info(client: redis.Redis) -> None:
     kwargs = client.connection_pool.connection_kwargs
     client.execute_command("ACL", "SETUSER", "silent", "on", "nopass", "~*", "+@all", "-command")
     with redis.Redis(host=kwargs["host"], port=kwargs["port"], username="silent", password="any") as silent:

@@ -1,4 +1,4 @@
-"""Values that somebody else wrote: what cannot be decoded is named by key and place, and on_error decides."""
+"""Values of other programs that cannot be decoded: the error names key and offset, and on_error decides."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ FOREIGN = {
     "empty": (b"", 0),
     "unused byte": (b"\xc1", 0),
     "cut short": (msgpack.packb({"a": [1, 2, "text"]})[:-2], 7),
-    "behind the value": (msgpack.packb([1]) + b"?", 2),
-    "no utf-8": (b"\x92\x01\xa2\xff\xfe", 3),
-    "length bomb": (b"\xdf\xff\xff\xff\xff", 5),
+    "after the value": (msgpack.packb([1]) + b"?", 2),
+    "not utf-8": (b"\x92\x01\xa2\xff\xfe", 3),
+    "false length": (b"\xdf\xff\xff\xff\xff", 5),
     "map as key": (b"\x81\x80\x02", 1),
     "pickle": (b"\x80\x04\x95", 1),
     "json": (b'{"a": 1}', 1),
@@ -38,7 +38,7 @@ FOREIGN = {
 
 @pytest.fixture
 def mixed(client: redis.Redis) -> redis.Redis:
-    """A client of a server that holds good and foreign values."""
+    """Store good and foreign values, and return the client."""
     client.mset({key: data for key, (data, _) in FOREIGN.items()})
     client.mset({f"good{i}": msgpack.packb({"n": i}) for i in range(300)})
     return client
@@ -53,21 +53,21 @@ def test_the_error_names_key_and_offset(mixed: redis.Redis, name: str) -> None:
     assert mixed.get("good1") == msgpack.packb({"n": 1})
 
 
-def test_the_connection_is_used_again_after_it(mixed: redis.Redis) -> None:
-    name = mixed.client_id()
+def test_a_value_that_cannot_be_decoded_keeps_the_connection(mixed: redis.Redis) -> None:
+    connection = mixed.client_id()
     for _ in range(5):
         with pytest.raises(DecodeError):
             FastBatch(mixed).batch_get([f"good{i}" for i in range(300)] + ["json"])
-    assert mixed.client_id() == name, "a value that cannot be decoded is no reason to connect anew"
+    assert mixed.client_id() == connection, "the client has connected again"
 
 
-def test_the_first_of_several_is_raised(mixed: redis.Redis) -> None:
+def test_the_first_of_several_errors_is_raised(mixed: redis.Redis) -> None:
     with pytest.raises(DecodeError) as caught:
         FastBatch(mixed).batch_get(["good1", "pickle", "json", "empty"])
     assert caught.value.key == "pickle"
 
 
-def test_report_goes_on_with_the_default(mixed: redis.Redis, caplog: pytest.LogCaptureFixture) -> None:
+def test_report_replaces_bad_values_by_the_default(mixed: redis.Redis, caplog: pytest.LogCaptureFixture) -> None:
     keys = [*FOREIGN, *(f"good{i}" for i in range(300)), "none"]
     with caplog.at_level(logging.WARNING, "redis_fastbatch"):
         found = FastBatch(mixed).batch_get(keys, default="default", on_error="report")
@@ -81,26 +81,26 @@ def test_report_goes_on_with_the_default(mixed: redis.Redis, caplog: pytest.LogC
     assert f"{len(FOREIGN)} values could not be decoded" in record.getMessage()
 
 
-def test_a_callable_gets_key_bytes_and_error(mixed: redis.Redis) -> None:
-    letters: dict[Any, tuple[bytes | None, Exception]] = {}
+def test_on_error_gets_key_bytes_and_error(mixed: redis.Redis) -> None:
+    failures: dict[Any, tuple[bytes | None, Exception]] = {}
 
     def on_error(key: Any, data: bytes | None, error: Exception) -> None:
-        letters[key] = data, error
+        failures[key] = data, error
 
     keys = [*FOREIGN, *(f"good{i}" for i in range(300))]
     found = FastBatch(mixed).batch_get(keys, on_error=on_error)
-    assert {key: data for key, (data, _) in letters.items()} == {key: data for key, (data, _) in FOREIGN.items()}
-    for key, (_, error) in letters.items():
+    assert {key: data for key, (data, _) in failures.items()} == {key: data for key, (data, _) in FOREIGN.items()}
+    for key, (_, error) in failures.items():
         assert isinstance(error, DecodeError)
         assert (error.key, error.offset) == (key, FOREIGN[key][1])
     assert sum(value is not None for value in found.values()) == 300
 
 
-def keep(letters: list[Any], *letter: Any) -> None:
-    letters.append(letter)
+def keep(failures: list[Any], *failure: Any) -> None:
+    failures.append(failure)
 
 
-def test_iterating(mixed: redis.Redis) -> None:
+def test_iteration_follows_on_error(mixed: redis.Redis) -> None:
     keys = ["good1", "json", "good2", "empty", "good3"]
     fast = FastBatch(mixed)
     for chunk_size in (1, 2, 100):
@@ -108,14 +108,14 @@ def test_iterating(mixed: redis.Redis) -> None:
         with pytest.raises(DecodeError) as caught:
             list(rows)
         assert caught.value.key == "json"
-        letters: list[Any] = []
-        put = functools.partial(keep, letters)
-        found = list(fast.batch_get_iter(keys, chunk_size=chunk_size, default=0, on_error=put))
+        failures: list[Any] = []
+        on_error = functools.partial(keep, failures)
+        found = list(fast.batch_get_iter(keys, chunk_size=chunk_size, default=0, on_error=on_error))
         assert found == [("good1", {"n": 1}), ("json", 0), ("good2", {"n": 2}), ("empty", 0), ("good3", {"n": 3})]
-        assert [letter[0] for letter in letters] == ["json", "empty"]
+        assert [failure[0] for failure in failures] == ["json", "empty"]
 
 
-def test_a_callable_that_raises_ends_it(mixed: redis.Redis) -> None:
+def test_on_error_that_raises_ends_the_batch(mixed: redis.Redis) -> None:
     def on_error(key: Any, data: bytes | None, error: Exception) -> None:
         raise LookupError(f"enough: {key}")
 
@@ -125,12 +125,12 @@ def test_a_callable_that_raises_ends_it(mixed: redis.Redis) -> None:
     assert mixed.ping()
 
 
-def test_keys_of_a_wrong_type_go_to_the_callable_too(client: redis.Redis) -> None:
-    letters: list[Any] = []
+def test_on_error_gets_keys_of_a_wrong_type(client: redis.Redis) -> None:
+    failures: list[Any] = []
     client.set("a", msgpack.packb(1))
-    found = FastBatch(client).batch_get(["a", None, "b"], on_error=lambda *one: letters.append(one))
+    found = FastBatch(client).batch_get(["a", None, "b"], on_error=lambda *one: failures.append(one))
     assert (found["a"], found["b"]) == (1, None)
-    assert [(key, data) for key, data, _ in letters] == [(None, None)]
+    assert [(key, data) for key, data, _ in failures] == [(None, None)]
 
 
 @pytest.mark.parametrize(
@@ -145,14 +145,16 @@ def test_keys_of_a_wrong_type_go_to_the_callable_too(client: redis.Redis) -> Non
         ("json", b'["ab\xff"]', 4),
     ],
 )
-def test_json(client: redis.Redis, codec: str, data: bytes, offset: int) -> None:
+def test_bad_json_is_a_decode_error_with_its_offset(
+    client: redis.Redis, codec: str, data: bytes, offset: int
+) -> None:
     client.set("bad", data)
     with pytest.raises(DecodeError, match="key 'bad'") as caught:
         FastBatch(client, codec).batch_get(["bad"])
     assert caught.value.offset == offset
 
 
-def test_what_a_hook_raises_is_the_cause(client: redis.Redis) -> None:
+def test_an_error_of_ext_hook_is_the_cause(client: redis.Redis) -> None:
     def hook(code: int, data: bytes) -> Any:
         raise LookupError("unknown extension")
 
@@ -165,9 +167,7 @@ def test_what_a_hook_raises_is_the_cause(client: redis.Redis) -> None:
 @pytest.mark.parametrize(
     "error", [FastBatchError("not ours"), EncodeError("not ours"), BatchError("not ours", BatchReport())]
 )
-def test_whatever_a_codec_of_ones_own_raises_concerns_its_value_alone(
-    client: redis.Redis, error: Exception
-) -> None:
+def test_an_error_of_a_custom_codec_fails_only_its_value(client: redis.Redis, error: Exception) -> None:
     class Picky:
         def dumps(self, value: str) -> bytes:
             return value.encode()
@@ -178,14 +178,14 @@ def test_whatever_a_codec_of_ones_own_raises_concerns_its_value_alone(
             return data.decode()
 
     client.mset({"a": "good", "b": "bad", "c": "good"})
-    letters: list[Any] = []
-    found = FastBatch(client, Picky()).batch_get(["a", "b", "c"], on_error=lambda *one: letters.append(one))
+    failures: list[Any] = []
+    found = FastBatch(client, Picky()).batch_get(["a", "b", "c"], on_error=lambda *one: failures.append(one))
     assert found == {"a": "good", "b": None, "c": "good"}
-    [(key, data, told)] = letters
-    assert (key, data, type(told), told.__cause__) == ("b", b"bad", DecodeError, error)
+    [(key, data, raised)] = failures
+    assert (key, data, type(raised), raised.__cause__) == ("b", b"bad", DecodeError, error)
 
 
-def test_whatever_a_hook_raises_concerns_its_value_alone(client: redis.Redis) -> None:
+def test_an_error_of_a_hook_fails_only_its_value(client: redis.Redis) -> None:
     def hook(code: int, data: bytes) -> Any:
         return MsgpackCodec().dumps(object())
 

@@ -1,4 +1,4 @@
-"""Processes that fork while connections are open, or amid a batch."""
+"""Processes that fork while connections are open, or during a batch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import redis
 
 from redis_fastbatch import ChunkStats, FastBatch, FastBatchError
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="fork is of POSIX")
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="fork needs POSIX")
 ROWS = {f"k{i}": {"number": i} for i in range(3000)}
 
 
 def in_child(run: Callable[[], bool]) -> bool:
-    """Return whether a forked process found something to be so."""
+    """Return whether a function returns True in a forked process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
@@ -46,7 +46,7 @@ def test_parent_and_child_have_connections_of_their_own(client: redis.Redis) -> 
         assert fast.batch_get([*ROWS, "child"]) == {**ROWS, "child": 1}
 
 
-def test_fork_amid_a_batch_that_writes(client: redis.Redis) -> None:
+def test_a_source_may_fork_during_a_write(client: redis.Redis) -> None:
     fast = FastBatch(client)
 
     def source() -> Iterator[tuple[str, Any]]:
@@ -59,7 +59,7 @@ def test_fork_amid_a_batch_that_writes(client: redis.Redis) -> None:
     assert fast.batch_get([*ROWS, "child"]) == {**ROWS, "child": [1]}
 
 
-def test_fork_amid_a_batch_that_reads(client: redis.Redis) -> None:
+def test_a_source_may_fork_during_a_read(client: redis.Redis) -> None:
     fast = FastBatch(client)
     fast.batch_set(ROWS)
 
@@ -77,7 +77,7 @@ def test_fork_amid_a_batch_that_reads(client: redis.Redis) -> None:
 
 
 def forking(items: Iterable[Any]) -> Iterator[Any]:
-    """The items; in between, fork a child that goes on like its parent, and must end with status 7."""
+    """Yield the items. In between, fork a child that continues as its parent does and must exit with status 7."""
     for number, item in enumerate(items):
         if number == 1500:
             child = os.fork()
@@ -88,7 +88,7 @@ def forking(items: Iterable[Any]) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def refused_in_a_child() -> Iterator[None]:
-    """A child that comes out of this ends with the status 7, if it was refused as such."""
+    """Exit a child with status 7 if the batch refused to continue in it, otherwise with 1."""
     parent = os.getpid()
     try:
         yield
@@ -100,8 +100,8 @@ def refused_in_a_child() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("servers", ["valkey_client", "cluster_client"])
-def test_a_child_leaves_the_batch_to_its_parent(request: pytest.FixtureRequest, servers: str) -> None:
-    """Both would otherwise read the replies that come over the one connection."""
+def test_a_child_cannot_continue_the_batch_of_its_parent(request: pytest.FixtureRequest, servers: str) -> None:
+    """Parent and child must not read replies from the same connection."""
     fast = FastBatch(request.getfixturevalue(servers))
     with refused_in_a_child():
         report = fast.batch_set(forking(ROWS.items()), chunk_size=50)
@@ -115,11 +115,11 @@ def test_a_child_leaves_the_batch_to_its_parent(request: pytest.FixtureRequest, 
 
 
 @pytest.mark.parametrize("servers", ["valkey_client", "cluster_client"])
-def test_a_child_made_by_a_hook(request: pytest.FixtureRequest, servers: str) -> None:
+def test_a_child_forked_by_a_hook_cannot_continue_the_batch(request: pytest.FixtureRequest, servers: str) -> None:
     fast = FastBatch(request.getfixturevalue(servers))
     parent = os.getpid()
     made: list[int] = []
-    # More than may be under way: some is left to do, whenever the hook is called.
+    # More than the window holds, so that items are left whenever the hook is called.
     rows = {f"k{i}": i for i in range(20_000)}
 
     def fork(_: ChunkStats) -> None:

@@ -1,4 +1,4 @@
-"""What a batch has done with goes at once: nothing of it waits in a circle for the garbage collector."""
+"""A batch frees its objects at once. None of them are in cycles that wait for the garbage collector."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ ASYNC: dict[str, Callable[[AsyncFastBatch], Awaitable[Any]]] = {
 
 @contextmanager
 def no_garbage() -> Iterator[None]:
+    """Check that the code leaves no cyclic garbage for its items."""
     gc.collect()
     gc.disable()
     try:
@@ -51,7 +52,7 @@ def no_garbage() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", SYNC)
-def test_one_server(valkey_client: redis.Redis, name: str) -> None:
+def test_batches_on_one_server_leave_no_garbage(valkey_client: redis.Redis, name: str) -> None:
     fb = FastBatch(valkey_client)
     SYNC[name](fb)
     with no_garbage():
@@ -60,7 +61,7 @@ def test_one_server(valkey_client: redis.Redis, name: str) -> None:
 
 @pytest.mark.full
 @pytest.mark.parametrize("name", SYNC)
-def test_cluster(cluster: Cluster, name: str) -> None:
+def test_batches_on_a_cluster_leave_no_garbage(cluster: Cluster, name: str) -> None:
     with cluster.client() as client:
         fb = FastBatch(client)
         SYNC[name](fb)
@@ -69,13 +70,13 @@ def test_cluster(cluster: Cluster, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ASYNC)
-def test_asyncio(valkey: EmbeddedServer, name: str) -> None:
+def test_batches_on_asyncio_leave_no_garbage(valkey: EmbeddedServer, name: str) -> None:
     check_asyncio(redis.asyncio.Redis(host=valkey.host, port=valkey.port), ASYNC[name])
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("name", ASYNC)
-def test_asyncio_cluster(cluster: Cluster, name: str) -> None:
+def test_batches_on_an_asyncio_cluster_leave_no_garbage(cluster: Cluster, name: str) -> None:
     first = cluster.masters[0]
     check_asyncio(redis.asyncio.RedisCluster(host=first.host, port=first.port), ASYNC[name])
 

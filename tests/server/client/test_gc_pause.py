@@ -1,4 +1,4 @@
-"""The collector rests while a result is built, is left as it was found, and gets its turn in between."""
+"""Pause stops the garbage collector while a result is built, runs it now and then, and restores its state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from redis_fastbatch._core.runtime.gc_pause import Pause
 
 @pytest.fixture(autouse=True)
 def collector_is_on() -> Iterator[None]:
-    """The collector is on before and after each test, whatever the test does."""
+    """Check that the collector is on before a test, and turn it on afterwards."""
     assert gc.isenabled()
     assert collector.holding() == 0
     yield
@@ -27,34 +27,34 @@ def collector_is_on() -> Iterator[None]:
     gc.enable()
 
 
-def test_it_rests_within() -> None:
+def test_the_collector_is_off_during_a_pause() -> None:
     with Pause():
         assert not gc.isenabled()
     assert gc.isenabled()
 
 
-def test_it_is_left_disabled_where_it_was() -> None:
+def test_a_disabled_collector_stays_disabled() -> None:
     gc.disable()
     with Pause():
         assert not gc.isenabled()
     assert not gc.isenabled()
 
 
-def test_it_is_put_back_after_an_error() -> None:
+def test_the_collector_is_on_again_after_an_error() -> None:
     with pytest.raises(LookupError), Pause():
         raise LookupError
     assert gc.isenabled()
 
 
-def test_pauses_within_pauses() -> None:
+def test_pauses_may_be_nested() -> None:
     with Pause():
         with Pause():
             assert not gc.isenabled()
-        assert not gc.isenabled(), "the outer one goes on"
+        assert not gc.isenabled(), "the outer pause continues"
     assert gc.isenabled()
 
 
-def test_a_pause_that_is_turned_off() -> None:
+def test_a_disabled_pause_does_nothing() -> None:
     with Pause(enabled=False) as pause:
         assert gc.isenabled()
         pause.made(10**9)
@@ -62,29 +62,29 @@ def test_a_pause_that_is_turned_off() -> None:
     assert gc.isenabled()
 
 
-def test_threads_whose_pauses_overlap() -> None:
-    first_in, second_in, first_out = threading.Event(), threading.Event(), threading.Event()
-    seen: list[bool] = []
+def test_pauses_of_threads_may_overlap() -> None:
+    first_inside, second_inside, first_done = threading.Event(), threading.Event(), threading.Event()
+    enabled: list[bool] = []
 
     def first() -> None:
         with Pause():
-            first_in.set()
-            second_in.wait(10)
-        first_out.set()
+            first_inside.set()
+            second_inside.wait(10)
+        first_done.set()
 
     def second() -> None:
-        first_in.wait(10)
+        first_inside.wait(10)
         with Pause():
-            second_in.set()
-            first_out.wait(10)
-            seen.append(gc.isenabled())
+            second_inside.set()
+            first_done.wait(10)
+            enabled.append(gc.isenabled())
 
     threads = [threading.Thread(target=first), threading.Thread(target=second)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert seen == [False]
+    assert enabled == [False]
     assert gc.isenabled()
 
 
@@ -92,17 +92,17 @@ def collections() -> int:
     return sum(generation["collections"] for generation in gc.get_stats())
 
 
-def test_it_gets_its_turn_after_so_many_items() -> None:
+def test_the_collector_runs_after_every_1000_items() -> None:
     before = gc.get_threshold()
     gc.set_threshold(100, 5, 5)
     try:
         with Pause(every=1000) as pause:
             kept: list[Any] = [[] for _ in range(500)]
-            had = collections()
+            count = collections()
             pause.made(999)
-            assert collections() == had
+            assert collections() == count
             pause.made(1)
-            assert collections() > had
+            assert collections() > count
             assert not gc.isenabled()
         assert len(kept) == 500
     finally:
@@ -110,7 +110,7 @@ def test_it_gets_its_turn_after_so_many_items() -> None:
 
 
 @pytest.mark.full
-def test_garbage_of_a_long_batch_does_not_pile_up(valkey_client: redis.Redis) -> None:
+def test_cyclic_garbage_of_a_long_batch_is_bounded(valkey_client: redis.Redis) -> None:
     class Cyclic:
         alive = 0
 
@@ -140,22 +140,22 @@ def test_garbage_of_a_long_batch_does_not_pile_up(valkey_client: redis.Redis) ->
 
 
 @pytest.mark.parametrize("pause_gc", [True, False])
-def test_a_batch_get_pauses_it_as_asked(client: redis.Redis, pause_gc: bool) -> None:
-    seen: set[bool] = set()
+def test_pause_gc_decides_whether_reading_pauses_the_collector(client: redis.Redis, pause_gc: bool) -> None:
+    enabled: set[bool] = set()
 
     def hook(code: int, data: bytes) -> Any:
-        seen.add(gc.isenabled())
+        enabled.add(gc.isenabled())
         return data
 
     fast = FastBatch(client, MsgpackCodec(ext_hook=hook), pause_gc=pause_gc)
     fast.batch_set({"a": msgpack.ExtType(1, b"x")})
     assert fast.batch_get(["a"]) == {"a": b"x"}
     assert list(fast.batch_get_iter(["a"])) == [("a", b"x")]
-    assert seen == {not pause_gc}
+    assert enabled == {not pause_gc}
     assert gc.isenabled()
 
 
-def test_it_is_put_back_when_a_batch_fails(client: redis.Redis) -> None:
+def test_the_collector_is_on_again_after_a_failed_batch(client: redis.Redis) -> None:
     client.set("bad", b"\xc1")
     with pytest.raises(DecodeError):
         FastBatch(client).batch_get(["bad"])
@@ -166,14 +166,14 @@ def test_it_is_put_back_when_a_batch_fails(client: redis.Redis) -> None:
     assert gc.isenabled()
 
 
-def test_it_is_on_between_the_rounds_of_an_iteration(valkey_client: redis.Redis) -> None:
+def test_the_collector_is_on_between_rounds_of_iteration(valkey_client: redis.Redis) -> None:
     FastBatch(valkey_client).batch_set({f"k{i}": [i] for i in range(100)})
     for _ in FastBatch(valkey_client).batch_get_iter([f"k{i}" for i in range(100)], chunk_size=10):
         assert gc.isenabled()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork is of POSIX")
-def test_a_process_forked_amid_a_pause_of_another_thread_has_its_collector() -> None:
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork needs POSIX")
+def test_a_child_has_its_collector_if_another_thread_was_pausing() -> None:
     inside, leave = threading.Event(), threading.Event()
 
     def pausing() -> None:
@@ -197,8 +197,8 @@ def test_a_process_forked_amid_a_pause_of_another_thread_has_its_collector() -> 
     assert gc.isenabled()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork is of POSIX")
-def test_a_process_forked_within_a_pause_leaves_it_in_order() -> None:
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork needs POSIX")
+def test_a_child_forked_within_a_pause_ends_the_pause() -> None:
     with Pause():
         child = os.fork()
     if child == 0:
@@ -207,7 +207,7 @@ def test_a_process_forked_within_a_pause_leaves_it_in_order() -> None:
     assert os.waitstatus_to_exitcode(status) == 0
 
 
-def test_a_pause_whose_end_is_never_reached_ends_with_itself() -> None:
+def test_a_pause_that_is_never_left_ends_when_it_is_freed() -> None:
     pause = Pause()
     pause.__enter__()
     pause.__enter__()

@@ -1,4 +1,4 @@
-"""What a callable of the caller's raises ends the batch, even where it looks like a connection of our own lost."""
+"""An error that a hook raises ends the batch, even if it looks like a lost connection of the batch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ N = 5000
 BAD = 1500
 ITEMS: dict[str, Any] = {f"key:{i}": {1} if i == BAD else i for i in range(N)}
 
-# As a dead-letter queue in Redis raises them, or a file, and what a Retry may be for.
+# Errors that a dead-letter queue in Redis or in a file may raise. A Retry handles some of them.
 ERRORS = [
     redis.ConnectionError("the dead-letter queue is down"),
     redis.TimeoutError("the dead-letter queue is slow"),
@@ -49,8 +49,8 @@ class Broken:
         raise self._error
 
 
-def ended(batch: Callable[[], object], error: Exception, broken: Broken) -> Any:
-    """Run a batch that ends with just this error, by the only call of a callable; return what it reports."""
+def check_ended(batch: Callable[[], object], error: Exception, broken: Broken) -> Any:
+    """Check that a batch raises this error and calls the hook once. Return the report."""
     with pytest.raises(type(error)) as caught:
         batch()
     assert caught.value is error
@@ -58,12 +58,13 @@ def ended(batch: Callable[[], object], error: Exception, broken: Broken) -> Any:
     return getattr(error, "report", None)
 
 
-def checked(report: Any, there: set[int]) -> None:
-    """The books are in order."""
+def check_report(report: Any, existing: set[int]) -> None:
+    """Check a report against the numbers of the existing keys."""
     assert report.written + report.failed == report.total <= N
     assert report.confirmed_prefix <= report.total
-    missing = set(range(report.confirmed_prefix)) - there
-    assert missing <= {BAD} or report.failed == N, "all of an atomic batch"
+    missing = set(range(report.confirmed_prefix)) - existing
+    # All items of an atomic batch fail.
+    assert missing <= {BAD} or report.failed == N, "unwritten items before confirmed_prefix"
 
 
 def present(client: Any) -> set[int]:
@@ -74,40 +75,44 @@ def present(client: Any) -> set[int]:
 @any_error
 @any_hook
 @pytest.mark.parametrize("options", [{}, {"nx": True}, {"atomic": True, "chunk_size": 100}])
-def test_of_a_batch_that_writes(
+def test_an_error_of_a_hook_ends_a_write(
     valkey_client: redis.Redis, hook: str, error: Exception, options: dict[str, Any]
 ) -> None:
     broken = Broken(error)
     hooks = {"on_error": "report", hook: broken}
-    report = ended(lambda: FastBatch(valkey_client).batch_set(ITEMS, **hooks, **options), error, broken)
-    checked(report, present(valkey_client))
+    report = check_ended(lambda: FastBatch(valkey_client).batch_set(ITEMS, **hooks, **options), error, broken)
+    check_report(report, present(valkey_client))
     assert valkey_client.ping()
 
 
 @any_error
-def test_of_a_batch_that_reads(valkey_client: redis.Redis, error: Exception) -> None:
-    """It was read again and again without an end, as each attempt came as far as that."""
+def test_an_error_of_a_hook_ends_a_read(valkey_client: redis.Redis, error: Exception) -> None:
+    """The batch must not be read again, because each attempt would end the same way."""
     keys = [f"key:{i}" for i in range(100)]
     valkey_client.set("key:70", b"\xc1")
     fast = FastBatch(valkey_client)
     broken = Broken(error)
-    ended(lambda: fast.batch_get(keys, on_error=broken), error, broken)
+    check_ended(lambda: fast.batch_get(keys, on_error=broken), error, broken)
     broken = Broken(error)
-    ended(lambda: list(fast.batch_get_iter(keys, on_error=broken)), error, broken)
+    check_ended(lambda: list(fast.batch_get_iter(keys, on_error=broken)), error, broken)
     broken = Broken(error)
-    ended(lambda: fast.batch_get(keys, on_error=broken, workers=2), error, broken)
+    check_ended(lambda: fast.batch_get(keys, on_error=broken, workers=2), error, broken)
     assert valkey_client.ping()
 
 
 @any_error
-def test_of_workers(valkey_client: redis.Redis, error: Exception) -> None:
+def test_an_error_of_a_hook_ends_a_batch_of_workers(valkey_client: redis.Redis, error: Exception) -> None:
     broken = Broken(error)
-    report = ended(lambda: FastBatch(valkey_client).batch_set(ITEMS, on_error=broken, workers=2), error, broken)
-    checked(report, present(valkey_client))
+    report = check_ended(
+        lambda: FastBatch(valkey_client).batch_set(ITEMS, on_error=broken, workers=2), error, broken
+    )
+    check_report(report, present(valkey_client))
 
 
 @any_error
-def test_of_asyncio(valkey: EmbeddedServer, valkey_client: redis.Redis, error: Exception) -> None:
+def test_an_error_of_a_hook_ends_a_batch_on_asyncio(
+    valkey: EmbeddedServer, valkey_client: redis.Redis, error: Exception
+) -> None:
     async def write(**hooks: Any) -> None:
         async with AsyncFastBatch.from_url(valkey.url) as batch:
             await batch.batch_set(ITEMS, **hooks)
@@ -119,15 +124,17 @@ def test_of_asyncio(valkey: EmbeddedServer, valkey_client: redis.Redis, error: E
     for hook in ("on_error", "on_chunk"):
         broken = Broken(error)
         hooks = {"on_error": "report", hook: broken}
-        report = ended(lambda: asyncio.run(write(**hooks)), error, broken)  # noqa: B023
-        checked(report, present(valkey_client))
+        report = check_ended(lambda: asyncio.run(write(**hooks)), error, broken)  # noqa: B023
+        check_report(report, present(valkey_client))
     valkey_client.set("bad", b"\xc1")
     broken = Broken(error)
-    ended(lambda: asyncio.run(read(broken)), error, broken)
+    check_ended(lambda: asyncio.run(read(broken)), error, broken)
 
 
 @any_error
-def test_of_a_cluster(cluster: Cluster, cluster_client: redis.RedisCluster, error: Exception) -> None:
+def test_an_error_of_a_hook_ends_a_batch_over_a_cluster(
+    cluster: Cluster, cluster_client: redis.RedisCluster, error: Exception
+) -> None:
     async def write(broken: Broken) -> None:
         master = cluster.masters[0]
         async with AsyncFastBatch.from_url(master.url, cluster=True) as batch:
@@ -137,16 +144,16 @@ def test_of_a_cluster(cluster: Cluster, cluster_client: redis.RedisCluster, erro
     for hook in ("on_error", "on_chunk"):
         broken = Broken(error)
         hooks = {"on_error": "report", hook: broken}
-        report = ended(lambda: fast.batch_set(ITEMS, **hooks), error, broken)  # noqa: B023
-        checked(report, present(cluster_client))
+        report = check_ended(lambda: fast.batch_set(ITEMS, **hooks), error, broken)  # noqa: B023
+        check_report(report, present(cluster_client))
     broken = Broken(error)
-    checked(ended(lambda: asyncio.run(write(broken)), error, broken), present(cluster_client))
+    check_report(check_ended(lambda: asyncio.run(write(broken)), error, broken), present(cluster_client))
     cluster_client.set("bad", b"\xc1")
     broken = Broken(error)
-    ended(lambda: fast.batch_get(["bad"], on_error=broken), error, broken)
+    check_ended(lambda: fast.batch_get(["bad"], on_error=broken), error, broken)
 
 
-def test_what_it_was_raised_from_is_kept(valkey_client: redis.Redis) -> None:
+def test_the_context_of_a_hooks_error_is_kept(valkey_client: redis.Redis) -> None:
     def hook(*_: Any) -> None:
         try:
             {}["the queue"]
@@ -158,13 +165,15 @@ def test_what_it_was_raised_from_is_kept(valkey_client: redis.Redis) -> None:
     assert isinstance(caught.value.__context__, KeyError)
 
 
-def test_a_retry_for_errors_of_all_kinds(valkey: EmbeddedServer, valkey_client: redis.Redis) -> None:
-    """What is raised for a value that is too large is none that a new connection cures."""
+def test_a_retry_on_all_errors_does_not_repeat_a_hooks_error(
+    valkey: EmbeddedServer, valkey_client: redis.Redis
+) -> None:
+    """A new connection does not help with a value that is too large."""
     valkey_client.set("large", b"x" * 1000)
     retry = Retry(NoBackoff(), 3)
     with valkey.client(retry=retry, retry_on_error=[Exception], socket_timeout=20) as client:
         broken = Broken(ValueError("some defect"))
-        ended(lambda: FastBatch(client).batch_set(ITEMS, on_error=broken), broken._error, broken)
+        check_ended(lambda: FastBatch(client).batch_set(ITEMS, on_error=broken), broken._error, broken)
         with pytest.raises(Exception, match="max_value_size"):
             FastBatch(client, "raw", max_value_size=10).batch_get(["large"])
         assert client.ping()

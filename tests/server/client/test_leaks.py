@@ -1,4 +1,4 @@
-"""Memory stays flat over many batches, those that fail too; the long runs are `python -m soak`."""
+"""Many batches, failed ones too, take no more memory than a few. `python -m soak` is a longer run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAMES = [
 ]  # fmt: skip
 
 
-def test_no_kind_of_batch_is_left_out(valkey_client: redis.Redis) -> None:
+def test_every_kind_of_batch_has_a_test(valkey_client: redis.Redis) -> None:
     assert list(rounds(valkey_client)) == NAMES
 
 
@@ -40,7 +40,7 @@ def test_batches_leave_no_object_behind(
     run = rounds(valkey_client)[name]
     for _ in range(12):
         run()
-    # redis-py keeps some of what a new connection's handshake was answered with.
+    # redis-py keeps some replies of a new connection's handshake.
     allowed = 5 * BATCHES if name == "lost connection" else BATCHES - 5
     left: list[int] = []
     while len(left) < 6 and not (left and left[-1] < allowed):
@@ -51,7 +51,7 @@ def test_batches_leave_no_object_behind(
     assert left[-1] < allowed, left
 
 
-def test_values_have_the_references_that_are_seen(valkey_client: redis.Redis) -> None:
+def test_values_have_no_extra_references(valkey_client: redis.Redis) -> None:
     fast = FastBatch(valkey_client)
     value: Any = {"list": [1], "text": "a text of its own", "number": 2.5}
     items = {f"k{i}": value for i in range(500)}
@@ -62,13 +62,13 @@ def test_values_have_the_references_that_are_seen(valkey_client: redis.Redis) ->
     assert [sys.getrefcount(one) for one in watched[:5]] == before
     found = fast.batch_get(items)
     one = found["k7"]
-    # The dict they are in, the name here, and the argument.
+    # The references: the dict, the name here, and the argument.
     assert (count := sys.getrefcount(one)) == 3, count
     inner = one["list"]
     assert (count := sys.getrefcount(inner)) == 3, count
 
 
-def test_memory_is_flat(valkey_client: redis.Redis) -> None:
+def test_resident_memory_does_not_grow(valkey_client: redis.Redis) -> None:
     if not resident():
         pytest.skip("the memory of a process is read from /proc")
     fast, codec = FastBatch(valkey_client), MsgpackCodec()
@@ -82,7 +82,7 @@ def test_memory_is_flat(valkey_client: redis.Redis) -> None:
 
     some()
     some()
-    # More than once: what other tests have left in this process may move, too. A leak would show every time.
+    # Repeat it, because memory of earlier tests may change too. A leak would appear every time.
     grown: list[int] = []
     while len(grown) < 6 and not (grown and grown[-1] < 3_000_000):
         before = resident()
@@ -92,7 +92,7 @@ def test_memory_is_flat(valkey_client: redis.Redis) -> None:
     assert grown[-1] < 3_000_000, grown
 
 
-def test_a_cluster_client_is_freed_as_without_us(cluster: Cluster) -> None:
+def test_a_cluster_client_is_freed(cluster: Cluster) -> None:
     def used() -> weakref.ref[redis.RedisCluster]:
         with cluster.client() as client:
             FastBatch(client).batch_set({"a": 1, "b": 2})
@@ -104,7 +104,7 @@ def test_a_cluster_client_is_freed_as_without_us(cluster: Cluster) -> None:
     assert client() is None
 
 
-def test_an_asyncio_cluster_client_is_freed_as_without_us(cluster: Cluster) -> None:
+def test_an_asyncio_cluster_client_is_freed(cluster: Cluster) -> None:
     async def used() -> weakref.ref[redis.asyncio.RedisCluster]:
         first = cluster.masters[0]
         async with redis.asyncio.RedisCluster(host=first.host, port=first.port) as client:

@@ -1,4 +1,4 @@
-"""What the codec msgpack dumps it loads as an equal value; what it could not load it refuses to dump."""
+"""The codec msgpack loads what it dumps as an equal value, and refuses to dump what it could not load."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ values = st.recursive(
 
 
 def as_read(value: Any, *, key: bool = False) -> Any:
-    """The value that a reader should have, as the documentation says."""
+    """Return the value that loads() must return, according to the documentation."""
     if isinstance(value, Other):
         return as_read(value.stands_for, key=key)
     if isinstance(value, msgpack.ExtType):
@@ -124,7 +124,7 @@ def as_read(value: Any, *, key: bool = False) -> Any:
 
 
 def as_pairs(value: Any) -> Any:
-    """The loaded value with its dicts as as_read() has them."""
+    """Return a loaded value with its dicts as lists of pairs, as as_read() returns them."""
     if isinstance(value, dict):
         return [(name, as_pairs(item)) for name, item in value.items()]
     return [as_pairs(item) for item in value] if isinstance(value, list) else value
@@ -132,12 +132,12 @@ def as_pairs(value: Any) -> Any:
 
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(values)
-def test_what_is_dumped_is_loaded(value: Any) -> None:
+def test_a_dumped_value_is_loaded_as_an_equal_one(value: Any) -> None:
     try:
         data = CODEC.dumps(value)
     except EncodeError:
         return
-    # NaN is not equal to itself, and 1 is to True: by repr() both are what they were.
+    # repr() compares NaN as equal, and 1 and True as different.
     assert repr(as_pairs(CODEC.loads(data))) == repr(as_read(value))
 
 
@@ -169,18 +169,18 @@ REFUSED: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_no_reader_takes_is_refused(name: str) -> None:
+def test_values_that_cannot_be_loaded_are_refused(name: str) -> None:
     value, words = REFUSED[name]
     with pytest.raises(EncodeError, match=words):
         CODEC.dumps([value])
 
 
-def test_the_first_and_the_last_moment() -> None:
+def test_the_first_and_the_last_datetime_are_written() -> None:
     for moment in (datetime.datetime.min, datetime.datetime.max):
         assert CODEC.loads(CODEC.dumps(moment.replace(tzinfo=UTC))) == moment.replace(tzinfo=UTC)
 
 
-def test_the_place_in_the_value_is_named(valkey_client: redis.Redis) -> None:
+def test_the_error_names_the_place_in_the_value(valkey_client: redis.Redis) -> None:
     numpy = pytest.importorskip("numpy")
     value = {"users": [{}, {}, {}, {"name": "a", "age": numpy.int64(5)}]}
     with pytest.raises(BatchError) as raised:
@@ -214,7 +214,7 @@ def test_the_place_in_the_value_is_named(valkey_client: redis.Redis) -> None:
         ),
     ],
 )
-def test_places(value: Any, words: str) -> None:
+def test_errors_name_indexes_and_keys(value: Any, words: str) -> None:
     with pytest.raises(EncodeError, match=words):
         CODEC.dumps(value)
 
@@ -237,7 +237,7 @@ def test_places(value: Any, words: str) -> None:
         ),
     ],
 )
-def test_places_without_default(value: Any, words: str) -> None:
+def test_errors_name_indexes_and_keys_without_default(value: Any, words: str) -> None:
     with pytest.raises(EncodeError, match=words):
         MsgpackCodec().dumps(value)
 
@@ -265,7 +265,7 @@ def test_bytes_of_other_codecs_are_recognised(data: bytes, words: str) -> None:
 
 @pytest.mark.parametrize("key", [1.5, 1.0, float("nan"), True, None, (1,)])
 def test_keys_are_str_bytes_or_int(valkey_client: redis.Redis, key: Any) -> None:
-    """A float was written as redis-py has it, and 1.0 and 1 are one key of a dict."""
+    """A float is not a key: 1.0 and 1 are the same key of a dict, but redis-py writes them differently."""
     batch = FastBatch(valkey_client)
     words = rf"a key must be str, bytes or int, found {type(key).__name__}; convert it"
     with pytest.raises(BatchError, match=words):

@@ -1,4 +1,4 @@
-"""FastBatch ships to worker processes, and errors come back from them."""
+"""A FastBatch can be pickled for worker processes, and errors can be pickled back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def pair(code: int, data: bytes) -> tuple[int, bytes]:
     return code, data
 
 
-class Zipped(MsgpackCodec):
+class Compressed(MsgpackCodec):
     def dumps(self, value: Any) -> bytes:
         return zlib.compress(super().dumps(value))
 
@@ -29,8 +29,8 @@ class Zipped(MsgpackCodec):
         return super().loads(zlib.decompress(data))
 
 
-class Noted(MsgpackCodec):
-    """Takes other arguments than what it is made of."""
+class WithNote(MsgpackCodec):
+    """A codec whose __init__() takes other arguments than its base's."""
 
     note = ""
 
@@ -38,7 +38,7 @@ class Noted(MsgpackCodec):
         super().__init__(default=common_types, ext_hook=pair)
 
 
-def test_one_made_from_a_url(server: EmbeddedServer) -> None:
+def test_a_client_made_from_a_url_can_be_copied_and_pickled(server: EmbeddedServer) -> None:
     with FastBatch.from_url(server.url) as fast:
         fast.batch_set({"a": [1]})
         for copied in (pickle.loads(pickle.dumps(fast)), copy.copy(fast), copy.deepcopy(fast)):
@@ -48,7 +48,7 @@ def test_one_made_from_a_url(server: EmbeddedServer) -> None:
             copied.close()
 
 
-def test_its_settings_go_with_it(valkey: EmbeddedServer) -> None:
+def test_a_copy_has_the_same_settings(valkey: EmbeddedServer) -> None:
     fast = FastBatch.from_url(
         valkey.url, "json", max_value_size=100, pause_gc=False, decode_responses=True, client_name="worker"
     )
@@ -65,9 +65,9 @@ def test_its_settings_go_with_it(valkey: EmbeddedServer) -> None:
 
 
 @pytest.mark.parametrize(
-    "codec", [MsgpackCodec(default=common_types, ext_hook=pair), RawCodec(), ToolkitCodec(), Zipped()]
+    "codec", [MsgpackCodec(default=common_types, ext_hook=pair), RawCodec(), ToolkitCodec(), Compressed()]
 )
-def test_its_codec_goes_with_it(valkey: EmbeddedServer, codec: Any) -> None:
+def test_a_copy_has_the_same_codec(valkey: EmbeddedServer, codec: Any) -> None:
     codec.dumps("a codec that was used")
     value = "text" if isinstance(codec, RawCodec) else ["text", 1, None]
     with FastBatch.from_url(valkey.url, codec) as fast:
@@ -78,11 +78,11 @@ def test_its_codec_goes_with_it(valkey: EmbeddedServer, codec: Any) -> None:
             copied.close()
 
 
-def test_what_a_codec_was_made_with_goes_with_it() -> None:
-    codec = Noted()
+def test_a_copied_codec_has_the_same_hooks_and_attributes() -> None:
+    codec = WithNote()
     codec.note = "mine"
     for again in (pickle.loads(pickle.dumps(codec)), copy.copy(codec), copy.deepcopy(codec)):
-        assert (type(again), again.note) == (Noted, "mine")
+        assert (type(again), again.note) == (WithNote, "mine")
         assert again.loads(again.dumps([Decimal(1)])) == ["1"]
         assert again.loads(b"\xd4\x03x") == (3, b"x")
     toolkit = pickle.loads(pickle.dumps(ToolkitMsgpackCodec(preserve_int=True)))
@@ -96,18 +96,18 @@ def test_a_copied_codec_has_a_buffer_of_its_own() -> None:
     assert codec.loads(codec.dumps(["outer", object(), "tail"])) == ["outer", copied.dumps("inner text"), "tail"]
 
 
-def test_one_made_of_a_client_says_why_not(valkey_client: redis.Redis) -> None:
+def test_a_client_made_from_a_redis_client_cannot_be_pickled(valkey_client: redis.Redis) -> None:
     with pytest.raises(TypeError, match="from_url"):
         pickle.dumps(FastBatch(valkey_client))
 
 
-def test_a_subclass_stays_one(valkey: EmbeddedServer) -> None:
+def test_a_copy_of_a_subclass_has_the_same_class(valkey: EmbeddedServer) -> None:
     with Own.from_url(valkey.url) as own, pickle.loads(pickle.dumps(own)) as copied:
         assert type(copied) is Own
 
 
 class Own(FastBatch):
-    """At the module's level: pickle looks classes up by name."""
+    """A class at the module's level, because pickle finds classes by name."""
 
 
 def work(fast: FastBatch, number: int) -> int:
@@ -115,7 +115,9 @@ def work(fast: FastBatch, number: int) -> int:
 
 
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
-def test_worker_processes(valkey: EmbeddedServer, valkey_client: redis.Redis, method: str) -> None:
+def test_worker_processes_may_use_a_pickled_client(
+    valkey: EmbeddedServer, valkey_client: redis.Redis, method: str
+) -> None:
     with FastBatch.from_url(valkey.url) as fast:
         fast.batch_set({"before": 1})
         with multiprocessing.get_context(method).Pool(2) as pool:
@@ -134,7 +136,7 @@ def test_worker_processes(valkey: EmbeddedServer, valkey_client: redis.Redis, me
     ],
     ids=repr,
 )
-def test_errors(error: Any) -> None:
+def test_errors_can_be_pickled(error: Any) -> None:
     copied = pickle.loads(pickle.dumps(error))
     assert type(copied) is type(error)
     assert str(copied) == str(error)
@@ -145,7 +147,7 @@ def test_errors(error: Any) -> None:
         assert str(copied.report.failures["k"]) == "key 'k': r"
 
 
-def test_reports(valkey_client: redis.Redis) -> None:
+def test_reports_can_be_pickled(valkey_client: redis.Redis) -> None:
     report = FastBatch(valkey_client).batch_set({"a": 1, "b": object()}, on_error="report")
     copied = pickle.loads(pickle.dumps(report))
     assert (copied.written, copied.failed, copied.summary()) == (1, 1, report.summary())

@@ -1,4 +1,4 @@
-"""Progress: a callable hears of it, a terminal shows it, and nothing else is disturbed."""
+"""Progress: a callable gets it, a terminal displays it, and without a terminal nothing is printed."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ from redis_fastbatch.report import LineProgress, make_progress
 from redis_fastbatch.server import EmbeddedServer
 
 
-def test_a_callable_hears_done_and_total(client: redis.Redis) -> None:
-    heard: list[tuple[int, int | None]] = []
+def test_a_callable_gets_done_and_total(client: redis.Redis) -> None:
+    calls: list[tuple[int, int | None]] = []
     for options in ({}, {"ex": 5}, {"nx": True}):
-        heard.clear()
+        calls.clear()
         client.flushall()
         FastBatch(client).batch_set(
-            {f"k{i}": i for i in range(3500)}, progress=lambda *one: heard.append(one), **options
+            {f"k{i}": i for i in range(3500)}, progress=lambda *one: calls.append(one), **options
         )
-        done = [one for one, _ in heard]
+        done = [one for one, _ in calls]
         assert done == sorted(done)
         assert len(done) >= 3
         assert done[-1] == 3500
-        assert {total for _, total in heard} == {3500}
+        assert {total for _, total in calls} == {3500}
 
 
-def test_the_total_of_a_generator_is_not_known(valkey_client: redis.Redis) -> None:
-    heard: list[tuple[int, int | None]] = []
+def test_the_total_of_a_generator_is_none(valkey_client: redis.Redis) -> None:
+    calls: list[tuple[int, int | None]] = []
     FastBatch(valkey_client).batch_set(
-        ((f"k{i}", i) for i in range(2000)), progress=lambda done, total: heard.append((done, total))
+        ((f"k{i}", i) for i in range(2000)), progress=lambda done, total: calls.append((done, total))
     )
-    assert heard[-1] == (2000, None)
+    assert calls[-1] == (2000, None)
 
 
-def test_skipped_and_failed_items_are_done_too(valkey_client: redis.Redis) -> None:
-    heard: list[int] = []
+def test_skipped_and_failed_items_count_as_done(valkey_client: redis.Redis) -> None:
+    calls: list[int] = []
     valkey_client.set("k5", "old")
     items: dict[str, Any] = {f"k{i}": i for i in range(1500)}
     items["k7"] = object()
     with pytest.raises(BatchError):
-        FastBatch(valkey_client).batch_set(items, nx=True, progress=lambda done, total: heard.append(done))
-    assert heard[-1] == 1500
+        FastBatch(valkey_client).batch_set(items, nx=True, progress=lambda done, total: calls.append(done))
+    assert calls[-1] == 1500
 
 
 def test_a_callable_that_raises_ends_the_batch(valkey_client: redis.Redis) -> None:
@@ -65,61 +65,61 @@ def test_a_callable_that_raises_ends_the_batch(valkey_client: redis.Redis) -> No
 
 @contextlib.contextmanager
 def terminal() -> Iterator[Callable[[], str]]:
-    """A terminal as standard error; yields what returns what was shown on it."""
+    """Make a terminal standard error. Yield a function that returns the text on it."""
     pty = pytest.importorskip("pty")
-    ours, theirs = pty.openpty()
-    # Not in a fixture: pytest puts its own standard error in place again before a test is called.
+    reading, writing = pty.openpty()
+    # Not in a fixture: pytest replaces standard error again before it calls the test.
     before = sys.stderr
-    with os.fdopen(theirs, "w", encoding="utf-8") as stream:
+    with os.fdopen(writing, "w", encoding="utf-8") as stream:
         sys.stderr = stream
         try:
-            yield lambda: _all_that_was_written(stream, ours)
+            yield lambda: _read_all(stream, reading)
         finally:
             sys.stderr = before
-    os.close(ours)
+    os.close(reading)
 
 
-def _all_that_was_written(stream: io.TextIOBase, reader: int) -> str:
+def _read_all(stream: io.TextIOBase, reader: int) -> str:
     stream.flush()
     os.set_blocking(reader, False)
-    shown = b""
-    # A terminal hands out a few kilobytes at a time.
+    found = b""
+    # A terminal returns a few kilobytes at a time.
     with contextlib.suppress(BlockingIOError):
         while more := os.read(reader, 100_000):
-            shown += more
-    return shown.decode()
+            found += more
+    return found.decode()
 
 
-def test_a_terminal_shows_it(valkey_client: redis.Redis) -> None:
-    with terminal() as shown:
+def test_a_terminal_displays_progress(valkey_client: redis.Redis) -> None:
+    with terminal() as output:
         FastBatch(valkey_client).batch_set({f"k{i}": i for i in range(3000)}, progress=True)
-        assert "3000" in shown().replace(",", "")
+        assert "3000" in output().replace(",", "")
 
 
-def test_a_terminal_is_left_in_order_after_an_error(valkey_client: redis.Redis) -> None:
+def test_the_terminal_is_restored_after_an_error(valkey_client: redis.Redis) -> None:
     items: dict[str, Any] = {f"k{i}": i for i in range(3000)}
     items["bad"] = object()
-    with terminal() as shown:
+    with terminal() as output:
         with pytest.raises(BatchError):
             FastBatch(valkey_client).batch_set(items, progress=True)
-        text = shown()
-    # The cursor is shown again, and stands at the beginning of a line.
+        text = output()
+    # The cursor is visible again, and is at the beginning of a line.
     assert text.removesuffix("\x1b[?25h").endswith("\n")
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h")
 
 
-def test_what_is_no_terminal_shows_nothing(valkey_client: redis.Redis, capfd: Any) -> None:
+def test_nothing_is_printed_without_a_terminal(valkey_client: redis.Redis, capfd: Any) -> None:
     FastBatch(valkey_client).batch_set({f"k{i}": i for i in range(3000)}, progress=True)
     captured = capfd.readouterr()
     assert (captured.out, captured.err) == ("", "")
 
 
 @pytest.mark.parametrize("progress", [None, False])
-def test_none_is_asked_for(progress: bool | None) -> None:
+def test_progress_is_off_by_default(progress: bool | None) -> None:
     assert make_progress(progress, 10) is None
 
 
-def test_a_plain_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plain_line_contains_the_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LineProgress, "INTERVAL", 0.0)
     for total, expected in ((5000, "1,500 of 5,000 items"), (None, "1,500 items")):
         stream = io.StringIO()
@@ -132,8 +132,8 @@ def test_a_plain_line(monkeypatch: pytest.MonkeyPatch) -> None:
         assert stream.getvalue().endswith("\n")
 
 
-class Hung(io.StringIO):
-    """A terminal that was there and has gone."""
+class ClosedTerminal(io.StringIO):
+    """A terminal whose window was closed."""
 
     def isatty(self) -> bool:
         return True
@@ -142,12 +142,12 @@ class Hung(io.StringIO):
         raise OSError(errno.EIO, "Input/output error")
 
 
-@pytest.mark.parametrize("stream", [None, Hung()], ids=["none", "gone"])
-def test_progress_without_a_terminal_writes_all_the_same(
+@pytest.mark.parametrize("stream", [None, ClosedTerminal()], ids=["none", "gone"])
+def test_a_batch_is_written_if_standard_error_fails(
     valkey_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, stream: Any
 ) -> None:
     monkeypatch.setattr(LineProgress, "INTERVAL", 0.0)
-    # rich is not there for the plain line to be drawn.
+    # Without rich, progress is a plain line.
     monkeypatch.setitem(sys.modules, "rich.console", None)
     with monkeypatch.context() as without:
         without.setattr(sys, "stderr", stream)
@@ -155,7 +155,7 @@ def test_progress_without_a_terminal_writes_all_the_same(
     assert report.written == valkey_client.dbsize() == 3000
 
 
-def test_a_closed_standard_error_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_standard_error_turns_progress_off(monkeypatch: pytest.MonkeyPatch) -> None:
     closed = io.StringIO()
     closed.close()
     with monkeypatch.context() as without:
@@ -164,7 +164,7 @@ def test_a_closed_standard_error_shows_nothing(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
-def test_a_process_without_standard_error_writes_all_the_same(valkey: EmbeddedServer, closed: str) -> None:
+def test_a_batch_is_written_without_standard_error(valkey: EmbeddedServer, closed: str) -> None:
     with valkey.client() as client:
         client.flushall()
         code = (

@@ -1,4 +1,4 @@
-"""Batches from many workers: processes and Dask, on one server and on a cluster."""
+"""Batches from worker processes and Dask, on one server and on a cluster."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ PARTS = 4
 
 
 @pytest.fixture(params=["server", "cluster"])
-def shipped(request: pytest.FixtureRequest, valkey: EmbeddedServer) -> Any:
-    """A FastBatch made of a URL, of an emptied server or cluster."""
+def fast(request: pytest.FixtureRequest, valkey: EmbeddedServer) -> Any:
+    """Return a FastBatch made from the URL of an empty server or cluster."""
     if request.param == "server":
         with valkey.client() as client:
             client.flushall()
@@ -34,41 +34,39 @@ def partitions() -> list[range]:
 
 @pytest.mark.full
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
-def test_processes_with_a_pickled_client(shipped: FastBatch, method: str) -> None:
-    with shipped, multiprocessing.get_context(method).Pool(2) as pool:
-        # The parent has connections already, which forked children must not share.
-        shipped.batch_set({"before": 1})
-        reports = pool.starmap(write, [(shipped, part) for part in partitions()])
+def test_processes_may_use_a_pickled_client(fast: FastBatch, method: str) -> None:
+    with fast, multiprocessing.get_context(method).Pool(2) as pool:
+        # Now the parent has a connection, which forked children must not share.
+        fast.batch_set({"before": 1})
+        reports = pool.starmap(write, [(fast, part) for part in partitions()])
         assert [report.written for report in reports] == [N // PARTS] * PARTS
-        assert sum(pool.starmap(read, [(shipped, part) for part in partitions()])) == sum(range(N))
-        assert shipped.batch_get(["before"]) == {"before": 1}
+        assert sum(pool.starmap(read, [(fast, part) for part in partitions()])) == sum(range(N))
+        assert fast.batch_get(["before"]) == {"before": 1}
 
 
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads", "processes"])
-def test_dask(shipped: FastBatch, scheduler: str) -> None:
+def test_dask_workers_may_use_a_pickled_client(fast: FastBatch, scheduler: str) -> None:
     bag = pytest.importorskip("dask.bag")
 
     def partition(numbers: Any) -> list[int]:
-        return [write(shipped, numbers).written]
+        return [write(fast, numbers).written]
 
-    with shipped:
+    with fast:
         numbers = bag.from_sequence(range(N), npartitions=PARTS)
         written = numbers.map_partitions(partition).compute(scheduler=scheduler, num_workers=2)
         assert sum(written) == N
-        found = numbers.map_partitions(lambda part: [read(shipped, part)]).compute(
-            scheduler=scheduler, num_workers=2
-        )
+        found = numbers.map_partitions(lambda part: [read(fast, part)]).compute(scheduler=scheduler, num_workers=2)
         assert sum(found) == sum(range(N))
 
 
-def test_a_client_for_each_partition(shipped: FastBatch) -> None:
-    """What the Spark recipe does in each executor."""
+def test_each_partition_may_have_a_client_of_its_own(fast: FastBatch) -> None:
+    """The Spark recipe does this in each executor."""
     bag = pytest.importorskip("dask.bag")
-    url, settings = shipped._url, shipped._settings
-    with shipped:
+    url, settings = fast._url, fast._settings
+    with fast:
         numbers = bag.from_sequence(range(N), npartitions=PARTS)
         written = numbers.map_partitions(write_partition, url, settings["cluster"]).compute(
             scheduler="processes", num_workers=2
         )
         assert sum(written) == N
-        assert read(shipped, range(N)) == sum(range(N))
+        assert read(fast, range(N)) == sum(range(N))

