@@ -1,4 +1,4 @@
-"""AsyncFastBatch over a redis.asyncio.RedisCluster, also while slots move and masters die."""
+"""AsyncFastBatch over a redis.asyncio.RedisCluster, also while slots move and masters are killed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SOURCES: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 class PlainConnection(Connection):
-    """A connection of a kind that the fast path does not know."""
+    """A connection class that the fast path does not support."""
 
     async def send_packed_command(self, *arguments: Any, **options: Any) -> None:
         await super().send_packed_command(*arguments, **options)
@@ -52,14 +52,14 @@ def run(request: pytest.FixtureRequest) -> Runner:
 
 @pytest.fixture(scope="module")
 def changing(embedded: Path) -> Iterator[Cluster]:
-    """A cluster of this module's own, which its tests leave as they found it."""
+    """Run a cluster for this module. Its tests restore the cluster's slots."""
     with cluster_deployment(3, embedded) as nodes:
         yield nodes
 
 
 @asynccontextmanager
 async def connected(cluster: Cluster, **options: Any) -> AsyncIterator[AsyncFastBatch]:
-    """A client of the emptied cluster."""
+    """Empty the cluster, and connect to it."""
     cluster.flush()
     first = cluster.masters[0]
     client: Any = redis.asyncio.RedisCluster(host=first.host, port=first.port, **options)
@@ -70,7 +70,7 @@ async def connected(cluster: Cluster, **options: Any) -> AsyncIterator[AsyncFast
 @pytest.mark.parametrize("protocol", [2, pytest.param(3, marks=pytest.mark.full)])
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("options", [{}, {"ex": 100}, {"nx": True}])
-def test_what_was_set_is_got(
+def test_written_items_are_read(
     run: Runner, cluster: Cluster, protocol: int, source: str, options: dict[str, Any]
 ) -> None:
     async def main() -> None:
@@ -102,7 +102,7 @@ def test_an_atomic_batch_needs_one_slot(run: Runner, cluster: Cluster) -> None:
     run(main())
 
 
-def test_items_that_fail(run: Runner, cluster: Cluster) -> None:
+def test_an_item_or_source_that_fails_is_reported(run: Runner, cluster: Cluster) -> None:
     async def failing() -> AsyncIterator[tuple[str, int]]:
         for n in range(2345):
             yield f"key:{n}", n
@@ -123,7 +123,7 @@ def test_items_that_fail(run: Runner, cluster: Cluster) -> None:
     run(main())
 
 
-def test_a_connection_of_unknown_kind_serves_too(run: Runner, cluster: Cluster) -> None:
+def test_a_custom_connection_class_can_be_used(run: Runner, cluster: Cluster) -> None:
     async def main() -> None:
         async with connected(cluster) as batch:
             for node in batch.client.get_nodes():  # type: ignore[attr-defined]
@@ -142,7 +142,7 @@ def test_a_connection_of_unknown_kind_serves_too(run: Runner, cluster: Cluster) 
     run(main())
 
 
-def test_replicas_are_read_where_the_client_is_told_so(run: Runner, cluster: Cluster) -> None:
+def test_replicas_are_read_if_the_client_reads_from_replicas(run: Runner, cluster: Cluster) -> None:
     async def main() -> None:
         async with connected(cluster) as batch:
             await batch.batch_set(ITEMS)
@@ -150,27 +150,27 @@ def test_replicas_are_read_where_the_client_is_told_so(run: Runner, cluster: Clu
             wait_until_replicated(master)
         first = cluster.masters[0]
         before = [calls(node, "get") for node in cluster.nodes]
-        how = reading("round_robin_replicas")
-        client: Any = redis.asyncio.RedisCluster(host=first.host, port=first.port, **how)
+        options = reading("round_robin_replicas")
+        client: Any = redis.asyncio.RedisCluster(host=first.host, port=first.port, **options)
         async with AsyncFastBatch(client) as batch:
             assert await batch.batch_get(list(ITEMS)) == ITEMS
-        asked = [calls(node, "get") - had for node, had in zip(cluster.nodes, before, strict=True)]
-        assert sum(asked[:3]) == 0
-        assert sum(asked[3:]) == len(ITEMS)
+        reads = [calls(node, "get") - count for node, count in zip(cluster.nodes, before, strict=True)]
+        assert sum(reads[:3]) == 0
+        assert sum(reads[3:]) == len(ITEMS)
 
     run(main())
 
 
-def test_cancelling_says_what_was_confirmed(run: Runner, cluster: Cluster) -> None:
+def test_a_cancelled_batch_reports_what_was_confirmed(run: Runner, cluster: Cluster) -> None:
     items = {f"key:{n}": "x" * 500 for n in range(200_000)}
-    heard: list[int] = []
+    steps: list[int] = []
 
     async def main() -> None:
         async with connected(cluster) as batch:
             task = asyncio.ensure_future(
-                batch.batch_set(items, nx=True, progress=lambda done, _: heard.append(done))
+                batch.batch_set(items, nx=True, progress=lambda done, _: steps.append(done))
             )
-            while not heard and not task.done():
+            while not steps and not task.done():
                 await asyncio.sleep(0)
             task.cancel()
             with pytest.raises(asyncio.CancelledError) as caught:
@@ -188,7 +188,7 @@ def test_cancelling_says_what_was_confirmed(run: Runner, cluster: Cluster) -> No
     run(main())
 
 
-def test_batches_side_by_side(run: Runner, cluster: Cluster) -> None:
+def test_batches_may_run_concurrently(run: Runner, cluster: Cluster) -> None:
     async def main() -> None:
         async with connected(cluster) as batch:
             some = [{f"{n}:{key}": value for key, value in ITEMS.items()} for n in range(3)]
@@ -198,7 +198,7 @@ def test_batches_side_by_side(run: Runner, cluster: Cluster) -> None:
     run(main())
 
 
-def test_a_slot_halfway(run: Runner, changing: Cluster) -> None:
+def test_items_of_a_moving_slot_are_written_and_read(run: Runner, changing: Cluster) -> None:
     slot = first_slots(changing, 0, 1)[0]
     tag = tags_of(range(slot, slot + 1))[slot]
     items = {f"{tag}:{n}": n for n in range(3000)}
@@ -223,7 +223,7 @@ def test_a_slot_halfway(run: Runner, changing: Cluster) -> None:
         SlotMove(changing, slot, *changing.masters[1::-1]).run()
 
 
-def test_while_slots_move(run: Runner, changing: Cluster) -> None:
+def test_items_are_written_once_while_slots_move(run: Runner, changing: Cluster) -> None:
     slots = first_slots(changing, 0, 12)
     tags = tags_of(slots).values()
     items = {f"{tag}:{n}": n for n in range(1000) for tag in tags}
@@ -243,7 +243,7 @@ def test_while_slots_move(run: Runner, changing: Cluster) -> None:
 
 
 @pytest.mark.full
-def test_a_master_that_dies(run: Runner, embedded: Path) -> None:
+def test_a_batch_continues_after_a_master_is_killed(run: Runner, embedded: Path) -> None:
     items = {f"key:{n}": {"n": n, "text": "x" * 300} for n in range(60_000)}
     with cluster_deployment(3, embedded) as cluster:
 
@@ -263,7 +263,7 @@ def test_a_master_that_dies(run: Runner, embedded: Path) -> None:
         assert not cluster.masters[0].running
 
 
-def test_tables(run: Runner, cluster: Cluster) -> None:
+def test_tables_are_written_and_read(run: Runner, cluster: Cluster) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     table = pyarrow.table({"id": range(5000), "name": [f"n{n}" for n in range(5000)]})
 
@@ -275,7 +275,7 @@ def test_tables(run: Runner, cluster: Cluster) -> None:
     run(main())
 
 
-def test_pickling(cluster: Cluster) -> None:
+def test_a_client_can_be_pickled(cluster: Cluster) -> None:
     async def main() -> None:
         async with AsyncFastBatch.from_url(cluster.url, cluster=True) as batch:
             await batch.batch_set({"a": 1, "b": 2})

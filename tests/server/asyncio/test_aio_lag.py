@@ -1,7 +1,7 @@
-"""The event loop has its turns while a batch runs.
+"""A batch does not block the event loop for long.
 
-Measured is the processor time that the loop's thread spends between two turns, so that a busy machine does not
-count; time in Python's own garbage collector, which no batch can cut into slices, is told apart.
+The tests measure the processor time of the loop's thread between two iterations of the loop, so that other
+programs do not count. The time of Python's garbage collector is subtracted, because no batch can divide it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ N = 200_000
 
 
 class SlowJson:
-    """A user's codec that takes its time."""
+    """A slow custom codec."""
 
     def dumps(self, value: Any) -> bytes:
         for _ in range(5):
@@ -44,11 +44,11 @@ class SlowJson:
 
 
 class Lag:
-    """Watches the loop: the longest time that it was held between two of its turns, in seconds."""
+    """Measures the longest time between two iterations of the loop, in seconds."""
 
     def __init__(self) -> None:
         self.worst = 0.0
-        self.turns = 0
+        self.iterations = 0
         self._collected = 0.0
 
     async def __aenter__(self) -> Lag:
@@ -62,36 +62,36 @@ class Lag:
         self._task.cancel()
 
     async def _watch(self) -> None:
-        with self._collector_watched():
+        with self._collector_time():
             before = time.thread_time()
             while True:
                 await asyncio.sleep(0)
                 now = time.thread_time()
                 self.worst = max(self.worst, now - before - self._collected)
                 self._collected = 0.0
-                self.turns += 1
+                self.iterations += 1
                 before = now
 
     @contextmanager
-    def _collector_watched(self) -> Iterator[None]:
+    def _collector_time(self) -> Iterator[None]:
         began = 0.0
 
-        def hear(phase: str, _: dict[str, int]) -> None:
+        def callback(phase: str, _: dict[str, int]) -> None:
             nonlocal began
             if phase == "start":
                 began = time.thread_time()
             else:
                 self._collected += time.thread_time() - began
 
-        gc.callbacks.append(hear)
+        gc.callbacks.append(callback)
         try:
             yield
         finally:
-            gc.callbacks.remove(hear)
+            gc.callbacks.remove(callback)
 
 
 def least_lag(run: Runner, main: Callable[[], Coroutine[Any, Any, Lag]]) -> float:
-    """The least of three runs: what the code does itself happens in all, what the machine does not."""
+    """Return the smallest lag of three runs, because other programs disturb only some of them."""
     return min(run(main()).worst for _ in range(3))
 
 
@@ -110,19 +110,19 @@ def items() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("options", [{}, {"ex": 1000}, {"nx": True}, {"atomic": True}])
-def test_writing_holds_the_loop_for_5_ms_at_most(
+def test_writing_blocks_the_loop_for_at_most_5_ms(
     run: Runner, valkey: EmbeddedServer, items: dict[str, Any], options: dict[str, Any]
 ) -> None:
     async def main() -> Lag:
         async with connect(valkey) as batch, Lag() as lag:
             assert (await batch.batch_set(items, **options)).total == N
-            assert lag.turns > 50
+            assert lag.iterations > 50
         return lag
 
     assert least_lag(run, main) < LIMIT
 
 
-def test_an_async_source_holds_the_loop_no_longer(
+def test_an_async_source_blocks_the_loop_for_at_most_5_ms(
     run: Runner, valkey: EmbeddedServer, items: dict[str, Any]
 ) -> None:
     async def main() -> Lag:
@@ -133,7 +133,7 @@ def test_an_async_source_holds_the_loop_no_longer(
     assert least_lag(run, main) < LIMIT
 
 
-def test_reading_and_deleting_hold_the_loop_for_5_ms_at_most(
+def test_reading_and_deleting_block_the_loop_for_at_most_5_ms(
     run: Runner, valkey: EmbeddedServer, items: dict[str, Any]
 ) -> None:
     async def main() -> Lag:
@@ -150,8 +150,7 @@ def test_reading_and_deleting_hold_the_loop_for_5_ms_at_most(
     assert least_lag(run, main) < LIMIT
 
 
-def test_keys_that_take_their_time_are_taken_in_slices(run: Runner, valkey: EmbeddedServer) -> None:
-    """batch_get_iter() took from them for 50 ms at a time, as the synchronous one does."""
+def test_slow_keys_block_the_loop_for_at_most_5_ms(run: Runner, valkey: EmbeddedServer) -> None:
 
     def keys() -> Iterator[str]:
         for n in range(10_000):
@@ -168,10 +167,10 @@ def test_keys_that_take_their_time_are_taken_in_slices(run: Runner, valkey: Embe
     assert least_lag(run, main) < LIMIT
 
 
-def test_one_large_dict_holds_the_loop_no_longer_than_its_own_growth(
+def test_a_large_result_blocks_the_loop_no_longer_than_its_dict_grows(
     run: Runner, valkey: EmbeddedServer, items: dict[str, Any]
 ) -> None:
-    """Python moves a growing dict at once: beyond 175,000 keys that alone takes some milliseconds."""
+    """Python copies a growing dict in one step. With more than 175,000 keys that takes milliseconds."""
 
     async def main() -> Lag:
         async with connect(valkey) as batch:
@@ -185,7 +184,7 @@ def test_one_large_dict_holds_the_loop_no_longer_than_its_own_growth(
 
 
 def growth_of_dict(items: dict[str, Any]) -> float:
-    """The longest time that one insertion takes while a dict of these keys grows, in seconds."""
+    """Return the longest time of one insertion while a dict of these keys grows, in seconds."""
     grown: dict[str, None] = {}
     worst = 0.0
     before = time.thread_time()
@@ -197,7 +196,7 @@ def growth_of_dict(items: dict[str, Any]) -> float:
     return worst
 
 
-def test_slow_codecs_are_cut_into_smaller_slices(run: Runner, valkey: EmbeddedServer) -> None:
+def test_a_slow_codec_blocks_the_loop_for_at_most_5_ms(run: Runner, valkey: EmbeddedServer) -> None:
     items = {f"slow:{n}": list(range(20)) for n in range(10_000)}
 
     async def main() -> Lag:

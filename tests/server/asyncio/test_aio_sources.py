@@ -1,4 +1,4 @@
-"""What AsyncFastBatch does with asynchronous sources: slow ones, and those of batches that end early."""
+"""Asynchronous sources of AsyncFastBatch: slow ones, and sources of batches that end early."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from redis_fastbatch import AsyncFastBatch, BatchReport, DecodeError
 from servers import Cluster
 
 PATIENCE = 20
-"""Seconds after which a test takes it that nothing more will happen."""
+"""Seconds after which a test fails because nothing happens."""
 
 
 class PlainConnection(Connection):
-    """A connection of a kind that the fast path does not know."""
+    """A connection class that the fast path does not support."""
 
     async def send_packed_command(self, *arguments: Any, **options: Any) -> None:
         await super().send_packed_command(*arguments, **options)
 
 
 class Halt(BaseException):
-    """What is no Exception."""
+    """An error that is not an Exception."""
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
@@ -37,9 +37,9 @@ def run(request: pytest.FixtureRequest) -> Runner:
     return runner(request.param)
 
 
-@pytest.fixture(params=["one server", "connection of unknown kind", "cluster"])
+@pytest.fixture(params=["one server", "custom connection class", "cluster"])
 def connect(request: pytest.FixtureRequest) -> Callable[[], AsyncFastBatch]:
-    """Makes a client of an emptied server or cluster."""
+    """Empty a server or cluster, and return a function that makes a client of it."""
     if request.param == "cluster":
         cluster: Cluster = request.getfixturevalue("cluster")
         cluster.flush()
@@ -58,13 +58,13 @@ def connect(request: pytest.FixtureRequest) -> Callable[[], AsyncFastBatch]:
 
 
 async def stored(batch: AsyncFastBatch, keys: Iterable[str]) -> int:
-    """How many of the keys exist."""
+    """Return how many of the keys exist."""
     found = await batch.batch_get(list(keys))
     return sum(value is not None for value in found.values())
 
 
 class Taken:
-    """Pairs as an async iterable, which remembers the keys of those that were taken from it."""
+    """An async iterable of pairs. It remembers the keys of the pairs taken from it."""
 
     def __init__(self, count: int) -> None:
         self.keys: list[str] = []
@@ -82,10 +82,8 @@ class Taken:
             raise
 
 
-def test_what_was_given_is_confirmed_while_the_source_is_silent(
-    run: Runner, connect: Callable[[], AsyncFastBatch]
-) -> None:
-    """A source that is silent until its items are confirmed was waited for without end."""
+def test_items_are_confirmed_while_the_source_waits(run: Runner, connect: Callable[[], AsyncFastBatch]) -> None:
+    """The source waits until its items are confirmed, so they must be sent while it waits."""
     done = 0
 
     async def source(confirmed: asyncio.Event) -> AsyncIterator[tuple[str, int]]:
@@ -111,7 +109,7 @@ def test_what_was_given_is_confirmed_while_the_source_is_silent(
     assert report.written == report.confirmed_prefix == 15
 
 
-def test_a_batch_that_is_cancelled_while_its_source_is_silent(
+def test_a_batch_can_be_cancelled_while_its_source_waits(
     run: Runner, connect: Callable[[], AsyncFastBatch]
 ) -> None:
     async def main() -> None:
@@ -135,7 +133,9 @@ def test_a_batch_that_is_cancelled_while_its_source_is_silent(
     run(main())
 
 
-def test_pairs_come_while_the_source_of_keys_is_silent(run: Runner, connect: Callable[[], AsyncFastBatch]) -> None:
+def test_pairs_are_returned_while_the_source_of_keys_waits(
+    run: Runner, connect: Callable[[], AsyncFastBatch]
+) -> None:
     async def main() -> None:
         async with connect() as batch:
             await batch.batch_set({"a": 1, "b": 2, "c": 3})
@@ -161,9 +161,7 @@ def test_pairs_come_while_the_source_of_keys_is_silent(run: Runner, connect: Cal
     run(main())
 
 
-def test_an_atomic_batch_waits_for_all_of_its_slow_source(
-    run: Runner, connect: Callable[[], AsyncFastBatch]
-) -> None:
+def test_an_atomic_batch_waits_for_a_slow_source(run: Runner, connect: Callable[[], AsyncFastBatch]) -> None:
     async def source() -> AsyncIterator[tuple[str, int]]:
         for n in range(3):
             yield f"{{tag}}{n}", n
@@ -177,10 +175,8 @@ def test_an_atomic_batch_waits_for_all_of_its_slow_source(
     run(main())
 
 
-def test_each_item_that_was_taken_is_counted_where_a_hook_raises(
-    run: Runner, connect: Callable[[], AsyncFastBatch]
-) -> None:
-    """Those taken ahead of the writer were not."""
+def test_all_taken_items_are_counted_if_a_hook_raises(run: Runner, connect: Callable[[], AsyncFastBatch]) -> None:
+    """Items that were taken ahead of the writer count too."""
     dead: list[str] = []
     chunks = 0
 
@@ -204,7 +200,7 @@ def test_each_item_that_was_taken_is_counted_where_a_hook_raises(
     run(main())
 
 
-def test_each_item_that_was_taken_is_counted_where_the_batch_is_cancelled(
+def test_all_taken_items_are_counted_if_the_batch_is_cancelled(
     run: Runner, connect: Callable[[], AsyncFastBatch]
 ) -> None:
     async def main() -> None:
@@ -224,7 +220,7 @@ def test_each_item_that_was_taken_is_counted_where_the_batch_is_cancelled(
     run(main())
 
 
-def test_items_taken_ahead_are_counted_though_they_are_no_pairs(
+def test_items_taken_ahead_are_counted_even_if_they_are_not_pairs(
     run: Runner, connect: Callable[[], AsyncFastBatch]
 ) -> None:
     async def main() -> None:
@@ -240,7 +236,7 @@ def test_items_taken_ahead_are_counted_though_they_are_no_pairs(
             with pytest.raises(TypeError, match="as a tuple or list of two, got int 50") as caught:
                 await batch.batch_set(source())
             report = report_of(caught.value)
-            # The one that is refused ends the batch, and is no item of it.
+            # The refused one ends the batch and does not count.
             assert (report.written, report.total, report.confirmed_prefix) == (50, taken - 1, 50)
             assert list(report.failures) == list(range(51, 51 + len(report.failures)))
 
@@ -248,7 +244,7 @@ def test_items_taken_ahead_are_counted_though_they_are_no_pairs(
 
 
 @pytest.mark.parametrize("error", [LookupError("no more"), Halt(), asyncio.CancelledError()], ids=repr)
-def test_what_the_source_raises_comes_behind_what_it_gave(
+def test_items_before_an_error_of_the_source_are_written(
     run: Runner, connect: Callable[[], AsyncFastBatch], error: BaseException
 ) -> None:
     async def source() -> AsyncIterator[tuple[str, int]]:
@@ -268,7 +264,7 @@ def test_what_the_source_raises_comes_behind_what_it_gave(
     run(main())
 
 
-def test_a_batch_that_ends_early_leaves_no_task_behind(run: Runner, connect: Callable[[], AsyncFastBatch]) -> None:
+def test_a_batch_that_ends_early_leaves_no_task(run: Runner, connect: Callable[[], AsyncFastBatch]) -> None:
     pytest.importorskip("pyarrow")
     cleaned_up = 0
 
@@ -283,8 +279,8 @@ def test_a_batch_that_ends_early_leaves_no_task_behind(run: Runner, connect: Cal
             cleaned_up += 1
 
     async def main() -> None:
-        complaints: list[dict[str, Any]] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        unhandled: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
         async with connect() as batch:
             await batch.client.set("foreign", b"\xc1")
             for read in (batch.batch_get, batch.batch_get_table):
@@ -295,12 +291,12 @@ def test_a_batch_that_ends_early_leaves_no_task_behind(run: Runner, connect: Cal
             await pairs.aclose()  # type: ignore[attr-defined]
             assert cleaned_up == 3
             assert asyncio.all_tasks() == {asyncio.current_task()}
-        assert not complaints
+        assert not unhandled
 
     run(main())
 
 
-def test_a_source_that_raises_something_else_when_it_is_cancelled(
+def test_a_source_may_raise_another_error_when_it_is_cancelled(
     run: Runner, connect: Callable[[], AsyncFastBatch]
 ) -> None:
     async def source() -> AsyncIterator[tuple[str, int]]:
@@ -323,8 +319,8 @@ def test_a_source_that_raises_something_else_when_it_is_cancelled(
     run(main())
 
 
-def test_a_source_that_goes_on_when_it_is_cancelled(run: Runner, connect: Callable[[], AsyncFastBatch]) -> None:
-    """The batch ends all the same, and what the source gave then is counted."""
+def test_a_source_may_ignore_its_cancellation(run: Runner, connect: Callable[[], AsyncFastBatch]) -> None:
+    """The batch ends anyway. Items that the source yields after the cancellation are counted."""
 
     async def source() -> AsyncIterator[tuple[str, int]]:
         yield "a", 1
@@ -349,8 +345,8 @@ def test_a_source_that_goes_on_when_it_is_cancelled(run: Runner, connect: Callab
     run(main())
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="has no eager tasks")
-def test_eager_tasks(run: Runner, connect: Callable[[], AsyncFastBatch]) -> None:
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks need Python 3.12")
+def test_eager_tasks_can_be_used(run: Runner, connect: Callable[[], AsyncFastBatch]) -> None:
     async def main() -> None:
         asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined, unused-ignore]
         async with connect() as batch:
@@ -365,7 +361,7 @@ def test_eager_tasks(run: Runner, connect: Callable[[], AsyncFastBatch]) -> None
 
 
 def test_one_task_takes_all_items(run: Runner, connect: Callable[[], AsyncFastBatch]) -> None:
-    """What a source enters before it yields, such as asyncio.timeout(), it may leave only in the same task."""
+    """A context that a source enters, such as asyncio.timeout(), must be left in the same task."""
 
     async def main() -> None:
         async with connect() as batch:
@@ -387,8 +383,10 @@ class FrozenError(Exception):
     line: int
 
 
-def test_a_source_s_exception_that_takes_no_report(run: Runner, connect: Callable[[], AsyncFastBatch]) -> None:
-    """It surfaced as the FrozenInstanceError of setting one."""
+def test_a_frozen_error_of_the_source_is_raised_without_a_report(
+    run: Runner, connect: Callable[[], AsyncFastBatch]
+) -> None:
+    """Setting the report of a frozen error raises FrozenInstanceError, which must not replace the error."""
 
     async def source() -> AsyncIterator[tuple[str, int]]:
         yield "a", 1

@@ -1,4 +1,4 @@
-"""FastBatch over a RedisCluster does what it does over one server."""
+"""FastBatch does the same over a RedisCluster as over one server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SOURCES: dict[str, Callable[[dict[Any, Any]], Any]] = {
 
 
 class PlainConnection(Connection):
-    """A connection of a kind that the fast path does not know."""
+    """A connection class that the fast path does not support."""
 
     def send_packed_command(self, *arguments: Any, **options: Any) -> None:
         super().send_packed_command(*arguments, **options)
@@ -33,7 +33,7 @@ class PlainConnection(Connection):
 @pytest.mark.parametrize("protocol", [2, pytest.param(3, marks=pytest.mark.full)])
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("options", [{}, {"ex": 100}, {"nx": True}, {"chunk_size": 3}])
-def test_what_was_set_is_got(cluster: Cluster, protocol: int, source: str, options: dict[str, Any]) -> None:
+def test_written_items_are_read(cluster: Cluster, protocol: int, source: str, options: dict[str, Any]) -> None:
     cluster.flush()
     with cluster.client(protocol=protocol) as client:
         batch = FastBatch(client)
@@ -48,7 +48,7 @@ def test_what_was_set_is_got(cluster: Cluster, protocol: int, source: str, optio
             assert 0 < client.ttl("key:77") <= 100
 
 
-def test_all_masters_have_their_share(cluster: Cluster, cluster_client: redis.RedisCluster) -> None:
+def test_items_are_spread_over_all_masters(cluster: Cluster, cluster_client: redis.RedisCluster) -> None:
     FastBatch(cluster_client).batch_set(ITEMS)
     for master in cluster.masters:
         with master.client() as client:
@@ -56,7 +56,7 @@ def test_all_masters_have_their_share(cluster: Cluster, cluster_client: redis.Re
     assert cluster_client.get("key:5") == FastBatch(cluster_client)._codec.dumps(ITEMS["key:5"])
 
 
-def test_keys_of_all_kinds_and_those_that_are_missing(cluster_client: redis.RedisCluster) -> None:
+def test_keys_may_be_of_all_kinds_or_missing(cluster_client: redis.RedisCluster) -> None:
     batch = FastBatch(cluster_client)
     batch.batch_set({"text": 1, b"bytes": 2, 3: 3, "schlüssel": 4, "{tag}a": 5})
     cluster_client.rpush("list", "a")
@@ -65,7 +65,7 @@ def test_keys_of_all_kinds_and_those_that_are_missing(cluster_client: redis.Redi
 
 
 def test_keys_are_written_as_redis_py_writes_them(cluster: Cluster) -> None:
-    # A client of UTF-8 asks: redis-py looks for another encoding's keys at the node that has other bytes' slot.
+    # The other client uses UTF-8, as redis-py sends the keys of other encodings to the wrong node.
     with cluster.client(encoding="latin-1") as client, cluster.client() as other:
         batch = FastBatch(client, "raw")
         batch.batch_set({"schlüssel": b"1"})
@@ -75,7 +75,7 @@ def test_keys_are_written_as_redis_py_writes_them(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("chunk_size", [None, 1, 7, 100_000])
-def test_iterating_keeps_the_order_and_repeats_what_is_asked_twice(
+def test_iteration_keeps_the_order_and_repeated_keys(
     cluster_client: redis.RedisCluster, chunk_size: int | None
 ) -> None:
     keys = [f"key:{n % 500}" for n in range(1200)]
@@ -84,7 +84,7 @@ def test_iterating_keeps_the_order_and_repeats_what_is_asked_twice(
     assert list(batch.batch_get_iter(keys, chunk_size=chunk_size)) == [(key, ITEMS[key]) for key in keys]
 
 
-def test_large_values(cluster_client: redis.RedisCluster) -> None:
+def test_large_values_are_written_and_read(cluster_client: redis.RedisCluster) -> None:
     items = {f"big:{n}": b"%d" % n * 2**20 for n in range(20)}
     batch = FastBatch(cluster_client)
     assert batch.batch_set(items).written == len(items)
@@ -92,7 +92,7 @@ def test_large_values(cluster_client: redis.RedisCluster) -> None:
     assert dict(batch.batch_get_iter(items)) == items
 
 
-def test_conditions_are_per_key(cluster_client: redis.RedisCluster) -> None:
+def test_conditions_apply_to_each_key(cluster_client: redis.RedisCluster) -> None:
     batch = FastBatch(cluster_client)
     batch.batch_set({"a": 1, "b": 1})
     report = batch.batch_set({"a": 2, "c": 2}, nx=True)
@@ -102,14 +102,14 @@ def test_conditions_are_per_key(cluster_client: redis.RedisCluster) -> None:
     assert batch.batch_get("abcd"[n] for n in range(4)) == {"a": 1, "b": 3, "c": 2, "d": None}
 
 
-def test_of_equal_keys_the_last_one_wins(cluster_client: redis.RedisCluster) -> None:
+def test_the_last_of_equal_keys_wins(cluster_client: redis.RedisCluster) -> None:
     batch = FastBatch(cluster_client)
     pairs = [(f"key:{n % 100}", n) for n in range(50_000)]
     assert batch.batch_set(iter(pairs)).written == len(pairs)
     assert batch.batch_get(dict(pairs)) == dict(pairs)
 
 
-def test_deleting_and_scanning(cluster_client: redis.RedisCluster) -> None:
+def test_keys_are_scanned_and_deleted(cluster_client: redis.RedisCluster) -> None:
     batch = FastBatch(cluster_client)
     batch.batch_set(ITEMS)
     assert {key.decode() for key in batch.scan("key:*")} == set(ITEMS)
@@ -137,18 +137,18 @@ def test_an_atomic_batch_needs_one_slot(cluster_client: redis.RedisCluster) -> N
 
 def test_an_item_that_cannot_be_encoded_fails_alone(cluster_client: redis.RedisCluster) -> None:
     batch = FastBatch(cluster_client)
-    letters: list[Any] = []
+    failures: list[Any] = []
     items: dict[Any, Any] = {**ITEMS, "bad": object(), None: 1, "last": 2}
-    report = batch.batch_set(items, on_error=lambda *letter: letters.append(letter))
+    report = batch.batch_set(items, on_error=lambda *failure: failures.append(failure))
     assert (report.written, report.failed, report.confirmed_prefix) == (len(items) - 2, 2, len(items))
-    assert [key for key, _, _ in letters] == ["bad", None]
+    assert [key for key, _, _ in failures] == ["bad", None]
     with pytest.raises(BatchError, match="bad"):
         batch.batch_set(items)
     with pytest.raises(EncodeError):
         batch.batch_get(["a", None])
 
 
-def test_a_value_that_cannot_be_decoded(cluster_client: redis.RedisCluster) -> None:
+def test_a_value_that_cannot_be_decoded_follows_on_error(cluster_client: redis.RedisCluster) -> None:
     batch = FastBatch(cluster_client)
     batch.batch_set({"a": 1, "c": 3})
     cluster_client.set("b", b"\xc1")
@@ -157,7 +157,7 @@ def test_a_value_that_cannot_be_decoded(cluster_client: redis.RedisCluster) -> N
     assert batch.batch_get(["a", "b", "c"], on_error="report") == {"a": 1, "b": None, "c": 3}
 
 
-def test_what_the_source_raises_comes_through_with_a_report(cluster_client: redis.RedisCluster) -> None:
+def test_an_error_of_the_source_has_a_report(cluster_client: redis.RedisCluster) -> None:
     def failing() -> Any:
         for n in range(2345):
             yield f"key:{n}", n
@@ -174,7 +174,7 @@ def test_what_the_source_raises_comes_through_with_a_report(cluster_client: redi
         batch.batch_delete(key for key, _ in failing())
 
 
-def test_a_connection_of_unknown_kind_serves_too(cluster: Cluster) -> None:
+def test_a_custom_connection_class_can_be_used(cluster: Cluster) -> None:
     cluster.flush()
     with redis.RedisCluster.from_url(cluster.url, connection_class=PlainConnection) as client:
         pool = client.get_redis_connection(client.get_primaries()[0]).connection_pool
@@ -187,7 +187,7 @@ def test_a_connection_of_unknown_kind_serves_too(cluster: Cluster) -> None:
 
 @pytest.mark.filterwarnings("ignore:Call to:DeprecationWarning")
 @pytest.mark.parametrize("strategy", ["round_robin", "round_robin_replicas", "random_replica"])
-def test_replicas_are_read_where_the_client_is_told_so(cluster: Cluster, strategy: str) -> None:
+def test_replicas_are_read_if_the_client_reads_from_replicas(cluster: Cluster, strategy: str) -> None:
     cluster.flush()
     with cluster.client() as client:
         FastBatch(client).batch_set(ITEMS)
@@ -196,8 +196,8 @@ def test_replicas_are_read_where_the_client_is_told_so(cluster: Cluster, strateg
     before = [calls(node, "get") for node in cluster.nodes]
     with cluster.client(**reading(strategy)) as client:
         assert FastBatch(client).batch_get(list(ITEMS)) == ITEMS
-    asked = [calls(node, "get") - had for node, had in zip(cluster.nodes, before, strict=True)]
-    of_masters, of_replicas = sum(asked[:3]), sum(asked[3:])
+    reads = [calls(node, "get") - count for node, count in zip(cluster.nodes, before, strict=True)]
+    of_masters, of_replicas = sum(reads[:3]), sum(reads[3:])
     assert of_masters + of_replicas == len(ITEMS)
     assert of_replicas > len(ITEMS) / 3
     assert (of_masters == 0) == (strategy != "round_robin")
@@ -210,7 +210,7 @@ def test_masters_are_read_by_default(cluster: Cluster, cluster_client: redis.Red
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_several_threads_and_workers(cluster_client: redis.RedisCluster, workers: int) -> None:
+def test_threads_and_workers_may_share_a_client(cluster_client: redis.RedisCluster, workers: int) -> None:
     batch = FastBatch(cluster_client)
     problems: list[BaseException] = []
 
@@ -230,7 +230,7 @@ def test_several_threads_and_workers(cluster_client: redis.RedisCluster, workers
     assert not problems
 
 
-def test_pickling(cluster: Cluster) -> None:
+def test_a_client_can_be_pickled(cluster: Cluster) -> None:
     with FastBatch.from_url(cluster.url, cluster=True) as batch:
         batch.batch_set({"a": 1, "b": 2})
         with pickle.loads(pickle.dumps(batch)) as other:
@@ -238,15 +238,15 @@ def test_pickling(cluster: Cluster) -> None:
             assert other.batch_get(["a", "b"]) == {"a": 1, "b": 2}
 
 
-def test_progress_and_chunks_are_told(cluster_client: redis.RedisCluster) -> None:
-    heard: list[tuple[int, int | None]] = []
+def test_progress_and_on_chunk_are_called(cluster_client: redis.RedisCluster) -> None:
+    steps: list[tuple[int, int | None]] = []
     chunks: list[Any] = []
-    FastBatch(cluster_client).batch_set(ITEMS, progress=lambda *step: heard.append(step), on_chunk=chunks.append)
-    assert heard[-1] == (len(ITEMS), len(ITEMS))
+    FastBatch(cluster_client).batch_set(ITEMS, progress=lambda *step: steps.append(step), on_chunk=chunks.append)
+    assert steps[-1] == (len(ITEMS), len(ITEMS))
     assert sum(stats.items for stats in chunks) == len(ITEMS)
 
 
-def test_an_unnamed_index_of_pandas_is_no_column(cluster_client: redis.RedisCluster) -> None:
+def test_an_unnamed_index_of_pandas_is_left_out(cluster_client: redis.RedisCluster) -> None:
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
     batch = FastBatch(cluster_client)
@@ -254,7 +254,7 @@ def test_an_unnamed_index_of_pandas_is_no_column(cluster_client: redis.RedisClus
     assert batch.batch_get(["unnamed:1", "unnamed:2"]) == {"unnamed:1": {"id": 1}, "unnamed:2": {"id": 2}}
 
 
-def test_tables(cluster_client: redis.RedisCluster) -> None:
+def test_tables_are_written_and_read(cluster_client: redis.RedisCluster) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     table = pyarrow.table({"id": range(5000), "name": [f"n{n}" for n in range(5000)]})
     batch = FastBatch(cluster_client)
@@ -269,8 +269,8 @@ def test_tables(cluster_client: redis.RedisCluster) -> None:
         batch.batch_set_table(table, key="row:{id}", as_="hash")
 
 
-def test_a_client_of_one_node_writes_no_key_of_other_nodes(cluster: Cluster) -> None:
-    """Valkey takes MSETEX for them."""
+def test_a_client_of_one_node_writes_only_keys_of_that_node(cluster: Cluster) -> None:
+    """Valkey accepts MSETEX with keys of other nodes, so the package must not send it there."""
     cluster.flush()
     items = {f"k{i}": i for i in range(300)}
     with cluster.masters[0].client() as client:
@@ -287,10 +287,10 @@ def test_a_client_of_one_node_writes_no_key_of_other_nodes(cluster: Cluster) -> 
 
 @pytest.mark.parametrize("options", [{"ex": 60}, {"nx": True}], ids=str)
 @pytest.mark.parametrize("count", [2, 3000])
-def test_an_atomic_batch_where_transactions_are_forbidden(
+def test_an_atomic_batch_fails_if_transactions_are_forbidden(
     cluster: Cluster, options: dict[str, Any], count: int
 ) -> None:
-    """MULTI refused, SETs would be carried out one by one."""
+    """If MULTI is refused, the SETs must not be executed on their own."""
     cluster.flush()
     for node in cluster.nodes:
         with node.client() as admin:

@@ -1,4 +1,4 @@
-"""Batches over a cluster that changes meanwhile: nothing is lost, nothing is written twice, failures are exact."""
+"""Batches over a cluster that changes: no item is lost or written twice, and failures are exact."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.xdist_group("changing cluster")
 
 @pytest.fixture(scope="module")
 def changing(embedded: Path) -> Iterator[Cluster]:
-    """A cluster of this module's own, which its tests leave as they found it."""
+    """Run a cluster for this module. Its tests restore the cluster's slots."""
     with cluster_deployment(3, embedded) as nodes:
         yield nodes
 
@@ -46,7 +46,7 @@ def batch(changing: Cluster) -> Iterator[FastBatch]:
 
 
 def items_in(tags: dict[int, str], per_tag: int) -> dict[str, Any]:
-    """Items of which many share a slot."""
+    """Return items with `per_tag` keys for each tag."""
     return {f"{tag}:{n}": {"n": n, "tag": tag} for n in range(per_tag) for tag in tags.values()}
 
 
@@ -61,8 +61,8 @@ def items(moving_slots: range) -> dict[str, Any]:
     return {**items_in(tags_of(moving_slots), 2000), **others}
 
 
-def test_a_slot_that_has_moved(changing: Cluster, batch: FastBatch) -> None:
-    """The client has learned its slots before: every item is redirected once."""
+def test_items_of_a_moved_slot_are_redirected(changing: Cluster, batch: FastBatch) -> None:
+    """The client knows the old slots, so every item is redirected once."""
     slot = first_slots(changing, 0, 1)[0]
     items = items_in(tags_of(range(slot, slot + 1)), 3000)
     batch.batch_set({"{x}": 1})
@@ -73,7 +73,7 @@ def test_a_slot_that_has_moved(changing: Cluster, batch: FastBatch) -> None:
         assert (report.written, report.failed) == (len(items), 0)
         assert keys_in(changing.masters[1], slot) == len(items)
         assert batch.batch_get(list(items)) == items
-        # The client has learned: nothing is redirected any more.
+        # Now the client knows the new slot, and nothing is redirected.
         before = calls(changing.masters[0], "set")
         batch.batch_set(items)
         assert calls(changing.masters[0], "set") == before
@@ -84,8 +84,10 @@ def test_a_slot_that_has_moved(changing: Cluster, batch: FastBatch) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"nx": True}, {"ex": 100}])
-def test_a_slot_halfway(changing: Cluster, batch: FastBatch, options: dict[str, Any]) -> None:
-    """Keys that the source has not are asked for at the target, each with ASKING."""
+def test_items_of_a_moving_slot_are_written_and_read(
+    changing: Cluster, batch: FastBatch, options: dict[str, Any]
+) -> None:
+    """Keys that the source does not have are sent to the target, each after ASKING."""
     slot = first_slots(changing, 0, 1)[0]
     items = items_in(tags_of(range(slot, slot + 1)), 3000)
     old, new = dict(list(items.items())[:1000]), dict(list(items.items())[1000:])
@@ -109,7 +111,7 @@ def test_a_slot_halfway(changing: Cluster, batch: FastBatch, options: dict[str, 
 
 
 @pytest.mark.parametrize("options", [{}, pytest.param({"nx": True}, marks=pytest.mark.full)])
-def test_writing_while_slots_move(
+def test_items_are_written_once_while_slots_move(
     changing: Cluster, batch: FastBatch, items: dict[str, Any], moving_slots: range, options: dict[str, Any]
 ) -> None:
     before = redirections(changing)
@@ -123,7 +125,7 @@ def test_writing_while_slots_move(
 
 
 @pytest.mark.full
-def test_reading_while_slots_move(
+def test_values_are_read_while_slots_move(
     changing: Cluster, batch: FastBatch, items: dict[str, Any], moving_slots: range
 ) -> None:
     batch.batch_set(items)
@@ -137,7 +139,9 @@ def test_reading_while_slots_move(
     assert redirections(changing) > before
 
 
-def test_an_atomic_batch_while_its_slot_moves(changing: Cluster, batch: FastBatch, moving_slots: range) -> None:
+def test_an_atomic_batch_is_written_while_its_slot_moves(
+    changing: Cluster, batch: FastBatch, moving_slots: range
+) -> None:
     tag = next(iter(tags_of(range(moving_slots[0], moving_slots[0] + 1)).values()))
     with resharding(changing, moving_slots[:1], 0, 1):
         for n in range(50):
@@ -146,8 +150,8 @@ def test_an_atomic_batch_while_its_slot_moves(changing: Cluster, batch: FastBatc
             assert batch.batch_get(list(items)) == items
 
 
-def test_a_cluster_that_is_down_for_a_while(changing: Cluster, batch: FastBatch) -> None:
-    """A slot that nobody has makes its master refuse everything."""
+def test_a_batch_waits_while_the_cluster_is_down(changing: Cluster, batch: FastBatch) -> None:
+    """While no node has a slot, the cluster refuses all commands."""
     items = {f"key:{n}": n for n in range(10_000)}
     with changing.masters[0].client() as client:
         client.execute_command("CLUSTER", "DELSLOTS", 0)
@@ -168,7 +172,9 @@ def test_a_cluster_that_is_down_for_a_while(changing: Cluster, batch: FastBatch)
         timer.join()
 
 
-def test_a_cluster_that_stays_down(changing: Cluster, batch: FastBatch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_items_fail_if_the_cluster_stays_down(
+    changing: Cluster, batch: FastBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("redis_fastbatch._cluster.sync.PATIENCE", 0.5)
     slots = tags_of(range(2))
     items = items_in(slots, 100) | {f"key:{n}": n for n in range(3000)}
@@ -190,7 +196,7 @@ def test_a_cluster_that_stays_down(changing: Cluster, batch: FastBatch, monkeypa
     assert {key for key, value in found.items() if value is None} == set(failed)
 
 
-def test_a_client_that_never_retries(changing: Cluster) -> None:
+def test_without_retries_a_batch_does_not_wait(changing: Cluster) -> None:
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
@@ -211,8 +217,8 @@ def test_a_client_that_never_retries(changing: Cluster) -> None:
 @pytest.mark.parametrize(
     "options", [pytest.param({}, id="plain"), pytest.param({"nx": True}, id="nx", marks=pytest.mark.full)]
 )
-def test_a_master_that_dies(embedded: Path, options: dict[str, Any]) -> None:
-    """It is killed when its replica has confirmed all that the batch was told is written."""
+def test_a_batch_continues_after_a_master_is_killed(embedded: Path, options: dict[str, Any]) -> None:
+    """The master is killed after its replica has confirmed all items that are reported as written."""
     items = {f"key:{n}": {"n": n, "text": "x" * 300} for n in range(60_000)}
     unknown: set[str] = set()
     with cluster_deployment(3, embedded) as cluster, cluster.client() as client:
@@ -235,14 +241,14 @@ def test_a_master_that_dies(embedded: Path, options: dict[str, Any]) -> None:
         found = batch.batch_get(list(items))
         assert {key for key, value in found.items() if value is None} <= unknown
         assert all(value == items[key] for key, value in found.items() if value is not None)
-        # A second run under nx writes what is missing, and nothing else.
+        # A second batch with nx writes only the missing items.
         again = batch.batch_set(items, nx=True)
         assert again.written == sum(value is None for value in found.values())
         assert batch.batch_get(list(items)) == items
 
 
 @pytest.mark.full
-def test_a_master_that_dies_while_it_is_read(embedded: Path) -> None:
+def test_iteration_continues_after_a_master_is_killed(embedded: Path) -> None:
     items = {f"key:{n}": {"n": n, "text": "x" * 300} for n in range(30_000)}
     with cluster_deployment(3, embedded) as cluster, cluster.client() as client:
         batch = FastBatch(client)
@@ -259,8 +265,8 @@ def test_a_master_that_dies_while_it_is_read(embedded: Path) -> None:
 
 
 @pytest.mark.full
-def test_nobody_takes_over(embedded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Master and replica of a shard are gone: the batch ends with an error that has a report."""
+def test_a_shard_without_nodes_ends_the_batch(embedded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When master and replica of a shard are gone, the batch ends with an error that has a report."""
     monkeypatch.setattr("redis_fastbatch._cluster.sync.PATIENCE", 1.0)
     items = {f"key:{n}": n for n in range(20_000)}
     with cluster_deployment(3, embedded) as cluster, cluster.client() as client:
@@ -278,5 +284,5 @@ def test_nobody_takes_over(embedded: Path, monkeypatch: pytest.MonkeyPatch) -> N
             batch.batch_get(list(items))
 
 
-def test_the_patience_outlasts_a_failover() -> None:
+def test_batches_wait_longer_than_a_failover_takes() -> None:
     assert limits.PATIENCE > 15 + 5

@@ -1,4 +1,4 @@
-"""Hash slots: those that the server computes."""
+"""Hash slots of keys are those of the server and of redis-py."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KEYS = [
 ]
 
 
-def test_slots_are_the_servers(cluster: Cluster) -> None:
+def test_slots_are_those_of_the_server(cluster: Cluster) -> None:
     with cluster.masters[0].client() as client:
         for key in KEYS:
             assert key_slot(key) == client.execute_command("CLUSTER", "KEYSLOT", key), key
@@ -46,7 +46,7 @@ def test_slots_are_those_of_redis_py(key: bytes) -> None:
     assert key_slot(key) == redis.crc.key_slot(key)
 
 
-def test_keys_of_all_kinds() -> None:
+def test_slots_of_str_bytes_and_int_keys() -> None:
     assert slot_of_key("a", "utf-8", "strict") == slot_of_key(b"a", "utf-8", "strict") == key_slot(b"a")
     assert slot_of_key("ä", "latin-1", "strict") == key_slot(b"\xe4")
     assert slot_of_key(12, "utf-8", "strict") == key_slot(b"12")

@@ -1,4 +1,4 @@
-"""What batch_set_table reports as written, batch_get reads as it was; other rows fail by name."""
+"""batch_get reads rows that batch_set_table reports as written unchanged; other rows fail with a reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ pa = pytest.importorskip("pyarrow")
 ffi = pytest.importorskip("pyarrow.cffi").ffi
 
 TEXTS = {pa.binary(): pa.string(), pa.large_binary(): pa.large_string(), pa.binary_view(): pa.string_view()}
-# Cut, overlong, surrogates, beyond U+10FFFF, lone continuations, each where a check by words could overlook it.
+# Truncated, overlong, surrogates, above U+10FFFF, lone continuation bytes: at places where a check of eight bytes
+# at a time could overlook them.
 NOT_UTF8 = [
     b"\xff",
     b"caf\xe9",
@@ -37,7 +38,7 @@ NOT_UTF8 = [
 
 
 def text_type(kind: Any) -> Any:
-    """The type with text in place of bytes."""
+    """Return the type with text in place of bytes."""
     if pa.types.is_map(kind):
         return pa.map_(text_type(kind.key_type), text_type(kind.item_type))
     if pa.types.is_dictionary(kind):
@@ -54,7 +55,7 @@ def text_type(kind: Any) -> Any:
 
 
 def as_text(array: Any) -> Any:
-    """The same buffers as an array of text. Nothing looks at them, as in pyarrow's reader of Parquet."""
+    """Return the same buffers as an array of text, without a check, as pyarrow's reader of Parquet does."""
     exported = ffi.new("struct ArrowArray*")
     place = int(ffi.cast("uintptr_t", exported))
     array._export_to_c(place)
@@ -65,12 +66,12 @@ def text(values: list[bytes | None], kind: Any = None) -> Any:
     return as_text(pa.array(values, kind or pa.binary()))
 
 
-class Twice(Exception):
-    """A map has a key twice."""
+class RepeatedKey(Exception):
+    """A map has the same key twice."""
 
 
 def plain(value: Any, kind: Any) -> Any:
-    """The Python value of one that to_pylist() made with bytes in place of text."""
+    """Return a value of to_pylist() with text in place of bytes."""
     if value is None:
         return None
     if pa.types.is_dictionary(kind):
@@ -82,7 +83,7 @@ def plain(value: Any, kind: Any) -> Any:
         values = [plain(item, kind.item_type) for _, item in value]
         made = dict(zip(keys, values, strict=True))
         if len(made) < len(keys):
-            raise Twice
+            raise RepeatedKey
         return made
     if pa.types.is_struct(kind):
         return {field.name: plain(value[field.name], field.type) for field in kind}
@@ -130,7 +131,7 @@ def nested(kinds: Any) -> Any:
 def byte_columns(draw: Any) -> Any:
     kind, values = draw(st.recursive(LEAVES, nested, max_leaves=3))
     drawn = draw(st.lists(st.one_of(st.none(), values), max_size=8))
-    # The values are compared as they were drawn: reading them back with pyarrow aborted the process once.
+    # The drawn values are returned too, because pyarrow may abort the process when it reads invalid ones.
     return pa.array(drawn, kind), drawn
 
 
@@ -142,7 +143,9 @@ def module_batch(server: EmbeddedServer) -> Any:
 
 @settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(byte_columns(), byte_columns(), st.integers(0, 2))
-def test_any_bytes_in_any_text_column(module_batch: FastBatch, first: Any, second: Any, start: int) -> None:
+def test_any_bytes_in_a_text_column_are_written_or_fail(
+    module_batch: FastBatch, first: Any, second: Any, start: int
+) -> None:
     columns = [first[1], second[1]]
     rows = min(map(len, columns))
     arrays = [first[0].slice(0, rows), second[0].slice(0, rows)]
@@ -152,7 +155,7 @@ def test_any_bytes_in_any_text_column(module_batch: FastBatch, first: Any, secon
         try:
             values = [plain(drawn[row], array.type) for drawn, array in zip(columns, arrays, strict=True)]
             good[f"row:{row}"] = {"id": row, "a": values[0], "b": values[1]}
-        except (UnicodeDecodeError, Twice):
+        except (UnicodeDecodeError, RepeatedKey):
             bad.add(row - start)
     module_batch.client.flushall()
     report = module_batch.batch_set_table(table, key="id", prefix="row:", on_error="report")
@@ -166,7 +169,9 @@ def test_any_bytes_in_any_text_column(module_batch: FastBatch, first: Any, secon
 
 @settings(max_examples=examples(200), deadline=None)
 @given(st.lists(some_bytes, max_size=8), st.sampled_from(list(TEXTS)), st.sampled_from(["k", "p:{k}", "{k}:{k}"]))
-def test_any_bytes_as_keys(module_batch: FastBatch, keys: list[bytes], kind: Any, template: str) -> None:
+def test_any_bytes_as_keys_are_written_or_fail(
+    module_batch: FastBatch, keys: list[bytes], kind: Any, template: str
+) -> None:
     table = pa.table({"k": text(keys, kind), "n": range(len(keys))})
     good = {}
     for n, key in enumerate(keys):
@@ -189,19 +194,21 @@ def batch(valkey_client: Any) -> FastBatch:
 
 
 @pytest.mark.parametrize("wrong", NOT_UTF8)
-def test_text_that_is_not_utf8_is_named(batch: FastBatch, wrong: bytes) -> None:
+def test_the_error_names_the_invalid_byte(batch: FastBatch, wrong: bytes) -> None:
     table = pa.table({"id": [1, 2, 3], "name": text([b"a", wrong, "é".encode()])})
     with pytest.raises(UnicodeDecodeError) as decoded:
         wrong.decode()
     place = decoded.value.start
-    said = rf"row 1: column 'name': its text must be UTF-8, found the byte 0x{wrong[place]:02x} at byte {place} \("
-    with pytest.raises(BatchError, match=rf"^1 of 3 rows were not written: {said}"):
+    message = (
+        rf"row 1: column 'name': its text must be UTF-8, found the byte 0x{wrong[place]:02x} at byte {place} \("
+    )
+    with pytest.raises(BatchError, match=rf"^1 of 3 rows were not written: {message}"):
         batch.batch_set_table(table, key="id")
     assert batch.batch_get([1, 2, 3]) == {1: {"id": 1, "name": "a"}, 2: None, 3: {"id": 3, "name": "é"}}
 
 
-def test_each_place_of_a_long_text(batch: FastBatch) -> None:
-    """Long texts are checked in two halves: a character may lie across them, whole or not."""
+def test_invalid_bytes_are_found_anywhere_in_a_long_text(batch: FastBatch) -> None:
+    """Long texts are checked in two halves. A character may cross the middle."""
     texts = []
     for whole in ("é" * 20, "€" * 15 + "a", "aé€😀" * 5, "x" * 33 + "😀", "😀" * 17):
         data = whole.encode()
@@ -218,7 +225,7 @@ def test_each_place_of_a_long_text(batch: FastBatch) -> None:
     assert report.written == len(texts) - len(wrong) > 20
 
 
-def test_rows_that_fail_are_handed_over_with_their_bytes(batch: FastBatch) -> None:
+def test_on_error_gets_failed_rows_with_their_bytes(batch: FastBatch) -> None:
     failed = []
     table = pa.table({"id": [1, 2], "name": text([b"\xff", b"b"]), "tags": as_text(pa.array([[b"a"], [b"\xfe"]]))})
 
@@ -232,7 +239,7 @@ def test_rows_that_fail_are_handed_over_with_their_bytes(batch: FastBatch) -> No
     ]
 
 
-def test_only_the_rows_of_a_wrong_dictionary_entry_fail(batch: FastBatch) -> None:
+def test_only_rows_with_an_invalid_dictionary_entry_fail(batch: FastBatch) -> None:
     words = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2, 0]), pa.array([b"a", b"\xff", "é".encode()]))
     table = pa.table({"id": range(4), "word": as_text(words)})
     assert set(batch.batch_set_table(table, key="id", on_error="report").failures) == {1}
@@ -241,7 +248,7 @@ def test_only_the_rows_of_a_wrong_dictionary_entry_fail(batch: FastBatch) -> Non
     }  # fmt: skip
 
 
-def test_text_of_hashes(batch: FastBatch) -> None:
+def test_invalid_text_fails_a_hash(batch: FastBatch) -> None:
     failed = []
     table = pa.table({"id": [1, 2], "name": text([b"\xff", "é".encode()])})
     batch.batch_set_table(table, key="id", as_="hash", on_error=lambda *entry: failed.append(entry))
@@ -258,7 +265,7 @@ def test_names_that_are_not_utf8_are_refused() -> None:
     from redis_fastbatch._engine.commands import MSET
 
     schema = nanoarrow.c_schema(nanoarrow.struct({"xy": nanoarrow.int64()}))
-    # The struct is the interface's own: nanoarrow encodes names by itself.
+    # Write the name into the C struct, because nanoarrow only accepts valid names.
     import ctypes
 
     name = ctypes.cast(schema.child(0)._addr() + 8, ctypes.POINTER(ctypes.c_void_p))[0]
@@ -277,8 +284,8 @@ def test_names_that_are_not_utf8_are_refused() -> None:
 @pytest.mark.parametrize(
     "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.dictionary(pa.int8(), pa.string())]
 )
-def test_empty_ids_share_no_key(batch: FastBatch, kind: Any, template: str, as_: Any) -> None:
-    """Rows without an id all landed on the key `order:`."""
+def test_rows_with_an_empty_id_fail(batch: FastBatch, kind: Any, template: str, as_: Any) -> None:
+    """Otherwise all rows without an id would share the key `order:`."""
     table = pa.table({"id": pa.array(["a", "", "b", ""], kind), "n": [1, 2, 3, 4]})
     report = batch.batch_set_table(table, key=template, as_=as_, on_error="report")
     assert (report.written, set(report.failures)) == (2, {1, 3})
@@ -291,7 +298,7 @@ NAN = float("nan")
 
 @pytest.mark.parametrize("padding", [0, 40])
 @pytest.mark.parametrize(
-    ("kind", "keys", "shown"),
+    ("kind", "keys", "key_text"),
     [
         (pa.string(), ["a", "b", "a"], "'a'"),
         (pa.string(), ["", ""], "''"),
@@ -308,10 +315,10 @@ NAN = float("nan")
         (pa.dictionary(pa.int8(), pa.string()), ["a", "a"], "'a'"),
     ],
 )
-def test_a_map_with_a_key_twice_fails(
-    batch: FastBatch, kind: Any, keys: list[Any], shown: str, padding: int
+def test_a_map_with_a_repeated_key_fails(
+    batch: FastBatch, kind: Any, keys: list[Any], key_text: str, padding: int
 ) -> None:
-    """Both were written, and one was read."""
+    """A dict would have only one of the two values."""
     every = keys if kind == pa.bool_() else keys + padding_keys(kind, padding)
     first = keys[: len(keys) - 1]
     flat = pa.array(every + first, kind)
@@ -319,12 +326,12 @@ def test_a_map_with_a_key_twice_fails(
     report = batch.batch_set_table(pa.table({"id": [0, 1], "m": maps}), key="id", on_error="report")
     assert (report.written, list(report.failures)) == (1, [0])
     assert str(report.failures[0]).startswith("row 0: column 'm': a map must have each key once, found the key ")
-    assert shown in str(report.failures[0])
+    assert key_text in str(report.failures[0])
     assert len(batch.batch_get([1])[1]["m"]) == len(first)
 
 
 def padding_keys(kind: Any, count: int) -> list[Any]:
-    """Other keys, so that a map has many."""
+    """Return other keys, to make a map large."""
     if pa.types.is_floating(kind):
         return [n + 0.25 for n in range(count)]
     if pa.types.is_dictionary(kind) or pa.types.is_string(kind) or kind == pa.string_view():

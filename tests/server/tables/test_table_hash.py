@@ -1,4 +1,4 @@
-"""batch_set_table(as_="hash"): a row as a hash that other programs read by field."""
+"""batch_set_table(as_="hash") writes rows as hashes."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_rows_become_hashes(batch: FastBatch) -> None:
         (pa.dictionary(pa.int8(), pa.string()), "word", b"word"),
     ],
 )
-def test_texts_of_values(valkey_client: redis.Redis, kind: Any, value: Any, text: bytes) -> None:
+def test_values_of_every_type_become_text(valkey_client: redis.Redis, kind: Any, value: Any, text: bytes) -> None:
     table = pa.table({"k": ["a"], "value": pa.array([value], kind)})
     FastBatch(valkey_client).batch_set_table(table, key="k", as_="hash", columns=["value"])
     assert valkey_client.hgetall("a") == {b"value": text}
@@ -81,6 +81,7 @@ def test_texts_of_values(valkey_client: redis.Redis, kind: Any, value: Any, text
 
 
 def texts_of(numbers: list[float]) -> list[bytes]:
+    """Return the texts of floats in HSET commands."""
     table = pa.table({"k": range(len(numbers)), "f": pa.array(numbers, pa.float64())})
     writer = HashWriter(ArrowStream(table), columns=["f"], key=["k"], max_items=10**6, max_bytes=1 << 30)
     chunk = writer.blank()
@@ -94,7 +95,7 @@ def texts_of(numbers: list[float]) -> list[bytes]:
     return found
 
 
-def test_floats_are_what_repr_writes() -> None:
+def test_floats_are_written_as_repr_writes_them() -> None:
     numbers = [0.0, -0.0, 1.0, 0.1, 0.3, 1e15, 1e16, 1e-4, 1e-5, 123456.789, 5e-324, 1.7976931348623157e308]
     numbers += [1 / 3, 2 / 3, 1e22, 1e23, 999999999999999.9, 99999999999999.5, math.inf, -math.inf, math.nan]
     numbers += [sign * i / 10**k for i in (1, 5, 7, 99, 12345, 999999999) for k in range(16) for sign in (1, -1)]
@@ -114,7 +115,7 @@ def test_floats_are_what_repr_writes() -> None:
         max_size=30,
     )
 )
-def test_any_floats_are_what_repr_writes(numbers: list[float]) -> None:
+def test_any_floats_are_written_as_repr_writes_them(numbers: list[float]) -> None:
     assert texts_of(numbers) == [repr(number).encode() for number in numbers]
 
 
@@ -142,7 +143,7 @@ def test_nulls_are_left_out(batch: FastBatch) -> None:
 @pytest.mark.parametrize(
     ("expiry", "lowest"), [({"ex": 100}, 90), ({"px": 100_000}, 90), ({"exat": 4_000_000_000}, 10**6)]
 )
-def test_expiry(batch: FastBatch, expiry: dict[str, int], lowest: int) -> None:
+def test_hashes_expire(batch: FastBatch, expiry: dict[str, int], lowest: int) -> None:
     table = pa.table({"k": range(2000), "v": range(2000)})
     report = batch.batch_set_table(table, key="k", as_="hash", **expiry)
     assert report.written == 2000
@@ -180,7 +181,7 @@ def test_keys_that_hset_refuses_do_not_expire(batch: FastBatch, expiry: dict[str
     assert (alone.written, alone.failed, batch.client.ttl("1")) == (0, 2, -1)
 
 
-def test_hashes_that_there_is_no_memory_for_do_not_expire(valkey: EmbeddedServer) -> None:
+def test_a_hash_that_is_refused_for_lack_of_memory_does_not_expire(valkey: EmbeddedServer) -> None:
     with valkey.client() as client:
         client.flushdb()
         client.hset("k", "v", "old")
@@ -237,7 +238,7 @@ def test_hashes_of_a_slow_source_get_their_expiry_before_it_goes_on(valkey: Embe
 
 
 @pytest.mark.parametrize("retries", [1, 0])
-def test_a_connection_lost_between_hset_and_expire(valkey: EmbeddedServer, retries: int) -> None:
+def test_a_lost_connection_sends_hset_or_expire_again(valkey: EmbeddedServer, retries: int) -> None:
     table = pa.table({"k": range(2000), "v": ["x" * 500] * 2000})
     losses = [500, 1500]
     retry = Retry(NoBackoff(), retries)
@@ -271,7 +272,7 @@ def test_a_connection_lost_between_hset_and_expire(valkey: EmbeddedServer, retri
             } <= hashes
 
 
-def test_null_keys(batch: FastBatch) -> None:
+def test_rows_with_null_keys_fail(batch: FastBatch) -> None:
     table = pa.table({"k": ["a", None], "v": [1, 2]})
     failed: list[Any] = []
     batch.batch_set_table(table, key="k", as_="hash", on_error=lambda *failure: failed.append(failure))
@@ -286,7 +287,7 @@ def test_nested_columns_are_refused(batch: FastBatch, value: Any) -> None:
     batch.batch_set_table(table, key="k", as_="hash", columns=["k"])
 
 
-def test_options_that_hashes_have_not(batch: FastBatch) -> None:
+def test_conditions_are_refused_for_hashes(batch: FastBatch) -> None:
     table = pa.table({"k": [1]})
     for options in ({"nx": True}, {"xx": True}):
         with pytest.raises(ValueError, match="HSET has no conditions"):

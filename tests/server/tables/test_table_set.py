@@ -1,4 +1,4 @@
-"""batch_set_table: keys, failures, options, and streams that break."""
+"""batch_set_table: keys, failures, options, and streams that fail."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def people(count: int = 5) -> Any:
     return pa.table({"id": range(count), "name": [f"n{i}" for i in range(count)]})
 
 
-def test_rows_are_what_batch_set_writes(batch: FastBatch) -> None:
+def test_rows_have_the_bytes_of_batch_set(batch: FastBatch) -> None:
     table = people(5000)
     report = batch.batch_set_table(table, key="id", prefix="user:")
     assert (report.written, report.failed, report.confirmed_prefix) == (5000, 0, 5000)
@@ -57,13 +57,13 @@ def test_rows_are_what_batch_set_writes(batch: FastBatch) -> None:
         (pa.dictionary(pa.int32(), pa.string()), ["a", "b", "c"]),
     ],
 )
-def test_key_columns(one: FastBatch, kind: Any, values: list[Any]) -> None:
+def test_key_columns_may_be_integers_text_or_bytes(one: FastBatch, kind: Any, values: list[Any]) -> None:
     one.batch_set_table(pa.table({"k": pa.array(values, kind), "n": [0, 1, 2]}), key="k", columns=["n"])
     keys = [value if isinstance(value, bytes) else str(value).encode() for value in values]
     assert one.batch_get(keys) == {key: {"n": i} for i, key in enumerate(keys)}
 
 
-def test_key_templates(one: FastBatch) -> None:
+def test_a_template_joins_columns_and_text(one: FastBatch) -> None:
     table = pa.table({"a": [1, 2], "b": ["x", "y"], "d": pa.array([0, 1], pa.date32())})
     one.batch_set_table(table, key="{{{a}}}:{b}:{d}", prefix=b"p:", columns=["a"])
     assert sorted(one.client.keys()) == [b"p:{1}:x:1970-01-01", b"p:{2}:y:1970-01-02"]
@@ -99,14 +99,14 @@ def test_prefixes_and_templates_are_encoded_as_redis_py_encodes_keys(server: Emb
         (5, TypeError, "a column's name or a template"),
     ],
 )
-def test_wrong_keys(one: FastBatch, key: Any, error: type[Exception], words: str) -> None:
+def test_invalid_key_arguments_are_refused(one: FastBatch, key: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         one.batch_set_table(people(), key=key)
     assert one.client.dbsize() == 0
 
 
 @pytest.mark.parametrize("prefix", [0, 5, None, bytearray(b"x")])
-def test_wrong_prefixes(one: FastBatch, prefix: Any) -> None:
+def test_invalid_prefixes_are_refused(one: FastBatch, prefix: Any) -> None:
     with pytest.raises(TypeError, match="prefix must be str or bytes, got"):
         one.batch_set_table(people(), key="id", prefix=prefix)
     assert one.client.dbsize() == 0
@@ -116,13 +116,13 @@ def test_wrong_prefixes(one: FastBatch, prefix: Any) -> None:
     ("array", "kind"),
     [([0.5], r"float64 \(double\)"), ([True], "bool"), ([[1]], "a list"), ([{"a": 1}], "a struct")],
 )
-def test_key_columns_of_other_types(one: FastBatch, array: Any, kind: str) -> None:
+def test_key_columns_of_other_types_are_refused(one: FastBatch, array: Any, kind: str) -> None:
     words = rf"column 'k': the columns of a key must be of .*, found {kind}; cast .* --type k=string$"
     with pytest.raises(EncodeError, match=words):
         one.batch_set_table(pa.table({"k": array}), key="k")
 
 
-def test_columns(one: FastBatch) -> None:
+def test_columns_selects_and_orders_the_fields(one: FastBatch) -> None:
     table = pa.table({"a": [1], "b": [2], "c": [3]})
     one.batch_set_table(table, key="a", columns=["c", "b"])
     assert list(one.batch_get(["1"])["1"].items()) == [("c", 3), ("b", 2)]
@@ -134,7 +134,7 @@ def test_columns(one: FastBatch) -> None:
         one.batch_set_table(table, key="a", columns="abc")
 
 
-def test_columns_of_the_same_name(one: FastBatch) -> None:
+def test_columns_of_the_same_name_are_refused(one: FastBatch) -> None:
     table = pa.table([[1], [2], [3]], names=["a", "b", "b"])
     with pytest.raises(EncodeError, match="column 'b': each name must be there once, found it 2 times"):
         one.batch_set_table(table, key="a")
@@ -142,7 +142,7 @@ def test_columns_of_the_same_name(one: FastBatch) -> None:
     assert one.batch_get(["1"]) == {"1": {"a": 1}}
 
 
-def test_null_keys_fail_by_row_number(one: FastBatch) -> None:
+def test_rows_with_null_keys_fail(one: FastBatch) -> None:
     table = pa.concat_tables(
         [pa.table({"k": ["a", None], "v": [0, 1]}), pa.table({"k": ["b", None, "c"], "v": [2, 3, None]})]
     )
@@ -163,13 +163,13 @@ def test_null_keys_fail_by_row_number(one: FastBatch) -> None:
     }
 
 
-def test_many_null_keys(one: FastBatch) -> None:
+def test_many_failed_rows_are_counted(one: FastBatch) -> None:
     table = pa.table({"k": pa.array([None] * 5000 + [1], pa.int64())})
     report = one.batch_set_table(table, key="k", on_error="report")
     assert (report.written, report.failed, len(report.failures)) == (1, 5000, 1000)
 
 
-def test_rows_with_dates_that_python_has_not(one: FastBatch) -> None:
+def test_rows_with_dates_outside_the_years_1_to_9999_fail(one: FastBatch) -> None:
     table = pa.table({"k": [1, 2, 3], "d": pa.array([0, 4_000_000, 1], pa.int32()).cast(pa.date32())})
     report = one.batch_set_table(table, key="k", on_error="report")
     assert (report.written, report.failed) == (2, 1)
@@ -180,13 +180,13 @@ def test_rows_with_dates_that_python_has_not(one: FastBatch) -> None:
         assert one.batch_set_table(table, key="k", on_error="report").failed == 1
 
 
-def test_of_equal_keys_the_last_row_wins(batch: FastBatch) -> None:
+def test_the_last_row_of_equal_keys_wins(batch: FastBatch) -> None:
     table = pa.table({"k": ["a", "b"] * 5000, "n": range(10000)})
     assert batch.batch_set_table(table, key="k").written == 10000
     assert batch.batch_get(["a", "b"]) == {"a": {"k": "a", "n": 9998}, "b": {"k": "b", "n": 9999}}
 
 
-def test_expiry(batch: FastBatch) -> None:
+def test_every_row_expires(batch: FastBatch) -> None:
     batch.batch_set_table(people(3000), key="id", ex=100)
     assert all(90 < batch.client.ttl(str(i)) <= 100 for i in (0, 1500, 2999))
     batch.batch_set_table(people(3000), key="id", keepttl=True)
@@ -197,7 +197,7 @@ def test_expiry(batch: FastBatch) -> None:
         batch.batch_set_table(people(), key="id", ex=1, px=1)
 
 
-def test_conditions(batch: FastBatch) -> None:
+def test_conditions_apply_to_each_row(batch: FastBatch) -> None:
     batch.client.set("1", "old")
     report = batch.batch_set_table(people(4), key="id", nx=True)
     assert (report.written, report.skipped, report.skipped_keys) == (3, 1, [1])
@@ -206,7 +206,7 @@ def test_conditions(batch: FastBatch) -> None:
     assert (report.written, report.skipped_keys) == (4, [4])
 
 
-def test_empty_tables(one: FastBatch) -> None:
+def test_an_empty_table_writes_nothing(one: FastBatch) -> None:
     for table in (people(0), people().slice(5), pa.RecordBatchReader.from_batches(people().schema, [])):
         report = one.batch_set_table(table, key="id")
         assert (report.written, report.total, report.bytes_sent) == (0, 0, 0)
@@ -227,7 +227,7 @@ def test_a_reader_is_consumed_once(one: FastBatch) -> None:
         one.batch_set_table(Once(), key="id")
 
 
-def test_what_is_no_table(one: FastBatch) -> None:
+def test_other_objects_than_tables_are_refused(one: FastBatch) -> None:
     for thing in ({}, [], None, "text"):
         with pytest.raises(TypeError, match="a table must have __arrow_c_stream__"):
             one.batch_set_table(thing, key="id")
@@ -242,7 +242,7 @@ def test_what_is_no_table(one: FastBatch) -> None:
         one.batch_set_table(Liar(), key="id")
 
 
-def test_a_stream_that_fails(one: FastBatch) -> None:
+def test_rows_before_an_error_of_the_stream_are_written(one: FastBatch) -> None:
     def batches() -> Iterator[Any]:
         yield people(3).to_batches()[0]
         raise OSError("the disk is gone")
@@ -254,8 +254,8 @@ def test_a_stream_that_fails(one: FastBatch) -> None:
     assert one.client.dbsize() == 3
 
 
-def test_ctrl_c_in_a_stream_of_python(one: FastBatch) -> None:
-    """The C interface tells only a text of it: it was a ValueError."""
+def test_ctrl_c_in_a_stream_raises_keyboard_interrupt(one: FastBatch) -> None:
+    """The C interface passes only the text of an error, which pyarrow raises as ValueError."""
 
     def batches() -> Iterator[Any]:
         yield people(3).to_batches()[0]
@@ -272,7 +272,7 @@ def test_ctrl_c_in_a_stream_of_python(one: FastBatch) -> None:
 @pytest.mark.parametrize(
     "text", ["unknown column: KeyboardInterrupt", "KeyboardInterrupt", "a\nKeyboardInterrupt"]
 )
-def test_errors_that_speak_of_ctrl_c(one: FastBatch, text: str) -> None:
+def test_an_error_whose_text_mentions_ctrl_c_is_raised_unchanged(one: FastBatch, text: str) -> None:
     def batches() -> Iterator[Any]:
         yield people(3).to_batches()[0]
         raise ValueError(text)
@@ -283,8 +283,8 @@ def test_errors_that_speak_of_ctrl_c(one: FastBatch, text: str) -> None:
 
 
 @pytest.mark.parametrize("as_", ["value", "hash"])
-def test_rows_that_are_null_fail_alone(one: FastBatch, as_: Any) -> None:
-    """A stream of structs is one of rows too. What lies below a null one is nobody's business."""
+def test_null_rows_fail_alone(one: FastBatch, as_: Any) -> None:
+    """A stream of structs is a stream of rows. Values inside a null struct are ignored."""
     columns = [pa.array([1, 2, 3, 4]), pa.array(["a", "b", "c", "d"])]
     mask = pa.array([False, False, True, False])
     rows = pa.chunked_array([pa.StructArray.from_arrays(columns, names=["id", "name"], mask=mask).slice(1)])
@@ -298,8 +298,8 @@ def test_rows_that_are_null_fail_alone(one: FastBatch, as_: Any) -> None:
 
 
 @pytest.mark.parametrize("as_", ["value", "hash"])
-def test_rows_that_cannot_be_written_are_handed_over(one: FastBatch, as_: Any) -> None:
-    """With what can be made of them: the fault may be of one field."""
+def test_on_error_gets_rows_that_cannot_be_written(one: FastBatch, as_: Any) -> None:
+    """on_error gets the row as far as it can be converted, because only one field may be wrong."""
     far = pa.array([2**62, 0], pa.timestamp("us"))
     columns = {
         "k": ["a", "b"],
@@ -323,12 +323,12 @@ def test_rows_that_cannot_be_written_are_handed_over(one: FastBatch, as_: Any) -
     assert "column 'far': a date must be in the years 1 to 9999" in str(failed[0][2])
 
 
-def test_offsets_that_point_outside(one: FastBatch) -> None:
-    """Arrow trusts its producers; what can be checked for nothing is checked all the same."""
+def test_rows_with_invalid_offsets_fail(one: FastBatch) -> None:
+    """Arrow does not check offsets. Those that can be checked at no cost are checked."""
     np = pytest.importorskip("numpy")
 
     def fails(column: Any, offsets: Any, at: int, wrong: int) -> None:
-        # pyarrow makes only what is right: it is spoilt afterwards.
+        # pyarrow only accepts valid offsets, so they are changed afterwards.
         table = pa.table({"k": ["a", "b"], "v": column})
         before, offsets[at] = int(offsets[at]), wrong
         report = one.batch_set_table(table, key="k", on_error="report")
@@ -358,22 +358,22 @@ def test_offsets_that_point_outside(one: FastBatch) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000, 10**6])
-def test_chunk_size(one: FastBatch, size: int) -> None:
+def test_any_chunk_size_writes_all_rows(one: FastBatch, size: int) -> None:
     assert one.batch_set_table(people(50), key="id", chunk_size=size).written == 50
     assert one.client.dbsize() == 50
 
 
-def test_progress(one: FastBatch) -> None:
-    heard: list[Any] = []
-    one.batch_set_table(people(5000), key="id", progress=lambda done, total: heard.append((done, total)))
-    assert heard[-1] == (5000, 5000)
-    heard.clear()
-    one.batch_set_table(people(5000).to_reader(), key="id", progress=lambda *step: heard.append(step))
-    assert heard[-1] == (5000, None)
+def test_progress_counts_rows(one: FastBatch) -> None:
+    steps: list[Any] = []
+    one.batch_set_table(people(5000), key="id", progress=lambda done, total: steps.append((done, total)))
+    assert steps[-1] == (5000, 5000)
+    steps.clear()
+    one.batch_set_table(people(5000).to_reader(), key="id", progress=lambda *step: steps.append(step))
+    assert steps[-1] == (5000, None)
 
 
 @pytest.mark.parametrize(("library", "total"), [("pandas", 3), ("polars", 3), ("duckdb", None)])
-def test_tables_of_other_libraries(one: FastBatch, library: str, total: int | None) -> None:
+def test_tables_of_other_libraries_are_written(one: FastBatch, library: str, total: int | None) -> None:
     module = pytest.importorskip(library)
     if library == "duckdb":
         table = module.sql("select range as id, 'n' || range as name from range(3)")
@@ -381,13 +381,13 @@ def test_tables_of_other_libraries(one: FastBatch, library: str, total: int | No
             pytest.skip("this DuckDB has no __arrow_c_stream__")
     else:
         table = module.DataFrame(people(3).to_pydict())
-    heard: list[Any] = []
-    one.batch_set_table(table, key="id", progress=lambda *step: heard.append(step))
+    steps: list[Any] = []
+    one.batch_set_table(table, key="id", progress=lambda *step: steps.append(step))
     assert one.batch_get(["0", "1", "2"]) == {f"{i}": {"id": i, "name": f"n{i}"} for i in range(3)}
-    assert heard[-1] == (3, total)
+    assert steps[-1] == (3, total)
 
 
-def test_a_named_index_of_pandas(one: FastBatch) -> None:
+def test_a_named_index_of_pandas_is_a_column(one: FastBatch) -> None:
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"score": [0.5, 1.5]}, index=pandas.Index(["x", "y"], name="id"))
     assert one.batch_set_table(frame, key="id").written == 2
@@ -398,7 +398,7 @@ def test_a_named_index_of_pandas(one: FastBatch) -> None:
 
 
 def unnamed_indexes(pandas: Any) -> list[Any]:
-    """The same two rows, with indexes of which pyarrow makes columns, or none."""
+    """Return tables of the same two rows. pyarrow makes columns from some of their indexes."""
     frame = pandas.DataFrame({"id": [1, 2, 3, 4], "score": [0.5, 1.5, 2.5, 3.5]})
     # An index of integers in equal steps is a RangeIndex.
     two = frame.iloc[[1, 2]]
@@ -412,8 +412,8 @@ def unnamed_indexes(pandas: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("as_", ["value", "hash"])
-def test_an_unnamed_index_of_pandas_is_no_column(one: FastBatch, as_: Any) -> None:
-    """It was one or not, depending on which rows a filter left."""
+def test_an_unnamed_index_of_pandas_is_left_out(one: FastBatch, as_: Any) -> None:
+    """pyarrow makes it a column or not, depending on the rows that a filter leaves."""
     pandas = pytest.importorskip("pandas")
     for table in unnamed_indexes(pandas):
         one.client.flushdb()
@@ -433,7 +433,7 @@ def test_an_unnamed_index_of_pandas_is_no_column(one: FastBatch, as_: Any) -> No
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
-def test_an_unnamed_index_by_asyncio(valkey: Any, protocol: int) -> None:
+def test_an_unnamed_index_is_left_out_on_asyncio(valkey: Any, protocol: int) -> None:
     pandas = pytest.importorskip("pandas")
     frame = unnamed_indexes(pandas)[1]
 
@@ -446,7 +446,7 @@ def test_an_unnamed_index_by_asyncio(valkey: Any, protocol: int) -> None:
     assert asyncio.run(work()) == {"aio:2": {"id": 2, "score": 1.5}}
 
 
-def test_errors_that_take_no_report(one: FastBatch) -> None:
+def test_an_error_with_a_read_only_report_is_raised_unchanged(one: FastBatch) -> None:
     class Closed(Exception):
         report = property(lambda self: None)
 
@@ -458,7 +458,7 @@ def test_errors_that_take_no_report(one: FastBatch) -> None:
         one.batch_set_table(table, key="k", on_error=listener)
 
 
-def test_codecs(valkey_client: redis.Redis) -> None:
+def test_the_codec_of_a_table_is_msgpack_or_toolkit_msgpack(valkey_client: redis.Redis) -> None:
     tagged = FastBatch(valkey_client, codec="toolkit-msgpack")
     tagged.batch_set_table(people(2), key="id")
     assert valkey_client.get("1")[:1] == b"\xc1"  # type: ignore[index]
@@ -474,8 +474,8 @@ def test_codecs(valkey_client: redis.Redis) -> None:
         as_json.batch_set_table(people(2), key="id", codec="pickle")
 
 
-def test_rows_that_the_server_refuses(acl_server: Any) -> None:
-    """A refused MSET is sent again as SETs: only what may not be written fails, with its row's dict."""
+def test_rows_that_the_server_refuses_fail_alone(acl_server: Any) -> None:
+    """The rows of a refused MSET are sent again as SETs, so only forbidden rows fail."""
     with acl_server.client() as client:
         failed: list[Any] = []
         table = pa.table({"k": ["allowed:1", "forbidden:2", "allowed:3"], "v": [1, 2, 3]})
@@ -488,14 +488,14 @@ def test_rows_that_the_server_refuses(acl_server: Any) -> None:
             FastBatch(client).batch_set_table(table, key="k")
 
 
-def test_huge_values(one: FastBatch) -> None:
+def test_huge_values_are_written(one: FastBatch) -> None:
     table = pa.table({"k": ["a" * 1000, "b"], "v": ["x" * 3_000_000, "y"]})
     assert one.batch_set_table(table, key="k").written == 2
     assert one.batch_get(["b"])["b"]["v"] == "y"
     assert len(one.batch_get(["a" * 1000])["a" * 1000]["v"]) == 3_000_000
 
 
-def test_a_table_is_written_by_several_threads(valkey: EmbeddedServer, one: FastBatch) -> None:
+def test_threads_may_write_the_same_table(valkey: EmbeddedServer, one: FastBatch) -> None:
     table = people(3000)
     threads = [
         threading.Thread(target=one.batch_set_table, args=(table,), kwargs={"key": "id", "prefix": f"{n}:"})
@@ -508,7 +508,7 @@ def test_a_table_is_written_by_several_threads(valkey: EmbeddedServer, one: Fast
     assert one.client.dbsize() == 12000
 
 
-def test_a_decoding_client(valkey: EmbeddedServer) -> None:
+def test_a_client_may_decode_responses(valkey: EmbeddedServer) -> None:
     with valkey.client(decode_responses=True) as client:
         client.flushall()
         batch = FastBatch(client)

@@ -1,4 +1,4 @@
-"""Every use that redis-toolkit's page on batches shows, with the drop-in."""
+"""Every use in redis-toolkit's documentation of batches, with the drop-in."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def toolkit(client: redis.Redis) -> RedisToolkit:
 
 @contextlib.contextmanager
 def commands_of(toolkit: RedisToolkit) -> Iterator[Callable[[], int]]:
-    """Give, at the end, how many commands the server has carried out meanwhile, but for its being asked that."""
+    """Count the commands that the server executes. Yield a function that returns the count after the context."""
 
     def processed() -> int:
         return int(toolkit.client.info("stats")["total_commands_processed"])
@@ -47,21 +47,21 @@ def test_one_by_one_or_as_a_batch_stores_the_same(toolkit: RedisToolkit) -> None
             toolkit.setter(name, value)
     stored = toolkit.client.mget(list(values))
     toolkit.client.flushall()
-    with commands_of(toolkit) as at_once:
+    with commands_of(toolkit) as as_batch:
         toolkit.batch_set(values)
     assert toolkit.client.mget(list(values)) == stored
     assert singly() >= 2000
-    assert at_once() < 20
+    assert as_batch() < 20
 
 
-def test_a_batch_that_expires_in_an_hour(toolkit: RedisToolkit) -> None:
+def test_a_batch_can_expire_in_an_hour(toolkit: RedisToolkit) -> None:
     toolkit.batch_set(USERS)
     assert {toolkit.client.ttl(name) for name in USERS} == {-1}
     toolkit.batch_set(USERS, ex=3600)
     assert all(3590 < toolkit.client.ttl(name) <= 3600 for name in USERS)
 
 
-def test_reading_a_batch_in_which_keys_are_missing(toolkit: RedisToolkit) -> None:
+def test_missing_keys_are_none(toolkit: RedisToolkit) -> None:
     toolkit.batch_set(USERS)
     found = toolkit.batch_get([*USERS, "user:9999"])
     assert list(found) == [*USERS, "user:9999"]
@@ -73,7 +73,7 @@ def test_reading_a_batch_in_which_keys_are_missing(toolkit: RedisToolkit) -> Non
     assert found["user:9999"] is None
 
 
-def test_a_pipeline_of_different_commands(toolkit: RedisToolkit) -> None:
+def test_a_pipeline_may_have_different_commands(toolkit: RedisToolkit) -> None:
     pipe = toolkit.client.pipeline()
     pipe.set("counter", 0)
     pipe.incr("counter")
@@ -83,12 +83,12 @@ def test_a_pipeline_of_different_commands(toolkit: RedisToolkit) -> None:
     assert toolkit.getter("counter") == 2
 
 
-def transfer(pipe: Any, amount: int, meanwhile: Any = None) -> bool:
-    """Move an amount between two accounts, if there is enough; WatchError when somebody interferes."""
+def transfer(pipe: Any, amount: int, interfere: Any = None) -> bool:
+    """Move an amount between two accounts if there is enough. Raise WatchError if the balance changes."""
     pipe.watch("account:balance")
     balance = int(pipe.get("account:balance") or 0)
-    if meanwhile is not None:
-        meanwhile()
+    if interfere is not None:
+        interfere()
     pipe.multi()
     if balance < amount:
         pipe.reset()
@@ -99,7 +99,7 @@ def transfer(pipe: Any, amount: int, meanwhile: Any = None) -> bool:
     return True
 
 
-def test_a_watched_transfer(toolkit: RedisToolkit) -> None:
+def test_a_watched_transfer_is_executed(toolkit: RedisToolkit) -> None:
     toolkit.client.set("account:balance", 150)
     pipe = toolkit.client.pipeline(transaction=True)
     assert transfer(pipe, 100) is True
@@ -110,12 +110,12 @@ def test_a_watched_transfer(toolkit: RedisToolkit) -> None:
     }
 
 
-def test_a_watched_transfer_that_somebody_interferes_with(server: EmbeddedServer, toolkit: RedisToolkit) -> None:
+def test_a_watched_transfer_fails_if_the_balance_changes(server: EmbeddedServer, toolkit: RedisToolkit) -> None:
     toolkit.client.set("account:balance", 150)
-    with server.client() as somebody:
+    with server.client() as other:
         pipe = toolkit.client.pipeline(transaction=True)
         with pytest.raises(redis.WatchError):
-            transfer(pipe, 100, meanwhile=lambda: RedisToolkit(redis=somebody).batch_set({"account:balance": 120}))
+            transfer(pipe, 100, interfere=lambda: RedisToolkit(redis=other).batch_set({"account:balance": 120}))
     assert toolkit.batch_get(["account:balance", "account:savings"]) == {
         "account:balance": 120,
         "account:savings": None,
@@ -137,7 +137,7 @@ class ScoreManager:
         return users
 
 
-def test_the_score_manager(toolkit: RedisToolkit) -> None:
+def test_the_score_manager_updates_many_scores(toolkit: RedisToolkit) -> None:
     toolkit.batch_set(USERS)
     manager = ScoreManager(toolkit)
     updated = manager.update_scores({"1001": 10, "1002": -5, "2000": 20})
@@ -151,19 +151,19 @@ def test_the_score_manager(toolkit: RedisToolkit) -> None:
 
 
 def warm_up(toolkit: RedisToolkit, rows: Iterable[dict[str, Any]]) -> int:
-    """Put rows into the cache for an hour; return how many."""
+    """Put rows into the cache for an hour. Return their number."""
     entries = {f"cache:{row['id']}": row for row in rows}
     toolkit.batch_set(entries, ex=3600)
     return len(entries)
 
 
-def test_warming_a_cache_up(toolkit: RedisToolkit) -> None:
+def test_a_cache_can_be_filled(toolkit: RedisToolkit) -> None:
     assert warm_up(toolkit, ({"id": number, "title": f"No. {number}"} for number in range(500))) == 500
     assert toolkit.getter("cache:499") == {"id": 499, "title": "No. 499"}
     assert 3590 < toolkit.client.ttl("cache:0") <= 3600
 
 
-def test_a_large_data_set_in_chunks(toolkit: RedisToolkit) -> None:
+def test_a_large_data_set_can_be_written_in_parts(toolkit: RedisToolkit) -> None:
     data = {f"row:{number}": {"number": number} for number in range(4500)}
     items = list(data.items())
     for start in range(0, len(items), 1000):
@@ -172,7 +172,7 @@ def test_a_large_data_set_in_chunks(toolkit: RedisToolkit) -> None:
     assert toolkit.batch_get(list(data)) == data
 
 
-def test_batches_in_parallel(server: EmbeddedServer, client: redis.Redis) -> None:
+def test_batches_may_run_in_threads(server: EmbeddedServer, client: redis.Redis) -> None:
     config = RedisConnectionConfig(server.host, server.port)
     parts = [{f"part:{part}:{number}": [part, number] for number in range(800)} for part in range(8)]
 
@@ -187,7 +187,7 @@ def test_batches_in_parallel(server: EmbeddedServer, client: redis.Redis) -> Non
     pool_manager.close_all_pools()
 
 
-def test_falling_back_to_single_values_when_a_batch_fails(toolkit: RedisToolkit) -> None:
+def test_single_values_can_be_written_after_a_batch_failed(toolkit: RedisToolkit) -> None:
     batch = {"good": 5, "bad": object(), "also good": 6}
     failed = []
     try:
@@ -202,7 +202,7 @@ def test_falling_back_to_single_values_when_a_batch_fails(toolkit: RedisToolkit)
     assert toolkit.batch_get(list(batch)) == {"good": 5, "bad": None, "also good": 6}
 
 
-def test_timing_in_the_log(toolkit: RedisToolkit, caplog: pytest.LogCaptureFixture) -> None:
+def test_batches_are_logged(toolkit: RedisToolkit, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     logger = logging.getLogger("application")
     started = time.perf_counter()

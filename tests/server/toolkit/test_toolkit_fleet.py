@@ -1,4 +1,4 @@
-"""A fleet in which some programs have changed their import and others have not; programs that change it."""
+"""redis-toolkit and the drop-in work on the same data, and programs run unchanged with the drop-in."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def fleet(client: redis.Redis) -> tuple[Any, RedisToolkit]:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "shift_jis", "utf-16"])
-def test_keys_whatever_the_encoding(server: EmbeddedServer, encoding: str) -> None:
+def test_both_use_the_same_keys_in_every_encoding(server: EmbeddedServer, encoding: str) -> None:
     with server.client(encoding=encoding) as client:
         client.flushall()
         toolkits = theirs_on(client), RedisToolkit(redis=client)
@@ -62,11 +62,11 @@ def test_keys_whatever_the_encoding(server: EmbeddedServer, encoding: str) -> No
 
 
 class Text(str):
-    """A str by subclass."""
+    """A subclass of str."""
 
 
 def refusals(toolkit: Any, value: Any, *options: Any) -> list[Any]:
-    """What setter() and batch_set() raise for a value, None where it is written."""
+    """Return what setter() and batch_set() raise for a value, or None if they write it."""
     setter = outcome(lambda value: toolkit.setter("k", value, *options), value)
     batch_set = outcome(lambda value: toolkit.batch_set({"a": 1, "k": value}, *options), value)
     return [setter[1], batch_set[1]]
@@ -77,7 +77,7 @@ def refusals(toolkit: Any, value: Any, *options: Any) -> list[Any]:
     [[{1}], {"a": object()}, {b"a": 1}, {(1, 2): 3}, "\ud800", ["\ud83d\ude00"], [Text("\udfff")]],
     ids=label,
 )
-def test_what_cannot_be_written_fails_for_the_same_reason(fleet: tuple[Any, RedisToolkit], value: Any) -> None:
+def test_both_refuse_a_value_for_the_same_reason(fleet: tuple[Any, RedisToolkit], value: Any) -> None:
     errors = [error for toolkit in fleet for error in refusals(toolkit, value)]
     assert {type(error).__name__ for error in errors} == {"SerializationError"}
     assert len({type(error.original_exception) for error in errors}) == 1
@@ -97,13 +97,17 @@ def test_what_cannot_be_written_fails_for_the_same_reason(fleet: tuple[Any, Redi
     ],
     ids=str,
 )
-def test_limits_of_any_number(fleet: tuple[Any, RedisToolkit], limits: dict[str, Any], refused: bool) -> None:
+def test_both_apply_limits_in_the_same_way(
+    fleet: tuple[Any, RedisToolkit], limits: dict[str, Any], refused: bool
+) -> None:
     value = 12
     assert len(serialize_value(value)) == 35
     theirs, ours = fleet
     for toolkit, kind in ((theirs, toolkit_module("options").RedisOptions), (ours, RedisOptions)):
-        fates = {type(error).__name__ for error in refusals(toolkit, value, kind(is_logger_info=False, **limits))}
-        assert fates == {"ValidationError" if refused else "NoneType"}
+        results = {
+            type(error).__name__ for error in refusals(toolkit, value, kind(is_logger_info=False, **limits))
+        }
+        assert results == {"ValidationError" if refused else "NoneType"}
 
 
 def test_each_reads_what_the_other_wrote(fleet: tuple[Any, RedisToolkit]) -> None:
@@ -138,29 +142,29 @@ def test_both_store_the_same_bytes(fleet: tuple[Any, RedisToolkit]) -> None:
     )
 )
 @settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_batch_is_the_same_to_both(fleet: tuple[Any, RedisToolkit], batch: dict[str, Any]) -> None:
+def test_both_read_any_batch_of_each_other(fleet: tuple[Any, RedisToolkit], batch: dict[str, Any]) -> None:
     theirs, ours = fleet
     for writer, reader in ((theirs, ours), (ours, theirs)):
         writer.batch_set(batch)
         assert same(reader.batch_get(list(batch)), writer.batch_get(list(batch)))
 
 
-def test_messages_go_both_ways(client: redis.Redis, server: EmbeddedServer) -> None:
+def test_both_publish_the_same_messages(client: redis.Redis, server: EmbeddedServer) -> None:
     theirs, ours = theirs_on(client), RedisToolkit(redis=client)
     with server.client() as listener:
         pubsub = listener.pubsub(ignore_subscribe_messages=True)
         pubsub.subscribe("channel")
         pubsub.get_message(timeout=5)
-        heard = []
+        received = []
         for publisher in (theirs, ours):
             publisher.publisher("channel", {"x": (1, b"2")})
-            heard.append(next(message for message in pubsub.listen())["data"])
+            received.append(next(message for message in pubsub.listen())["data"])
         pubsub.close()
-    assert heard[0] == heard[1]
+    assert received[0] == received[1]
 
 
-def test_a_fleet_that_migrates_to_messagepack(client: redis.Redis) -> None:
-    """New programs read everything from the first day; they write MessagePack once no old ones are left."""
+def test_toolkit_msgpack_reads_values_of_the_toolkit(client: redis.Redis) -> None:
+    """A new program reads both formats and writes MessagePack."""
     theirs = theirs_on(client)
     new = RedisToolkit(redis=client, codec="toolkit-msgpack")
     theirs.batch_set(VALUES)
@@ -265,7 +269,7 @@ def until(condition):
 
 
 def main(host, port):
-    """Jobs come on a channel; what comes of them is stored and announced on another."""
+    """Receive jobs on a channel, store their results, and announce them on another channel."""
     config = RedisConnectionConfig(host=host, port=port)
     options = RedisOptions(is_logger_info=False, log_level="ERROR", subscriber_stop_timeout=3)
     announced = []
@@ -300,7 +304,7 @@ def main(host, port):
 
 
 @pytest.mark.parametrize("program", [CACHE, SCORE_BOARD, WORKER], ids=["cache", "score board", "pub/sub worker"])
-def test_a_program_runs_alike_with_only_its_import_changed(
+def test_a_program_gives_the_same_results_with_only_its_import_changed(
     program: str, server: EmbeddedServer, client: redis.Redis
 ) -> None:
     toolkit_module()
@@ -308,7 +312,7 @@ def test_a_program_runs_alike_with_only_its_import_changed(
     for source in (program, program.replace("redis_toolkit", "redis_fastbatch.toolkit")):
         client.flushall()
         names: dict[str, Any] = {}
-        # The toolkit's own logger writes to the stream that is there when it is made.
+        # The toolkit's logger keeps the stream that is current when it is made.
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             exec(compile(source, "<program>", "exec"), names)
             results.append(names["main"](server.host, server.port))
