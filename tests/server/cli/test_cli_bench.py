@@ -18,39 +18,39 @@ def run(server: EmbeddedServer, *arguments: object) -> int:
     return main(["bench", "--rows", "500", "--rounds", "1", "--url", url, *map(str, arguments)])
 
 
-def test_the_table(valkey: EmbeddedServer, valkey_client: redis.Redis, capsys: Any) -> None:
+def test_the_table_has_all_contenders(valkey: EmbeddedServer, valkey_client: redis.Redis, capsys: Any) -> None:
     valkey_client.set("mine", "untouched")
     assert run(valkey) == 0
-    said = capsys.readouterr().out
-    assert said.startswith("Valkey ")
+    messages = capsys.readouterr().out
+    assert messages.startswith("Valkey ")
     for words in (
         "batch_set ",
         "batch_get ",
         "redis-py, a pipeline of SETs + msgpack",
         "redis-py, MGET + msgpack",
     ):
-        assert words in said
+        assert words in messages
     assert valkey_client.keys() == [b"mine"]
 
 
 @pytest.mark.full
-def test_a_url_that_decodes_for_other_programs(valkey: EmbeddedServer, capsys: Any) -> None:
+def test_the_url_may_set_decode_responses(valkey: EmbeddedServer, capsys: Any) -> None:
     url = f"redis://{valkey.host}:{valkey.port}?decode_responses=true"
     assert main(["bench", "--rows", "20", "--rounds", "1", "--url", url]) == 0, capsys.readouterr().err
 
 
 @pytest.mark.full
-def test_the_chart(valkey: EmbeddedServer, tmp_path: Path) -> None:
+def test_the_chart_is_drawn(valkey: EmbeddedServer, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     assert run(valkey, "--chart", tmp_path / "bench.png") == 0
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("chart", ["no/such/folder/a.png", "a.xyz", "folder.png"])
-def test_charts_that_cannot_be_written(
+def test_an_invalid_chart_file_is_an_error_before_the_measurement(
     valkey: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, chart: str
 ) -> None:
-    """It was found only after all had been measured."""
+    """The error comes before the measurement."""
     pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.png").mkdir()
@@ -61,7 +61,7 @@ def test_charts_that_cannot_be_written(
     assert captured.err.count("\n") == 1
 
 
-def test_every_way_moves_the_same(valkey_client: redis.Redis) -> None:
+def test_all_contenders_write_and_read_the_same(valkey_client: redis.Redis) -> None:
     from redis_fastbatch import FastBatch
     from redis_fastbatch.cli.bench import Bench
 
@@ -81,15 +81,15 @@ def test_every_way_moves_the_same(valkey_client: redis.Redis) -> None:
             ) == expected
 
 
-def test_no_server(capsys: Any) -> None:
+def test_a_closed_port_is_an_error(capsys: Any) -> None:
     assert main(["bench", "--url", "redis://127.0.0.1:1"]) == 1
     assert "no connection" in capsys.readouterr().err
 
 
-def test_nothing_is_left_after_ctrl_c_amid_a_reply(
+def test_ctrl_c_deletes_the_keys(
     valkey: EmbeddedServer, valkey_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    """An unread reply of redis-py was taken for the reply to the deletion, and the keys stayed."""
+    """An unread reply of redis-py must not be read as the reply to the deletion of the keys."""
 
     def interrupted(self: Bench) -> None:
         connection = self.client.connection_pool.get_connection()

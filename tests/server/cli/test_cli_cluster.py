@@ -1,4 +1,4 @@
-"""The command line on a node of a cluster, without --cluster."""
+"""The command line on a node of a cluster without --cluster says to use it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HINT = "this is a node of a cluster: give --cluster\n"
 
 @pytest.mark.parametrize("options", [[], ["--as", "hash"], ["--workers", "3"], ["--on-error", "stop"]])
 @pytest.mark.parametrize("form", ["csv", "ndjson"])
-def test_load(
+def test_load_ends_early_with_advice(
     cluster: Cluster,
     cluster_client: redis.RedisCluster,
     tmp_path: Path,
@@ -23,21 +23,21 @@ def test_load(
     form: str,
     options: list[str],
 ) -> None:
-    """A third of the rows was written, and the message had only a number and an address."""
+    """The load ends early, and the message says more than redis-py's slot and address."""
     pytest.importorskip("pyarrow")
     path = tmp_path / f"a.{form}"
     header = "id\n" if form == "csv" else ""
     path.write_text(header + "".join(f"{i}\n" if header else f'{{"id": {i}}}\n' for i in range(300_000)))
     assert main(["load", str(path), "--key", "id", "--url", cluster.url, *options]) == 1
-    said = capsys.readouterr().err
-    assert said.endswith(HINT)
-    assert "MOVED " in said.splitlines()[-1]
-    # Of the 100,000 rows of that node, only those in flight.
+    messages = capsys.readouterr().err
+    assert messages.endswith(HINT)
+    assert "MOVED " in messages.splitlines()[-1]
+    # Only rows in flight are written, fewer than the node's 100,000.
     assert sum(node.client().dbsize() for node in cluster.masters) < 60_000
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet", "ndjson"])
-def test_dump(
+def test_dump_is_refused_with_advice(
     cluster: Cluster,
     cluster_client: redis.RedisCluster,
     tmp_path: Path,
@@ -48,11 +48,11 @@ def test_dump(
     for number in range(100):
         cluster_client.set(f"k{number}", b"\x81\xa1x\x01")
     assert main(["dump", str(tmp_path / f"a.{form}"), "--url", cluster.url]) == 1
-    said = capsys.readouterr().err
-    assert said == f"redis-fastbatch: Keys in request don't hash to the same slot: {HINT}"
+    messages = capsys.readouterr().err
+    assert messages == f"redis-fastbatch: Keys in request don't hash to the same slot: {HINT}"
 
 
-def test_bench(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_is_refused(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--rows", "100", "--rounds", "1", "--url", cluster.url]) == 1
     reason = "this is a node of a cluster: bench measures single servers"
     assert capsys.readouterr().err == f"redis-fastbatch: {reason}\n"

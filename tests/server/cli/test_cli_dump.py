@@ -1,4 +1,4 @@
-"""`redis-fastbatch dump`."""
+"""`redis-fastbatch dump`: formats, types of columns, standard output, mistakes."""
 
 from __future__ import annotations
 
@@ -36,18 +36,19 @@ ROWS = [
 
 @pytest.fixture
 def filled(shell: Shell) -> Shell:
+    """Store ROWS and one other row, and return the command line."""
     shell.batch.batch_set({f"u:{row['id']}": row for row in ROWS} | {"other": {"x": 1}})
     return shell
 
 
-def test_parquet(filled: Shell, tmp_path: Path) -> None:
-    code, said = filled("dump", "--match", "u:*", tmp_path / "a.parquet")
-    assert (code, said) == (0, "3 rows written\n")
+def test_rows_are_dumped_as_parquet(filled: Shell, tmp_path: Path) -> None:
+    code, messages = filled("dump", "--match", "u:*", tmp_path / "a.parquet")
+    assert (code, messages) == (0, "3 rows written\n")
     assert parquet.read_table(tmp_path / "a.parquet").sort_by("id").to_pylist() == ROWS
     assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
 
 
-def test_csv(filled: Shell, tmp_path: Path) -> None:
+def test_rows_are_dumped_as_csv(filled: Shell, tmp_path: Path) -> None:
     assert filled("dump", "--match", "u:*", tmp_path / "a.csv", "--quiet") == (0, "")
     lines = (tmp_path / "a.csv").read_text()
     assert "2024-01-02T03:04:05.000600Z" in lines
@@ -58,13 +59,13 @@ def test_csv(filled: Shell, tmp_path: Path) -> None:
     assert back.to_pylist() == ROWS
 
 
-def test_ndjson(filled: Shell, tmp_path: Path) -> None:
+def test_rows_are_dumped_as_ndjson(filled: Shell, tmp_path: Path) -> None:
     assert filled("dump", "--match", "u:*", tmp_path / "a.ndjson")[0] == 0
     rows = sorted(map(json.loads, (tmp_path / "a.ndjson").read_text().splitlines()), key=lambda row: row["id"])
     assert rows == [{**row, "at": row["at"] and row["at"].isoformat()} for row in ROWS]
 
 
-def test_keys_as_a_column(filled: Shell, tmp_path: Path) -> None:
+def test_keys_can_be_a_column(filled: Shell, tmp_path: Path) -> None:
     for form in ("parquet", "csv", "ndjson"):
         path = tmp_path / f"a.{form}"
         assert filled("dump", "--match", "u:*", path, "--key", "key")[0] == 0
@@ -79,28 +80,28 @@ def test_keys_as_a_column(filled: Shell, tmp_path: Path) -> None:
         else:
             keys = set(parquet.read_table(path)["key"].to_pylist())
         assert keys == {"u:1", "u:2", "u:3"}
-        code, said = filled("dump", "--match", "u:*", path, "--key", "id")
+        code, messages = filled("dump", "--match", "u:*", path, "--key", "id")
         assert code == 1
-        assert "a field 'id' of their own" in said
+        assert "a field 'id' of their own" in messages
 
 
-def test_what_is_no_value_is_left_out(filled: Shell, tmp_path: Path) -> None:
+def test_keys_of_other_types_are_left_out(filled: Shell, tmp_path: Path) -> None:
     filled.client.lpush("u:list", 1)
     filled.client.hset("u:hash", "a", 1)
     for form in ("parquet", "ndjson"):
-        code, said = filled("dump", "--match", "u:*", tmp_path / f"a.{form}")
+        code, messages = filled("dump", "--match", "u:*", tmp_path / f"a.{form}")
         hint = "dump writes values, which are strings; --strings-only ignores other keys"
-        assert (code, said) == (
+        assert (code, messages) == (
             1,
             f"left out: 1 hash (key 'u:hash'): {hint}\n"
             f"left out: 1 list (key 'u:list'): {hint}\n"
             "3 rows written, 2 left out\n",
         )
-        code, said = filled("dump", "--match", "u:*", tmp_path / f"a.{form}", "--strings-only")
-        assert (code, said) == (0, "3 rows written\n")
+        code, messages = filled("dump", "--match", "u:*", tmp_path / f"a.{form}", "--strings-only")
+        assert (code, messages) == (0, "3 rows written\n")
 
 
-def test_ndjson_takes_any_value(filled: Shell, tmp_path: Path) -> None:
+def test_ndjson_can_hold_any_value(filled: Shell, tmp_path: Path) -> None:
     filled.client.flushdb()
     values = {
         "a": 1,
@@ -110,10 +111,10 @@ def test_ndjson_takes_any_value(filled: Shell, tmp_path: Path) -> None:
         "e": {"x": float("inf"), "y": b"\xff", "z": b"ok"},
     }
     filled.batch.batch_set(values)
-    code, said = filled("dump", tmp_path / "a.ndjson", "--key", "k")
+    code, messages = filled("dump", tmp_path / "a.ndjson", "--key", "k")
     assert code == 1
-    assert "key 'd': found nan, expected a number that JSON has: dump as Parquet, or with --lossy" in said
-    assert said.endswith("3 rows written, 2 failed\n")
+    assert "key 'd': found nan, expected a number that JSON has: dump as Parquet, or with --lossy" in messages
+    assert messages.endswith("3 rows written, 2 failed\n")
     assert filled("dump", tmp_path / "a.ndjson", "--key", "k", "--lossy")[0] == 0
     found = {row.pop("k"): row for row in map(json.loads, (tmp_path / "a.ndjson").read_text().splitlines())}
     assert found == {
@@ -123,14 +124,14 @@ def test_ndjson_takes_any_value(filled: Shell, tmp_path: Path) -> None:
         "d": {"value": None},
         "e": {"x": None, "y": "/w==", "z": "ok"},
     }
-    code, said = filled("dump", tmp_path / "a.parquet")
+    code, messages = filled("dump", tmp_path / "a.parquet")
     assert code == 1
-    assert "a row must be a map, found" in said
+    assert "a row must be a map, found" in messages
     assert parquet.read_table(tmp_path / "a.parquet").to_pylist() == [values["e"]]
 
 
-def test_numpy_and_bytearrays_as_json(shell: Shell, tmp_path: Path) -> None:
-    """They were written as Python prints them, long arrays with dots in the middle."""
+def test_numpy_arrays_and_bytearrays_are_written_as_json(shell: Shell, tmp_path: Path) -> None:
+    """Arrays are written as lists, not as Python prints them."""
     numpy = pytest.importorskip("numpy")
     values = {
         "long": numpy.arange(2000),
@@ -151,13 +152,13 @@ def test_numpy_and_bytearrays_as_json(shell: Shell, tmp_path: Path) -> None:
     }
 
 
-def test_what_json_has_no_place_for(shell: Shell, tmp_path: Path) -> None:
+def test_a_value_that_json_lacks_fails(shell: Shell, tmp_path: Path) -> None:
     numpy = pytest.importorskip("numpy")
     wrapper = {"__type__": "numpy", "__dtype__": "complex64", "__shape__": [1], "__data__": [1]}
     assert numpy.array([1j]).dtype.kind == "c"
     shell.client.set("odd", json.dumps(wrapper))
-    code, said = shell("dump", tmp_path / "a.ndjson", "--codec", "toolkit")
-    assert (code, said) == (
+    code, messages = shell("dump", tmp_path / "a.ndjson", "--codec", "toolkit")
+    assert (code, messages) == (
         1,
         "key 'odd': JSON has no place for a complex\n0 rows written, 1 failed\n",
     )
@@ -165,16 +166,16 @@ def test_what_json_has_no_place_for(shell: Shell, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [{1: 2, "1": 3}, [{b"a": 2, "a": 3}], {None: 1, "x": {True: 1, "true": 2}}])
-def test_keys_that_are_the_same_text_in_json(shell: Shell, tmp_path: Path, value: Any) -> None:
-    """One was lost, or both were in the line."""
+def test_map_keys_that_are_the_same_text_fail_in_json(shell: Shell, tmp_path: Path, value: Any) -> None:
+    """A JSON object cannot have the same name twice."""
     shell.batch.batch_set({"twice": value})
-    code, said = shell("dump", tmp_path / "a.ndjson")
+    code, messages = shell("dump", tmp_path / "a.ndjson")
     assert code == 1
-    assert "key 'twice': expected keys that differ as text, found two that are the same" in said
-    assert said.count("\n") == 2
+    assert "key 'twice': expected keys that differ as text, found two that are the same" in messages
+    assert messages.count("\n") == 2
 
 
-def test_keys_of_maps_that_are_no_text(shell: Shell, tmp_path: Path) -> None:
+def test_map_keys_that_are_not_text_become_text_in_json(shell: Shell, tmp_path: Path) -> None:
     shell.batch.batch_set({"k": {1: 1, b"b": 2, b"\xff": 3, None: 4, 0.5: 6, "e": msgpack.ExtType(5, b"x")}})
     assert shell("dump", tmp_path / "a.ndjson", "--lossy")[0] == 0
     assert json.loads((tmp_path / "a.ndjson").read_text()) == {
@@ -187,10 +188,8 @@ def test_keys_of_maps_that_are_no_text(shell: Shell, tmp_path: Path) -> None:
     }
 
 
-def test_columns_that_differ_from_part_to_part(
-    filled: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Columns that come late, or have a narrower type at first, still fit all rows."""
+def test_columns_may_differ_between_parts(filled: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A column may be missing in the first part, or have a narrower type there."""
     monkeypatch.setattr("redis_fastbatch.cli.dump.KEYS_AT_ONCE", 100)
     filled.client.flushdb()
     rows = [{"id": i, "v": None if i < 300 else i if i < 600 else i + 0.5} for i in range(1000)]
@@ -206,66 +205,70 @@ def test_columns_that_differ_from_part_to_part(
     back = csv.read_csv(tmp_path / "a.csv").sort_by("id")
     assert back["v"].to_pylist() == [row["v"] for row in rows]
     filled.batch.batch_set({5: {"id": "a word"}})
-    code, said = filled("dump", tmp_path / "b.parquet", "--on-error", "stop")
+    code, messages = filled("dump", tmp_path / "b.parquet", "--on-error", "stop")
     assert code == 1
-    assert said.startswith("redis-fastbatch: stopped at key ")
-    assert said.count("\n") == 1
+    assert messages.startswith("redis-fastbatch: stopped at key ")
+    assert messages.count("\n") == 1
     assert not (tmp_path / "b.parquet").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.parquet"]
 
 
 @pytest.mark.parametrize(("key", "column"), [("b:1", "x"), (b"b:\xff", "key")])
-def test_bytes_in_csv(filled: Shell, tmp_path: Path, key: Any, column: str) -> None:
+def test_bytes_that_are_not_utf8_fail_in_csv(filled: Shell, tmp_path: Path, key: Any, column: str) -> None:
     filled.batch.batch_set({"b:2": {"x": b'"t\xc3\xa4xt"'}, key: {"x": b"\xff" if column == "x" else b"text"}})
     path = tmp_path / "a.csv"
     assert filled("dump", "--match", "b:2", path)[0] == 0
     assert path.read_text(encoding="utf-8") == '"x"\n"""täxt"""\n'
-    code, said = filled("dump", "--match", "b:*", path, "--key", "key")
+    code, messages = filled("dump", "--match", "b:*", path, "--key", "key")
     assert code == 1
-    assert ("key that is not UTF-8" if column == "key" else "field 'x' holds bytes that are not UTF-8") in said
-    assert said.endswith("1 rows written, 1 failed\n")
+    assert ("key that is not UTF-8" if column == "key" else "field 'x' holds bytes that are not UTF-8") in messages
+    assert messages.endswith("1 rows written, 1 failed\n")
 
 
 @pytest.mark.parametrize(("one", "other"), [(2**60 + 1, 0.5), (-1, 2**64 - 1)])
-def test_numbers_that_no_column_has_together(
+def test_numbers_that_cannot_share_a_column_fail(
     filled: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one: float, other: float
 ) -> None:
     monkeypatch.setattr("redis_fastbatch.cli.dump.KEYS_AT_ONCE", 1)
     filled.client.flushdb()
     filled.batch.batch_set({"a": {"n": one}, "b": {"n": other}})
-    code, said = filled("dump", tmp_path / "a.parquet")
+    code, messages = filled("dump", tmp_path / "a.parquet")
     assert code == 1
-    assert "field 'n' holds " in said
-    assert said.endswith("1 rows written, 1 failed\n")
+    assert "field 'n' holds " in messages
+    assert messages.endswith("1 rows written, 1 failed\n")
     assert parquet.read_table(tmp_path / "a.parquet")["n"].to_pylist() in ([one], [other])
 
 
-def test_nested_columns(filled: Shell, tmp_path: Path) -> None:
+def test_nested_values_are_written_to_parquet_only(filled: Shell, tmp_path: Path) -> None:
     filled.client.flushdb()
     filled.batch.batch_set({"a": {"l": [1, 2], "s": {"x": 1}}})
     assert filled("dump", tmp_path / "a.parquet")[0] == 0
     assert parquet.read_table(tmp_path / "a.parquet").to_pylist() == [{"l": [1, 2], "s": {"x": 1}}]
-    code, said = filled("dump", tmp_path / "a.csv")
+    code, messages = filled("dump", tmp_path / "a.csv")
     assert code == 1
-    assert "key 'a': field 'l' holds a list, expected text or a number: CSV has no place" in said
+    assert "key 'a': field 'l' holds a list, expected text or a number: CSV has no place" in messages
     assert not (tmp_path / "a.csv").exists()
 
 
 @pytest.mark.parametrize("count", [1, 45_000])
-def test_maps_that_are_always_empty(shell: Shell, tmp_path: Path, count: int) -> None:
+def test_a_column_of_empty_maps_fails_in_parquet(shell: Shell, tmp_path: Path, count: int) -> None:
     shell.batch.batch_set({i: {"i": i, "z": {}} for i in range(count)})
-    code, said = shell("dump", tmp_path / "a.parquet")
-    assert (code, "field 'z' holds an empty map" in said, "NDJSON" in said) == (1, True, True), said
+    code, messages = shell("dump", tmp_path / "a.parquet")
+    assert (code, "field 'z' holds an empty map" in messages, "NDJSON" in messages) == (1, True, True), messages
     assert shell("dump", tmp_path / "a.ndjson")[0] == 0
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv"])
-def test_rows_without_fields(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+def test_an_empty_map_is_a_row_of_nulls(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
     """An empty map is a row of nulls if other rows have fields; otherwise it cannot be a row."""
     monkeypatch.setattr("redis_fastbatch.cli.dump.KEYS_AT_ONCE", 10)
     shell.batch.batch_set({i: {} for i in range(100)})
-    code, said = shell("dump", tmp_path / f"a.{form}")
-    assert (code, "maps that are empty" in said, (tmp_path / f"a.{form}").exists()) == (1, True, False), said
+    code, messages = shell("dump", tmp_path / f"a.{form}")
+    assert (code, "maps that are empty" in messages, (tmp_path / f"a.{form}").exists()) == (1, True, False), (
+        messages
+    )
     shell.batch.batch_set({100: {"id": 5, "name": "x"}})
     assert shell("dump", tmp_path / f"a.{form}") == (0, "101 rows written\n")
     table = (parquet.read_table if form == "parquet" else csv.read_csv)(tmp_path / f"a.{form}")
@@ -275,17 +278,17 @@ def test_rows_without_fields(shell: Shell, tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("form", ["ndjson", "csv", "parquet"])
-def test_standard_output_that_is_closed(filled: Shell, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+def test_a_closed_standard_output_is_an_error(filled: Shell, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     assert filled("dump", "-", "--format", form) == (1, "redis-fastbatch: standard output is closed\n")
 
 
-def test_nothing_matches(filled: Shell, tmp_path: Path) -> None:
+def test_a_pattern_without_matches_writes_no_rows(filled: Shell, tmp_path: Path) -> None:
     for form in ("parquet", "csv", "ndjson"):
         assert filled("dump", "--match", "nothing*", tmp_path / f"a.{form}") == (0, "0 rows written\n")
 
 
-def test_lone_surrogates(filled: Shell, tmp_path: Path) -> None:
+def test_lone_surrogates_are_written_to_ndjson(filled: Shell, tmp_path: Path) -> None:
     filled.client.flushdb()
     text = '{"t": "\\ud800 ä"}'
     filled.client.set("k", text)
@@ -294,7 +297,7 @@ def test_lone_surrogates(filled: Shell, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("codec", ["toolkit-msgpack", "toolkit", "json"])
-def test_codecs(filled: Shell, tmp_path: Path, codec: str) -> None:
+def test_values_of_other_codecs_are_dumped(filled: Shell, tmp_path: Path, codec: str) -> None:
     filled.client.flushdb()
     FastBatch(filled.client, codec=codec).batch_set({"a": {"x": 1, "y": "z"}})
     assert filled("dump", tmp_path / "a.parquet", "--codec", codec)[0] == 0
@@ -302,7 +305,7 @@ def test_codecs(filled: Shell, tmp_path: Path, codec: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["ndjson", "csv", "parquet"])
-def test_standard_output(filled: Shell, tmp_path: Path, form: str) -> None:
+def test_rows_can_be_dumped_to_standard_output(filled: Shell, tmp_path: Path, form: str) -> None:
     done = subprocess.run(
         [
             sys.executable,
@@ -326,8 +329,8 @@ def test_standard_output(filled: Shell, tmp_path: Path, form: str) -> None:
         assert "ä" in done.stdout.decode()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a shell")
-def test_whoever_reads_the_output_may_leave(filled: Shell) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+def test_a_closed_pipe_ends_the_dump_silently(filled: Shell) -> None:
     filled.batch.batch_set({f"u:{i}": {"text": "x" * 1000} for i in range(2000)})
     command = f"{sys.executable} -m redis_fastbatch dump - --format ndjson --url {filled.url} | head -c 100"
     done = subprocess.run(["bash", "-c", command], capture_output=True)
@@ -336,9 +339,9 @@ def test_whoever_reads_the_output_may_leave(filled: Shell) -> None:
     assert b"Exception" not in done.stderr
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="named pipes")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs named pipes")
 @pytest.mark.parametrize("form", ["csv", "ndjson", "parquet"])
-def test_a_pipe_is_written_to_and_stays(filled: Shell, tmp_path: Path, form: str) -> None:
+def test_a_named_pipe_is_written_to(filled: Shell, tmp_path: Path, form: str) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     # Both ends are open before the dump begins, and the pipe holds all of it, so that nothing waits.
@@ -356,8 +359,8 @@ def test_a_pipe_is_written_to_and_stays(filled: Shell, tmp_path: Path, form: str
         assert "ä" in data.decode()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="links and modes")
-def test_a_link_stays_one_and_a_file_keeps_its_mode(filled: Shell, tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="needs links and file modes")
+def test_links_and_file_modes_are_kept(filled: Shell, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     file, link = tmp_path / "folder" / "a.csv", tmp_path / "a.csv"
     file.write_text("old")
@@ -380,25 +383,25 @@ def test_a_link_stays_one_and_a_file_keeps_its_mode(filled: Shell, tmp_path: Pat
         (["folder.csv"], "folder.csv: expected a file, found a folder"),
     ],
 )
-def test_mistakes_are_told_in_one_line(
+def test_mistakes_are_reported_in_one_line(
     filled: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.csv").mkdir()
-    code, said = filled("dump", *arguments)
+    code, messages = filled("dump", *arguments)
     assert code == 1
-    assert words in said
-    assert said.count("\n") == 1
+    assert words in messages
+    assert messages.count("\n") == 1
 
 
-def test_no_server(capsys: Any, tmp_path: Path) -> None:
+def test_a_closed_port_is_an_error(capsys: Any, tmp_path: Path) -> None:
     assert main(["dump", str(tmp_path / "a.csv"), "--url", "redis://127.0.0.1:1"]) == 1
     assert "no connection to redis://127.0.0.1:1" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet", "ndjson"])
-def test_what_is_loaded_is_dumped(
+def test_loaded_rows_are_dumped(
     shell: Shell,
     valkey: EmbeddedServer,
     valkey_client: redis.Redis,
@@ -431,10 +434,10 @@ def test_what_is_loaded_is_dumped(
     "settings", ["decode_responses=true", "encoding=latin-1&decode_responses=1", "protocol=3&encoding=utf-16"]
 )
 @pytest.mark.parametrize("form", ["ndjson", "csv", "parquet"])
-def test_a_url_that_decodes_for_other_programs(
+def test_the_url_may_set_an_encoding_and_decoding(
     shell: Shell, tmp_path: Path, capsys: Any, settings: str, form: str
 ) -> None:
-    """Values that are not UTF-8 could not be read, and keys in another encoding counted as gone."""
+    """The settings of the URL must not change how the command reads keys and values."""
     shell.batch.batch_set({"é": {"x": 200}, b"\xff": {"x": 300}})
     path = tmp_path / f"a.{form}"
     assert main(["dump", "--match", "é", "--key", "k", str(path), "--url", f"{shell.url}?{settings}"]) == 0
@@ -447,8 +450,9 @@ def test_a_url_that_decodes_for_other_programs(
 
 
 @pytest.mark.parametrize("arguments", [["a.tsv"], ["a.txt", "--format", "tsv"]])
-def test_tabs(filled: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
-    """The file had commas, which load does not expect."""
+def test_tsv_files_have_tabs(
+    filled: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert filled("dump", "--match", "u:*", *arguments)[0] == 0
     assert Path(arguments[0]).read_text(encoding="utf-8").splitlines()[0] == '"id"\t"name"\t"score"\t"at"'
@@ -459,20 +463,20 @@ def test_tabs(filled: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ar
 
 
 @pytest.mark.parametrize("seconds", [253_402_300_800, 1_201_000_000_000, -62_135_596_801, -(2**40)])
-def test_points_in_time_that_csv_cannot_hold(shell: Shell, tmp_path: Path, seconds: int) -> None:
-    """Some were written with another year, of six digits and a sign."""
+def test_timestamps_outside_the_years_1_to_9999_fail_in_csv(shell: Shell, tmp_path: Path, seconds: int) -> None:
+    """Arrow would write years of more than four digits with a sign."""
     shell.client.set("a", msgpack.packb({"x": msgpack.Timestamp(seconds, 0)}))
     shell.batch.batch_set({"b": {"x": msgpack.Timestamp(0, 0)}})
-    code, said = shell("dump", tmp_path / "a.csv")
-    assert (code, "key 'a': field 'x' holds a point in time that is not in the years 1 to 9999" in said) == (
+    code, messages = shell("dump", tmp_path / "a.csv")
+    assert (code, "key 'a': field 'x' holds a point in time that is not in the years 1 to 9999" in messages) == (
         1,
         True,
-    ), said
+    ), messages
     assert (tmp_path / "a.csv").read_text() == '"x"\n"1970-01-01T00:00:00Z"\n'
     assert shell("dump", tmp_path / "a.parquet")[0] == 0
 
 
-def test_the_first_and_the_last_point_in_time_of_csv(shell: Shell, tmp_path: Path) -> None:
+def test_the_first_and_last_timestamps_are_written_to_csv(shell: Shell, tmp_path: Path) -> None:
     first, last = datetime.datetime(1, 1, 1, tzinfo=UTC), datetime.datetime(9999, 12, 31, 23, 59, 59, 999_999, UTC)
     shell.batch.batch_set({"a": {"x": first}, "b": {"x": last}, "c": {"x": None}})
     assert shell("dump", tmp_path / "a.csv", "--key", "key")[0] == 0
@@ -481,10 +485,10 @@ def test_the_first_and_the_last_point_in_time_of_csv(shell: Shell, tmp_path: Pat
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
-def test_unsigned_numbers_among_others(
+def test_unsigned_and_signed_numbers_share_a_column(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    """Numbers from 2^63 up, and smaller ones in other lists of keys, fit together."""
+    """Numbers from 2^63 and smaller ones in other parts can share a column."""
     monkeypatch.setattr("redis_fastbatch.cli.dump.KEYS_AT_ONCE", 1)
     rows = [{"x": 1, "y": None}, {"x": 2**64 - 1, "y": 5}, {"x": None, "y": 2**63}]
     shell.batch.batch_set(dict(enumerate(rows)))
@@ -496,7 +500,7 @@ def test_unsigned_numbers_among_others(
         assert "18446744073709551615" in (tmp_path / "a.csv").read_text()
 
 
-def test_unsigned_numbers_within_lists_and_maps(
+def test_unsigned_and_signed_numbers_share_a_nested_column(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("redis_fastbatch.cli.dump.KEYS_AT_ONCE", 1)
@@ -506,8 +510,8 @@ def test_unsigned_numbers_within_lists_and_maps(
     assert sorted(parquet.read_table(tmp_path / "a.parquet").select(["l", "m"]).to_pylist(), key=str) == rows
 
 
-def test_points_in_time_of_two_units(tmp_path: Path) -> None:
-    """A column has the finer unit if all values fit; otherwise one fails by name."""
+def test_timestamps_of_two_units_share_a_column(tmp_path: Path) -> None:
+    """A column has the finer unit if all values fit; otherwise the error names the column."""
 
     def times(unit: str, ticks: int) -> Any:
         return pa.table({"at": pa.array([ticks], pa.timestamp(unit, "UTC"))})

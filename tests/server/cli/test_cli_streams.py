@@ -1,4 +1,4 @@
-"""The command line in a process without standard error, or with one that nobody reads."""
+"""The command line without standard error, or with a closed pipe as standard error."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ PROGRAM = '"$0" -m redis_fastbatch "$@"'
 
 
 def run(redirection: str, *arguments: object) -> subprocess.CompletedProcess[bytes]:
-    """Run the command line from a shell with a redirection of its streams."""
+    """Run the command line in a shell that redirects its streams."""
     command = ["bash", "-c", f"set -o pipefail; {PROGRAM} {redirection}", sys.executable, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, timeout=60)
 
 
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
-    """A file of 100 rows."""
+    """Write a file of 100 rows, and return its path."""
     file = tmp_path / "rows.ndjson"
     file.write_text("".join(json.dumps({"k": f"k{n}", "n": n}) + "\n" for n in range(100)))
     return file
 
 
 @pytest.mark.parametrize("redirection", ["2>&-", "<&- 2>&-", "<&- >&- 2>&-", "2>&1 | true", "2> >(true)"])
-def test_load_does_its_work(
+def test_load_works_without_standard_error(
     valkey: EmbeddedServer, valkey_client: redis.Redis, rows: Path, redirection: str
 ) -> None:
     done = run(redirection, "load", rows, "--key", "k", "--url", valkey.url)
@@ -39,7 +39,7 @@ def test_load_does_its_work(
     assert FastBatch(valkey_client).batch_get(["k99"]) == {"k99": {"k": "k99", "n": 99}}
 
 
-def test_dump_writes_data_alone_to_standard_output(valkey: EmbeddedServer, valkey_client: redis.Redis) -> None:
+def test_dump_writes_only_data_to_standard_output(valkey: EmbeddedServer, valkey_client: redis.Redis) -> None:
     FastBatch(valkey_client).batch_set({"a": {"n": 1}})
     done = run("2>&-", "dump", "-", "--format", "ndjson", "--url", valkey.url)
     assert done.returncode == 0

