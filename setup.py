@@ -12,7 +12,7 @@ from setuptools.command.build_ext import build_ext
 CORE = Path("redis_fastbatch", "_core")
 
 # Environment variables switch on line tracing (for coverage of the .pyx files), sanitizers and symbols (for
-# profilers): see CONTRIBUTING.md. Cython's coverage plugin finds C files only beside their sources.
+# profilers): see CONTRIBUTING.md. Cython's coverage plugin needs the C files beside their sources.
 TRACE = bool(os.environ.get("REDIS_FASTBATCH_TRACE"))
 SANITIZE = os.environ.get("REDIS_FASTBATCH_SANITIZE", "")
 SYMBOLS = bool(os.environ.get("REDIS_FASTBATCH_SYMBOLS"))
@@ -29,12 +29,12 @@ def compile_args() -> list[str]:
 def link_args() -> list[str]:
     if SANITIZE:
         return [f"-fsanitize={SANITIZE}"]
-    # Symbols are four fifths of an extension's size.
+    # Without -s, symbols are 80 % of an extension's size.
     return ["-Wl,-s"] if sys.platform == "linux" and not SYMBOLS else []
 
 
 def cython_processes() -> int:
-    # A spawned process, as on Windows and macOS, would run this file again.
+    # With the start method spawn (Windows, macOS), each process would run this file again.
     return (os.cpu_count() or 1) if multiprocessing.get_start_method() == "fork" else 0
 
 
@@ -51,8 +51,8 @@ def extensions() -> list[Extension]:
     ]
 
 
-class BuildAndLeave(build_ext):
-    """Leaves the extensions in the tree too, so that programs run from a checkout find them.
+class BuildAndCopy(build_ext):
+    """Copies the extensions into the source tree too, so that programs in a checkout find them.
 
     An example is `python -m redis_fastbatch` after `pip install .`.
     """
@@ -68,7 +68,7 @@ class BuildAndLeave(build_ext):
 
 
 setup(
-    cmdclass={"build_ext": BuildAndLeave},
+    cmdclass={"build_ext": BuildAndCopy},
     ext_modules=cythonize(
         extensions(),
         build_dir=None if TRACE else "build/cython",
