@@ -207,6 +207,16 @@ def test_null_confirms_nothing(make: Callable[..., Bench], operation: Operation)
             assert written.report.skipped_keys == keys[-1:]
 
 
+def check_lost_delete(ready: Bench, keys: list[str]) -> None:
+    if ready.retries:
+        # Keys deleted before the loss are not counted again.
+        assert ready.batch.batch_delete(keys) == 0
+    else:
+        with pytest.raises(redis.TimeoutError):
+            ready.batch.batch_delete(keys)
+    assert not any(ready.stored(keys))
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("operation", BATCHES, ids=str)
 @KINDS
@@ -220,11 +230,11 @@ def test_missing_replies_are_a_timeout(
     for number, fault in enumerate(faults.values()):
         for place in in_turn(range(0, replies_of(operation), 2), number):
             keys = ready.keys(COUNT)
+            if operation is DELETE:
+                fill(ready, keys)
             ready.inject(Fault(TO_CLIENT, after_replies=place, **fault))
             if operation is DELETE:
-                # Keys deleted before the loss are not counted again.
-                deleted = ready.batch.batch_delete(keys) if retries else 0
-                assert deleted == 0
+                check_lost_delete(ready, keys)
                 ready.proxy.release()
                 continue
             error = run(ready, operation, keys)

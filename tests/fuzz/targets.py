@@ -17,7 +17,6 @@ from redis.exceptions import InvalidResponse
 from fuzz.values import Values
 from msgpack_reference import their_value
 from redis_fastbatch import DecodeError, EncodeError, MsgpackCodec
-from redis_fastbatch._core.raw import RawCodec
 from redis_fastbatch._core.resp.encoder import BatchWriter, Command
 from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
 from redis_fastbatch._core.toolkit import plain as plain
@@ -200,10 +199,6 @@ def check_toolkit_dumps(data: bytes) -> None:
     assert ours == written(plain.dumps, value, Exception)
     if ours is not REFUSED:
         assert loaded(toolkit_codec.loads, ours, DecodeError) == loaded(plain.loads, ours, Exception)
-
-
-def check_raw(data: bytes) -> None:
-    assert RawCodec().loads(RawCodec().dumps(data)) == data
 
 
 # -- all of them ---------------------------------------------------------------------------------
