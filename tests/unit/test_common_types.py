@@ -44,7 +44,7 @@ def round_trip(codec: MsgpackCodec, value: Any) -> Any:
     return codec.loads(codec.dumps(value))
 
 
-def test_each_type_has_its_form(codec: MsgpackCodec) -> None:
+def test_each_type_is_written_in_its_documented_form(codec: MsgpackCodec) -> None:
     values = [
         Decimal("1.10"),
         UUID(int=2),

@@ -72,7 +72,7 @@ FLAT = [part for pair in PAIRS for part in pair]
     ids=["MSET", "MSETEX", "SET", "SET with options"],
 )
 @pytest.mark.parametrize("form", [dict, list, iter], ids=["dict", "list", "iterator"])
-def test_items_become_commands(
+def test_items_become_the_arguments_of_commands(
     command: Command, expected: list[list[bytes]], replies: int, form: Callable[[Any], Any]
 ) -> None:
     chunk = only_chunk(writer(form(PAIRS), command))

@@ -149,7 +149,7 @@ def test_types_of_columns_are_inferred(shell: Shell, tmp_path: Path, cell: str, 
 
 
 @pytest.mark.parametrize("cell", TEXTS)
-def test_cells_that_stay_text(shell: Shell, tmp_path: Path, cell: str) -> None:
+def test_cells_of_other_forms_stay_text(shell: Shell, tmp_path: Path, cell: str) -> None:
     written = f'"{cell}"' if "," in cell else cell
     code, messages = load_text(shell, tmp_path, f"k,v\n1,{written}\n2,{written}\n")
     assert (code, messages.splitlines()[-1]) == (0, "columns: k string, v string")

@@ -264,7 +264,7 @@ def test_the_context_manager_closes_the_client(valkey: EmbeddedServer) -> None:
         wait_until(lambda: name not in {one["name"] for one in watcher.client_list()}, "the connection closes")
 
 
-def test_scan_and_delete(client: redis.Redis) -> None:
+def test_keys_are_scanned_and_deleted(client: redis.Redis) -> None:
     fast = FastBatch(client)
     fast.batch_set({f"user:{i}": i for i in range(3000)})
     fast.batch_set({f"other:{i}": i for i in range(10)})

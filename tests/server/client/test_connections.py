@@ -7,7 +7,7 @@ import secrets
 import select
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import msgpack
@@ -19,73 +19,23 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from checks import in_use, proxied
-from redis_fastbatch import AsyncFastBatch, BatchError, DecodeError, FastBatch, FastBatchError
+from exercise import channel_of, exercise, number_of_connections, pool_unchanged
+from redis_fastbatch import AsyncFastBatch, DecodeError, FastBatch, FastBatchError
 from redis_fastbatch._transports.redispy import GET_CONNECTION_ARGUMENTS
-from redis_fastbatch._transports.sync import PublicChannel, SocketChannel, lease
+from redis_fastbatch._transports.sync import PublicChannel, SocketChannel
 from redis_fastbatch.server import EmbeddedServer
-from servers import AclUser, SentinelGroup, TlsServer, sentinel_deployment, wait_until
+from servers import AclUser, TlsServer, wait_until
 
 REDIS_PY = tuple(int(part) for part in redis.__version__.split(".")[:2])
 
-ROWS: dict[Any, Any] = {f"row:{i}": {"id": i, "tags": [i, "t"], "é": None} for i in range(1500)}
 
-
-def exercise(client: redis.Redis, *, prefix: str = "") -> None:
-    """Call all methods of FastBatch with one client, and check their results."""
-    rows = {f"{prefix}{key}": value for key, value in ROWS.items()}
-    fast = FastBatch(client)
-    out_before = in_use(client)
-    for key in client.scan_iter(f"{prefix}row:*", count=1000):
-        client.delete(key)
-    for options in ({}, {"ex": 100}, {"atomic": True}, {"atomic": True, "px": 90_000}):
-        assert fast.batch_set(rows, **options).written == len(rows)
-        assert fast.batch_get(rows) == rows
-    skipped = fast.batch_set({**rows, f"{prefix}new": 1}, nx=True)
-    assert (skipped.written, skipped.skipped) == (1, len(rows))
-    assert fast.batch_get([f"{prefix}new", f"{prefix}none"], default=0) == {f"{prefix}new": 1, f"{prefix}none": 0}
-    assert dict(fast.batch_get_iter(rows, chunk_size=400)) == rows
-    with pytest.raises(BatchError):
-        fast.batch_set({f"{prefix}bad": object()})
-    assert {text(key) for key in fast.scan(f"{prefix}row:*")} == set(rows)
-    assert fast.batch_delete([*rows, f"{prefix}new"]) == len(rows) + 1
-    assert in_use(client) == out_before
-
-
-def text(key: str | bytes) -> str:
-    return key.decode() if isinstance(key, bytes) else key
-
-
-def channel_of(client: redis.Redis) -> type:
-    """Return the type of channel that batches use for the client's connections."""
-    with lease(client) as borrowed:
-        return type(borrowed.channel())
-
-
-@contextmanager
-def pool_unchanged(client: redis.Redis) -> Iterator[None]:
-    """Check that no connection is added or still borrowed, and that the client works."""
-    client.ping()
-    before = number_of_connections(client)
-    yield
-    assert number_of_connections(client) == before
-    assert in_use(client) == 0
-    assert client.ping()
-
-
-def number_of_connections(client: redis.Redis) -> int:
-    pool = client.connection_pool
-    if isinstance(pool, redis.BlockingConnectionPool):
-        return len(pool._connections)
-    return len(pool._available_connections) + len(pool._in_use_connections)
-
-
-def test_tcp_connections(server: EmbeddedServer) -> None:
+def test_tcp_connections_can_be_used(server: EmbeddedServer) -> None:
     with server.client() as client, pool_unchanged(client):
         assert channel_of(client) is SocketChannel
         exercise(client)
 
 
-def test_unix_socket_connections(server: EmbeddedServer) -> None:
+def test_unix_socket_connections_can_be_used(server: EmbeddedServer) -> None:
     with server.client(unix_socket_path=server.unix_socket_path) as client, pool_unchanged(client):
         assert isinstance(client.connection_pool.make_connection(), redis.UnixDomainSocketConnection)
         assert channel_of(client) is SocketChannel
@@ -94,7 +44,7 @@ def test_unix_socket_connections(server: EmbeddedServer) -> None:
         exercise(fast.client)
 
 
-def test_tls_connections(tls_server: TlsServer) -> None:
+def test_tls_connections_can_be_used(tls_server: TlsServer) -> None:
     with tls_server.client() as client, pool_unchanged(client):
         assert channel_of(client) is SocketChannel
         exercise(client)
@@ -113,7 +63,7 @@ def test_an_untrusted_certificate_is_refused(tls_server: TlsServer) -> None:
 
 @pytest.mark.parametrize("protocol", [2, 3])
 @pytest.mark.parametrize("decode_responses", [False, True])
-def test_resp2_and_resp3_with_and_without_decoding(
+def test_resp2_and_resp3_work_with_and_without_decoding(
     server: EmbeddedServer, protocol: int, decode_responses: bool
 ) -> None:
     with server.client(protocol=protocol, decode_responses=decode_responses) as client, pool_unchanged(client):
@@ -456,68 +406,6 @@ def test_a_subclass_without_changes_uses_the_fast_channel(valkey: EmbeddedServer
     assert channel_of(client) is SocketChannel
     exercise(client)
     pool.disconnect()
-
-
-# -- Sentinel ------------------------------------------------------------------------------------
-
-
-def test_the_master_of_a_sentinel_can_be_used(sentinel: SentinelGroup) -> None:
-    client = sentinel.connect().master_for(sentinel.name)
-    with pool_unchanged(client):
-        assert channel_of(client) is SocketChannel
-        exercise(client)
-    client.close()
-
-
-def test_the_replica_of_a_sentinel_can_be_read(sentinel: SentinelGroup) -> None:
-    manager = sentinel.connect()
-    master, replica = manager.master_for(sentinel.name), manager.slave_for(sentinel.name)
-    FastBatch(master).batch_set(ROWS)
-    master.wait(1, 5000)
-    assert FastBatch(replica).batch_get(ROWS) == ROWS
-    with pytest.raises(BatchError, match=r"(?i)read only replica") as caught:
-        FastBatch(replica).batch_set({"a": 1, "b": 2})
-    assert caught.value.report.failed == 2
-    FastBatch(master).batch_delete(ROWS)
-
-
-@pytest.mark.full
-def test_batches_continue_after_a_failover(embedded: Any) -> None:
-    with sentinel_deployment(embedded) as group:
-        client = group.connect(
-            socket_timeout=5.0, retry=Retry(ConstantBackoff(0.2), 100), retry_on_timeout=True
-        ).master_for(group.name, socket_timeout=5.0, retry=Retry(ConstantBackoff(0.2), 100))
-        fast = FastBatch(client)
-        assert fast.batch_set(ROWS).written == len(ROWS)
-        group.servers.wait_for_sync()
-        before = group.master_address()
-        failover(group)
-        assert fast.batch_set({"between": 1}).written == 1
-        assert fast.batch_get(["between", "row:7"]) == {"between": 1, "row:7": ROWS["row:7"]}
-        assert group.master_address() != before
-
-        def source() -> Iterator[tuple[str, int]]:
-            for i in range(20_000):
-                if i == 9000:
-                    failover(group)
-                yield f"during:{i}", i
-
-        report = fast.batch_set(source())
-        assert (report.written, report.failed) == (20_000, 0)
-        found = fast.batch_get([f"during:{i}" for i in range(9100, 20_000)])
-        assert list(found.values()) == list(range(9100, 20_000))
-        client.close()
-
-
-def failover(group: SentinelGroup) -> None:
-    """Wait until the Sentinel has a replica to promote, and make it the master."""
-    before = group.master_address()
-    with group.sentinel.client() as client:
-        wait_until(
-            lambda: client.execute_command("SENTINEL", "FAILOVER", group.name) in (b"OK", True),
-            "the Sentinel finds a replica to promote",
-        )
-    wait_until(lambda: group.master_address() != before, "the failover")
 
 
 # -- state after errors --------------------------------------------------------------------------

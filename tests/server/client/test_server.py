@@ -289,7 +289,7 @@ class TestBinaries:
         with pytest.raises(ServerError, match="pip install"):
             EmbeddedServer()
 
-    def test_valkey_before_redis_on_path(self, bare: Path) -> None:
+    def test_valkey_comes_before_redis_on_path(self, bare: Path) -> None:
         script(bare / "redis-server", "exit 1")
         assert embedded_binary() == debian_redis_binary() == bare / "redis-server"
         script(bare / "valkey-server", "exit 1")

@@ -32,7 +32,7 @@ def python(*arguments: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("kind", ["single", "cluster"])
-def test_interrupts_at_random_moments_keep_the_promises(kind: str, request: pytest.FixtureRequest) -> None:
+def test_interrupts_at_random_moments_leave_a_right_report(kind: str, request: pytest.FixtureRequest) -> None:
     servers = request.getfixturevalue("valkey" if kind == "single" else "cluster")
     port = servers.port if kind == "single" else servers.masters[0].port
     count = by_tier(200, 500)
