@@ -19,6 +19,8 @@ Key = Any
 
 LONGEST_KEY_SHOWN = 100
 
+MOST_WORDS_SHOWN = 20
+
 
 def format_key(key: Key) -> str:
     """Return a key as error messages show it. A long one is cut short."""
@@ -29,6 +31,20 @@ def format_key(key: Key) -> str:
     except Exception as error:
         # repr() fails for an int of thousands of digits, and may fail for a user's class.
         return f"<{type(key).__name__} whose repr() raises {type(error).__name__}>"
+
+
+def format_command(command: Any) -> str:
+    """Return a command, a tuple or list of its name and arguments, as error messages show it: cut short."""
+    if not isinstance(command, (tuple, list)):
+        return format_key(command)[:LONGEST_KEY_SHOWN]
+    words = [
+        word[:LONGEST_KEY_SHOWN] if isinstance(word, str) and word.isprintable() else format_key(word)
+        for word in command[:MOST_WORDS_SHOWN]
+    ]
+    text = " ".join(words)
+    if len(command) <= MOST_WORDS_SHOWN and len(text) <= LONGEST_KEY_SHOWN:
+        return text
+    return f"{text[:LONGEST_KEY_SHOWN]}..."
 
 
 def not_a_pair(item: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from redis.exceptions import InvalidResponse
 
 from redis_fastbatch._core.codec import ValueCodec
-from redis_fastbatch._core.resp.replies import ErrorReply
+from redis_fastbatch._core.resp.replies import ErrorReply, ReplyFormat
 from redis_fastbatch.errors import DecodeError
 
 _NOTHING = object()
@@ -77,6 +77,32 @@ class ParsedReplies:
             done += 1
         return done
 
+    def skip(self, limit: int, first: int, errors: list[tuple[int, Any]]) -> int:
+        """Count up to `limit` replies, and return how many there were. See ReplyReader.skip()."""
+        done = 0
+        while done < limit and (whole := self.reply()) is not None:
+            if isinstance(whole[0], ErrorReply):
+                errors.append((first + done, whole[0]))
+            done += 1
+        return done
+
+    def replies(self, limit: int, out: list[Any], errors: list[int], form: ReplyFormat) -> int:
+        """Append up to `limit` replies to `out`, and return how many there were. See ReplyReader.replies()."""
+        done = 0
+        while done < limit and (whole := self.reply()) is not None:
+            size = _longest(whole[0])
+            if 0 < self._max_value_size < size:
+                raise DecodeError(f"a value of {size} bytes: max_value_size is {self._max_value_size}")
+            try:
+                reply = form.decoded(whole[0])
+            except UnicodeDecodeError as error:
+                reply = error
+            if isinstance(reply, Exception):
+                errors.append(done)
+            out.append(reply)
+            done += 1
+        return done
+
     def array(self, expected: int) -> bool | ErrorReply:
         """Begin to read an array, whose elements values() reads. See ReplyReader.array()."""
         if not self._replies:
@@ -140,6 +166,15 @@ class ParsedReplies:
 def _is_wrong_type(error: ErrorReply) -> bool:
     # redis-py removes the code of some errors from their text.
     return str(error).startswith("WRONGTYPE") or "wrong kind of value" in str(error)
+
+
+def _longest(reply: Any) -> int:
+    """Return the size of the longest string in a reply, in bytes."""
+    if isinstance(reply, (bytes, str)):
+        return len(reply)
+    if isinstance(reply, dict):
+        return max(map(_longest, (*reply, *reply.values())), default=0)
+    return max(map(_longest, reply), default=0) if isinstance(reply, (list, set)) else 0
 
 
 def _size_of(reply: Any) -> int:

@@ -19,9 +19,9 @@ from redis_fastbatch._core.arrow.rows cimport (
     put_literal,
 )
 from redis_fastbatch._core.arrow.stream cimport ArrowStream
-from redis_fastbatch._core.arrow.text cimport put_decimal_int
 from redis_fastbatch._core.arrow.values cimport is_flat, is_missing, make_room, put_plain
 from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
+from redis_fastbatch._core.runtime.decimals cimport put_decimal_int
 from redis_fastbatch._core.resp.encoder cimport Chunk, Command
 
 from redis_fastbatch.errors import EncodeError, FastBatchError

@@ -8,6 +8,8 @@ after the text, or NULL if Python has no such value.
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove, memset
 
+from redis_fastbatch._core.runtime.decimals cimport put_decimal_int, put_digits
+
 cdef enum:
     DAY = 86400
     GIGA = 1_000_000_000
@@ -24,33 +26,6 @@ cdef inline int64_t floor_div(int64_t value, int64_t by) noexcept nogil:
 cdef inline int64_t floor_mod(int64_t value, int64_t by) noexcept nogil:
     cdef int64_t rest = value % by
     return rest + by if rest < 0 else rest
-
-
-cdef inline char* put_digits(char* p, uint64_t number, int width) noexcept nogil:
-    """Write the number in exactly `width` digits."""
-    cdef int i = width
-    while i > 0:
-        i -= 1
-        p[i] = <char>(c'0' + number % 10)
-        number //= 10
-    return p + width
-
-
-cdef inline char* put_decimal_int(char* p, uint64_t magnitude, bint negative) noexcept nogil:
-    """Write the number without leading zeros."""
-    cdef char[20] digits
-    cdef int size = 0
-    if negative:
-        p[0] = c'-'
-        p += 1
-    while True:
-        size += 1
-        digits[20 - size] = <char>(c'0' + magnitude % 10)
-        magnitude //= 10
-        if magnitude == 0:
-            break
-    memcpy(p, digits + 20 - size, size)
-    return p + size
 
 
 cdef inline char* put_date(char* p, int64_t days) noexcept nogil:

@@ -61,19 +61,19 @@ from redis_fastbatch._core.arrow.columns cimport (
     is_null,
     put_name,
 )
-from redis_fastbatch._core.arrow.floats cimport put_float
 from redis_fastbatch._core.arrow.text cimport (
     GIGA,
     floor_div,
     floor_mod,
     put_date,
     put_decimal,
-    put_decimal_int,
     put_duration,
     put_local_timestamp,
     put_time_of_day,
 )
 from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
+from redis_fastbatch._core.runtime.decimals cimport put_decimal_int
+from redis_fastbatch._core.runtime.floats cimport put_float
 from redis_fastbatch._core.msgpack.format cimport (
     put_array_header,
     put_bin_header,

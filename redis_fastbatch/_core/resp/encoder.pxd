@@ -17,6 +17,14 @@ cdef class Command:
     cdef Py_ssize_t headroom
 
 
+cdef struct Place:
+    # Where an item is in its chunk, without its command's prefix and suffix.
+    const char* data
+    Py_ssize_t size
+    const char* key
+    Py_ssize_t key_size
+
+
 cdef class Chunk(OutputBuffer):
     """Whole commands, and the items that they carry."""
 
@@ -33,6 +41,9 @@ cdef class Chunk(OutputBuffer):
     cdef int put_item(self, object key, object value, ValueCodec codec, str encoding, str errors) except -1
     cdef int take_back(self, Py_ssize_t mark) except -1
     cdef Chunk blank(self, Command command)
+    cdef const char* next_item(self, const char* p, Place* place) noexcept
+    cdef int slot(self, Place* place, Py_ssize_t i) noexcept
+    cdef int add(self, Place* place, Chunk other, Py_ssize_t i) except -1
     cdef int adopt(self, Chunk other, Py_ssize_t i) except -1
 
 

@@ -17,20 +17,15 @@ from libc.string cimport memcpy, memmove
 
 from redis_fastbatch._core.runtime.buffer cimport OutputBuffer, reserve
 from redis_fastbatch._core.codec cimport ValueCodec
-from redis_fastbatch._core.runtime.utf8 cimport (
-    PyUnicode_DATA,
-    PyUnicode_GET_LENGTH,
-    PyUnicode_IS_COMPACT_ASCII,
-    copy_short,
-)
+from redis_fastbatch._core.resp.framing cimport MAX_BULK, append_bulk, digits, put_header
+from redis_fastbatch._core.resp.slots cimport slot_of
+from redis_fastbatch._core.runtime.utf8 cimport PyUnicode_DATA, PyUnicode_GET_LENGTH, PyUnicode_IS_COMPACT_ASCII
 
 from collections.abc import Mapping
 
 from redis_fastbatch._core.runtime.place import placed
 from redis_fastbatch.errors import EncodeError, FastBatchError, not_a_pair
 
-# The default of proto-max-bulk-len: for a longer argument the server closes the connection.
-cdef Py_ssize_t MAX_BULK = 512 * 1024 * 1024
 cdef Py_ssize_t MAX_CAPACITY_KEPT = 1024 * 1024
 cdef bytes ASCII_BYTES = bytes(range(128))
 cdef str ASCII = ASCII_BYTES.decode("ascii")
@@ -39,27 +34,6 @@ cdef str ASCII = ASCII_BYTES.decode("ascii")
 cdef extern from "Python.h":
     Py_ssize_t PyDict_GET_SIZE(dict mapping)
     PyObject* PyIter_Next(object iterator) except? NULL
-
-
-cdef inline Py_ssize_t digits(Py_ssize_t number) noexcept nogil:
-    cdef Py_ssize_t count = 1
-    while number >= 10:
-        number //= 10
-        count += 1
-    return count
-
-
-cdef inline char* put_header(char* p, char mark, Py_ssize_t number, Py_ssize_t width) noexcept nogil:
-    """Write `mark`, a number of `width` digits and CRLF. Return the place after them."""
-    cdef char* q = p + width
-    p[0] = mark
-    while q > p:
-        q[0] = <char>(c'0' + number % 10)
-        number //= 10
-        q -= 1
-    p[width + 1] = c'\r'
-    p[width + 2] = c'\n'
-    return p + width + 3
 
 
 cdef bytes bulk(bytes argument):
@@ -163,16 +137,9 @@ cdef class Chunk(OutputBuffer):
         return 1 if self.command.many else self.items
 
     cdef int put_bulk(self, const char* data, Py_ssize_t size) except -1:
-        cdef char* p
         if size > MAX_BULK:
             raise EncodeError(f"a key or value of {size} bytes is too long: Redis takes at most {MAX_BULK}")
-        reserve(self, size + 32)
-        p = put_header(self.data + self.end, c'$', size, digits(size))
-        copy_short(p, data, size)
-        p[size] = c'\r'
-        p[size + 1] = c'\n'
-        self.end = p + size + 2 - self.data
-        return 0
+        return append_bulk(self, data, size)
 
     cdef int put_key(self, object key, str encoding, str errors) except -1:
         if PyUnicode_CheckExact(key) and PyUnicode_IS_COMPACT_ASCII(key):
@@ -251,27 +218,47 @@ cdef class Chunk(OutputBuffer):
         """
         cdef Chunk other = self.blank(command)
         cdef const char* p = self.data + self.command.headroom
-        cdef const char* item
-        cdef Py_ssize_t count = self.items
-        cdef Py_ssize_t i, prefix, suffix
+        cdef Place place
+        cdef Py_ssize_t i
         wanted = None if positions is None else set(positions)
-        prefix = 0 if self.command.many else PyBytes_GET_SIZE(self.command.prefix)
-        suffix = 0 if self.command.many else PyBytes_GET_SIZE(self.command.suffix)
-        for i in range(count):
-            item = p + prefix
-            p = after_bulk(item)
-            if self.command.with_values:
-                p = after_bulk(p)
+        for i in range(self.items):
+            p = self.next_item(p, &place)
             if wanted is None or i in wanted:
-                if not command.many:
-                    other.append(PyBytes_AS_STRING(command.prefix), PyBytes_GET_SIZE(command.prefix))
-                other.append(item, p - item)
-                if not command.many:
-                    other.append(PyBytes_AS_STRING(command.suffix), PyBytes_GET_SIZE(command.suffix))
-                other.adopt(self, i)
-            p += suffix
+                other.add(&place, self, i)
         other.seal()
         return other
+
+    cdef const char* next_item(self, const char* p, Place* place) noexcept:
+        """Find the item at `p`, in a sealed chunk. Return where the next one begins."""
+        if not self.command.many:
+            p += PyBytes_GET_SIZE(self.command.prefix)
+        place.data = p
+        p = after_bulk(p)
+        place.key = place.data
+        while place.key[0] != c'\n':
+            place.key += 1
+        place.key += 1
+        place.key_size = p - 2 - place.key
+        if self.command.with_values:
+            p = after_bulk(p)
+        place.size = p - place.data
+        if not self.command.many:
+            p += PyBytes_GET_SIZE(self.command.suffix)
+        return p
+
+    cdef int slot(self, Place* place, Py_ssize_t i) noexcept:
+        """Return the cluster's slot of item i, which is at `place`."""
+        return slot_of(place.key, place.key_size)
+
+    cdef int add(self, Place* place, Chunk other, Py_ssize_t i) except -1:
+        """Append item i of `other`, which is at `place`."""
+        cdef Command command = self.command
+        if not command.many:
+            self.append(PyBytes_AS_STRING(command.prefix), PyBytes_GET_SIZE(command.prefix))
+        self.append(place.data, place.size)
+        if not command.many:
+            self.append(PyBytes_AS_STRING(command.suffix), PyBytes_GET_SIZE(command.suffix))
+        return self.adopt(other, i)
 
     cdef Chunk blank(self, Command command):
         """Return an empty chunk of the same kind."""
@@ -436,7 +423,7 @@ cdef class BatchWriter:
                     self.source_error = error
                     self.exhausted = True
                     break
-                self.failures.append((self.source.key, self.source.value, self.explained(error)))
+                self.failures.append(self.failure(error))
                 stop -= 1
         if self.exhausted or chunk.items >= self.max_items or chunk.end >= chunk.start + self.max_bytes:
             chunk.seal()
@@ -459,6 +446,10 @@ cdef class BatchWriter:
             chunk.items += 1
             self.in_item = False
         return False
+
+    def failure(self, error):
+        """Return an entry of `failures` for the item that raised `error`."""
+        return self.source.key, self.source.value, self.explained(error)
 
     def explained(self, error):
         """Return the exception as an EncodeError that names the key."""

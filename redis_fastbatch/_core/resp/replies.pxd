@@ -36,6 +36,9 @@ cdef class ReplyReader(ReceiveBuffer):
     cdef object parser
     cdef object make_parser
     cdef object protocol_error
+    cdef Py_ssize_t scanned      # how many bytes after `position` belong to the reply that has not arrived whole
+    cdef Py_ssize_t pending      # its elements that are still to come; 0 if no reply has begun
+    cdef Py_ssize_t bulk_left    # bytes of the bulk string being dropped that are still to come; -1 outside of one
 
     cdef Py_ssize_t broken(self, str reason) except -2
     cdef Py_ssize_t line_end(self, Py_ssize_t start) noexcept
@@ -47,3 +50,21 @@ cdef class ReplyReader(ReceiveBuffer):
     cdef int run_values(self, ValueRun run, ValueCodec codec) except -1
     cdef bint other_value(self, ValueRun run) except -1
     cdef Py_ssize_t bulk_start(self, Py_ssize_t* size) except -2
+    cdef Py_ssize_t after_integer(self) noexcept
+    cdef Py_ssize_t head_end(self, Py_ssize_t at, Py_ssize_t* count) except -2
+    cdef Py_ssize_t whole_end(self) except -2
+    cdef bint drop(self) except -1
+
+
+cdef class ReplyFormat:
+    """How replies become Python objects."""
+
+    cdef public object explain
+    cdef str encoding       # None for bytes
+    cdef str errors
+    cdef bint is_utf8
+
+    cdef object read(self, ReplyReader reader, Py_ssize_t* at, int depth)
+    cdef dict read_map(self, ReplyReader reader, Py_ssize_t* at, Py_ssize_t count, int depth)
+    cdef object read_line(self, ReplyReader reader, Py_ssize_t start, Py_ssize_t stop, char kind)
+    cdef object text(self, const char* data, Py_ssize_t size)

@@ -10,10 +10,13 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.dict cimport PyDict_SetItem
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.string cimport memchr, memcmp
 
 from redis_fastbatch._core.runtime.buffer cimport ReceiveBuffer
 from redis_fastbatch._core.codec cimport ValueCodec
+
+import codecs
 
 from redis_fastbatch.errors import DecodeError
 
@@ -121,6 +124,7 @@ cdef class ReplyReader(ReceiveBuffer):
         self.max_value_size = max_value_size
         self.make_parser = make_parser
         self.protocol_error = protocol_error
+        self.bulk_left = -1
 
     cdef Py_ssize_t broken(self, str reason) except -2:
         raise self.protocol_error(f"Protocol Error: {reason}")
@@ -383,6 +387,173 @@ cdef class ReplyReader(ReceiveBuffer):
         run.put(run.default)
         return True
 
+    def skip(self, Py_ssize_t limit, Py_ssize_t first, list errors):
+        """Read up to `limit` replies of any kind, and return how many had arrived whole.
+
+        They are only counted. An error reply is appended to `errors` as (first + its index, ErrorReply). Of a large
+        reply, the bytes that have arrived are dropped at once.
+
+        Raises:
+            ProtocolError: the bytes are not RESP.
+        """
+        cdef Py_ssize_t done = 0
+        cdef Py_ssize_t stop
+        while done < limit:
+            if not self.pending:
+                if self.end - self.position >= 5 and memcmp(self.data + self.position, b"+OK\r\n", 5) == 0:
+                    self.position += 5
+                    done += 1
+                    continue
+                stop = self.after_integer()
+                if stop != INCOMPLETE:
+                    self.position = stop
+                    done += 1
+                    continue
+                if not self.skip_pushes():
+                    break
+                if self.data[self.position] in b"-!":
+                    stop = reply_end(self, self.position, 0)
+                    if stop == INCOMPLETE:
+                        break
+                    errors.append((first + done, error_reply(self, stop)))
+                    self.position = stop
+                    done += 1
+                    continue
+                self.pending = 1
+            if not self.drop():
+                break
+            done += 1
+        return done
+
+    cdef Py_ssize_t after_integer(self) noexcept:
+        """Return where the integer at `position` ends; INCOMPLETE for other replies."""
+        cdef Py_ssize_t at = self.position + 1
+        cdef Py_ssize_t last = min(self.end - 1, at + LONGEST_NUMBER + 1)
+        if at >= last or self.data[self.position] != c':':
+            return INCOMPLETE
+        if self.data[at] == c'-':
+            at += 1
+        while at < last and c'0' <= self.data[at] <= c'9':
+            at += 1
+        if at < last + 1 and at + 1 < self.end and self.data[at] == c'\r' and self.data[at + 1] == c'\n':
+            return at + 2
+        return INCOMPLETE
+
+    cdef Py_ssize_t head_end(self, Py_ssize_t at, Py_ssize_t* count) except -2:
+        """Return where the first line of the reply or element at `at` ends; INCOMPLETE if it has not arrived.
+
+        `count` becomes the size of a bulk string in bytes, or the number of the elements that follow; -1 for a
+        null, and 0 for a reply of one line.
+        """
+        cdef char kind
+        cdef Py_ssize_t stop
+        count[0] = 0
+        if at >= self.end:
+            return INCOMPLETE
+        kind = self.data[at]
+        if kind not in b"+-:_,#($=!*~%":
+            return self.broken(f"byte {kind & 0xFF:#04x} begins no reply")
+        stop = self.line_end(at)
+        if stop == INCOMPLETE:
+            return INCOMPLETE
+        if kind in b"$=!*~%":
+            count[0] = self.integer(at + 1, stop)
+            if kind == c'%':
+                count[0] *= 2
+        return stop + 2
+
+    cdef Py_ssize_t whole_end(self) except -2:
+        """Return where the reply at `position` ends; INCOMPLETE if it has not arrived whole.
+
+        The next call goes on where this one found no more bytes, so that a large reply is not read many times.
+        """
+        cdef Py_ssize_t at = self.position + self.scanned
+        cdef Py_ssize_t pending = self.pending if self.pending else 1
+        cdef Py_ssize_t count = 0
+        cdef Py_ssize_t stop
+        while pending:
+            stop = self.head_end(at, &count)
+            if stop == INCOMPLETE:
+                break
+            if self.data[at] in b"$=!":
+                if count >= 0:
+                    if self.max_value_size and count > self.max_value_size:
+                        raise DecodeError(f"a value of {count} bytes: max_value_size is {self.max_value_size}")
+                    if self.end - stop - 2 < count:
+                        break
+                    stop += count + 2
+                    if self.data[stop - 2] != c'\r' or self.data[stop - 1] != c'\n':
+                        self.broken("a bulk string that does not end where its length says")
+            elif count > 0:
+                pending += count
+                if pending > ALL:
+                    self.broken("a reply of more elements than any memory holds")
+            pending -= 1
+            at = stop
+        self.pending = pending
+        self.scanned = at - self.position if pending else 0
+        return INCOMPLETE if pending else at
+
+    cdef bint drop(self) except -1:
+        """Drop what has arrived of the reply at `position`; return whether that is all of it."""
+        cdef Py_ssize_t count = 0
+        cdef Py_ssize_t stop
+        while self.pending:
+            if self.bulk_left >= 0:
+                count = min(self.bulk_left, self.end - self.position)
+                self.position += count
+                self.bulk_left -= count
+                if self.end - self.position < 2:
+                    return False
+                if self.data[self.position] != c'\r' or self.data[self.position + 1] != c'\n':
+                    self.broken("a bulk string that does not end where its length says")
+                self.position += 2
+                self.bulk_left = -1
+                self.pending -= 1
+                continue
+            stop = self.head_end(self.position, &count)
+            if stop == INCOMPLETE:
+                return False
+            if self.data[self.position] in b"$=!":
+                self.bulk_left = count
+                self.pending -= count < 0
+            else:
+                self.pending += (count if count > 0 else 0) - 1
+                if self.pending > ALL:
+                    self.broken("a reply of more elements than any memory holds")
+            self.position = stop
+        return True
+
+    def replies(self, Py_ssize_t limit, list out, list errors, ReplyFormat form):
+        """Read up to `limit` replies of any kind, and return how many had arrived whole.
+
+        Each is appended to `out`. An error reply is an exception there, and so is a reply that cannot be decoded.
+        The indices of these, among the replies that were read now, are appended to `errors`.
+
+        Raises:
+            ProtocolError: the bytes are not RESP.
+            DecodeError: a bulk string is longer than max_value_size.
+        """
+        cdef Py_ssize_t done = 0
+        cdef Py_ssize_t stop, at
+        while done < limit:
+            if not self.pending and not self.skip_pushes():
+                break
+            stop = self.whole_end()
+            if stop == INCOMPLETE:
+                break
+            at = self.position
+            try:
+                reply = form.read(self, &at, 0)
+            except UnicodeDecodeError as error:
+                reply = error
+            if isinstance(reply, Exception):
+                errors.append(done)
+            out.append(reply)
+            self.position = stop
+            done += 1
+        return done
+
     cdef Py_ssize_t bulk_start(self, Py_ssize_t* size) except -2:
         """Return where the bytes of the bulk string at `position` begin; INCOMPLETE without a whole header."""
         cdef Py_ssize_t at = self.position + 1
@@ -434,3 +605,131 @@ cdef Py_ssize_t reply_end(ReplyReader reader, Py_ssize_t start, int depth) excep
         if stop == INCOMPLETE:
             return INCOMPLETE
     return stop
+
+
+cdef object error_reply(ReplyReader reader, Py_ssize_t stop):
+    """Return the error reply at `position`, which ends at `stop`."""
+    cdef Py_ssize_t start = reader.position + 1
+    if reader.data[reader.position] == c'!':
+        start = reader.line_end(start) + 2
+    return ErrorReply(reader.data[start:stop - 2].decode("utf-8", "replace"))
+
+
+cdef class ReplyFormat:
+    """How replies become Python objects.
+
+    Strings become bytes, or str if there is an encoding; numbers int and float; arrays, sets and pushes lists;
+    maps dicts. This is what redis-py's connections return.
+
+    Args:
+        explain: makes exceptions of error replies.
+        encoding: of strings; None leaves them bytes.
+        errors: the encoding's error handler.
+    """
+
+    def __init__(self, explain, str encoding=None, str errors="strict"):
+        self.explain = explain
+        self.encoding = encoding
+        self.errors = errors
+        self.is_utf8 = encoding is not None and codecs.lookup(encoding).name == "utf-8"
+
+    def decoded(self, reply):
+        """Return a reply that another parser has read, with its strings decoded and its errors explained."""
+        if isinstance(reply, ErrorReply):
+            return self.explain(reply)
+        if isinstance(reply, bytes):
+            return reply if self.encoding is None else reply.decode(self.encoding, self.errors)
+        if isinstance(reply, (list, set)):
+            return [self.decoded(item) for item in reply]
+        if isinstance(reply, dict):
+            return {self.decoded(key): self.decoded(value) for key, value in reply.items()}
+        return reply
+
+    cdef object text(self, const char* data, Py_ssize_t size):
+        if self.encoding is None:
+            return PyBytes_FromStringAndSize(data, size)
+        if self.is_utf8 and self.errors == "strict":
+            return PyUnicode_DecodeUTF8(data, size, NULL)
+        return PyBytes_FromStringAndSize(data, size).decode(self.encoding, self.errors)
+
+    cdef object read(self, ReplyReader reader, Py_ssize_t* at, int depth):
+        """Return the reply or element at `at`, which has arrived whole; move `at` to its end."""
+        cdef Py_ssize_t start = at[0]
+        cdef Py_ssize_t count = 0
+        cdef Py_ssize_t stop = reader.head_end(start, &count)
+        cdef Py_ssize_t i
+        cdef char kind = reader.data[start]
+        cdef list items
+        at[0] = stop
+        if kind == c'$' or kind == c'=' or kind == c'!':
+            if count < 0:
+                return None
+            at[0] = stop + count + 2
+            if kind == c'!':
+                return self.explain(ErrorReply(reader.data[stop:stop + count].decode("utf-8", "replace")))
+            if kind == c'=':
+                if count < 4 or reader.data[stop + 3] != c':':
+                    reader.broken("a verbatim string without its format")
+                return self.text(reader.data + stop + 4, count - 4)
+            return self.text(reader.data + stop, count)
+        if kind != c'*' and kind != c'~' and kind != c'%':
+            return self.read_line(reader, start + 1, stop - 2, kind)
+        if count < 0:
+            return None
+        if depth >= MAX_NESTING:
+            reader.broken(f"replies nested more than {MAX_NESTING} levels deep")
+        if kind == c'%':
+            return self.read_map(reader, at, count, depth)
+        items = []
+        for i in range(count):
+            items.append(self.read(reader, at, depth + 1))
+        return items
+
+    cdef dict read_map(self, ReplyReader reader, Py_ssize_t* at, Py_ssize_t count, int depth):
+        cdef dict items = {}
+        cdef Py_ssize_t i
+        for i in range(count // 2):
+            key = self.read(reader, at, depth + 1)
+            value = self.read(reader, at, depth + 1)
+            try:
+                items[key] = value
+            except TypeError as error:
+                # A key that is a list or a map.
+                reader.broken(str(error))
+        return items
+
+    cdef object read_line(self, ReplyReader reader, Py_ssize_t start, Py_ssize_t stop, char kind):
+        """Return a reply of one line."""
+        if kind == c':':
+            if stop - start < LONGEST_NUMBER:
+                return reader.integer(start, stop)
+            return whole_number(reader, start, stop)
+        if kind == c'+':
+            return self.text(reader.data + start, stop - start)
+        if kind == c'-':
+            return self.explain(ErrorReply(reader.data[start:stop].decode("utf-8", "replace")))
+        if kind == c'(':
+            return whole_number(reader, start, stop)
+        if kind == c',':
+            try:
+                return float(reader.data[start:stop])
+            except ValueError:
+                reader.broken(f"a number that is {reader.data[start:stop]!r:.80}")
+        if kind == c'#':
+            if stop - start != 1 or reader.data[start] not in b"tf":
+                reader.broken(f"a boolean that is {reader.data[start:stop]!r:.80}")
+            return reader.data[start] == c't'
+        if stop != start:
+            reader.broken(f"a null with {stop - start} bytes")
+        return None
+
+
+cdef object whole_number(ReplyReader reader, Py_ssize_t start, Py_ssize_t stop):
+    cdef bytes text = reader.data[start:stop]
+    if not text.removeprefix(b"-").isdigit():
+        reader.broken(f"a number that is {text!r:.80}")
+    try:
+        return int(text)
+    except ValueError as error:
+        # Python limits the digits that it converts.
+        reader.broken(str(error))

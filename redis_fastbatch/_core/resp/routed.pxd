@@ -1,5 +1,9 @@
 # cython: language_level=3
+from libc.stdint cimport int64_t
+
+from redis_fastbatch._core.resp.commands cimport CommandEncoder
 from redis_fastbatch._core.resp.encoder cimport BatchWriter, Chunk, Command
+from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
 from redis_fastbatch._core.resp.slots cimport SLOTS
 
 
@@ -31,3 +35,11 @@ cdef class RoutedWriter(BatchWriter):
 
     cdef Py_ssize_t spread(self, Py_ssize_t stop) except -2
     cdef Chunk chunk_for(self, Py_ssize_t node)
+
+
+cdef class RoutedCommandWriter(RoutedWriter):
+    """Encodes commands into the chunk of the node that has their slot."""
+
+    cdef CommandEncoder encoder
+    cdef OutputBuffer scratch   # the command that is being encoded
+    cdef readonly int64_t first # the position of the first command

@@ -2,6 +2,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from redis_fastbatch._core.codec import ValueCodec
+from redis_fastbatch._core.resp.commands import CommandEncoder
 from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk, Command
 
 class AskingCommand(Command):
@@ -40,3 +41,16 @@ class RoutedWriter(BatchWriter):
     def leave(self, node: int) -> None: ...
     def begun(self) -> list[tuple[int, int]]: ...
     def recycle(self, chunk: Chunk) -> None: ...
+
+class RoutedCommandWriter(RoutedWriter):
+    first: int
+    def __init__(
+        self,
+        commands: Any,
+        encoder: CommandEncoder,
+        router: Router,
+        *,
+        max_items: int,
+        max_bytes: int,
+        position: int = 0,
+    ) -> None: ...

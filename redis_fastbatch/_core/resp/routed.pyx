@@ -9,12 +9,16 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SI
 from cpython.dict cimport PyDict_SetDefault
 from cpython.unicode cimport PyUnicode_CheckExact
 
-from redis_fastbatch._core.runtime.buffer cimport reserve
+from libc.stdint cimport int64_t
+
+from redis_fastbatch._core.runtime.buffer cimport OutputBuffer, reserve
 from redis_fastbatch._core.codec cimport ValueCodec
-from redis_fastbatch._core.resp.encoder cimport BatchWriter, Chunk, Command, after_bulk, key_bytes
+from redis_fastbatch._core.resp.commands cimport CommandChunk, CommandEncoder, as_command, slot_of_command
+from redis_fastbatch._core.resp.encoder cimport BatchWriter, Chunk, Command, ItemSource, Place, key_bytes
 from redis_fastbatch._core.resp.slots cimport SLOTS, slot_of
 from redis_fastbatch._core.runtime.utf8 cimport PyUnicode_DATA, PyUnicode_GET_LENGTH, PyUnicode_IS_COMPACT_ASCII
 
+from redis_fastbatch._core.resp.commands import ANY_COMMAND, command_failure
 from redis_fastbatch._core.resp.encoder import SourceDry
 
 cdef bytes ASKING = b"*1\r\n$6\r\nASKING\r\n"
@@ -31,7 +35,7 @@ cdef class AskingCommand(Command):
 
     def __init__(self, Command command):
         Command.__init__(self, command.name, many=False, with_values=command.with_values, tail=command.tail)
-        self.prefix = ASKING + self.prefix
+        self.prefix = ASKING + command.prefix
 
 
 def slot_of_key(key, str encoding, str errors):
@@ -86,33 +90,19 @@ cdef class Router:
             A dict from node to chunk.
         """
         cdef const char* p = chunk.data + chunk.command.headroom
-        cdef const char* key
-        cdef const char* item
-        cdef Py_ssize_t prefix = 0 if chunk.command.many else PyBytes_GET_SIZE(chunk.command.prefix)
-        cdef Py_ssize_t suffix = 0 if chunk.command.many else PyBytes_GET_SIZE(chunk.command.suffix)
+        cdef Place place
         cdef Py_ssize_t i
         cdef Chunk part
         cdef dict parts = {}
         wanted = None if positions is None else set(positions)
         for i in range(chunk.items):
-            item = p + prefix
-            p = after_bulk(item)
-            key = item
-            while key[0] != c'\n':
-                key += 1
-            key += 1
-            node = self.node_of(key, p - 2 - key)
-            if chunk.command.with_values:
-                p = after_bulk(p)
+            p = chunk.next_item(p, &place)
             if wanted is None or i in wanted:
+                node = self.owners[chunk.slot(&place, i)]
                 part = parts.get(node)
                 if part is None:
                     part = parts[node] = chunk.blank(command)
-                part.append(PyBytes_AS_STRING(command.prefix), PyBytes_GET_SIZE(command.prefix))
-                part.append(item, p - item)
-                part.append(PyBytes_AS_STRING(command.suffix), PyBytes_GET_SIZE(command.suffix))
-                part.adopt(chunk, i)
-            p += suffix
+                part.add(&place, chunk, i)
         for part in parts.values():
             part.seal()
         return parts
@@ -188,7 +178,7 @@ cdef class RoutedWriter(BatchWriter):
                 if not isinstance(error, Exception):
                     self.taken -= 1
                     raise
-                self.failures.append((self.source.key, self.source.value, self.explained(error)))
+                self.failures.append(self.failure(error))
 
     cdef Py_ssize_t spread(self, Py_ssize_t stop) except -2:
         cdef Chunk chunk
@@ -237,7 +227,7 @@ cdef class RoutedWriter(BatchWriter):
                 chunk = self.spare.pop()
                 chunk.restart(self.command)
             else:
-                chunk = Chunk(self.command)
+                chunk = self.blank()
                 if self.chunks >= len(self.filling):
                     # The batch is long: a chunk that grows bit by bit would be copied several times.
                     reserve(chunk, min(self.max_bytes * 9 // 8, SPARE_BYTES))
@@ -270,7 +260,73 @@ cdef class RoutedWriter(BatchWriter):
 
     def recycle(self, Chunk chunk):
         """Take back a chunk that is not needed any longer, to use it again."""
-        if len(self.spare) < SPARE_CHUNKS and chunk.capacity <= SPARE_BYTES and type(chunk) is Chunk:
+        if len(self.spare) < SPARE_CHUNKS and chunk.capacity <= SPARE_BYTES:
             # Emptied now, so that its items do not live until it is used again.
             chunk.restart(self.command)
             self.spare.append(chunk)
+
+
+cdef class RoutedCommandWriter(RoutedWriter):
+    """Encodes commands into a chunk for each node. A command without a key, or with keys of several slots, fails.
+
+    Args:
+        commands, encoder, max_items, max_bytes: as CommandWriter takes them.
+        router: knows which node has which slot.
+        position: of the first command.
+    """
+
+    def __init__(
+        self,
+        commands,
+        CommandEncoder encoder,
+        Router router,
+        *,
+        Py_ssize_t max_items,
+        Py_ssize_t max_bytes,
+        int64_t position=0,
+    ):
+        RoutedWriter.__init__(
+            self, (), ANY_COMMAND, ValueCodec(), router, max_items=max_items, max_bytes=max_bytes
+        )
+        self.source = ItemSource(commands, False)
+        self.encoder = encoder
+        self.scratch = OutputBuffer()
+        self.first = position
+
+    def blank(self):
+        """Return an empty chunk."""
+        return CommandChunk(self.command)
+
+    cdef Py_ssize_t spread(self, Py_ssize_t stop) except -2:
+        cdef OutputBuffer scratch = self.scratch
+        cdef CommandChunk chunk
+        cdef tuple command
+        cdef int slot
+        cdef Py_ssize_t node
+        while self.taken < stop:
+            if not self.source.advance():
+                self.exhausted = True
+                return -1
+            self.taken += 1
+            self.mark = -1
+            self.in_item = True
+            command = as_command(self.source.key)
+            scratch.reset(0)
+            scratch.shrink(SPARE_BYTES)
+            self.encoder.put(scratch, command)
+            slot = slot_of_command(scratch.data, self.encoder.name_of(command[0]))
+            node = self.router.owners[slot]
+            chunk = <CommandChunk>self.chunk_for(node)
+            self.target = chunk
+            self.mark = chunk.end
+            chunk.append(scratch.data, scratch.end)
+            chunk.item_values.append(self.source.key)
+            chunk.number(self.first + self.taken - 1, slot)
+            self.in_item = False
+            if chunk.items >= self.max_items or chunk.end - chunk.start >= self.max_bytes:
+                return node
+        return -1
+
+    def failure(self, error):
+        """Return an entry of `failures` for the command that raised `error`."""
+        return command_failure(self.first + self.taken - 1, self.source.key, error)

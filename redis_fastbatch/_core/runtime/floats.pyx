@@ -10,7 +10,7 @@ from libc.math cimport fabs, rint, signbit
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, strlen
 
-from redis_fastbatch._core.arrow.text cimport put_decimal_int, put_digits
+from redis_fastbatch._core.runtime.decimals cimport put_decimal_int, put_digits
 
 cdef extern from "Python.h":
     int Py_DTSF_ADD_DOT_0

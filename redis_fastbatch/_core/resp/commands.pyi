@@ -1,0 +1,56 @@
+from collections.abc import Sequence
+from typing import Any
+
+from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk, Command
+from redis_fastbatch._core.runtime.buffer import OutputBuffer
+from redis_fastbatch.errors import EncodeError
+
+class CommandRule:
+    refusal: str | None
+    refusals: dict[bytes, str] | None
+    first: int
+    last: int
+    step: int
+    counted: int
+    after: bytes | None
+    def __init__(
+        self,
+        first: int = 1,
+        last: int = 1,
+        step: int = 1,
+        *,
+        counted: int = 0,
+        after: bytes | None = None,
+        refusal: str | None = None,
+        refusals: dict[bytes, str] | None = None,
+    ) -> None: ...
+
+class CommandName:
+    words: tuple[bytes, ...]
+    rule: CommandRule | None
+    def __init__(self, words: tuple[bytes, ...], rule: CommandRule | None = None) -> None: ...
+
+class CommandEncoder:
+    encoding: str
+    errors: str
+    def __init__(
+        self, encoding: str = "utf-8", errors: str = "strict", rules: dict[bytes, CommandRule] | None = None
+    ) -> None: ...
+    def append(self, out: OutputBuffer, command: Sequence[Any]) -> None: ...
+    def pack(self, *command: Any) -> bytes: ...
+
+class AnyCommand(Command):
+    def __init__(self) -> None: ...
+
+class CommandChunk(Chunk):
+    def __init__(self, command: Command) -> None: ...
+
+class CommandWriter(BatchWriter):
+    position: int
+    def __init__(
+        self, commands: Any, encoder: CommandEncoder, *, max_items: int, max_bytes: int, position: int = 0
+    ) -> None: ...
+
+def command_failure(position: int, command: Any, error: Exception) -> tuple[int, Any, EncodeError]: ...
+
+ANY_COMMAND: AnyCommand
