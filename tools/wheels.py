@@ -39,6 +39,7 @@ QUICK = (
     "unit/test_install.py",
     "server/client/test_batch_set.py",
     "server/client/test_batch_get.py",
+    "server/client/test_codecs.py",
     "unit/test_replies.py",
     "unit/test_resp_encoding.py",
     "server/tables/test_table_set.py",

@@ -64,6 +64,7 @@ WRITES = [
     Operation("atomic MSET", "batch_set", {"atomic": True}),
     Operation("MULTI", "batch_set", {"atomic": True, "ex": 1000}, "redis7"),
 ]
+MSET, MSETEX, SET, _, _, MULTI = WRITES
 READS = [Operation("MGET", "batch_get"), Operation("MGET iter", "batch_get_iter")]
 DELETE = Operation("UNLINK", "batch_delete")
 

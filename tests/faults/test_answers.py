@@ -15,7 +15,10 @@ from redis.exceptions import InvalidResponse
 from faults.answers import ATTRIBUTE, ERRORS, GARBAGE, PUSH
 from faults.bench import (
     DELETE,
+    MSET,
+    MULTI,
     READS,
+    SET,
     TO_CLIENT,
     WRITES,
     Bench,
@@ -98,11 +101,11 @@ def test_an_error_of_the_server_fails_the_items_of_its_command(
 ) -> None:
     """An error of the server fails the items of the command. Other errors have the items sent one by one."""
     line, expected, of_server = ERRORS[code]
-    ready = make(WRITES[0], kind=kind)
+    ready = make(MSET, kind=kind)
     for place in range(3):
         keys = ready.keys(COUNT)
         ready.inject(Fault(after_replies=place, drop_replies=1, insert=line))
-        written = write(ready, WRITES[0], keys)
+        written = write(ready, MSET, keys)
         # The batch waits for a server that loads.
         if not of_server or code == "LOADING":
             assert written.error is None
@@ -116,7 +119,7 @@ def test_an_error_of_the_server_fails_the_items_of_its_command(
 @KINDS
 def test_an_error_reply_to_one_item_fails_that_item(make: Callable[..., Bench], kind: str, code: str) -> None:
     line, expected, _ = ERRORS[code]
-    operation = WRITES[2]
+    operation = SET
     ready = make(operation, kind=kind)
     run(ready, operation, ready.keys(COUNT))
     for place in range(COUNT):
@@ -134,7 +137,7 @@ def test_an_error_reply_to_one_item_fails_that_item(make: Callable[..., Bench], 
 @KINDS
 def test_an_error_reply_in_a_transaction_fails_all_items(make: Callable[..., Bench], kind: str, code: str) -> None:
     line, _, _ = ERRORS[code]
-    operation = WRITES[5]
+    operation = MULTI
     ready = make(operation, kind=kind)
     for place in range(1, COUNT + 2):
         keys = ready.keys(COUNT)
@@ -260,10 +263,10 @@ def test_messages_between_replies_change_nothing(
 
 
 def test_a_push_message_after_the_last_reply_may_arrive_in_two_pieces(make: Callable[..., Bench]) -> None:
-    ready = make(WRITES[0], protocol=3)
+    ready = make(MSET, protocol=3)
     for place in range(1, len(PUSH)):
         keys = ready.keys(2)
         ready.inject(Fault(after_replies=1, insert=PUSH[:place]))
         ready.proxy.inject_now(Fault(after_replies=1, insert=PUSH[place:]))
-        assert run(ready, WRITES[0], keys) is None
+        assert run(ready, MSET, keys) is None
     ready.check_connection()

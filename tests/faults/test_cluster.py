@@ -35,6 +35,7 @@ WRITES = [
     Operation("SET NX", "batch_set", {"nx": True}),
 ]
 READS = [Operation("GET", "batch_get"), Operation("GET iter", "batch_get_iter")]
+SET, ITERATION = WRITES[0], READS[1]
 BATCHES = [*WRITES, *READS, DELETE]
 
 # Error replies of nodes of a cluster, and the exception that redis-py makes from each.
@@ -131,7 +132,7 @@ def test_a_cut_at_any_byte_is_reported_right(
         ready.inject(Fault(direction, after_bytes=place, then=ending(place)), place % NODES)
         error = run(ready, operation, ready.keys(COUNT))
         # A connection lost between two rounds of iteration is not an error.
-        assert error is not None or operation is READS[1]
+        assert error is not None or operation is ITERATION
         ready.check_connections()
 
 
@@ -342,9 +343,9 @@ def test_a_node_that_stays_lost_fails_its_items(
     keys = ready.keys(COUNT)
     ready.inject(Fault(after_bytes=0, then=Then.CUT), 0)
     ready.proxies[0].inject(Fault(after_bytes=0, then=Then.CUT), connections=None)
-    written = write(ready, WRITES[0], keys)
+    written = write(ready, SET, keys)
     ready.proxies[0].clear()
-    check_written(ready, WRITES[0], keys, written)
+    check_written(ready, SET, keys, written)
     assert isinstance(written.error, redis.ConnectionError)
     assert set(written.report.failures) == set(keys[::NODES])
     ready.check_connections()

@@ -16,6 +16,8 @@ from redis.retry import Retry
 
 from faults.bench import (
     DELETE,
+    MSET,
+    MSETEX,
     READS,
     TO_CLIENT,
     WRITES,
@@ -128,7 +130,7 @@ def test_a_delete_cut_at_any_byte_deletes_only_its_keys(
         ready.check_connection()
 
 
-@pytest.mark.parametrize("operation", [WRITES[0], WRITES[1]], ids=str)
+@pytest.mark.parametrize("operation", [MSET, MSETEX], ids=str)
 @pytest.mark.parametrize("retries", [1])
 @KINDS
 def test_a_second_cut_while_connecting_is_reported_right(ready: Bench, operation: Operation, kind: str) -> None:
@@ -143,7 +145,7 @@ def test_a_second_cut_while_connecting_is_reported_right(ready: Bench, operation
         ready.check_connection()
 
 
-@pytest.mark.parametrize("operation", [WRITES[1]], ids=str)
+@pytest.mark.parametrize("operation", [MSETEX], ids=str)
 @KINDS
 def test_a_cut_while_the_server_is_asked_for_its_commands_is_retried(
     operation: Operation, valkey: EmbeddedServer, kind: str

@@ -39,6 +39,7 @@ ROWS = [
     Operation("hashes", "batch_set_table", {"as_": "hash"}),
     Operation("hashes that expire", "batch_set_table", {"as_": "hash", "ex": 1000}),
 ]
+EXPIRING_HASHES = ROWS[-1]
 TABLE = Operation("table", "batch_get_table")
 BATCHES = [*ROWS, TABLE]
 
@@ -196,7 +197,7 @@ def test_an_error_reply_at_any_place_is_reported(
 def test_an_error_reply_to_a_hash_fails_its_row(make: Callable[..., Bench], kind: str, code: str) -> None:
     """A refused HSET or EXPIRE fails its row, and no other row."""
     line, expected, _ = ERRORS[code]
-    operation = ROWS[4]
+    operation = EXPIRING_HASHES
     ready = make(operation, kind=kind)
     rows: set[int] = set()
     # The order of the replies depends on timing, as each EXPIRE is sent after the reply to its HSET.
@@ -257,7 +258,7 @@ def test_missing_replies_are_a_timeout(
         ready.inject(fault)
         error = run(ready, operation, ready.keys(COUNT))
         # If replies to HSET and EXPIRE alternate, a missing one is noticed before the timeout.
-        shifted = operation is ROWS[4] and isinstance(error, InvalidResponse)
+        shifted = operation is EXPIRING_HASHES and isinstance(error, InvalidResponse)
         assert isinstance(error, redis.TimeoutError) or shifted or (retries and error is None)
         ready.proxy.release()
         ready.check_connection()

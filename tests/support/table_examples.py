@@ -69,6 +69,11 @@ def expected(table: Any) -> list[bytes]:
     return [CODEC.dumps(row) for row in table.to_pylist(maps_as_pydicts="lossy")]
 
 
+def people(count: int = 5) -> Any:
+    """Return a table of ids and names."""
+    return pa.table({"id": range(count), "name": [f"n{i}" for i in range(count)]})
+
+
 def stored(batch: FastBatch, rows: list[Any]) -> list[str]:
     """Store rows as another program's MessagePack, and return their keys.
 
