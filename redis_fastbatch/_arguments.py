@@ -138,6 +138,29 @@ def checked_keys(keys: Any, *, asynchronous: bool = False, method: str = "batch_
     return keys
 
 
+def checked_commands(commands: Any, *, asynchronous: bool = False, method: str = "batch_execute") -> Any:
+    """Return the commands of a batch unchanged; refuse anything that is not a batch of commands.
+
+    Args:
+        commands: an iterable of tuples or lists; for the asyncio client also an asynchronous iterable.
+        asynchronous: whether the asyncio client is the caller.
+        method: the name of the calling method, for messages.
+
+    Raises:
+        TypeError: `commands` is something else. The message says what to pass.
+    """
+    kind = type(commands)
+    expected = 'commands must be an iterable of tuples or lists such as ("INCR", "visits")'
+    if isinstance(commands, (*_TEXTS, Mapping)):
+        raise TypeError(f"{expected}, got one {_name(kind)} {format_key(commands):.100}")
+    if isinstance(commands, (tuple, list)) and commands and isinstance(commands[0], _TEXTS):
+        raise TypeError(f"{expected}, got one command {format_key(commands):.100}: pass [command]")
+    if _is_table(kind):
+        raise TypeError(f"{expected}, got a table ({_name(kind)}): batch_execute_table() takes it")
+    _check_iterable(commands, expected, method, asynchronous)
+    return commands
+
+
 def _is_table(kind: type) -> bool:
     """Return whether objects of a type are tables, or streams of record batches."""
     if hasattr(kind, "__dataframe__") or kind.__name__ == "LazyFrame":

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import time
 from collections.abc import Iterator, Sized
 from operator import length_hint
 from typing import Any, TypeAlias
 
 from redis_fastbatch._arguments import Key, counted
+from redis_fastbatch._core.resp.commands import CommandEncoder, CommandWriter
 from redis_fastbatch._core.resp.encoder import BatchWriter, Command
-from redis_fastbatch._core.resp.replies import new_dict
+from redis_fastbatch._core.resp.replies import ErrorReply, ReplyFormat, new_dict
 from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch._engine import commands
+from redis_fastbatch._engine.command_rules import RULES
+from redis_fastbatch._engine.execute import ExecuteFlight, ReplyFlight
 from redis_fastbatch._engine.flight import (
     COMMAND_BYTES,
     COMMAND_ITEMS,
     FIRST_COMMAND_BYTES,
     NO_LIMIT,
 )
-from redis_fastbatch._engine.options import ReadOptions, WriteOptions
+from redis_fastbatch._engine.options import ExecuteOptions, ReadOptions, WriteOptions
 from redis_fastbatch._engine.outcome import OnError, ReadOutcome, WriteOutcome
 from redis_fastbatch._engine.pacing import ValueSizes
 from redis_fastbatch._engine.read import CountFlight, ReadFlight
@@ -26,10 +31,10 @@ from redis_fastbatch._engine.transaction import AtomicFlight
 from redis_fastbatch._engine.write import WriteFlight
 from redis_fastbatch._redirections import cluster_hint, error_text
 from redis_fastbatch._transports.capabilities import capabilities
-from redis_fastbatch._transports.redispy import is_cluster, key_encoding
+from redis_fastbatch._transports.redispy import is_cluster, key_encoding, reply_decoding
 from redis_fastbatch.codecs import AnyCodec, resolve
 from redis_fastbatch.errors import BatchError, format_key
-from redis_fastbatch.report import BatchReport, Progress
+from redis_fastbatch.report import BatchReport, Progress, attach
 
 Found: TypeAlias = "dict[Key, Any] | list[tuple[Key, Any]]"
 
@@ -161,6 +166,69 @@ class BaseClient:
         return CountFlight(self._writer(keys, commands.UNLINK, COMMAND_ITEMS, COMMAND_BYTES))
 
 
+    @property
+    def _command_encoder(self) -> CommandEncoder:
+        return CommandEncoder(*key_encoding(self._client), RULES)
+
+    def _execute_flight(
+        self, some: Any, options: ExecuteOptions, report: BatchReport, progress: Progress | None
+    ) -> Any:
+        """Return a flight of commands whose replies are counted, to a single server or over a cluster."""
+        outcome = WriteOutcome(report, options.on_error, progress, options.on_chunk)
+        if is_cluster(self._client):
+            return self._cluster.execute_flight(some, self._command_encoder, options, outcome)
+        writer = CommandWriter(
+            some, self._command_encoder, max_items=options.chunk_size, max_bytes=FIRST_COMMAND_BYTES
+        )
+        return ExecuteFlight(writer, outcome, repeatable=options.repeatable)
+
+    def _reply_flight(self, some: Any, out: list[Any], sizes: ValueSizes, position: int) -> Any:
+        """Return a flight of commands whose replies are kept, to a single server or over a cluster.
+
+        Args:
+            some: the commands.
+            out: gets the replies, in the order of the commands.
+            sizes: what is known of the replies' sizes, which the flight learns.
+            position: the position of the first command in the whole batch.
+        """
+        form = ReplyFormat(_unexplained, *reply_decoding(self._client))
+        if is_cluster(self._client):
+            return self._cluster.reply_flight(some, self._command_encoder, out, sizes, form, position)
+        writer = CommandWriter(
+            some, self._command_encoder, max_items=COMMAND_ITEMS, max_bytes=COMMAND_BYTES, position=position
+        )
+        return ReplyFlight(writer, out, sizes, form)
+
+
+def _unexplained(reply: ErrorReply) -> Exception:
+    """Return an error reply as it is. A flight replaces this function by that of its connection."""
+    return reply
+
+
+@contextlib.contextmanager
+def reporting(report: BatchReport, heard: Progress | None) -> Iterator[None]:
+    """Complete the report of a batch that is carried out in this context, also where an error ends it."""
+    started = time.perf_counter()
+    try:
+        try:
+            yield
+        finally:
+            report.seconds = time.perf_counter() - started
+            if heard is not None:
+                heard.close()
+    except BaseException as error:
+        attach(error, report)
+        raise
+
+
+def checked_replies(replies: list[Any], raise_on_error: bool) -> Iterator[Any]:
+    """Yield replies. Raise the first one that is an exception, unless exceptions are yielded too."""
+    for reply in replies:
+        if raise_on_error and isinstance(reply, Exception):
+            raise reply
+        yield reply
+
+
 def parts_of(some: list[Key]) -> Iterator[Iterator[Key]]:
     """Yield one and the same iterator over `some` until it is used up."""
     keys = iter(some)
@@ -181,13 +249,15 @@ def raise_failures(report: BatchReport, on_error: OnError) -> None:
 
 def _failure_message(report: BatchReport) -> str:
     counts = f"{report.failed:,} of {report.total:,} items were not written"
-    key, error = next(iter(report.failures.items()))
+    if report.item == "command":
+        counts = f"{report.failed:,} of {report.total:,} commands failed"
+    key, error = report._first
     hint = cluster_hint(error)
     if report.failed == 1:
         return f"{counts}: {report.first_failure()}{hint}"
     if len({id(error) for error in report.failures.values()}) == 1:
-        # The server refused a whole command. Its error is not about one key.
-        return f"{counts}, such as key {format_key(key)}: {error_text(error)}{hint}"
+        # The server refused a whole command, or the connection was lost. The error is not about one key.
+        return f"{counts}, such as {report.item} {format_key(key)}: {error_text(error)}{hint}"
     return f"{counts}; the first: {report.first_failure()}{hint}"
 
 

@@ -20,17 +20,27 @@ from redis_fastbatch._arguments import (
     Key,
     check_hook,
     checked_chunk_size,
+    checked_commands,
     checked_items,
     checked_keys,
     checked_on_error,
     checked_url,
     progress_of,
 )
-from redis_fastbatch._base_client import ITER_ROUND, BaseClient, Found, empty_result, parts_of, raise_failures
+from redis_fastbatch._base_client import (
+    ITER_ROUND,
+    BaseClient,
+    Found,
+    checked_replies,
+    empty_result,
+    parts_of,
+    raise_failures,
+    reporting,
+)
 from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch._engine.commands import PointInTime, Seconds, SetOptions
 from redis_fastbatch._engine.flight import COMMAND_ITEMS
-from redis_fastbatch._engine.options import ReadOptions, WriteOptions
+from redis_fastbatch._engine.options import ExecuteOptions, ReadOptions, WriteOptions
 from redis_fastbatch._engine.outcome import OnError
 from redis_fastbatch._engine.pacing import FLUSH_SECONDS, MAX_BLOCK_SECONDS, ROUND_BYTES, Slices, ValueSizes
 from redis_fastbatch._engine.read import read_ended
@@ -45,6 +55,9 @@ from redis_fastbatch.report import BatchReport, OnChunk, ProgressCallback, attac
 
 AsyncItems: TypeAlias = "Mapping[Any, Any] | Iterable[tuple[Any, Any]] | AsyncIterable[tuple[Any, Any]]"
 AsyncKeys: TypeAlias = "Iterable[Key] | AsyncIterable[Key]"
+AsyncCommands: TypeAlias = (
+    "Iterable[tuple[Any, ...] | list[Any]] | AsyncIterable[tuple[Any, ...] | list[Any]]"
+)
 
 
 PAIRS = 100
@@ -296,6 +309,83 @@ class AsyncFastBatch(BaseClient):
                 flight = self._read_flight(source or keys, out, pause, options, sizes)
                 await _carry_out(borrowed, flight, source)
         read_ended(flight.outcome, options.on_error)
+
+    async def batch_execute(
+        self,
+        commands: AsyncCommands,
+        *,
+        chunk_size: int | None = None,
+        progress: bool | ProgressCallback | None = None,
+        on_error: OnError = "raise",
+        on_chunk: OnChunk | None = None,
+        repeatable: bool = False,
+    ) -> BatchReport:
+        """Send any commands, as FastBatch.batch_execute() does.
+
+        Args:
+            commands: as for FastBatch.batch_execute(), or an async iterable.
+            chunk_size, repeatable: as for FastBatch.batch_execute().
+            progress, on_error, on_chunk: as for FastBatch.batch_execute(). A callable must be a plain function.
+
+        Returns:
+            The report of what was carried out and what failed.
+
+        Raises:
+            asyncio.CancelledError: as from batch_set().
+            BatchError, ValueError, TypeError, redis.exceptions.RedisError: as from FastBatch.batch_execute().
+        """
+        commands = checked_commands(commands, asynchronous=True)
+        size, on_error = checked_chunk_size(chunk_size), checked_on_error(on_error)
+        check_hook("on_chunk", on_chunk)
+        options = ExecuteOptions(size, on_error, on_chunk, repeatable)
+        report = BatchReport(item="command")
+        heard = progress_of(commands, progress)
+        with reporting(report, heard):
+            source = _async_source(commands)
+            async with self._lease() as borrowed:
+                flight = self._execute_flight(source or commands, options, report, heard)
+                await _write(borrowed, flight, source)
+            if flight.source_error is not None:
+                raise flight.source_error
+            raise_failures(report, on_error)
+        return report
+
+    async def batch_execute_iter(
+        self, commands: AsyncCommands, *, raise_on_error: bool = True
+    ) -> AsyncIterator[Any]:
+        """Send any commands and yield their replies, as FastBatch.batch_execute_iter() does.
+
+        Args:
+            commands: as for FastBatch.batch_execute(), or an async iterable.
+            raise_on_error: as for FastBatch.batch_execute_iter().
+
+        Yields:
+            The replies in the order of the commands.
+
+        Raises:
+            The exceptions of FastBatch.batch_execute_iter().
+        """
+        commands = checked_commands(commands, asynchronous=True, method="batch_execute_iter")
+        sizes, position = ValueSizes(), 0
+        async with contextlib.aclosing(_rounds(commands, ITER_ROUND)) as rounds:
+            async for some in rounds:
+                for part in parts_of(some):
+                    replies: list[Any] = []
+                    lost: Exception | None = None
+                    try:
+                        async with self._lease(self._max_value_size) as borrowed:
+                            flight = self._reply_flight(part, replies, sizes, position)
+                            await borrowed.run(flight)
+                    except Exception as error:
+                        lost = error
+                    budget = LoopBudget()
+                    for index, reply in enumerate(checked_replies(replies, raise_on_error)):
+                        if index % PAIRS == 0:
+                            await budget.yield_if_spent()
+                        yield reply
+                    if lost is not None:
+                        raise lost
+                    position += len(replies)
 
     async def batch_set_table(
         self,

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Protocol, TextIO, TypeAlias
 
 from redis_fastbatch._redirections import error_text
@@ -45,19 +46,21 @@ class ChunkStats:
 
 @dataclass
 class BatchReport:
-    """The outcome of a batch of writes.
+    """The outcome of a batch of writes, or of a batch of commands, each of which is an item.
 
     Attributes:
         written: items that the server confirmed.
         skipped: items that were not written because of `nx` or `xx`.
         failed: items that were not written, or whose outcome is unknown.
         failures: the first failed keys, each with its exception. A key that cannot be in a dict, such as a list,
-            is replaced by its repr().
+            is replaced by its repr(). The key of a command is its position in the batch, and that of a table's row
+            its number, both from 0.
         skipped_keys: the first skipped keys.
         confirmed_prefix: how many items from the start of the input are all settled: written, skipped or reported
             as failed. A script that starts again can skip this many.
         bytes_sent: bytes that were sent, including repeated commands.
         seconds: the duration of the batch, in seconds.
+        item: what the keys of `failures` stand for: "key", "command" or "row".
     """
 
     written: int = 0
@@ -68,6 +71,7 @@ class BatchReport:
     confirmed_prefix: int = 0
     bytes_sent: int = 0
     seconds: float = 0.0
+    item: str = "key"
 
     @property
     def total(self) -> int:
@@ -119,10 +123,22 @@ class BatchReport:
 
     def first_failure(self) -> str:
         """Return the first failed key and its reason, in words; empty when nothing failed."""
-        for key, error in self.failures.items():
-            named = isinstance(error, EncodeError) and error.key is not None
-            return str(error) if named else f"key {format_key(key)}: {error_text(error)}"
-        return ""
+        if not self.failures:
+            return ""
+        key, error = self._first
+        text = error_text(error)
+        if isinstance(error, EncodeError) and error.key is not None:
+            return str(error)
+        if self.item != "key" and text.startswith(f"{self.item} "):
+            return text
+        return f"{self.item} {format_key(key)}: {text}"
+
+    @property
+    def _first(self) -> tuple[Any, Exception]:
+        """The first failed key and its exception; of commands and rows, the one that comes first in the input."""
+        if self.item == "key":
+            return next(iter(self.failures.items()))
+        return min(self.failures.items(), key=itemgetter(0))
 
     def _repr_html_(self) -> str:
         """Return the report as HTML for a notebook: a table, and the first failures."""
@@ -143,7 +159,7 @@ class BatchReport:
             for key, error in first
         )
         if failures:
-            failures = f"<table><tr><th>failed key</th><th>reason</th></tr>{failures}</table>"
+            failures = f"<table><tr><th>failed {self.item}</th><th>reason</th></tr>{failures}</table>"
         if self.failed > len(first):
             failures += f"<p>and {self.failed - len(first):,} more</p>"
         heads = "".join(f"<th>{name}</th>" for name in cells)

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from redis_fastbatch._cluster.execute import ClusterExecute, ClusterReplies
 from redis_fastbatch._cluster.read import ClusterCount, ClusterRead
 from redis_fastbatch._cluster.slot_route import OneSlotWrite, one_slot
 from redis_fastbatch._cluster.sync import patience_of
 from redis_fastbatch._cluster.topology import Topology, topology_of
 from redis_fastbatch._cluster.write import ClusterWrite
 from redis_fastbatch._core.codec import ValueCodec
+from redis_fastbatch._core.resp.commands import CommandEncoder
 from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk, Command
-from redis_fastbatch._core.resp.routed import RoutedWriter, Router
+from redis_fastbatch._core.resp.replies import ReplyFormat
+from redis_fastbatch._core.resp.routed import RoutedCommandWriter, RoutedWriter, Router
 from redis_fastbatch._engine.commands import SetOptions
 from redis_fastbatch._engine.flight import COMMAND_ITEMS, FIRST_COMMAND_BYTES, NO_LIMIT
-from redis_fastbatch._engine.options import ReadOptions, WriteOptions
+from redis_fastbatch._engine.options import ExecuteOptions, ReadOptions, WriteOptions
 from redis_fastbatch._engine.outcome import ReadOutcome, RecordedBatch, WriteOutcome
+from redis_fastbatch._engine.pacing import ValueSizes
 from redis_fastbatch._transports.redispy import key_encoding
 
 CHUNK_BYTES = 64 * 1024
@@ -154,6 +158,49 @@ class ClusterFlights:
             pairs, command, self._codec, max_items=most[0], max_bytes=most[1], **self._key_encoding
         )
         return OneSlotWrite(slot, writer, options.single(), outcome, repeatable=options.repeatable)
+
+    def execute_flight(
+        self, some: Any, encoder: CommandEncoder, options: ExecuteOptions, outcome: WriteOutcome
+    ) -> ClusterExecute:
+        """Return a flight of commands whose replies are counted.
+
+        Args:
+            some: the commands.
+            encoder: encodes them.
+            options: how they are sent.
+            outcome: records what became of them.
+        """
+        topology = topology_of(self._client)
+        writer = RoutedCommandWriter(
+            some, encoder, topology.router, max_items=options.chunk_size, max_bytes=CHUNK_BYTES
+        )
+        patience = patience_of(self._client)
+        return ClusterExecute(writer, topology, outcome, patience=patience, repeatable=options.repeatable)
+
+    def reply_flight(
+        self,
+        some: Any,
+        encoder: CommandEncoder,
+        out: list[Any],
+        sizes: ValueSizes,
+        form: ReplyFormat,
+        position: int,
+    ) -> ClusterReplies:
+        """Return a flight of commands whose replies are kept.
+
+        Args:
+            some: the commands.
+            encoder: encodes them.
+            out: gets the replies.
+            sizes: what is known of their sizes.
+            form: how they become Python objects.
+            position: the position of the first command in the whole batch.
+        """
+        topology = topology_of(self._client)
+        writer = RoutedCommandWriter(
+            some, encoder, topology.router, max_items=COMMAND_ITEMS, max_bytes=CHUNK_BYTES, position=position
+        )
+        return ClusterReplies(writer, topology, out, sizes, form, patience=patience_of(self._client))
 
     def rows_flight(self, rows: Any, options: SetOptions, outcome: WriteOutcome) -> ClusterWrite:
         """Return a flight that writes the rows of a table.

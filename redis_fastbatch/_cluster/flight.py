@@ -26,7 +26,7 @@ from redis_fastbatch._cluster.topology import Topology
 from redis_fastbatch._core.resp.encoder import Command
 from redis_fastbatch._core.resp.replies import ReplyReader
 from redis_fastbatch._core.resp.routed import AskingCommand, RoutedWriter
-from redis_fastbatch._engine.flight import each_once
+from redis_fastbatch._engine.flight import Explain, each_once
 from redis_fastbatch._engine.outcome import HookCaller, outcome_unknown
 from redis_fastbatch._engine.pacing import MOST_ITEMS, FlushTimer
 
@@ -109,6 +109,9 @@ class ClusterBatch:
     @abstractmethod
     def read(self, sent: NodeChunk, reader: ReplyReader, budget: int | None) -> None:
         """Read the replies to a chunk that have arrived. Put those that are not OK into its `non_ok_replies`."""
+
+    def explain_by(self, explain: Explain) -> None:
+        """Take what makes exceptions of error replies, for the replies that are read next."""
 
     def is_outcome(self, reply: Any) -> bool:
         """Return whether a reply that is neither OK nor an error is one that the command has."""

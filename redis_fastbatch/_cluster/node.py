@@ -130,6 +130,7 @@ class NodeFlight:
             oldest = self.sent[0]
             replies = oldest.non_ok_replies
             seen = len(replies)
+            self._batch.explain_by(explain)
             self._batch.read(oldest, reader, budget)
             for i in range(seen, len(replies)):
                 item, reply = replies[i]

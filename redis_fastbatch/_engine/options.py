@@ -43,3 +43,20 @@ class ReadOptions:
     on_error: OnError = "raise"
     limit: int = COMMAND_ITEMS
     budget: int = NO_LIMIT
+
+
+@dataclass(frozen=True)
+class ExecuteOptions:
+    """How a batch of commands is sent.
+
+    Attributes:
+        chunk_size: the most commands that are sent at a time.
+        on_error: what to do with commands that fail, as batch_execute() takes it.
+        on_chunk: is called with the ChunkStats of each settled chunk; None for no hook.
+        repeatable: whether commands of unknown outcome may be sent again.
+    """
+
+    chunk_size: int = COMMAND_ITEMS
+    on_error: OnError = "raise"
+    on_chunk: OnChunk | None = None
+    repeatable: bool = False

@@ -151,7 +151,7 @@ class WriteFlight(ServerFlight, RecordedBatch):
             replies = oldest.non_ok_replies
             wanted = chunk.replies - oldest.done
             seen = len(replies)
-            read = reader.statuses(wanted, oldest.done, replies, self._is_queued(chunk))
+            read = self._read(reader, oldest, wanted)
             oldest.done += read
             for i in range(seen, len(replies)):
                 index, reply = replies[i]
@@ -162,6 +162,11 @@ class WriteFlight(ServerFlight, RecordedBatch):
             self._settle_oldest()
             if budget is not None:
                 return
+
+    def _read(self, reader: ReplyReader, oldest: InFlightChunk, wanted: int) -> int:
+        """Read up to `wanted` replies to a chunk, and return how many had arrived."""
+        replies = oldest.non_ok_replies
+        return reader.statuses(wanted, oldest.done, replies, self._is_queued(oldest.chunk))
 
     def _is_queued(self, chunk: Chunk) -> bool:
         """Return whether the server answers the commands of a chunk with QUEUED."""

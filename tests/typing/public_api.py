@@ -86,6 +86,10 @@ def writing(fb: FastBatch) -> None:
     assert_type(fb.batch_set_table(object(), key="id", prefix="row:", ex=60), BatchReport)
     fb.batch_set_table(object(), key="row:{id}", as_="hash", columns=["id"], on_error="report")
     assert_type(fb.batch_delete(["a", b"b", 3]), int)
+    assert_type(fb.batch_execute([("ZADD", "board", 5, "amina"), ["INCR", b"n"]]), BatchReport)
+    commands = (("INCR", f"n:{i}") for i in range(3))
+    fb.batch_execute(commands, chunk_size=10, progress=True, on_error=dead, on_chunk=measured, repeatable=True)
+    assert_type(fb.batch_execute_iter([("GET", "a")], raise_on_error=False), Iterator[Any])
 
 
 def reading(fb: FastBatch) -> None:
@@ -145,6 +149,9 @@ async def asynchronously() -> None:
         async for found in fb.scan("user:*"):
             print(found)
         assert_type(await fb.batch_delete(keys()), int)
+        assert_type(await fb.batch_execute([("INCR", "n")], on_error="report"), BatchReport)
+        async for reply in fb.batch_execute_iter([["GET", "a"]]):
+            print(reply)
         await fb.aclose()
 
 

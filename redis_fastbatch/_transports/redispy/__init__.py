@@ -108,6 +108,16 @@ def key_encoding(client: Any) -> tuple[str, str]:
     return encoder.encoding, encoder.encoding_errors
 
 
+def reply_decoding(client: Any) -> tuple[str | None, str]:
+    """Return how redis-py decodes the strings of a client's replies.
+
+    Returns:
+        The encoding, or None where strings stay bytes, and the encoding's error handler.
+    """
+    encoder = client.get_encoder()
+    return encoder.encoding if encoder.decode_responses else None, encoder.encoding_errors
+
+
 def _packs_by_hiredis(client: Any) -> bool:
     if hasattr(client, "__aenter__"):
         # redis.asyncio packs commands in Python, even where hiredis reads the replies.
