@@ -96,9 +96,9 @@ class ClusterReplies(ClusterBatch):
     def _ended(self) -> bool:
         return super()._ended or self._size >= ROUND_BYTES
 
-    def feed(self, node: NodeFlight, budget: int | None = None) -> None:
+    def encode_for(self, node: NodeFlight, budget: int | None = None) -> None:
         self._writer.max_items = min(COMMAND_ITEMS, self._sizes.keys_for(REPLY_BYTES, FIRST_KEYS))
-        super().feed(node, budget)
+        super().encode_for(node, budget)
 
     def is_full(self, node: NodeFlight) -> bool:
         return len(node.sent) >= (READ_WINDOW if self._sizes.known else 1)

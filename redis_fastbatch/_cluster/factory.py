@@ -54,9 +54,9 @@ class SplitWriter:
         return bool(self._writer.exhausted)
 
     @property
-    def dry(self) -> bool:
+    def source_pending(self) -> bool:
         """Whether the source has no item ready."""
-        return bool(self._writer.dry)
+        return bool(self._writer.source_pending)
 
     @property
     def failures(self) -> list[tuple[Any, Any, Exception]]:

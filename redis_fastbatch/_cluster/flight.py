@@ -166,7 +166,7 @@ class ClusterBatch:
     @property
     def source_pending(self) -> bool:
         """Whether the source had no item ready."""
-        return self._writer.dry
+        return self._writer.source_pending
 
     @property
     def flush_seconds(self) -> float | None:
@@ -182,7 +182,7 @@ class ClusterBatch:
     def _crowded(self) -> bool:
         return any(len(node.ready) >= QUEUED for node in self.nodes)
 
-    def feed(self, node: NodeFlight, budget: int | None = None) -> None:
+    def encode_for(self, node: NodeFlight, budget: int | None = None) -> None:
         """Encode items until a chunk for the node is ready, too many wait for another, or the budget is spent."""
         writer, most = self._writer, MOST_ITEMS if budget is None else budget
         crowded = self._crowded
@@ -201,7 +201,7 @@ class ClusterBatch:
                 self._flush_timer.restart()
             if writer.failures:
                 self.record_unencoded()
-            if budget is not None or writer.dry:
+            if budget is not None or writer.source_pending:
                 break
         if self._ended:
             self._flush()
@@ -209,7 +209,7 @@ class ClusterBatch:
 
     @property
     def takes_items(self) -> bool:
-        """Whether feed() would take further items."""
+        """Whether encode_for() would take further items."""
         return not self._ended and not self._crowded
 
     def _queue(self, number: int) -> None:

@@ -104,7 +104,7 @@ class NodeFlight:
         batch = self._batch
         if self.held_until is None and not batch.is_full(self):
             if not self.ready:
-                batch.feed(self, budget)
+                batch.encode_for(self, budget)
             if self.ready:
                 return Send(self.ready[0].chunk)
             if batch.takes_items:

@@ -69,9 +69,9 @@ class ClusterRead(ClusterBatch):
         if self._pairs is not None:
             self._pairs.extend((key, self._out[key]) for key in self._order or ())
 
-    def feed(self, node: NodeFlight, budget: int | None = None) -> None:
+    def encode_for(self, node: NodeFlight, budget: int | None = None) -> None:
         self._writer.max_items = min(self._limit, self.outcome.sizes.keys_for(REPLY_BYTES, FIRST_KEYS))
-        super().feed(node, budget)
+        super().encode_for(node, budget)
 
     def is_full(self, node: NodeFlight) -> bool:
         return len(node.sent) >= (READ_WINDOW if self.outcome.sizes.known else 1)

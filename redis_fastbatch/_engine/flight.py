@@ -201,7 +201,7 @@ class ServerFlight:
             if self._ready:
                 return Send(self._ready[0].chunk, self._poll_after_send)
             if self._takes_items:
-                return Event.NEED_ITEMS if self._writer.dry else Event.PAUSED
+                return Event.NEED_ITEMS if self._writer.source_pending else Event.PAUSED
         return Event.NEED_REPLIES if self._in_flight else Event.DONE
 
     @property

@@ -140,7 +140,7 @@ class FlushTimer(Pace):
             if now - self._since >= FLUSH_SECONDS and chunk.count:
                 chunk.seal()
                 return True
-            if writer.dry or budget is not None:
+            if writer.source_pending or budget is not None:
                 return False
             self.took(now - looked)
             looked = now

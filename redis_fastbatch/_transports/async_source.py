@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterator
 from typing import Any
 
-from redis_fastbatch._core.resp.encoder import SourceDry
+from redis_fastbatch._core.resp.encoder import SourcePending
 from redis_fastbatch._engine.pacing import FLUSH_SECONDS, MAX_BLOCK_SECONDS
 
 _served: weakref.WeakKeyDictionary[asyncio.Task[Any], asyncio.Task[Any] | None] = weakref.WeakKeyDictionary()
@@ -26,7 +26,7 @@ def acting_task() -> asyncio.Task[Any] | None:
 
 
 class AsyncSource:
-    """An async iterable as an iterable that raises SourceDry while it has no item ready, and can be waited for.
+    """An async iterable as an iterable. While no item is ready it raises SourcePending, and can be waited for.
 
     Another task takes the items from the source. So a wait for the next item can end before that arrives, and the
     source does not notice. Items are taken once a batch waits for them, and at most SLICE of them ahead.
@@ -56,7 +56,7 @@ class AsyncSource:
     def __next__(self) -> Any:
         if self.ahead:
             return self.ahead.popleft()
-        raise SourceDry() if self._end is None else self._end
+        raise SourcePending() if self._end is None else self._end
 
     @property
     def is_empty(self) -> bool:

@@ -10,7 +10,7 @@ from redis.exceptions import BusyLoadingError, ConnectionError, InvalidResponse
 
 from flights import OK, SET, Driver, outcome, words, writer
 from redis_fastbatch import ChunkStats
-from redis_fastbatch._core.resp.encoder import SourceDry
+from redis_fastbatch._core.resp.encoder import SourcePending
 from redis_fastbatch._engine.commands import MSET, SetOptions
 from redis_fastbatch._engine.flight import WINDOW_CHUNKS, Event, Send
 from redis_fastbatch._engine.write import WriteFlight
@@ -82,7 +82,7 @@ class PendingSource:
     def __next__(self) -> Any:
         if self.items:
             return self.items.pop(0)
-        raise StopIteration if self.ended else SourceDry
+        raise StopIteration if self.ended else SourcePending
 
 
 def test_a_partial_chunk_is_sent_when_the_source_stays_pending(

@@ -12,7 +12,7 @@ class TableWriter:
     command: Command
     failures: list[tuple[int, Any, Exception]]
     exhausted: bool
-    dry: bool
+    source_pending: bool
     source_error: Exception | None
     batches: int
     rows_left: int

@@ -207,7 +207,7 @@ cdef class TableWriter:
         failures: a (row number, row as a dict or None, exception) for each row that could not be encoded.
             The caller empties it.
         exhausted: there are no more rows.
-        dry: always False, because a table's stream blocks until it has rows.
+        source_pending: always False, because a table's stream blocks until it has rows.
         source_error: the exception that ended the table's stream; else None.
         batches: the number of the table's batches that were taken.
 

@@ -75,7 +75,7 @@ cdef class BatchWriter:
     cdef readonly ValueCodec codec
     cdef readonly list failures
     cdef readonly bint exhausted
-    cdef readonly bint dry
+    cdef readonly bint source_pending
     cdef readonly object source_error
     cdef str encoding
     cdef str errors

@@ -36,7 +36,7 @@ class Chunk(OutputBuffer):
     def seal(self) -> None: ...
     def extract(self, command: Command, positions: Iterable[int] | None = None) -> Chunk: ...
 
-class SourceDry(Exception): ...
+class SourcePending(Exception): ...
 
 class ItemSource:
     def __init__(self, items: Any, pairs: bool = True) -> None: ...
@@ -46,7 +46,7 @@ class BatchWriter:
     codec: ValueCodec
     failures: list[tuple[Any, Any, Exception]]
     exhausted: bool
-    dry: bool
+    source_pending: bool
     source_error: Exception | None
     max_items: int
     max_bytes: int

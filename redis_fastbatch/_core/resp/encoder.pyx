@@ -283,7 +283,7 @@ cdef const char* after_bulk(const char* p) noexcept:
     return p + 2 + size + 2
 
 
-class SourceDry(Exception):
+class SourcePending(Exception):
     """Raised by an iterable of items that has no item ready, but may have one later."""
 
 
@@ -361,7 +361,7 @@ cdef class BatchWriter:
         failures: (key, value, exception) for each item that could not be encoded. The caller empties it.
         exhausted: there are no more items.
         source_error: the exception of the iterable of items, which ended it; None if there was none.
-        dry: the iterable has no item ready: it has raised SourceDry.
+        source_pending: the iterable has no item ready: it has raised SourcePending.
     """
 
     def __init__(
@@ -398,19 +398,19 @@ cdef class BatchWriter:
         """Put items into `chunk` until it is full or there are no more, and seal it."""
         chunk.restart(self.command)
         self.fill_some(chunk, self.max_items)
-        if not self.dry:
+        if not self.source_pending:
             chunk.seal()
 
     def fill_some(self, Chunk chunk, Py_ssize_t most):
         """Put up to `most` more items into `chunk`. Seal it when it is full or there are no more."""
         cdef Py_ssize_t stop = chunk.items + most
-        self.dry = False
+        self.source_pending = False
         while True:
             try:
                 self.exhausted = self.run(chunk, stop)
                 break
-            except SourceDry:
-                self.dry = True
+            except SourcePending:
+                self.source_pending = True
                 return
             except BaseException as error:
                 in_item = self.in_item

@@ -19,7 +19,7 @@ from redis_fastbatch._core.resp.slots cimport SLOTS, slot_of
 from redis_fastbatch._core.runtime.utf8 cimport PyUnicode_DATA, PyUnicode_GET_LENGTH, PyUnicode_IS_COMPACT_ASCII
 
 from redis_fastbatch._core.resp.commands import ANY_COMMAND, command_failure
-from redis_fastbatch._core.resp.encoder import SourceDry
+from redis_fastbatch._core.resp.encoder import SourcePending
 
 cdef bytes ASKING = b"*1\r\n$6\r\nASKING\r\n"
 cdef Py_ssize_t SPARE_CHUNKS = 64
@@ -157,13 +157,13 @@ cdef class RoutedWriter(BatchWriter):
             the source has no item ready, or there are no more.
         """
         cdef Py_ssize_t stop = self.taken + most
-        self.dry = False
+        self.source_pending = False
         while True:
             self.mark = -1
             try:
                 return self.spread(stop)
-            except SourceDry:
-                self.dry = True
+            except SourcePending:
+                self.source_pending = True
                 return -1
             except BaseException as error:
                 if not self.in_item:
