@@ -16,6 +16,7 @@ from redis_fastbatch._core.resp.replies import ErrorReply, ReplyFormat, new_dict
 from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch._engine import commands
 from redis_fastbatch._engine.command_rules import RULES
+from redis_fastbatch._engine.count import CountFlight
 from redis_fastbatch._engine.execute import ExecuteFlight, ReplyFlight
 from redis_fastbatch._engine.flight import (
     COMMAND_BYTES,
@@ -24,9 +25,9 @@ from redis_fastbatch._engine.flight import (
     NO_LIMIT,
 )
 from redis_fastbatch._engine.options import ExecuteOptions, ReadOptions, WriteOptions
-from redis_fastbatch._engine.outcome import OnError, ReadOutcome, WriteOutcome
+from redis_fastbatch._engine.outcome import CountOutcome, OnError, ReadOutcome, WriteOutcome
 from redis_fastbatch._engine.pacing import ValueSizes
-from redis_fastbatch._engine.read import CountFlight, ReadFlight
+from redis_fastbatch._engine.read import ReadFlight
 from redis_fastbatch._engine.transaction import AtomicFlight
 from redis_fastbatch._engine.write import WriteFlight
 from redis_fastbatch._redirections import cluster_hint, error_text
@@ -163,7 +164,8 @@ class BaseClient:
         """Return a flight that deletes keys and counts them."""
         if is_cluster(self._client):
             return self._cluster.count_flight(keys)
-        return CountFlight(self._writer(keys, commands.UNLINK, COMMAND_ITEMS, COMMAND_BYTES))
+        writer = self._writer(keys, commands.UNLINK, COMMAND_ITEMS, COMMAND_BYTES)
+        return CountFlight(writer, CountOutcome())
 
 
     @property

@@ -475,8 +475,8 @@ class AsyncFastBatch(BaseClient):
         async with self._lease() as borrowed:
             flight = self._count_flight(source or keys)
             await _carry_out(borrowed, flight, source)
-        read_ended(flight.outcome, "raise")
-        total: int = flight.total
+        flight.outcome.raise_error()
+        total: int = flight.outcome.total
         return total
 
     def scan(self, match: str | bytes | None = None, count: int = 1000) -> AsyncIterator[Key]:

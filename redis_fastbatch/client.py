@@ -494,8 +494,8 @@ class FastBatch(BaseClient):
         flight = self._count_flight(checked_keys(keys, method="batch_delete"))
         with self._lease() as borrowed:
             borrowed.run(flight)
-        read_ended(flight.outcome, "raise")
-        total: int = flight.total
+        flight.outcome.raise_error()
+        total: int = flight.outcome.total
         return total
 
     def scan(self, match: str | bytes | None = None, count: int = 1000) -> Iterator[Key]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from redis_fastbatch._cluster.count import ClusterCount
 from redis_fastbatch._cluster.execute import ClusterExecute, ClusterReplies
-from redis_fastbatch._cluster.read import ClusterCount, ClusterRead
+from redis_fastbatch._cluster.read import ClusterRead
 from redis_fastbatch._cluster.slot_route import OneSlotWrite, one_slot
 from redis_fastbatch._cluster.sync import patience_of
 from redis_fastbatch._cluster.topology import Topology, topology_of
@@ -19,7 +20,7 @@ from redis_fastbatch._core.resp.routed import RoutedCommandWriter, RoutedWriter,
 from redis_fastbatch._engine.commands import SetOptions
 from redis_fastbatch._engine.flight import COMMAND_ITEMS, FIRST_COMMAND_BYTES, NO_LIMIT
 from redis_fastbatch._engine.options import ExecuteOptions, ReadOptions, WriteOptions
-from redis_fastbatch._engine.outcome import ReadOutcome, RecordedBatch, WriteOutcome
+from redis_fastbatch._engine.outcome import CountOutcome, ReadOutcome, RecordedBatch, WriteOutcome
 from redis_fastbatch._engine.pacing import ValueSizes
 from redis_fastbatch._transports.redispy import key_encoding
 
@@ -250,4 +251,4 @@ class ClusterFlights:
         """Return a flight that deletes keys and counts them."""
         topology = topology_of(self._client)
         writer = self._routed(keys, UNLINK, topology, COMMAND_ITEMS)
-        return ClusterCount(writer, topology, patience=patience_of(self._client))
+        return ClusterCount(writer, topology, CountOutcome(), patience=patience_of(self._client))

@@ -1,4 +1,4 @@
-"""Batches over a cluster that read values or count keys, in flight."""
+"""Batches over a cluster that read values, in flight."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from redis_fastbatch._core.resp.routed import RoutedWriter
 from redis_fastbatch._engine.flight import NO_LIMIT
 from redis_fastbatch._engine.options import ReadOptions
 from redis_fastbatch._engine.outcome import ReadOutcome
-from redis_fastbatch._engine.pacing import FIRST_KEYS, REPLY_BYTES, ValueSizes
+from redis_fastbatch._engine.pacing import FIRST_KEYS, REPLY_BYTES
 from redis_fastbatch._engine.read import READ_WINDOW
 
 
@@ -140,48 +140,3 @@ class ClusterRead(ClusterBatch):
 
 def _is_wrong_type(error: Exception) -> bool:
     return str(error).startswith("WRONGTYPE") or "wrong kind of value" in str(error)
-
-
-class ClusterCount(ClusterRead):
-    """A batch of commands over a cluster that are answered with a number for each key, such as UNLINK.
-
-    Args:
-        writer, topology, patience: as ClusterRead's.
-
-    Attributes:
-        total: the sum of the numbers.
-    """
-
-    answers_stand = True
-
-    def __init__(self, writer: RoutedWriter, topology: Topology, *, patience: float) -> None:
-        # A number takes next to nothing, so that many keys go into a chunk.
-        codec, sizes = ValueCodec(), ValueSizes(4)
-        recorder = ReadOutcome(codec, sizes=sizes)
-        super().__init__(writer, topology, codec, {}, recorder, ReadOptions(), patience=patience)
-        self.total = 0
-
-    def read(self, sent: NodeChunk, reader: ReplyReader, budget: int | None) -> None:
-        had, answered = len(sent.non_ok_replies), sent.answered
-        sent.done += reader.statuses(sent.replies - sent.done, sent.done, sent.non_ok_replies, False)
-        news = sent.non_ok_replies[had:]
-        del sent.non_ok_replies[had:]
-        if sent.asking:
-            news = [(index // 2, reply) for index, reply in news if index % 2]
-        if len(news) < sent.answered - answered:
-            raise InvalidResponse("a number expected, found OK")
-        for item, reply in news:
-            self._take(sent, item, reply)
-
-    def _take(self, sent: NodeChunk, item: int, reply: Any) -> None:
-        if isinstance(reply, Exception):
-            sent.non_ok_replies.append((item, reply))
-        elif type(reply) is int and 0 <= reply <= 1:
-            self.total += reply
-            self.settled += 1
-        else:
-            raise InvalidResponse(f"0 or 1 expected, found {reply!r:.80}")
-
-    def record(self, sent: NodeChunk, answered: int, final: list[tuple[int, Any]], open_items: int) -> None:
-        for _, error in final:
-            self.outcome.end_with(error)

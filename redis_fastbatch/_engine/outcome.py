@@ -12,8 +12,10 @@ from typing import Any, Literal, TypeAlias
 from redis.exceptions import RedisError
 
 from redis_fastbatch._core.codec import ValueCodec
+from redis_fastbatch._core.resp.encoder import BatchWriter
 from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch._engine.pacing import ValueSizes
+from redis_fastbatch._redirections import cluster_hint, error_text
 from redis_fastbatch.errors import DecodeError
 from redis_fastbatch.report import BatchReport, ChunkStats, OnChunk, Progress
 
@@ -206,7 +208,59 @@ class RecordedBatch:
         self.outcome.deliver()
 
 
-class ReadOutcome(HookCaller):
+class ErrorKeeper(HookCaller):
+    """Keeps the first error of a batch, which ends it.
+
+    Attributes:
+        error: what ends the batch; None so far.
+    """
+
+    __slots__ = ("error",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.error: BaseException | None = None
+
+    def end_with(self, error: BaseException) -> None:
+        """End the batch. Its first error is the one that is raised."""
+        if self.error is None:
+            self.error = error
+
+    def raise_error(self) -> None:
+        """Raise what has ended the batch, if anything has."""
+        error = self.error
+        if error is None:
+            return
+        hint = cluster_hint(error)
+        # Python 3.10 has no notes.
+        if hint and hasattr(error, "add_note"):
+            error.add_note(f"{error_text(error)}{hint}")
+        raise error
+
+
+class CountOutcome(ErrorKeeper):
+    """The outcome recorder of a batch that counts keys.
+
+    Attributes:
+        total: the sum of the server's numbers.
+    """
+
+    __slots__ = ("total",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def record_unencoded(self, writer: BatchWriter) -> None:
+        """End the batch if a key could not be encoded, or if the iterable of keys has raised."""
+        for _, _, error in writer.failures:
+            self.end_with(error)
+        writer.failures.clear()
+        if writer.source_error is not None:
+            self.end_with(writer.source_error)
+
+
+class ReadOutcome(ErrorKeeper):
     """The outcome recorder of a batch that reads: counts values and handles those that cannot be decoded.
 
     Args:
@@ -219,7 +273,6 @@ class ReadOutcome(HookCaller):
         max_value_size: the most bytes of such a value; 0 for no limit.
 
     Attributes:
-        error: what ends the batch; None so far.
         failed: how many values could not be decoded.
         size: bytes of values that were read.
     """
@@ -230,7 +283,6 @@ class ReadOutcome(HookCaller):
         "_max_value_size",
         "_on_error",
         "_pause",
-        "error",
         "failed",
         "size",
         "sizes",
@@ -246,8 +298,7 @@ class ReadOutcome(HookCaller):
         sizes: ValueSizes | None = None,
         max_value_size: int = 0,
     ) -> None:
-        self.hook_raised = False
-        self.error: BaseException | None = None
+        super().__init__()
         self.failed = 0
         self.size = 0
         self.sizes = sizes or ValueSizes()
@@ -271,11 +322,6 @@ class ReadOutcome(HookCaller):
             self.call(self._on_error, key, data, error)
         elif self._on_error != "report" or not isinstance(error, DecodeError):
             self.end_with(error)
-
-    def end_with(self, error: BaseException) -> None:
-        """End the batch. Its first error is the one that is raised."""
-        if self.error is None:
-            self.error = error
 
     def loads(self, key: Any, data: bytes | None) -> Any:
         """Decode a value that no ReplyReader has decoded."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from redis.exceptions import BusyLoadingError, InvalidResponse
+from redis.exceptions import BusyLoadingError
 
 from redis_fastbatch._core.codec import ValueCodec
 from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk
@@ -13,8 +13,7 @@ from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
 from redis_fastbatch._engine.flight import NO_LIMIT, Explain, InFlightChunk, ServerFlight
 from redis_fastbatch._engine.options import ReadOptions
 from redis_fastbatch._engine.outcome import OnError, ReadOutcome
-from redis_fastbatch._engine.pacing import FIRST_KEYS, REPLY_BYTES, FlushTimer, ValueSizes
-from redis_fastbatch._redirections import cluster_hint, error_text
+from redis_fastbatch._engine.pacing import FIRST_KEYS, REPLY_BYTES, FlushTimer
 
 logger = logging.getLogger("redis_fastbatch")
 
@@ -154,44 +153,8 @@ class ReadFlight(ServerFlight):
         self._ready.clear()
 
 
-_COUNT = ReadOptions()
-
-
-class CountFlight(ReadFlight):
-    """A batch of commands in flight that are each answered with a number, such as UNLINK.
-
-    Attributes:
-        total: the sum of the numbers.
-    """
-
-    def __init__(self, writer: BatchWriter) -> None:
-        codec = ValueCodec()
-        super().__init__(writer, codec, {}, ReadOutcome(codec, sizes=ValueSizes(0)), _COUNT)
-        self.total = 0
-
-    def receive(self, reader: ReplyReader, explain: Explain, budget: int | None = None) -> None:
-        while self._in_flight:
-            whole = reader.reply()
-            if whole is None:
-                return
-            reply = whole[0]
-            if isinstance(reply, ErrorReply):
-                self._refuse(explain(reply))
-            elif type(reply) is int and 0 <= reply <= self._in_flight[0].chunk.count:
-                self.total += reply
-                self._settle_oldest()
-            else:
-                raise InvalidResponse(f"a number of keys was expected, got {reply!r:.80}")
-
-
 def read_ended(outcome: ReadOutcome, on_error: OnError) -> None:
     """Raise what ended a batch that reads; log what was tolerated."""
-    error = outcome.error
-    if error is not None:
-        hint = cluster_hint(error)
-        # Python 3.10 has no notes.
-        if hint and hasattr(error, "add_note"):
-            error.add_note(f"{error_text(error)}{hint}")
-        raise error
+    outcome.raise_error()
     if outcome.failed and on_error == "report":
         logger.warning("batch_get: %d values could not be decoded", outcome.failed)

@@ -10,8 +10,9 @@ from redis.exceptions import ClusterDownError, ConnectionError, InvalidResponse,
 
 from flights import CODEC, OK, SET, Driver, outcome, writer
 from redis_fastbatch._cluster import flight as limits
+from redis_fastbatch._cluster.count import ClusterCount
 from redis_fastbatch._cluster.factory import GET, UNLINK
-from redis_fastbatch._cluster.read import ClusterCount, ClusterRead
+from redis_fastbatch._cluster.read import ClusterRead
 from redis_fastbatch._cluster.slot_route import OneSlotWrite, Redirected, SlotRoute
 from redis_fastbatch._cluster.topology import Topology
 from redis_fastbatch._cluster.write import ClusterWrite
@@ -20,7 +21,7 @@ from redis_fastbatch._core.resp.routed import RoutedWriter, slot_of_key
 from redis_fastbatch._engine.commands import SetOptions
 from redis_fastbatch._engine.flight import Event
 from redis_fastbatch._engine.options import ReadOptions
-from redis_fastbatch._engine.outcome import ReadOutcome
+from redis_fastbatch._engine.outcome import CountOutcome, ReadOutcome
 
 HALF = 8192
 KEYS = [f"key:{i}" for i in range(12)]
@@ -190,14 +191,14 @@ def test_a_moved_value_and_a_moving_value_are_read_from_the_new_node() -> None:
 
 def test_counts_of_two_nodes_are_added_up() -> None:
     topology = two_nodes()
-    batch = ClusterCount(routed(KEYS, UNLINK, topology), topology, patience=30.0)
+    batch = ClusterCount(routed(KEYS, UNLINK, topology), topology, CountOutcome(), patience=30.0)
     low, high = (Driver(node) for node in batch.nodes)
     low.send_all()
     high.send_all()
     low.receive(b":1\r\n" * len(LOW))
     high.receive(b":0\r\n" * len(HIGH))
     assert batch.done
-    assert batch.total == len(LOW)
+    assert batch.outcome.total == len(LOW)
 
 
 def one_slot_write(patience: float = 30.0) -> tuple[OneSlotWrite, SlotRoute, Topology]:

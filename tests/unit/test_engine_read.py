@@ -1,19 +1,19 @@
-"""Flights that read or count keys, fed with bytes in memory."""
+"""Flights that read, fed with bytes in memory."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from redis.exceptions import ConnectionError, InvalidResponse, ResponseError
+from redis.exceptions import ConnectionError, ResponseError
 
 from flights import CODEC, Driver, writer
-from redis_fastbatch._engine.commands import MGET, UNLINK
+from redis_fastbatch._engine.commands import MGET
 from redis_fastbatch._engine.flight import Event
 from redis_fastbatch._engine.options import ReadOptions
 from redis_fastbatch._engine.outcome import ReadOutcome
 from redis_fastbatch._engine.pacing import FIRST_KEYS, ValueSizes
-from redis_fastbatch._engine.read import READ_WINDOW, CountFlight, ReadFlight, read_ended
+from redis_fastbatch._engine.read import READ_WINDOW, ReadFlight, read_ended
 from redis_fastbatch.errors import DecodeError, EncodeError
 
 KEYS = [f"key:{i}" for i in range(40)]
@@ -141,20 +141,3 @@ def test_an_abort_leaves_nothing_in_flight() -> None:
     Driver(flight).send_all()
     flight.abort(ConnectionError("gone"))
     assert not flight.in_flight
-
-
-def test_counts_are_added_up() -> None:
-    flight = CountFlight(writer([f"key:{i}" for i in range(1500)], UNLINK))
-    driver = Driver(flight)
-    assert driver.send_all() == ([b"UNLINK"] * 2, Event.NEED_REPLIES)
-    driver.receive(b":1000\r\n:")
-    driver.receive(b"7\r\n")
-    assert (flight.poll(), flight.total) == (Event.DONE, 1007)
-
-
-@pytest.mark.parametrize("reply", [b":41\r\n", b":-1\r\n", b"+OK\r\n"])
-def test_an_impossible_reply_to_unlink_is_an_error(reply: bytes) -> None:
-    driver = Driver(CountFlight(writer(KEYS, UNLINK)))
-    driver.send_all()
-    with pytest.raises(InvalidResponse, match="a number of keys was expected"):
-        driver.receive(reply)
