@@ -13,7 +13,7 @@ from typing import Any, SupportsIndex, TypeAlias
 
 from redis_fastbatch._engine.flight import COMMAND_ITEMS, NO_LIMIT
 from redis_fastbatch._engine.outcome import OnError
-from redis_fastbatch.errors import format_key
+from redis_fastbatch._messages import format_key
 from redis_fastbatch.report import Progress, ProgressCallback, make_progress
 
 Key: TypeAlias = Any

@@ -30,11 +30,12 @@ from redis_fastbatch._engine.pacing import ValueSizes
 from redis_fastbatch._engine.read import ReadFlight
 from redis_fastbatch._engine.transaction import AtomicFlight
 from redis_fastbatch._engine.write import WriteFlight
+from redis_fastbatch._messages import format_key
 from redis_fastbatch._redirections import cluster_hint, error_text
 from redis_fastbatch._transports.capabilities import capabilities
 from redis_fastbatch._transports.redispy import is_cluster, key_encoding, reply_decoding
 from redis_fastbatch.codecs import AnyCodec, resolve
-from redis_fastbatch.errors import BatchError, format_key
+from redis_fastbatch.errors import BatchError
 from redis_fastbatch.report import BatchReport, Progress, attach
 
 Found: TypeAlias = "dict[Key, Any] | list[tuple[Key, Any]]"

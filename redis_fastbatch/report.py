@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, Protocol, TextIO, TypeAlias
 
+from redis_fastbatch._messages import format_key
 from redis_fastbatch._redirections import error_text
-from redis_fastbatch.errors import EncodeError, format_key
 
 logger = logging.getLogger("redis_fastbatch")
 
@@ -127,7 +127,8 @@ class BatchReport:
             return ""
         key, error = self._first
         text = error_text(error)
-        if isinstance(error, EncodeError) and error.key is not None:
+        if getattr(error, "key", None) is not None:
+            # It is an EncodeError, which names the key itself.
             return str(error)
         if self.item != "key" and text.startswith(f"{self.item} "):
             return text

@@ -21,12 +21,11 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from redis_fastbatch._cluster.node import NodeChunk, NodeFlight
+from redis_fastbatch._cluster.node import NodeChunk, NodeFlight, NodesBatch
 from redis_fastbatch._cluster.topology import Topology
 from redis_fastbatch._core.resp.encoder import Command
-from redis_fastbatch._core.resp.replies import ReplyReader
 from redis_fastbatch._core.resp.routed import AskingCommand, RoutedWriter
-from redis_fastbatch._engine.flight import Explain, each_once
+from redis_fastbatch._engine.flight import each_once
 from redis_fastbatch._engine.outcome import HookCaller, outcome_unknown
 from redis_fastbatch._engine.pacing import MOST_ITEMS, FlushTimer
 
@@ -50,7 +49,7 @@ QUEUED = 16
 DETOURS = (AskError, MovedError, TryAgainError, ClusterDownError, MasterDownError, BusyLoadingError)
 
 
-class ClusterBatch:
+class ClusterBatch(NodesBatch):
     """What batches of all kinds over a cluster have in common.
 
     Args:
@@ -101,25 +100,9 @@ class ClusterBatch:
 
     @property
     def hook_raised(self) -> bool:
-        """Whether a hook of the caller's has raised, which ends the batch."""
         return self._hooks.hook_raised
 
-    # What differs between the kinds of batches.
-
-    @abstractmethod
-    def read(self, sent: NodeChunk, reader: ReplyReader, budget: int | None) -> None:
-        """Read the replies to a chunk that have arrived. Put those that are not OK into its `non_ok_replies`."""
-
-    def explain_by(self, explain: Explain) -> None:
-        """Take what makes exceptions of error replies, for the replies that are read next."""
-
-    def is_outcome(self, reply: Any) -> bool:
-        """Return whether a reply that is neither OK nor an error is one that the command has."""
-        return True
-
-    @abstractmethod
-    def is_full(self, node: NodeFlight) -> bool:
-        """Return whether as much is in flight to the node as may be."""
+    # What differs between the kinds of batches, with those methods of NodesBatch that it leaves out.
 
     @abstractmethod
     def record(self, sent: NodeChunk, answered: int, final: list[tuple[int, Any]], open_items: int) -> None:
@@ -143,14 +126,10 @@ class ClusterBatch:
     def call_hooks(self) -> None:
         """Call the caller's hooks for what was settled. They may raise."""
 
-    def leaving(self, leaving: NodeChunk) -> None:
-        """Note that the first byte of a chunk is about to leave."""
-
     # From items to chunks.
 
     @property
     def done(self) -> bool:
-        """Whether everything is sent and settled."""
         return (
             self._ended
             and not self._parked
@@ -165,12 +144,10 @@ class ClusterBatch:
 
     @property
     def source_pending(self) -> bool:
-        """Whether the source had no item ready."""
         return self._writer.source_pending
 
     @property
     def flush_seconds(self) -> float | None:
-        """After how many seconds the chunks that are partly full are sent; None if there are none."""
         return self._flush_timer.left if self._writer.begun() else None
 
     def know_nodes(self) -> None:
@@ -183,7 +160,6 @@ class ClusterBatch:
         return any(len(node.ready) >= QUEUED for node in self.nodes)
 
     def encode_for(self, node: NodeFlight, budget: int | None = None) -> None:
-        """Encode items until a chunk for the node is ready, too many wait for another, or the budget is spent."""
         writer, most = self._writer, MOST_ITEMS if budget is None else budget
         crowded = self._crowded
         while not node.ready and not crowded and not self._ended:
@@ -209,7 +185,6 @@ class ClusterBatch:
 
     @property
     def takes_items(self) -> bool:
-        """Whether encode_for() would take further items."""
         return not self._ended and not self._crowded
 
     def _queue(self, number: int) -> None:
@@ -230,7 +205,6 @@ class ClusterBatch:
     # From chunks to replies.
 
     def settle(self, node: NodeFlight, sent: NodeChunk) -> None:
-        """Settle the items of a chunk that were answered. Those that the node has refused go on their way."""
         final: list[tuple[int, Any]] = []
         detours: list[tuple[int, Exception]] = []
         for item, reply in sent.non_ok_replies:
@@ -247,7 +221,6 @@ class ClusterBatch:
         self._hand_on(successors)
 
     def settled_whole(self, sent: NodeChunk) -> None:
-        """Take leave of a chunk that has all its replies."""
         # Before the chunk is emptied for its next use.
         self.call_hooks()
         self._writer.recycle(sent.chunk)

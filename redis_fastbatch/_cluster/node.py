@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from redis.exceptions import InvalidResponse
 
+from redis_fastbatch._cluster.topology import Topology
 from redis_fastbatch._core.resp.encoder import Chunk
 from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
 from redis_fastbatch._engine.flight import ChunkState, Event, Explain, InFlightChunk, Send
-
-if TYPE_CHECKING:
-    from redis_fastbatch._cluster.flight import ClusterBatch
 
 
 class NodeChunk(InFlightChunk):
@@ -55,11 +54,86 @@ class NodeChunk(InFlightChunk):
         return successor
 
 
+class NodesBatch:
+    """A batch over a cluster, as the flights of its nodes see it.
+
+    Attributes:
+        topology: the nodes.
+        settled: how many items have their outcome.
+    """
+
+    topology: Topology
+    settled: int
+
+    # From items to chunks.
+
+    @abstractmethod
+    def encode_for(self, node: NodeFlight, budget: int | None = None) -> None:
+        """Encode items until a chunk for the node is ready, too many wait for another, or the budget is spent."""
+
+    @property
+    @abstractmethod
+    def takes_items(self) -> bool:
+        """Whether encode_for() would take further items."""
+
+    @property
+    @abstractmethod
+    def source_pending(self) -> bool:
+        """Whether the source had no item ready."""
+
+    @property
+    @abstractmethod
+    def flush_seconds(self) -> float | None:
+        """After how many seconds the chunks that are partly full are sent; None if there are none."""
+
+    # From chunks to replies.
+
+    @abstractmethod
+    def is_full(self, node: NodeFlight) -> bool:
+        """Return whether as much is in flight to the node as may be."""
+
+    def leaving(self, leaving: NodeChunk) -> None:
+        """Note that the first byte of a chunk is about to leave."""
+
+    @abstractmethod
+    def read(self, sent: NodeChunk, reader: ReplyReader, budget: int | None) -> None:
+        """Read the replies to a chunk that have arrived. Put those that are not OK into its `non_ok_replies`."""
+
+    def explain_by(self, explain: Explain) -> None:
+        """Take what makes exceptions of error replies, for the replies that are read next."""
+
+    def is_outcome(self, reply: Any) -> bool:
+        """Return whether a reply that is neither OK nor an error is one that the command has."""
+        return True
+
+    @abstractmethod
+    def settle(self, node: NodeFlight, sent: NodeChunk) -> None:
+        """Settle the items of a chunk that were answered. Those that the node has refused go on their way."""
+
+    @abstractmethod
+    def settled_whole(self, sent: NodeChunk) -> None:
+        """Take leave of a chunk that has all its replies."""
+
+    @property
+    @abstractmethod
+    def hook_raised(self) -> bool:
+        """Whether a hook of the caller's has raised, which ends the batch."""
+
+    @property
+    @abstractmethod
+    def done(self) -> bool:
+        """Whether everything is sent and settled."""
+
+
 class NodeFlight:
     """The flight of one node: its end is that of the whole batch.
 
+    Args:
+        batch: the batch.
+        number: the node's number in the batch's topology.
+
     Attributes:
-        number: of the node in the batch's topology.
+        number: as given.
         held_until: the node was lost, and nothing is sent to it before that time.
         losses: how often it was lost in a row.
         bytes: how many were sent and are not yet confirmed.
@@ -69,7 +143,7 @@ class NodeFlight:
 
     awaiting_replies = False
 
-    def __init__(self, batch: ClusterBatch, number: int) -> None:
+    def __init__(self, batch: NodesBatch, number: int) -> None:
         self.wait_while_loading = True
         self.number = number
         self.held_until: float | None = None

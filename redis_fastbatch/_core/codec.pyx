@@ -13,7 +13,8 @@ from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
 
 from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch._core.runtime.place import placed
-from redis_fastbatch.errors import DecodeError, EncodeError, format_error
+from redis_fastbatch._messages import format_error
+from redis_fastbatch.errors import DecodeError, EncodeError
 
 cdef enum:
     SCRATCH_KEPT = 64 * 1024

@@ -16,8 +16,9 @@ from redis_fastbatch._engine.outcome import Failure, HookCaller, WriteOutcome, n
 from redis_fastbatch._engine.pacing import FIRST_KEYS, REPLY_BYTES, ROUND_BYTES, FlushTimer, ValueSizes
 from redis_fastbatch._engine.read import READ_WINDOW
 from redis_fastbatch._engine.write import WriteFlight
+from redis_fastbatch._messages import format_command
 from redis_fastbatch._redirections import error_text
-from redis_fastbatch.errors import DecodeError, format_command
+from redis_fastbatch.errors import DecodeError
 
 
 def named(error: Exception, position: int, command: Any) -> Exception:

@@ -7,7 +7,7 @@ key and the number of its row. pyarrow (the extra `arrow`) takes over the finish
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from redis_fastbatch._arguments import Key
 from redis_fastbatch._core.arrow.builder import ColumnBuilder, RowsBuilder
@@ -18,6 +18,7 @@ from redis_fastbatch._engine.flight import COMMAND_BYTES, COMMAND_ITEMS
 from redis_fastbatch._engine.options import ReadOptions
 from redis_fastbatch._engine.outcome import ReadOutcome
 from redis_fastbatch._engine.read import ReadFlight, read_ended
+from redis_fastbatch._tables.client import SyncTableClient, TableClient
 from redis_fastbatch._tables.write import TAG
 from redis_fastbatch._transports.redispy import is_cluster, key_encoding
 from redis_fastbatch.codecs import MsgpackCodec
@@ -30,16 +31,12 @@ try:
 except ImportError as error:
     raise ImportError("reading tables needs pyarrow: pip install 'redis-fastbatch[arrow]'") from error
 
-if TYPE_CHECKING:
-    from redis_fastbatch._base_client import BaseClient
-    from redis_fastbatch.client import FastBatch
-
 Row: TypeAlias = "int | None"
 Encoding: TypeAlias = "tuple[str, str]"
 
 
 def get_table(
-    batch: FastBatch,
+    batch: SyncTableClient,
     keys: Iterable[Key],
     *,
     schema: Any = None,
@@ -84,7 +81,7 @@ class TableReading:
         schema, key: as for get_table().
     """
 
-    def __init__(self, batch: BaseClient, schema: Any, key: str | None) -> None:
+    def __init__(self, batch: TableClient, schema: Any, key: str | None) -> None:
         if key is not None and not isinstance(key, str):
             raise TypeError(f"key must be the name of the column of keys, got {type(key).__name__} {key!r:.100}")
         schema = _arrow_schema(schema)
@@ -154,7 +151,7 @@ class PresentRows:
         seeds: rows as MessagePack.
     """
 
-    def __init__(self, batch: BaseClient, seeds: Iterable[bytes] = ()) -> None:
+    def __init__(self, batch: TableClient, seeds: Iterable[bytes] = ()) -> None:
         self.builder = _builder(batch, None, seeds)
         self._seeds = self.builder.rows
         self.loads = self.builder.loads
@@ -172,7 +169,7 @@ class PresentRows:
 
 
 def get_present(
-    batch: FastBatch, keys: Iterable[Key], seeds: Iterable[bytes] = ()
+    batch: SyncTableClient, keys: Iterable[Key], seeds: Iterable[bytes] = ()
 ) -> tuple[list[Key], pa.Table, pa.Table]:
     """Read as get_table() does, but leave out the keys that are missing.
 
@@ -190,7 +187,7 @@ def get_present(
     return [name for name, _ in found], table, before
 
 
-def _builder(batch: BaseClient, fields: list[ColumnBuilder] | None, seeds: Iterable[bytes] = ()) -> RowsBuilder:
+def _builder(batch: TableClient, fields: list[ColumnBuilder] | None, seeds: Iterable[bytes] = ()) -> RowsBuilder:
     """Return a builder for the client's codec that has read the seeds, which are always MessagePack."""
     from redis_fastbatch._core.toolkit.codec import ToolkitMsgpackCodec
 
@@ -221,7 +218,7 @@ def _builder(batch: BaseClient, fields: list[ColumnBuilder] | None, seeds: Itera
     return builder
 
 
-def _read(batch: FastBatch, keys: Iterable[Key], builder: RowsBuilder) -> list[tuple[Key, Row]]:
+def _read(batch: SyncTableClient, keys: Iterable[Key], builder: RowsBuilder) -> list[tuple[Key, Row]]:
     """Return every key with the number of its row; None if the key is missing."""
     found: list[tuple[Key, Row]] = []
     with gc_pause.Pause(batch._pause_gc) as pause:
@@ -233,7 +230,7 @@ def _read(batch: FastBatch, keys: Iterable[Key], builder: RowsBuilder) -> list[t
 
 
 def rows_flight(
-    batch: BaseClient, keys: Any, builder: RowsBuilder, found: list[tuple[Key, Row]], pause: gc_pause.Pause
+    batch: TableClient, keys: Any, builder: RowsBuilder, found: list[tuple[Key, Row]], pause: gc_pause.Pause
 ) -> Any:
     """Return a flight that reads the values of keys into columns and the numbers of their rows into `found`."""
     outcome = ReadOutcome(builder, pause=pause)

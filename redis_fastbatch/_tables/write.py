@@ -35,7 +35,7 @@ import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgpack
 
@@ -49,15 +49,12 @@ from redis_fastbatch._engine.hashes import HashFlight, expire_command
 from redis_fastbatch._engine.outcome import OnError, RecordedBatch, WriteOutcome
 from redis_fastbatch._engine.write import WriteFlight
 from redis_fastbatch._redirections import cluster_hint, error_text
+from redis_fastbatch._tables.client import SyncTableClient, TableClient
 from redis_fastbatch._transports.capabilities import capabilities, has_msetex, wants_msetex
 from redis_fastbatch._transports.redispy import is_cluster, key_encoding
 from redis_fastbatch.codecs import AnyCodec, MsgpackCodec, ValueCodec, resolve
 from redis_fastbatch.errors import BatchError, EncodeError
 from redis_fastbatch.report import BatchReport, Progress, ProgressCallback, attach, make_progress
-
-if TYPE_CHECKING:
-    from redis_fastbatch._base_client import BaseClient
-    from redis_fastbatch.client import FastBatch
 
 __all__ = ["TableOptions", "arrow_default", "set_table"]
 
@@ -80,7 +77,7 @@ class TableOptions:
     on_error: OnError = "raise"
 
 
-def set_table(batch: FastBatch, table: Any, options: TableOptions) -> BatchReport:
+def set_table(batch: SyncTableClient, table: Any, options: TableOptions) -> BatchReport:
     """Write a table, one key for each row, as FastBatch.batch_set_table() does."""
     plan = plan_table(batch, table, options)
     try:
@@ -104,7 +101,7 @@ class TablePlan:
         progress: receives the number of settled rows.
     """
 
-    def __init__(self, batch: BaseClient, rows: Any, options: TableOptions, progress: Progress | None) -> None:
+    def __init__(self, batch: TableClient, rows: Any, options: TableOptions, progress: Progress | None) -> None:
         self.wants_msetex = not isinstance(rows, HashWriter) and wants_msetex(options.set, batch._client)
         self._batch = batch
         self._rows = rows
@@ -142,7 +139,7 @@ class TablePlan:
         return self._report
 
 
-def plan_table(batch: BaseClient, table: Any, options: TableOptions) -> TablePlan:
+def plan_table(batch: TableClient, table: Any, options: TableOptions) -> TablePlan:
     """Check a table and how it is to be written. Raise what batch_set_table() raises before it sends anything."""
     encoding, errors = key_encoding(batch._client)
     layout: dict[str, Any] = {
@@ -220,7 +217,7 @@ def _iso_duration(value: datetime.timedelta) -> str:
     return text
 
 
-def _row_format(batch: BaseClient, codec: AnyCodec | None) -> tuple[ValueCodec, bytes]:
+def _row_format(batch: TableClient, codec: AnyCodec | None) -> tuple[ValueCodec, bytes]:
     """Return the codec that reads a row's value, and the bytes before the value's MessagePack."""
     from redis_fastbatch._core.toolkit.codec import ToolkitMsgpackCodec
 

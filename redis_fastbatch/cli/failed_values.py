@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from redis_fastbatch._messages import format_key
 from redis_fastbatch.cli.common import CliError, naming, plain
 from redis_fastbatch.cli.json_lines import json_line
-from redis_fastbatch.errors import DecodeError, EncodeError, format_key
+from redis_fastbatch.errors import DecodeError, EncodeError
 
 SHOWN_FAILURES = 10
 SHOWN_KEYS = 3

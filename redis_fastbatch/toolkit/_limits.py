@@ -9,7 +9,7 @@ from typing import Any
 from redis_fastbatch._core.codec import ValueCodec
 from redis_fastbatch._core.toolkit.codec import LimitedCodec, first_longer_key
 from redis_fastbatch._engine.flight import NO_LIMIT
-from redis_fastbatch.errors import format_key
+from redis_fastbatch._messages import format_key
 from redis_fastbatch.toolkit.exceptions import ValidationError
 from redis_fastbatch.toolkit.options import RedisOptions
 

@@ -17,9 +17,10 @@ from redis_fastbatch._arguments import checked_keys
 from redis_fastbatch._core.codec import ValueCodec
 from redis_fastbatch._core.toolkit.codec import ToolkitCodec, ToolkitMsgpackCodec
 from redis_fastbatch._engine.commands import SetOptions
+from redis_fastbatch._messages import format_key
 from redis_fastbatch.client import FastBatch
 from redis_fastbatch.codecs import AnyCodec, resolve
-from redis_fastbatch.errors import DecodeError, EncodeError, format_key
+from redis_fastbatch.errors import DecodeError, EncodeError
 from redis_fastbatch.report import BatchReport
 from redis_fastbatch.toolkit import _log
 from redis_fastbatch.toolkit._batches import SnapshotBatch

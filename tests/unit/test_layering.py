@@ -8,7 +8,7 @@ The order is that of the design, with these details:
 - _arguments is above the engine, whose limits it checks, and below the transports: threads.py checks `workers`;
 - _tables and _cluster do not import each other, nor do toolkit and cli.
 
-Imports within functions count. Imports for type checkers do not.
+Imports within functions count, and so do imports for type checkers.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ PACKAGE = Path(__file__).parents[2] / "redis_fastbatch"
 NAME = PACKAGE.name
 
 LAYERS = (
-    {"_redirections", "_version", "errors"},
+    {"_messages", "_redirections", "_version"},
     {"report"},
+    {"errors"},
     {"_core", "server"},
     {"codecs", "_engine"},
     {"_arguments"},
@@ -69,13 +70,6 @@ class Imports(ast.NodeVisitor):
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         assert node.level == 0, "imports are absolute here"
         self.found += [(node.module or "", alias.name) for alias in node.names]
-
-    def visit_If(self, node: ast.If) -> None:
-        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            for statement in node.orelse:
-                self.visit(statement)
-        else:
-            self.generic_visit(node)
 
 
 def imports_of(file: Path) -> Iterator[tuple[str, str | None]]:

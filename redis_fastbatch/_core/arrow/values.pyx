@@ -90,7 +90,8 @@ from redis_fastbatch._core.runtime.utf8 cimport copy_ascii, copy_short, is_utf8
 
 import msgpack
 
-from redis_fastbatch.errors import EncodeError, format_key
+from redis_fastbatch._messages import format_key
+from redis_fastbatch.errors import EncodeError
 
 cdef enum:
     HEADER_ROOM = 5

@@ -50,7 +50,8 @@ import msgpack
 from msgpack import ExtType, Timestamp
 
 from redis_fastbatch._core.runtime.place import misfit, placed
-from redis_fastbatch.errors import EncodeError, format_error, format_key
+from redis_fastbatch._messages import format_error, format_key
+from redis_fastbatch.errors import EncodeError
 
 cdef extern from "Python.h":
     Py_ssize_t PyDict_GET_SIZE(dict mapping)

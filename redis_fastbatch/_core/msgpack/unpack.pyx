@@ -26,7 +26,8 @@ import datetime
 
 from msgpack import ExtType
 
-from redis_fastbatch.errors import DecodeError, format_error
+from redis_fastbatch._messages import format_error
+from redis_fastbatch.errors import DecodeError
 
 cdef extern from "Python.h":
     void PyObject_GC_Track(object container)

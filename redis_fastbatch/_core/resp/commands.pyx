@@ -33,7 +33,8 @@ from redis_fastbatch._core.runtime.utf8 cimport (
 
 import codecs
 
-from redis_fastbatch.errors import EncodeError, format_command, format_error, format_key
+from redis_fastbatch._messages import format_command, format_error, format_key
+from redis_fastbatch.errors import EncodeError
 
 cdef bytes ASCII_BYTES = bytes(range(128))
 cdef str ASCII = ASCII_BYTES.decode("ascii")

@@ -24,7 +24,8 @@ from redis_fastbatch._core.runtime.utf8 cimport PyUnicode_DATA, PyUnicode_GET_LE
 from collections.abc import Mapping
 
 from redis_fastbatch._core.runtime.place import placed
-from redis_fastbatch.errors import EncodeError, FastBatchError, not_a_pair
+from redis_fastbatch._messages import not_a_pair
+from redis_fastbatch.errors import EncodeError, FastBatchError
 
 cdef Py_ssize_t MAX_CAPACITY_KEPT = 1024 * 1024
 cdef bytes ASCII_BYTES = bytes(range(128))

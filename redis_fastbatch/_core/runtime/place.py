@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from redis_fastbatch.errors import EncodeError, format_key
+from redis_fastbatch._messages import format_key
+from redis_fastbatch.errors import EncodeError
 
 MAX_DEPTH = 200
 """Levels that are searched: deeper places are not named, and Python's own recursion limit is not reached."""

@@ -17,7 +17,8 @@ from redis_fastbatch._core.runtime.utf8 cimport PyUnicode_GET_LENGTH
 
 from redis_fastbatch._core.toolkit import plain
 from redis_fastbatch._core.toolkit.plain import Unusual
-from redis_fastbatch.errors import DecodeError, EncodeError, format_error
+from redis_fastbatch._messages import format_error
+from redis_fastbatch.errors import DecodeError, EncodeError
 
 cdef enum:
     TAG = 0xC1   # neither MessagePack nor UTF-8 uses this byte
