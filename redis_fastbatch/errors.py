@@ -4,6 +4,7 @@ FastBatchError
   + EncodeError     a key or value cannot be written
   + DecodeError     bytes from the server cannot be decoded
   + BatchError      some items of a batch were not written
+  + ServerError     the embedded server cannot be found, started or stopped
   + RedisToolkitError (redis_fastbatch.toolkit), with its subclasses
 """
 
@@ -71,3 +72,7 @@ class BatchError(FastBatchError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class ServerError(FastBatchError):
+    """The embedded server cannot be found, started or stopped."""

@@ -4,7 +4,7 @@ A module imports from layers below its own, and from its own layer. Modules neve
 The order is that of the design, with these details:
 
 - errors and report are at the bottom: every layer raises errors, and the engine fills in the report;
-- server only needs errors, codecs only the core;
+- server only needs its parts in _server, codecs only the core;
 - _arguments is above the engine, whose limits it checks, and below the transports: threads.py checks `workers`;
 - _tables and _cluster do not import each other, nor do toolkit and cli.
 
@@ -27,8 +27,8 @@ LAYERS = (
     {"_messages", "_redirections", "_version"},
     {"report"},
     {"errors"},
-    {"_core", "server"},
-    {"codecs", "_engine"},
+    {"_core", "_server"},
+    {"codecs", "_engine", "server"},
     {"_arguments"},
     {"_transports"},
     {"_cluster", "_tables"},

@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 import redis
 
-import redis_fastbatch.server
+import redis_fastbatch
+from redis_fastbatch._server.configuration import chosen_ports
+from redis_fastbatch._server.process import setpriv
 from redis_fastbatch.errors import FastBatchError
 from redis_fastbatch.server import (
     FREE_PORT,
@@ -172,10 +174,10 @@ class TestPorts:
         self, embedded: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
-            chosen = EmbeddedServer._chosen_ports
             taken_ports = [{"port": taken.getsockname()[1]}]
             monkeypatch.setattr(
-                EmbeddedServer, "_chosen_ports", lambda self: taken_ports.pop() if taken_ports else chosen(self)
+                "redis_fastbatch.server.chosen_ports",
+                lambda options: taken_ports.pop() if taken_ports else chosen_ports(options),
             )
             with EmbeddedServer(embedded) as server:
                 assert server.port != taken.getsockname()[1]
@@ -353,7 +355,7 @@ class TestParent:
         assert gone(int(pid))
         assert not Path(directory).exists()
 
-    @pytest.mark.skipif(not redis_fastbatch.server._setpriv(), reason="no setpriv with --pdeathsig")
+    @pytest.mark.skipif(not setpriv(), reason="no setpriv with --pdeathsig")
     def test_the_server_ends_when_its_parent_is_killed(self, embedded: Path) -> None:
         code = self.CODE + "    os.kill(os.getpid(), 9)"
         pid, directory = _python(code, dict(os.environ), str(embedded)).split()

@@ -1,0 +1,1 @@
+"""The parts of EmbeddedServer: finding a program, its configuration and its process."""
