@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from redis_fastbatch._arguments import Key
-from redis_fastbatch._core.arrow.builder import ColumnBuilder, RowsBuilder
+from redis_fastbatch._core.arrow.builder import ColumnBuilder
 from redis_fastbatch._core.arrow.export import ExportedRows
+from redis_fastbatch._core.arrow.rows_builder import RowsBuilder
 from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch._engine import commands
 from redis_fastbatch._engine.flight import COMMAND_BYTES, COMMAND_ITEMS

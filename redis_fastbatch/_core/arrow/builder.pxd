@@ -1,8 +1,8 @@
 # cython: language_level=3
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
+from redis_fastbatch._core.arrow.memory cimport Memory
 from redis_fastbatch._core.arrow.reading cimport Reading
-from redis_fastbatch._core.codec cimport ValueCodec
 
 cdef enum Shape:
     BLANK       # only nulls so far
@@ -16,12 +16,6 @@ cdef enum Shape:
     LISTS
     STRUCTS
     MAPS
-
-
-cdef struct Memory:
-    char* data
-    Py_ssize_t size
-    Py_ssize_t capacity
 
 
 cdef class ColumnBuilder:
@@ -67,14 +61,3 @@ cdef class ColumnBuilder:
     cdef int wrong_value(self, Reading* r, str found) except -1
     cdef ColumnBuilder new_child(self, str name, Reading* r)
     cdef int set_depth(self, int depth) except -1
-
-
-cdef class RowsBuilder(ValueCodec):
-    """Takes values that are maps, and adds each to a table as a row."""
-
-    cdef ColumnBuilder root
-    cdef bytes tag          # the prefix before MessagePack
-    cdef object repack      # converts values without the tag to MessagePack
-    cdef bint incomplete    # a row failed, and its columns have different lengths
-
-    cdef int append_row(self, const char* data, Py_ssize_t size) except -1

@@ -6,23 +6,13 @@ floats follow, timestamps get a finer unit if one needs it, and no other type ch
 not trusted before the bytes are there.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
-from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
-from libc.stdint cimport (
-    INT64_MAX,
-    INT64_MIN,
-    int8_t,
-    int16_t,
-    int32_t,
-    int64_t,
-    uint8_t,
-    uint16_t,
-    uint32_t,
-    uint64_t,
-)
-from libc.string cimport memcpy, memset
+from cpython.mem cimport PyMem_RawFree
+from libc.stdint cimport INT64_MAX, INT64_MIN, int8_t, int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
+from redis_fastbatch._core.arrow.memory cimport append_zeros, push8, push64, reserve_memory
 from redis_fastbatch._core.arrow.numbers cimport as_double, has_digits, in_ticks, is_within
 from redis_fastbatch._core.arrow.reading cimport (
     Reading,
@@ -35,8 +25,6 @@ from redis_fastbatch._core.arrow.reading cimport (
     take_length,
     take_name,
 )
-from redis_fastbatch._core.codec cimport ValueCodec
-from redis_fastbatch._core.msgpack.unpack cimport trailing_bytes_reason
 from redis_fastbatch._core.runtime.utf8 cimport is_ascii, same_bytes
 
 import msgpack
@@ -54,48 +42,6 @@ cdef dict SHAPE_NAMES = {
     BLANK: "nulls", BOOLS: "bools", INTS: "ints", UINTS: "ints", FLOATS: "floats", TEXTS: "strings",
     BINARIES: "binaries", INSTANTS: "timestamps", LISTS: "lists", STRUCTS: "maps", MAPS: "maps",
 }
-
-
-cdef int grow_memory(Memory* m, Py_ssize_t extra) except -1:
-    cdef Py_ssize_t capacity = m.capacity if m.capacity else 64
-    cdef char* moved
-    while capacity - m.size < extra:
-        capacity *= 2
-    moved = <char*>PyMem_RawRealloc(m.data, capacity)
-    if moved == NULL:
-        raise MemoryError()
-    m.data = moved
-    m.capacity = capacity
-    return 0
-
-
-cdef inline int reserve_memory(Memory* m, Py_ssize_t extra) except -1:
-    if m.capacity - m.size < extra:
-        return grow_memory(m, extra)
-    return 0
-
-
-cdef int append_zeros(Memory* m, Py_ssize_t size) except -1:
-    reserve_memory(m, size)
-    # Empty memory has the address NULL, which memset() must not get, even for a size of 0.
-    if size:
-        memset(m.data + m.size, 0, size)
-    m.size += size
-    return 0
-
-
-cdef inline int push64(Memory* m, uint64_t word) except -1:
-    reserve_memory(m, 8)
-    memcpy(m.data + m.size, &word, 8)
-    m.size += 8
-    return 0
-
-
-cdef inline int push8(Memory* m, uint8_t byte) except -1:
-    reserve_memory(m, 1)
-    m.data[m.size] = <char>byte
-    m.size += 1
-    return 0
 
 
 cdef inline bint has_offsets(int shape) noexcept:
@@ -516,57 +462,3 @@ cdef class ColumnBuilder:
             self.children.append(child)
             self.places[name] = child
         return child
-
-
-cdef class RowsBuilder(ValueCodec):
-    """A codec that adds each value to a table as a row; loads() returns the row's number.
-
-    Args:
-        fields: a ColumnBuilder for each wanted column; None for all columns that the rows have.
-        tag: the prefix before MessagePack.
-        repack: converts values that do not begin with `tag` to MessagePack; all values if `tag` is empty.
-    """
-
-    def __init__(self, list fields=None, bytes tag=b"", repack=None):
-        self.tag = tag
-        self.repack = repack
-        if fields is None:
-            self.root = ColumnBuilder("")
-            self.root.take_shape(STRUCTS)
-        else:
-            self.root = ColumnBuilder("", "struct", fields)
-            self.root.set_depth(0)
-
-    @property
-    def rows(self):
-        """The number of rows."""
-        return self.root.length
-
-    cdef object decode(self, const char* data, Py_ssize_t size):
-        cdef int64_t row = self.root.length
-        cdef Py_ssize_t tag = PyBytes_GET_SIZE(self.tag)
-        if self.incomplete:
-            return None
-        # Until the row is complete, its columns have different lengths. After a failure no more rows are taken.
-        self.incomplete = True
-        if self.repack is None:
-            self.append_row(data, size)
-        elif tag and size >= tag and same_bytes(data, PyBytes_AS_STRING(self.tag), tag):
-            self.append_row(data + tag, size - tag)
-        else:
-            packed = <bytes>self.repack(PyBytes_FromStringAndSize(data, size))
-            self.append_row(PyBytes_AS_STRING(packed), PyBytes_GET_SIZE(packed))
-        self.incomplete = False
-        return row
-
-    cdef int append_row(self, const char* data, Py_ssize_t size) except -1:
-        cdef Reading r
-        r.begin = <const uint8_t*>data
-        r.p = r.begin
-        r.end = r.begin + size
-        self.root.append(&r)
-        if r.p != r.end:
-            fail(&r, trailing_bytes_reason(data, size, r.end - r.p))
-        if self.root.nulls:
-            fail(&r, "a row must be a map, found nil")
-        return 0

@@ -7,7 +7,7 @@ offsets into texts and lists, and indices of dictionaries.
 
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport int64_t, uint8_t
-from libc.string cimport memcpy, strchr, strlen
+from libc.string cimport memcpy
 
 from redis_fastbatch._core.arrow.abi cimport ArrowArray, ArrowSchema
 from redis_fastbatch._core.msgpack.format cimport put_str_header

@@ -1,4 +1,4 @@
-from redis_fastbatch._core.arrow.builder import RowsBuilder
+from redis_fastbatch._core.arrow.rows_builder import RowsBuilder
 
 class ExportedRows:
     def __init__(self, rows: RowsBuilder) -> None: ...

@@ -5,7 +5,7 @@ Every exported array owns its buffers. They are freed without Python, because an
 any thread.
 """
 
-from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t
 from libc.string cimport memcpy, memset
@@ -24,9 +24,9 @@ from redis_fastbatch._core.arrow.builder cimport (
     TEXTS,
     UINTS,
     ColumnBuilder,
-    Memory,
-    RowsBuilder,
 )
+from redis_fastbatch._core.arrow.memory cimport Memory
+from redis_fastbatch._core.arrow.rows_builder cimport RowsBuilder
 
 cdef enum:
     NULLABLE = 2

@@ -1,6 +1,7 @@
 from collections.abc import Container
 
-from redis_fastbatch._core.arrow.rows import TableChunk, TableWriter
+from redis_fastbatch._core.arrow.chunk import TableChunk
+from redis_fastbatch._core.arrow.rows import TableWriter
 from redis_fastbatch._core.arrow.stream import ArrowStream
 from redis_fastbatch._core.resp.encoder import Chunk, Command
 

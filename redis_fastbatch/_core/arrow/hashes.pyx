@@ -6,20 +6,13 @@ from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
+from redis_fastbatch._core.arrow.bulk cimport Literal, after_bulk, close_bulk, literal, put_literal
+from redis_fastbatch._core.arrow.cells cimport is_flat, is_missing
+from redis_fastbatch._core.arrow.chunk cimport TableChunk
 from redis_fastbatch._core.arrow.columns cimport Column
-from redis_fastbatch._core.arrow.rows cimport (
-    Literal,
-    TableChunk,
-    TableWriter,
-    after_bulk,
-    check_row,
-    is_null_row,
-    close_bulk,
-    literal,
-    put_literal,
-)
+from redis_fastbatch._core.arrow.rows cimport TableWriter, check_row, is_null_row
 from redis_fastbatch._core.arrow.stream cimport ArrowStream
-from redis_fastbatch._core.arrow.values cimport is_flat, is_missing, make_room, put_plain
+from redis_fastbatch._core.arrow.values cimport make_room, put_plain
 from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
 from redis_fastbatch._core.runtime.decimals cimport put_decimal_int
 from redis_fastbatch._core.resp.encoder cimport Chunk, Command

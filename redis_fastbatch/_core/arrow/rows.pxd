@@ -1,18 +1,12 @@
 # cython: language_level=3
 from libc.stdint cimport int64_t
 
+from redis_fastbatch._core.arrow.bulk cimport Literal
+from redis_fastbatch._core.arrow.chunk cimport TableChunk
 from redis_fastbatch._core.arrow.columns cimport Column
 from redis_fastbatch._core.arrow.stream cimport ArrowStream
-from redis_fastbatch._core.arrow.values cimport make_room
 from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
-from redis_fastbatch._core.codec cimport ValueCodec
-from redis_fastbatch._core.resp.encoder cimport Chunk, Command
-from redis_fastbatch._core.runtime.utf8 cimport copy_short
-
-
-cdef struct Literal:
-    const char* data        # in a bytes object that the owner keeps alive
-    Py_ssize_t size
+from redis_fastbatch._core.resp.encoder cimport Command
 
 
 cdef struct KeyPart:
@@ -23,27 +17,6 @@ cdef struct KeyPart:
 
 cdef bint is_null_row(ArrowStream stream, int64_t at) noexcept nogil
 cdef int check_row(ArrowStream stream, int64_t at) except -1 nogil
-cdef Literal literal(bytes given) noexcept
-cdef char* close_bulk(OutputBuffer out, char* p, Py_ssize_t header, Py_ssize_t* width) except NULL nogil
-cdef const char* after_bulk(const char* p, const char** data, Py_ssize_t* size) noexcept
-
-
-cdef inline char* put_literal(OutputBuffer out, char* p, Literal* given, Py_ssize_t room) except NULL nogil:
-    """Write the literal, and make room for `room` bytes after it."""
-    p = make_room(out, p, given.size + room)
-    copy_short(p, given.data, given.size)
-    return p + given.size
-
-
-cdef class TableChunk(Chunk):
-    """A chunk of commands that carry rows. Keys and values are made for Python only when they are read."""
-
-    cdef int64_t* rows      # the number of each row, counted over all batches
-    cdef Py_ssize_t rows_capacity
-    cdef object row_codec
-
-    cdef int add_row(self, int64_t row) except -1 nogil
-    cdef int more_rows(self) except -1 nogil
 
 
 cdef class TableWriter:

@@ -2,26 +2,19 @@
 """Encodes the rows of a table as RESP, with the interface of BatchWriter, so that the same flights carry them."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawRealloc
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from libc.stdint cimport int64_t
-from libc.string cimport memmove
 
 from redis_fastbatch._core.arrow.abi cimport ArrowArray, ArrowSchema
+from redis_fastbatch._core.arrow.bulk cimport close_bulk, literal, put_literal
+from redis_fastbatch._core.arrow.cells cimport is_missing, is_plain, is_text, kind_name, raw_value
+from redis_fastbatch._core.arrow.chunk cimport TableChunk
 from redis_fastbatch._core.arrow.columns cimport Column, bind, free_column, is_null, put_name, read_schema
 from redis_fastbatch._core.arrow.stream cimport ArrowStream
-from redis_fastbatch._core.arrow.values cimport (
-    is_missing,
-    is_plain,
-    is_text,
-    kind_name,
-    make_room,
-    put_plain,
-    put_value,
-    raw_value,
-)
+from redis_fastbatch._core.arrow.values cimport make_room, put_plain, put_value
 from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
 from redis_fastbatch._core.msgpack.format cimport put_map_header
-from redis_fastbatch._core.resp.encoder cimport Chunk, Command, key_bytes
+from redis_fastbatch._core.resp.encoder cimport Command, key_bytes
 from redis_fastbatch._core.runtime.utf8 cimport copy_short, is_ascii
 
 import codecs
@@ -33,23 +26,9 @@ cdef enum:
     HEADER_ROOM = 32        # `$<length>` CRLF, and the CRLF after the string
     MAX_FAILURES = 1000     # failed rows at which fill() returns to report them
 
-cdef Py_ssize_t MAX_BULK = 512 * 1024 * 1024
 cdef bytes ASCII_BYTES = bytes(range(128))
 cdef object UNNAMED_INDEX = re.compile(r"__index_level_\d+__")
 cdef str ASCII = ASCII_BYTES.decode("ascii")
-
-
-cdef inline Py_ssize_t digits(Py_ssize_t number) noexcept nogil:
-    cdef Py_ssize_t count = 1
-    while number >= 10:
-        number //= 10
-        count += 1
-    return count
-
-
-cdef int refuse_size(Py_ssize_t size) except -1 nogil:
-    with gil:
-        raise EncodeError(f"a key or value must have at most {MAX_BULK:,} bytes in Redis, found {size:,}")
 
 
 cdef int refuse_null_key(Column* c) except -1 nogil:
@@ -67,127 +46,6 @@ cdef int refuse_empty_key(Column* c) except -1 nogil:
 cdef int refuse_null_row() except -1 nogil:
     with gil:
         raise EncodeError("the whole row is null")
-
-
-cdef Literal literal(bytes given) noexcept:
-    cdef Literal made
-    made.data = PyBytes_AS_STRING(given)
-    made.size = PyBytes_GET_SIZE(given)
-    return made
-
-
-cdef char* close_bulk(OutputBuffer out, char* p, Py_ssize_t header, Py_ssize_t* width) except NULL nogil:
-    """Finish a bulk string: write its header, for which width[0] digits are free, at `header`, and its CRLF."""
-    cdef char* start = out.data + header
-    cdef Py_ssize_t size = p - start - width[0] - 3
-    cdef Py_ssize_t actual
-    cdef char* q
-    if size > MAX_BULK:
-        refuse_size(size)
-    actual = digits(size)
-    if actual != width[0]:
-        memmove(start + actual + 3, start + width[0] + 3, size)
-        p += actual - width[0]
-        width[0] = actual
-    start[0] = c'$'
-    q = start + actual
-    start[actual + 1] = c'\r'
-    start[actual + 2] = c'\n'
-    p[0] = c'\r'
-    p[1] = c'\n'
-    while q > start:
-        q[0] = <char>(c'0' + size % 10)
-        size //= 10
-        q -= 1
-    return p + 2
-
-
-cdef const char* after_bulk(const char* p, const char** data, Py_ssize_t* size) noexcept:
-    """Return the position after a bulk string that this module wrote; set where its bytes are."""
-    size[0] = 0
-    p += 1
-    while p[0] != c'\r':
-        size[0] = size[0] * 10 + (p[0] - c'0')
-        p += 1
-    data[0] = p + 2
-    return p + 2 + size[0] + 2
-
-
-cdef class TableChunk(Chunk):
-    def __init__(self, Command command, row_codec):
-        self.row_codec = row_codec
-        Chunk.__init__(self, command)
-
-    def __dealloc__(self):
-        PyMem_RawFree(self.rows)
-
-    @property
-    def keys(self):
-        """The rows' numbers, which reports use as keys."""
-        cdef Py_ssize_t i
-        if len(self.item_keys) != self.items:
-            self.item_keys = [self.rows[i] for i in range(self.items)]
-        return self.item_keys
-
-    @property
-    def values(self):
-        """The rows as the dicts that batch_get() would return; each is made when it is read."""
-        return ChunkRows(self)
-
-    def row_value(self, Py_ssize_t wanted):
-        """Return the dict of a row, decoded from the bytes of its command."""
-        cdef const char* p = self.data + self.command.headroom
-        cdef const char* data = NULL
-        cdef Py_ssize_t size = 0
-        cdef Py_ssize_t i
-        if not 0 <= wanted < self.items:
-            raise IndexError(wanted)
-        for i in range(wanted + 1):
-            if not self.command.many:
-                p += PyBytes_GET_SIZE(self.command.prefix)
-            p = after_bulk(p, &data, &size)
-            p = after_bulk(p, &data, &size)
-            if not self.command.many:
-                p += PyBytes_GET_SIZE(self.command.suffix)
-        return self.row_codec(PyBytes_FromStringAndSize(data, size))
-
-    cdef int add_row(self, int64_t row) except -1 nogil:
-        if self.items >= self.rows_capacity:
-            self.more_rows()
-        self.rows[self.items] = row
-        self.items += 1
-        return 0
-
-    cdef int more_rows(self) except -1 nogil:
-        cdef Py_ssize_t capacity = self.rows_capacity * 2 if self.rows_capacity else 256
-        cdef int64_t* moved = <int64_t*>PyMem_RawRealloc(self.rows, capacity * sizeof(int64_t))
-        if moved == NULL:
-            with gil:
-                raise MemoryError()
-        self.rows = moved
-        self.rows_capacity = capacity
-        return 0
-
-    cdef Chunk blank(self, Command command):
-        return TableChunk(command, self.row_codec)
-
-    cdef int adopt(self, Chunk other, Py_ssize_t i) except -1:
-        return self.add_row((<TableChunk>other).rows[i])
-
-
-cdef class ChunkRows:
-    """The values of a chunk's rows, as a sequence."""
-
-    cdef TableChunk chunk
-
-    def __init__(self, TableChunk chunk):
-        self.chunk = chunk
-
-    def __len__(self):
-        return self.chunk.items
-
-    def __getitem__(self, Py_ssize_t i):
-        return self.chunk.row_value(i)
 
 
 cdef class TableWriter:

@@ -7,12 +7,6 @@ from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
 
 cdef char* put_value(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_t room) except NULL nogil
 cdef char* put_plain(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_t room) except NULL nogil
-cdef bint is_plain(Column* c) noexcept nogil
-cdef bint is_text(Column* c) noexcept nogil
-cdef bint is_flat(Column* c) noexcept nogil
-cdef str kind_name(Column* c)
-cdef object raw_value(Column* c, int64_t at)
-cdef bint is_missing(Column* c, int64_t at) except -1 nogil
 
 
 cdef inline char* make_room(OutputBuffer out, char* p, Py_ssize_t size) except NULL nogil:

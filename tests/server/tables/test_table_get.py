@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from redis_fastbatch import DecodeError, FastBatch, MsgpackCodec
-from redis_fastbatch._core.arrow.builder import RowsBuilder
 from redis_fastbatch._core.arrow.export import ExportedRows
+from redis_fastbatch._core.arrow.rows_builder import RowsBuilder
 from redis_fastbatch.server import EmbeddedServer
 from tiers import examples
 
