@@ -14,17 +14,8 @@ from libc.string cimport memcpy
 
 from redis_fastbatch._core.arrow.memory cimport append_zeros, push8, push64, reserve_memory
 from redis_fastbatch._core.arrow.numbers cimport as_double, has_digits, in_ticks, is_within
-from redis_fastbatch._core.arrow.reading cimport (
-    Reading,
-    big16,
-    big32,
-    big64,
-    fail,
-    need,
-    skip,
-    take_length,
-    take_name,
-)
+from redis_fastbatch._core.arrow.reading cimport Reading, fail, need, skip, take_length, take_name
+from redis_fastbatch._core.msgpack.bigendian cimport big16, big32, big64
 from redis_fastbatch._core.runtime.utf8 cimport is_ascii, same_bytes
 
 import msgpack

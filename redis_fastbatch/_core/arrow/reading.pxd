@@ -1,7 +1,9 @@
 # cython: language_level=3
 """Reads from MessagePack bytes, with checks of their length."""
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t
+
+from redis_fastbatch._core.msgpack.bigendian cimport big16, big32
 
 
 cdef struct Reading:
@@ -13,18 +15,6 @@ cdef struct Reading:
 cdef int fail(Reading* r, str reason) except -1
 cdef bytes take_name(Reading* r)
 cdef int skip(Reading* r, int depth) except -1
-
-
-cdef inline uint16_t big16(const uint8_t* p) noexcept nogil:
-    return (<uint16_t>p[0] << 8) | p[1]
-
-
-cdef inline uint32_t big32(const uint8_t* p) noexcept nogil:
-    return (<uint32_t>p[0] << 24) | (<uint32_t>p[1] << 16) | (<uint32_t>p[2] << 8) | p[3]
-
-
-cdef inline uint64_t big64(const uint8_t* p) noexcept nogil:
-    return (<uint64_t>big32(p) << 32) | big32(p + 4)
 
 
 cdef inline int need(Reading* r, Py_ssize_t size) except -1:

@@ -2,10 +2,7 @@
 from cpython.object cimport PyObject
 
 from redis_fastbatch._core.runtime.interned cimport Floats, Keys, ShortTexts
-from redis_fastbatch._core.runtime.rows cimport RowShape
-
-cdef enum:
-    SHAPE_SLOTS = 64
+from redis_fastbatch._core.runtime.rows cimport RowShape, Shapes
 
 cdef struct Cursor:
     const unsigned char* begin
@@ -23,9 +20,7 @@ cdef class Unpacker:
     cdef Keys keys
     cdef ShortTexts texts
     cdef Floats floats
-    cdef list shapes                        # of RowShape or None, indexed by shape_slot()
-    cdef unsigned short[SHAPE_SLOTS] seen   # maps read key by key since a shape was last made
-    cdef unsigned short[SHAPE_SLOTS] patience   # `seen` at which a shape is made
+    cdef Shapes shapes
 
     cdef object unpack_all(self, const char* data, Py_ssize_t size)
     cdef object unpack(self, Cursor* c)
@@ -39,9 +34,7 @@ cdef class Unpacker:
     cdef object unpack_map(self, Cursor* c, Py_ssize_t count)
     cdef dict unpack_row(self, Cursor* c, RowShape shape)
     cdef dict unpack_pairs(self, Cursor* c, dict row, Py_ssize_t count)
-    cdef dict unpack_other_row(self, Cursor* c, RowShape shape, dict started, Py_ssize_t done)
     cdef dict unpack_learning(self, Cursor* c, Py_ssize_t count, Py_ssize_t slot)
-    cdef int forget(self, RowShape shape) except -1
     cdef object unpack_ext(self, Cursor* c, Py_ssize_t size)
     cdef object call_hook(self, Cursor* c, int code, bytes data)
     cdef object unpack_timestamp(self, Cursor* c, const unsigned char* p, Py_ssize_t size)

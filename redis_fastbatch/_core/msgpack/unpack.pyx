@@ -14,12 +14,21 @@ from cpython.dict cimport PyDict_SetItem
 from cpython.list cimport PyList_New, PyList_SET_ITEM
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
-from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from redis_fastbatch._core.msgpack.bigendian cimport big16, big32, big64
 from redis_fastbatch._core.runtime.interned cimport make_text, new_ascii, shared_float, short_str
 from redis_fastbatch._core.runtime.nesting cimport outer_depth
-from redis_fastbatch._core.runtime.rows cimport RowShape, fill_slot, make_shape
+from redis_fastbatch._core.runtime.rows cimport (
+    WIDEST_ROW,
+    RowShape,
+    Shapes,
+    fill_slot,
+    finish_row,
+    is_worth_learning,
+    slot_of,
+)
 from redis_fastbatch._core.runtime.utf8 cimport is_ascii, same_bytes
 
 import datetime
@@ -32,7 +41,6 @@ from redis_fastbatch.errors import DecodeError
 cdef extern from "Python.h":
     void PyObject_GC_Track(object container)
     void PyObject_GC_UnTrack(object container)
-    bint PyObject_GC_IsTracked(object container)
     PyObject* new_int "PyLong_FromLong"(long value) except NULL
     PyObject* new_unsigned "PyLong_FromUnsignedLongLong"(unsigned long long value) except NULL
     PyObject* Py_None
@@ -41,22 +49,8 @@ cdef extern from "Python.h":
 
 cdef enum:
     MAX_DEPTH = 1024    # the limit of msgpack-python
-    WIDEST_ROW = 30     # CPython shares keys tables of up to 30 keys
-    FIRST_PATIENCE = 4  # rows of one shape before it becomes a template
 
 cdef object EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
-
-
-cdef inline uint16_t big16(const unsigned char* p) noexcept nogil:
-    return (<uint16_t>p[0] << 8) | p[1]
-
-
-cdef inline uint32_t big32(const unsigned char* p) noexcept nogil:
-    return (<uint32_t>p[0] << 24) | (<uint32_t>p[1] << 16) | (<uint32_t>p[2] << 8) | p[3]
-
-
-cdef inline uint64_t big64(const unsigned char* p) noexcept nogil:
-    return (<uint64_t>big32(p) << 32) | big32(p + 4)
 
 
 cdef int fail(Cursor* c, str reason) except -1:
@@ -94,7 +88,7 @@ cdef inline Py_ssize_t shape_slot(Cursor* c, Py_ssize_t count) noexcept:
         if size < 4 and (c.p[0] & 0xE0) == 0xA0:
             # Leave out the bytes after a short key: they are its value, which can differ in each map.
             word &= (<uint32_t>1 << 8 * size) - 1
-    return ((word ^ <uint32_t>count * 0x01000193) * <uint32_t>0x9E3779B1) >> 26
+    return slot_of(word, count)
 
 
 cdef str trailing_bytes_reason(const char* data, Py_ssize_t size, Py_ssize_t left):
@@ -140,9 +134,7 @@ cdef class Unpacker:
         self.keys = Keys()
         self.texts = ShortTexts()
         self.floats = Floats()
-        self.shapes = [None] * SHAPE_SLOTS
-        for slot in range(SHAPE_SLOTS):
-            self.patience[slot] = FIRST_PATIENCE
+        self.shapes = Shapes()
 
     cdef object unpack_all(self, const char* data, Py_ssize_t size):
         """Return the value that the bytes encode; they must hold exactly one."""
@@ -362,15 +354,13 @@ cdef class Unpacker:
         c.depth += 1
         if 0 < count <= WIDEST_ROW:
             slot = shape_slot(c, count)
-            shape = self.shapes[slot]
+            shape = self.shapes.slots[slot]
             if shape is not None and (<RowShape>shape).count == count:
                 row = self.unpack_row(c, <RowShape>shape)
+            elif is_worth_learning(self.shapes, slot):
+                row = self.unpack_learning(c, count, slot)
             else:
-                self.seen[slot] += 1
-                if self.seen[slot] >= self.patience[slot]:
-                    row = self.unpack_learning(c, count, slot)
-                else:
-                    row = self.unpack_pairs(c, {}, count)
+                row = self.unpack_pairs(c, {}, count)
         else:
             row = self.unpack_pairs(c, {}, count)
         c.depth -= 1
@@ -380,7 +370,6 @@ cdef class Unpacker:
         """Read a map that probably has the keys of `shape`."""
         cdef dict row = shape.blank()
         cdef PyObject** slots = shape.slots(row)
-        cdef bint tracked = PyObject_GC_IsTracked(row)
         cdef bint holds_containers = False
         cdef Py_ssize_t i, size
         cdef unsigned int marker
@@ -389,7 +378,8 @@ cdef class Unpacker:
         for i in range(shape.count):
             size = shape.sizes[i]
             if c.end - c.p <= size or not same_bytes(<const char*>c.p, shape.keys[i], size):
-                return self.unpack_other_row(c, shape, row, i)
+                # This key differs, and the next ones may too.
+                return self.unpack_pairs(c, self.shapes.missed(shape, row, i), shape.count - i)
             c.p += size
             marker = c.p[0]
             value = self.unpack_plain(c, marker)
@@ -399,21 +389,8 @@ cdef class Unpacker:
                 Py_INCREF(other)
                 value = <PyObject*>other
             fill_slot(shape, row, slots, i, value)
-        if holds_containers and slots != NULL and not tracked:
-            PyObject_GC_Track(row)
-        shape.misses = 0
+        finish_row(shape, row, slots, holds_containers)
         return row
-
-    cdef dict unpack_other_row(self, Cursor* c, RowShape shape, dict started, Py_ssize_t done):
-        """Read the rest of a map whose first `done` keys are those of `shape`, and whose next key differs."""
-        cdef dict row = {}
-        cdef Py_ssize_t i
-        for i in range(done):
-            row[shape.names[i]] = started[shape.names[i]]
-        shape.misses += 1
-        if shape.misses >= FIRST_PATIENCE:
-            self.forget(shape)
-        return self.unpack_pairs(c, row, shape.count - done)
 
     cdef dict unpack_pairs(self, Cursor* c, dict row, Py_ssize_t count):
         cdef const unsigned char* place
@@ -429,28 +406,17 @@ cdef class Unpacker:
                 fail(c, f"expected a hashable key of a map, found {type(key).__name__}: {error}")
         return row
 
-    cdef int forget(self, RowShape shape) except -1:
-        """Drop a shape that no longer occurs, and wait for more rows before the slot gets another."""
-        cdef Py_ssize_t slot
-        for slot in range(SHAPE_SLOTS):
-            if self.shapes[slot] is shape:
-                self.shapes[slot] = None
-                self.seen[slot] = 0
-                self.patience[slot] = min(self.patience[slot] * 4, 0x8000)
-        return 0
-
     cdef dict unpack_learning(self, Cursor* c, Py_ssize_t count, Py_ssize_t slot):
         """Read a map pair by pair, and make a shape of its keys."""
         cdef dict row = {}
         cdef list encoded = []
         cdef Py_ssize_t i
-        self.seen[slot] = 0
         for i in range(count):
             # Copy the key first: if the bytes are a bytearray, a hook can change them while the pair is read.
             encoded.append(encoded_key(c))
             self.unpack_pairs(c, row, 1)
         if len(row) == count and set(map(type, row)) == {str} and all(encoded):
-            self.shapes[slot] = make_shape(tuple(row), encoded)
+            self.shapes.learn(slot, row, encoded)
         return row
 
     cdef object unpack_ext(self, Cursor* c, Py_ssize_t size):

@@ -2,6 +2,15 @@
 from cpython.dict cimport PyDict_SetItem
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport uint32_t
+
+cdef extern from "Python.h":
+    void PyObject_GC_Track(object container)
+    bint PyObject_GC_IsTracked(object container)
+
+cdef enum:
+    SHAPE_SLOTS = 64
+    WIDEST_ROW = 30     # CPython shares keys tables of up to 30 keys
 
 
 cdef class RowShape:
@@ -12,7 +21,7 @@ cdef class RowShape:
     cdef tuple names
     cdef dict template
     cdef bint direct            # `slots` may be used on copies of the template
-    cdef const char** keys      # each key as MessagePack has it, header included
+    cdef const char** keys      # each key as it is encoded, with all bytes between the values
     cdef Py_ssize_t* sizes
     cdef list encoded           # owns what `keys` points to
 
@@ -20,8 +29,34 @@ cdef class RowShape:
     cdef PyObject** slots(self, dict row) noexcept
 
 
+cdef class Shapes:
+    """The shapes of the rows that a reader has met. A row's first key chooses the slot of its shape."""
+
+    cdef list slots                             # of RowShape or None
+    cdef unsigned short[SHAPE_SLOTS] seen       # rows read key by key since a shape was last made
+    cdef unsigned short[SHAPE_SLOTS] patience   # `seen` at which a shape is made
+
+    cdef int learn(self, Py_ssize_t slot, dict row, list encoded) except -1
+    cdef dict missed(self, RowShape shape, dict started, Py_ssize_t done)
+    cdef int forget(self, RowShape shape) except -1
+
+
+cdef inline Py_ssize_t slot_of(uint32_t head, Py_ssize_t salt) noexcept:
+    """Return the slot for rows whose first key begins with these bytes."""
+    return ((head ^ <uint32_t>salt * 0x01000193) * <uint32_t>0x9E3779B1) >> 26
+
+
+cdef inline bint is_worth_learning(Shapes shapes, Py_ssize_t slot) noexcept:
+    """Count a row that matches no shape. Return whether enough have come to make a shape of this one."""
+    shapes.seen[slot] += 1
+    if shapes.seen[slot] < shapes.patience[slot]:
+        return False
+    shapes.seen[slot] = 0
+    return True
+
+
 cdef inline int fill_slot(RowShape shape, dict row, PyObject** slots, Py_ssize_t i, PyObject* value) except -1:
-    """Makes `value` the row's value number `i` and takes over the reference; `slots` are shape.slots(row)."""
+    """Set the row's value number `i`, and take over the reference to it. `slots` are shape.slots(row)."""
     cdef PyObject* old
     if slots == NULL:
         try:
@@ -40,4 +75,9 @@ cdef inline int put_value(RowShape shape, dict row, PyObject** slots, Py_ssize_t
     return fill_slot(shape, row, slots, i, <PyObject*>value)
 
 
-cdef RowShape make_shape(tuple names, list encoded)
+cdef inline int finish_row(RowShape shape, dict row, PyObject** slots, bint holds_containers) except -1:
+    """Let the garbage collector see a row whose values are all set, if they can be part of a cycle."""
+    if holds_containers and slots != NULL and not PyObject_GC_IsTracked(row):
+        PyObject_GC_Track(row)
+    shape.misses = 0
+    return 0

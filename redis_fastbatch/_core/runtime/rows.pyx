@@ -14,6 +14,9 @@ from cpython.dict cimport PyDict_Copy
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 
+cdef enum:
+    FIRST_PATIENCE = 4  # rows of one shape before it becomes a template
+
 cdef extern from *:
     """
     #if PY_VERSION_HEX >= 0x030A0000 && PY_VERSION_HEX < 0x030F0000 \\
@@ -84,7 +87,7 @@ cdef class RowShape:
 
 
 cdef RowShape make_shape(tuple names, list encoded):
-    """Return the shape of the str keys `names`. `encoded` has the MessagePack of each of them."""
+    """Return the shape of the str keys `names`. `encoded` has the bytes of each of them."""
     cdef RowShape shape = RowShape()
     cdef Py_ssize_t count = len(names)
     cdef Py_ssize_t i
@@ -101,3 +104,39 @@ cdef RowShape make_shape(tuple names, list encoded):
     shape.template = sharing_dict(names, (None,) * count)
     shape.direct = slots_are_where_expected(names) and fastbatch_dict_slots(shape.template) != NULL
     return shape
+
+
+cdef class Shapes:
+    def __init__(self):
+        self.slots = [None] * SHAPE_SLOTS
+        for slot in range(SHAPE_SLOTS):
+            self.patience[slot] = FIRST_PATIENCE
+
+    cdef int learn(self, Py_ssize_t slot, dict row, list encoded) except -1:
+        """Make a shape of the keys of a row, which are str; `encoded` has the bytes of each of them."""
+        self.slots[slot] = make_shape(tuple(row), encoded)
+        return 0
+
+    cdef dict missed(self, RowShape shape, dict started, Py_ssize_t done):
+        """Return a new dict of the first `done` values of a row that does not have the keys of the shape.
+
+        A shape that no longer occurs is dropped.
+        """
+        cdef dict row = {}
+        cdef Py_ssize_t i
+        for i in range(done):
+            row[shape.names[i]] = started[shape.names[i]]
+        shape.misses += 1
+        if shape.misses >= FIRST_PATIENCE:
+            self.forget(shape)
+        return row
+
+    cdef int forget(self, RowShape shape) except -1:
+        """Drop a shape, and wait for more rows before its slot gets another."""
+        cdef Py_ssize_t slot
+        for slot in range(SHAPE_SLOTS):
+            if self.slots[slot] is shape:
+                self.slots[slot] = None
+                self.seen[slot] = 0
+                self.patience[slot] = min(self.patience[slot] * 4, 0x8000)
+        return 0

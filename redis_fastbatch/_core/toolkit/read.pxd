@@ -1,9 +1,6 @@
 # cython: language_level=3
 from redis_fastbatch._core.runtime.interned cimport Floats, Keys, ShortTexts
-from redis_fastbatch._core.runtime.rows cimport RowShape
-
-cdef enum:
-    SHAPE_SLOTS = 64
+from redis_fastbatch._core.runtime.rows cimport RowShape, Shapes
 
 cdef struct Place:
     const char* p
@@ -17,9 +14,7 @@ cdef class JsonReader:
     cdef Keys keys
     cdef ShortTexts texts
     cdef Floats floats
-    cdef list shapes                        # RowShape or None, by the first key
-    cdef unsigned short[SHAPE_SLOTS] seen   # rows read key by key since the slot last learned a shape
-    cdef unsigned short[SHAPE_SLOTS] patience
+    cdef Shapes shapes
 
     cdef object read_wrapper(self, const char* data, Py_ssize_t size, bint preserve_int)
     cdef object read_data(self, Place* at, const char* data, Py_ssize_t size)
@@ -36,4 +31,3 @@ cdef class JsonReader:
     cdef dict read_pairs(self, Place* at, dict row)
     cdef dict read_other_row(self, Place* at, RowShape shape, dict started, Py_ssize_t done)
     cdef dict read_learning(self, Place* at, Py_ssize_t slot)
-    cdef int forget(self, RowShape shape) except -1

@@ -14,7 +14,15 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from redis_fastbatch._core.runtime.interned cimport Floats, Keys, ShortTexts, make_text
-from redis_fastbatch._core.runtime.rows cimport RowShape, make_shape, put_value
+from redis_fastbatch._core.runtime.rows cimport (
+    WIDEST_ROW,
+    RowShape,
+    Shapes,
+    finish_row,
+    is_worth_learning,
+    put_value,
+    slot_of,
+)
 from redis_fastbatch._core.toolkit.base64 cimport take_base64
 from redis_fastbatch._core.toolkit.text cimport plain_end
 from redis_fastbatch._core.toolkit.unescape cimport unescaped
@@ -25,14 +33,10 @@ import json.decoder
 from redis_fastbatch._core.toolkit.plain import Unusual
 
 cdef extern from "Python.h":
-    void PyObject_GC_Track(object container)
-    bint PyObject_GC_IsTracked(object container)
     double PyOS_string_to_double(const char* text, char** end, PyObject* overflow) except? -1.0
 
 cdef enum:
     MAX_DEPTH = 200
-    WIDEST_ROW = 30       # CPython shares keys tables of up to 30 keys
-    FIRST_PATIENCE = 4    # rows of one shape before it becomes a template
     SAFE_DIGITS = 18      # decimal digits that fit into 64 bits
     EXACT_DIGITS = 15     # decimal digits that fit into the 53 bits of a double
     LONGEST_NUMBER = 64
@@ -67,19 +71,17 @@ cdef inline Py_ssize_t shape_slot(const char* key, Py_ssize_t size) noexcept:
         memcpy(&head, key, 4)
     elif size:
         head = <unsigned char>key[0] | (<uint32_t><unsigned char>key[size - 1] << 8)
-    return ((head ^ <uint32_t>size * 0x01000193) * <uint32_t>0x9E3779B1) >> 26
+    return slot_of(head, size)
 
 
 cdef class JsonReader:
-    """Raise Unusual for bytes that plain.py has to read."""
+    """Reads JSON as the toolkit writes it. For other bytes it raises Unusual."""
 
     def __init__(self):
         self.keys = Keys()
         self.texts = ShortTexts()
         self.floats = Floats()
-        self.shapes = [None] * SHAPE_SLOTS
-        for slot in range(SHAPE_SLOTS):
-            self.patience[slot] = FIRST_PATIENCE
+        self.shapes = Shapes()
 
     cdef object read_wrapper(self, const char* data, Py_ssize_t size, bint preserve_int):
         """Return the value of {"__type__": ..., "__data__": ...}."""
@@ -284,15 +286,13 @@ cdef class JsonReader:
             return self.read_bytes_wrapper(at)
         at.depth += 1
         slot = shape_slot(key, stop - key)
-        shape = self.shapes[slot]
+        shape = self.shapes.slots[slot]
         if shape is not None:
             row = self.read_row(at, <RowShape>shape)
+        elif is_worth_learning(self.shapes, slot):
+            row = self.read_learning(at, slot)
         else:
-            self.seen[slot] += 1
-            if self.seen[slot] >= self.patience[slot]:
-                row = self.read_learning(at, slot)
-            else:
-                row = self.read_pairs(at, {})
+            row = self.read_pairs(at, {})
         at.depth -= 1
         return row
 
@@ -324,7 +324,6 @@ cdef class JsonReader:
         """Read an object that probably has the keys of `shape`."""
         cdef dict row = shape.blank()
         cdef PyObject** slots = shape.slots(row)
-        cdef bint tracked = PyObject_GC_IsTracked(row)
         cdef bint holds_containers = False
         cdef Py_ssize_t i, size
         for i in range(shape.count):
@@ -336,20 +335,12 @@ cdef class JsonReader:
             put_value(shape, row, slots, i, self.read(at))
         if not starts(at, b"}", 1):
             return self.read_other_row(at, shape, row, shape.count)
-        if holds_containers and slots != NULL and not tracked:
-            PyObject_GC_Track(row)
-        shape.misses = 0
+        finish_row(shape, row, slots, holds_containers)
         return row
 
     cdef dict read_other_row(self, Place* at, RowShape shape, dict started, Py_ssize_t done):
-        """Continue after the key where an object stops matching the shape."""
-        cdef dict row = {}
-        cdef Py_ssize_t i
-        for i in range(done):
-            row[shape.names[i]] = started[shape.names[i]]
-        shape.misses += 1
-        if shape.misses >= FIRST_PATIENCE:
-            self.forget(shape)
+        """Read the rest of an object whose first `done` keys are those of `shape`, and whose next key differs."""
+        cdef dict row = self.shapes.missed(shape, started, done)
         if done and starts(at, b"}", 1):
             return row
         if done and not starts(at, b", ", 2):
@@ -372,7 +363,6 @@ cdef class JsonReader:
         cdef dict row = {}
         cdef list encoded = []
         cdef const char* place
-        self.seen[slot] = 0
         while True:
             place = at.p
             if encoded and not starts(at, b", ", 2):
@@ -383,18 +373,8 @@ cdef class JsonReader:
         if not starts(at, b"}", 1):
             raise Unusual
         if len(row) == len(encoded) <= WIDEST_ROW:
-            self.shapes[slot] = make_shape(tuple(row), encoded)
+            self.shapes.learn(slot, row, encoded)
         return row
-
-    cdef int forget(self, RowShape shape) except -1:
-        """Drop a shape that no longer comes, and wait longer before the slot learns the next one."""
-        cdef Py_ssize_t slot
-        for slot in range(SHAPE_SLOTS):
-            if self.shapes[slot] is shape:
-                self.shapes[slot] = None
-                self.seen[slot] = 0
-                self.patience[slot] = min(self.patience[slot] * 4, 0x8000)
-        return 0
 
 
 cdef object large_int(const char* start, const char* stop):
