@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from itertools import islice
@@ -20,21 +19,19 @@ from redis_fastbatch._engine.commands import SetOptions
 from redis_fastbatch._messages import format_key
 from redis_fastbatch.client import FastBatch
 from redis_fastbatch.codecs import AnyCodec, resolve
-from redis_fastbatch.errors import DecodeError, EncodeError
-from redis_fastbatch.report import BatchReport
+from redis_fastbatch.errors import EncodeError
 from redis_fastbatch.toolkit import _log
 from redis_fastbatch.toolkit._batches import SnapshotBatch
+from redis_fastbatch.toolkit._failures import batch_failure, not_serialized, original
 from redis_fastbatch.toolkit._limits import check_key, check_keys, check_size, limited
-from redis_fastbatch.toolkit._subscriber import Subscriber, channel_name
+from redis_fastbatch.toolkit._listening import Callback, ListeningToolkit
 from redis_fastbatch.toolkit.exceptions import (
     RedisToolkitError,
     SerializationError,
-    ValidationError,
     wrap_redis_exceptions,
 )
 from redis_fastbatch.toolkit.options import DEFAULT_OPTIONS, RedisConnectionConfig, RedisOptions
 from redis_fastbatch.toolkit.pool_manager import pool_manager
-from redis_fastbatch.toolkit.subscription_manager import SubscriptionManager
 from redis_fastbatch.toolkit.utils.retry import CONNECTION_ERRORS, call_with_retry
 from redis_fastbatch.toolkit.utils.serializers import deserialize_value
 
@@ -44,12 +41,11 @@ logger = _log.logger
 
 T = TypeVar("T")
 Seconds = int | timedelta
-Callback = Callable[[str, Any], object]
 
 DELETED_AT_ONCE = 1000
 
 
-class RedisToolkit:
+class RedisToolkit(ListeningToolkit):
     """Reads and writes Python values, one or many; publishes and listens.
 
     Args:
@@ -91,18 +87,7 @@ class RedisToolkit:
             _log.log_to_file(self.options.log_path, self._log_level)
         self._using_shared_pool = redis is None and self.options.use_connection_pool
         self._redis_client: Any = redis if redis is not None else self._connect(config)
-        self._channels: list[str] = channels or []
-        self._message_handler = message_handler
-        self._subscription_manager = self._make_subscription_manager()
-        self._subscriber = Subscriber(
-            lambda: self._redis_client,
-            self._channels,
-            self._process_message,
-            self.options,
-            f"RedisToolkit-Subscriber-{id(self)}",
-        )
-        if channels and message_handler:
-            self._subscriber.start()
+        self._prepare_to_listen(channels or [], message_handler)
 
     def _connect(self, config: RedisConnectionConfig | None) -> Redis:
         config = config or RedisConnectionConfig()
@@ -113,17 +98,6 @@ class RedisToolkit:
         if not kwargs["retry_on_timeout"]:
             del kwargs["retry_on_timeout"]
         return Redis(**kwargs)
-
-    def _make_subscription_manager(self) -> SubscriptionManager | None:
-        options = self.options
-        if not options.enable_dynamic_subscription:
-            return None
-        return SubscriptionManager(
-            options.subscription_expire_minutes,
-            options.subscription_check_interval,
-            options.subscription_auto_cleanup,
-            options.subscription_max_expired,
-        )
 
     @property
     def client(self) -> Redis:
@@ -177,7 +151,7 @@ class RedisToolkit:
         try:
             data = self._codec.dumps(value)
         except Exception as error:
-            raise _not_serialized(error, name, value) from error
+            raise not_serialized(error, name, value) from error
         check_size(name, data, opts)
         if self._tells_of(opts):
             logger.info("set %s: %s", name, _log.shortened(value, opts.max_log_size))
@@ -205,7 +179,7 @@ class RedisToolkit:
             value = self._loads(raw)
         except Exception as error:
             raise SerializationError(
-                f"key {format_key(name)} could not be read: {error}", None, _original(error)
+                f"key {format_key(name)} could not be read: {error}", None, original(error)
             ) from error
         if self._tells_of(opts):
             logger.info("get %s: %s", name, _log.shortened(value, opts.max_log_size))
@@ -257,7 +231,7 @@ class RedisToolkit:
         except redis.RedisError as error:
             raise RedisToolkitError(f"{len(mapping)} keys could not be written: {error}") from error
         if report.failed:
-            raise _batch_failure(report, mapping)
+            raise batch_failure(report, mapping)
         if self._tells_of(opts):
             logger.info("batch_set: %d keys", report.written)
 
@@ -299,7 +273,7 @@ class RedisToolkit:
             )
         except Exception as error:
             reason = f"{len(keys)} keys could not be read: {error}"
-            raise SerializationError(reason, None, _original(error)) from error
+            raise SerializationError(reason, None, original(error)) from error
         if self._tells_of(opts):
             logger.info("batch_get: %d keys", len(keys))
         return found
@@ -354,114 +328,6 @@ class RedisToolkit:
                 f"nothing was published to {channel!r}: {error}", data, cause or error
             ) from error
 
-    @property
-    def subscription_manager(self) -> SubscriptionManager | None:
-        """The manager of the dynamic subscriptions; None when they are off."""
-        return self._subscription_manager
-
-    def set_subscription_manager(self, manager: SubscriptionManager | None) -> None:
-        """Stop the present manager and use another one; None turns dynamic subscriptions off."""
-        if self._subscription_manager is not None:
-            self._subscription_manager.stop()
-        self._subscription_manager = manager
-
-    def subscribe_dynamic(self, channel: str, callback: Callback) -> bool:
-        """Listen to a channel from now on.
-
-        Args:
-            channel: the channel.
-            callback: called as `callback(channel, value)` in the subscriber's thread.
-
-        Returns:
-            False when dynamic subscriptions are off.
-        """
-        manager = self._subscription_manager
-        if manager is None:
-            self._tell(logging.ERROR, "dynamic subscriptions are off")
-            return False
-        manager.subscribe_dynamic(channel, callback)
-        self._listen_to(channel)
-        return True
-
-    def resubscribe_channel(self, channel: str) -> bool:
-        """Resume a subscription that has ended; return False if there is none or they are off."""
-        manager = self._subscription_manager
-        if manager is None:
-            self._tell(logging.ERROR, "dynamic subscriptions are off")
-            return False
-        if not manager.resubscribe(channel):
-            return False
-        self._listen_to(channel)
-        return True
-
-    def _listen_to(self, channel: str) -> None:
-        if channel not in self._channels:
-            self._channels.append(channel)
-        self._subscriber.start()
-        if not self._subscriber.wait_for(channel):
-            self._tell(logging.DEBUG, "the subscription to %r is not confirmed yet", channel)
-
-    def unsubscribe_dynamic(self, channel: str) -> bool:
-        """End a dynamic subscription; return False if there is none or they are off."""
-        manager = self._subscription_manager
-        if manager is None:
-            self._tell(logging.ERROR, "dynamic subscriptions are off")
-            return False
-        if not manager.unsubscribe_dynamic(channel):
-            return False
-        if channel in self._channels:
-            self._channels.remove(channel)
-        if not self._channels:
-            self.stop_subscriber()
-        return True
-
-    def get_subscription_stats(self) -> dict[str, Any]:
-        """Return the manager's statistics, with `enabled` and the number of channels as `static_channels`."""
-        if self._subscription_manager is None:
-            return {"enabled": False, "message": "dynamic subscriptions are off"}
-        statistics = self._subscription_manager.get_statistics()
-        return {**statistics, "enabled": True, "static_channels": len(self._channels)}
-
-    def get_expired_channels(self) -> dict[str, dict[str, Any]]:
-        """Return information about the dynamic subscriptions that ended."""
-        manager = self._subscription_manager
-        return {} if manager is None else manager.get_expired_channels()
-
-    @property
-    def sub_thread(self) -> threading.Thread | None:
-        """The subscriber's thread; None before the first start."""
-        return self._subscriber.thread
-
-    @property
-    def run_subscriber(self) -> bool:
-        """Whether the subscriber's thread is to run; setting False ends it soon."""
-        return self._subscriber.wanted
-
-    @run_subscriber.setter
-    def run_subscriber(self, wanted: bool) -> None:
-        self._subscriber.wanted = wanted
-
-    def stop_subscriber(self) -> None:
-        """Stop the subscriber's thread; wait for it up to `subscriber_stop_timeout` seconds."""
-        self._subscriber.stop()
-
-    def _process_message(self, message: dict[str, Any]) -> None:
-        channel = channel_name(message)
-        try:
-            value = self._loads(message["data"])
-            if self._tells_of(self.options):
-                logger.info("message on %s: %s", channel, _log.shortened(value, self.options.max_log_size))
-            manager = self._subscription_manager
-            handler = self._message_handler
-            if manager is not None:
-                manager.update_activity(channel)
-                handler = manager.get_channel_callback(channel) or handler
-            if handler is not None:
-                handler(channel, value)
-        except Exception as error:
-            # One message that cannot be handled must not stop the subscriber.
-            logger.error("a message on %s was not handled: %s: %s", channel, type(error).__name__, error)
-
     def cleanup(self) -> None:
         """Stop the subscriber; disconnect and close the client unless its pool is shared."""
         self.stop_subscriber()
@@ -500,13 +366,6 @@ class RedisToolkit:
             exceptions=CONNECTION_ERRORS,
         )
 
-    def _tells_of(self, opts: RedisOptions) -> bool:
-        return opts.is_logger_info and self._log_level <= logging.INFO and logger.isEnabledFor(logging.INFO)
-
-    def _tell(self, level: int, message: str, *arguments: object) -> None:
-        if level >= self._log_level:
-            logger.log(level, message, *arguments)
-
 
 def _make_codec(codec: AnyCodec, preserve_int: bool) -> ValueCodec:
     if codec == "toolkit":
@@ -524,27 +383,3 @@ def _expiry(ex: Seconds | None, expire: Seconds | None) -> Seconds | None:
     expiry = expire if ex is None else ex
     SetOptions(ex=expiry)
     return expiry
-
-
-def _original(error: Exception) -> BaseException:
-    """Return the exception that made the codec raise its error."""
-    return error.__cause__ or error if isinstance(error, DecodeError) else error
-
-
-def _not_serialized(error: Exception, key: Any, value: Any) -> SerializationError:
-    reason = error.reason if isinstance(error, EncodeError) else f"{type(error).__name__}: {error}"
-    return SerializationError(f"key {format_key(key)}: {reason}", value, error.__cause__ or error)
-
-
-def _batch_failure(report: BatchReport, mapping: Mapping[str, Any]) -> RedisToolkitError:
-    """Return the exception for a batch with failed items: that of the first, which made the others fail."""
-    key, error = next(iter(report.failures.items()))
-    made: RedisToolkitError
-    if isinstance(error, ValidationError):
-        made = ValidationError(f"key {format_key(key)}: {error}")
-    elif isinstance(error, EncodeError):
-        made = _not_serialized(error, key, mapping.get(key))
-    else:
-        made = RedisToolkitError(f"{report.failed} keys could not be written: {error}")
-    made.__cause__ = error
-    return made
