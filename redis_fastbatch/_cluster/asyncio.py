@@ -169,7 +169,7 @@ class ClusterTasks:
         self._news.set()
         self._news = asyncio.Event()
         if self._source is not None:
-            self._source.ring()
+            self._source.wake()
 
     async def _guarded(self, work: Any) -> None:
         try:

@@ -280,7 +280,7 @@ class ClusterBatch(NodesBatch):
         self._hand_on(successors)
 
     def _park(self, chunk: NodeChunk) -> None:
-        """Let a chunk wait until the cluster is sound again."""
+        """Let a chunk wait for a while: its items are tried again then."""
         if not self._parked:
             self._parked_until = time.monotonic() + self._delay
             self._delay = min(2 * self._delay, MAX_DELAY)

@@ -22,7 +22,7 @@ class NodeChunk(InFlightChunk):
         asking: an ASKING goes before each item's command, and has a reply of its own.
         hops: how often its items were redirected.
         settled: how many of its items, from the first, are settled or carried by other chunks.
-        since: when the first of its items met with trouble; None if none has.
+        since: when the first of its items could not be carried out for the first time; None if none.
     """
 
     __slots__ = ("asking", "hops", "settled", "since")
@@ -108,11 +108,11 @@ class NodesBatch:
 
     @abstractmethod
     def settle(self, node: NodeFlight, sent: NodeChunk) -> None:
-        """Settle the items of a chunk that were answered. Those that the node has refused go on their way."""
+        """Settle the items of a chunk that have replies. Those that the node has refused are sent elsewhere."""
 
     @abstractmethod
     def settled_whole(self, sent: NodeChunk) -> None:
-        """Take leave of a chunk that has all its replies."""
+        """Call the hooks for a chunk that has all its replies, and recycle it."""
 
     @property
     @abstractmethod
@@ -230,7 +230,7 @@ class NodeFlight:
         self._batch.settled_whole(oldest)
 
     def connection_lost(self) -> bool:
-        """Return True: the batch hears of it through lost()."""
+        """Return True: the transport reports the loss to the batch, by lost()."""
         return True
 
     def abort(self, error: BaseException) -> None:

@@ -29,7 +29,7 @@ FIRST_COMMAND_BYTES = 32 * 1024
 
 COMMAND_BYTES = 96 * 1024
 """The size at which later commands end. It grows with what was sent, to an eighth of it at most: the first and the
-last command have nothing to overlap with, and are to be a small part of the batch."""
+last command overlap with nothing, so they must be a small part of the batch."""
 
 COMMAND_ITEMS = 1000
 """The most items of a command by default: well under a millisecond of the server's time."""
@@ -39,7 +39,7 @@ WINDOW_BYTES = 512 * 1024
 
 WINDOW_CHUNKS = 128
 """The most commands that are sent and not yet confirmed. It matters where `chunk_size` makes them small: then what
-is kept for each takes more memory than its bytes."""
+Python keeps for each takes more memory than its bytes."""
 
 NO_LIMIT = 2**62
 
@@ -175,7 +175,7 @@ class InFlightChunk:
 
 
 class ServerFlight:
-    """The part that flights to a single server have in common.
+    """What flights to a single server have in common.
 
     Args:
         writer: encodes the items.
@@ -237,7 +237,7 @@ class ServerFlight:
 
 
 def each_once(*queues: Iterable[AnyChunk]) -> list[AnyChunk]:
-    """Return the chunks of several queues. One on its way between two of them is taken from the first."""
+    """Return the chunks of several queues. A chunk that is in two of them is taken from the first."""
     found: dict[int, AnyChunk] = {}
     for queue in queues:
         for each in tuple(queue):

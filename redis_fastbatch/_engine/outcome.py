@@ -69,7 +69,7 @@ class WriteOutcome(HookCaller):
         "_on_chunk",
         "_prefix_known",
         "_progress",
-        "_unheard",
+        "_undelivered",
         "report",
     )
 
@@ -85,7 +85,7 @@ class WriteOutcome(HookCaller):
         self._listener = on_error if callable(on_error) else None
         self._progress = progress
         self._on_chunk = on_chunk
-        self._unheard: deque[Failure] = deque()
+        self._undelivered: deque[Failure] = deque()
         self._prefix_known = False
         self._log_due = time.monotonic() + LOG_INTERVAL
         self._logged = 0
@@ -106,7 +106,7 @@ class WriteOutcome(HookCaller):
             for key, _, error in failed:
                 report.add_failure(key, error)
             if self._listener is not None:
-                self._unheard.extend(failed)
+                self._undelivered.extend(failed)
 
     def record_unencoded(self, failures: list[Failure]) -> int:
         """Move a writer's list of items that could not be encoded to the report. Return their number."""
@@ -123,10 +123,10 @@ class WriteOutcome(HookCaller):
 
     def deliver(self) -> None:
         """Call `on_error` for the failures that it has not received. It may raise."""
-        while self._unheard and self._listener is not None:
+        while self._undelivered and self._listener is not None:
             # If it raises, the batch ends and it is not called again.
             listener, self._listener = self._listener, None
-            self.call(listener, *self._unheard.popleft())
+            self.call(listener, *self._undelivered.popleft())
             self._listener = listener
 
     def chunk_settled(self, items: int, size: int, started: float, unconfirmed: int) -> None:

@@ -105,7 +105,7 @@ class AtomicFlight(WriteFlight):
 
     @property
     def flush_seconds(self) -> float | None:
-        # Nothing is written before EXEC, so that there is no hurry.
+        # Nothing is written before EXEC, so it does not help to send early.
         return None
 
     def _fill(self, chunk: Chunk, budget: int | None) -> None:

@@ -143,7 +143,7 @@ def _encoded(array: pa.Array, kind: pa.DataType) -> pa.Array:
     if array.type == kind:
         return array
     if pa.types.is_dictionary(kind):
-        indices, values = _told_apart(array)
+        indices, values = _dictionary_of(array)
         values = _encoded(values, kind.value_type)
         return pa.DictionaryArray.from_arrays(indices.cast(kind.index_type), values, ordered=kind.ordered)
     if isinstance(kind, pa.BaseExtensionType):
@@ -169,7 +169,7 @@ _LISTS: dict[type[pa.Array], Callable[..., pa.Array]] = {
 }
 
 
-def _told_apart(array: pa.Array) -> tuple[pa.Array, pa.Array]:
+def _dictionary_of(array: pa.Array) -> tuple[pa.Array, pa.Array]:
     """Return the indices of an array's values in a dictionary, and the dictionary."""
     if _is_flat(array.type):
         encoded = array.dictionary_encode()

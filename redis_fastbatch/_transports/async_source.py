@@ -64,18 +64,18 @@ class AsyncSource:
         return not self.ahead and self._end is None
 
     async def wait(self, seconds: float | None = None) -> None:
-        """Wait for an item or the end of the source, or until ring(), for `seconds` at most."""
-        rung: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Wait for an item or the end of the source, or until wake(), for `seconds` at most."""
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def listener() -> None:
-            if not rung.done():
-                rung.set_result(None)
+            if not woken.done():
+                woken.set_result(None)
 
-        with self.telling(listener, seconds):
-            await rung
+        with self.notifying(listener, seconds):
+            await woken
 
     @contextlib.contextmanager
-    def telling(self, listener: Callable[[], None], seconds: float | None) -> Iterator[None]:
+    def notifying(self, listener: Callable[[], None], seconds: float | None) -> Iterator[None]:
         """Call a listener, within the context, whenever wait() would end."""
         loop = asyncio.get_running_loop()
         if self._taker is None and not self._closed:
@@ -93,7 +93,7 @@ class AsyncSource:
             if timer is not None:
                 timer.cancel()
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """End every wait()."""
         for listener in tuple(self._listeners):
             listener()
@@ -151,27 +151,27 @@ class AsyncSource:
             self._end = error
         finally:
             del _served[this]
-            self.ring()
+            self.wake()
 
     async def _take_all(self) -> None:
         """Take an item whenever one is wanted, and those that follow soon."""
         ahead, most, clock = self.ahead, self.SLICE, time.perf_counter
         later = asyncio.get_running_loop().call_later
-        began, soon = clock(), later(MAX_BLOCK_SECONDS, self._ring_for_items)
+        began, soon = clock(), later(MAX_BLOCK_SECONDS, self._wake_for_items)
         try:
             async for item in self._source:
                 ahead.append(item)
                 if clock() - began > MAX_BLOCK_SECONDS or len(ahead) >= most:
                     soon.cancel()
                     self._wanted.clear()
-                    self.ring()
+                    self.wake()
                     if self._closed:
                         return
                     await self._wanted.wait()
-                    began, soon = clock(), later(MAX_BLOCK_SECONDS, self._ring_for_items)
+                    began, soon = clock(), later(MAX_BLOCK_SECONDS, self._wake_for_items)
         finally:
             soon.cancel()
 
-    def _ring_for_items(self) -> None:
+    def _wake_for_items(self) -> None:
         if self.ahead:
-            self.ring()
+            self.wake()

@@ -77,7 +77,7 @@ class TransportChannel:
 
     async def arrival_or_item(self, source: AsyncSource, seconds: float | None) -> None:
         """Wait for bytes to arrive or for the source's next item, for `seconds` at most."""
-        with source.telling(self._protocol.wake, seconds):
+        with source.notifying(self._protocol.wake, seconds):
             await self.arrival()
 
     async def finish(self) -> None:

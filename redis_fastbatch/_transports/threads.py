@@ -319,7 +319,7 @@ class _Thread:
         self._begun = True
 
     def _run(self) -> None:
-        # Here too: Ctrl-C may strike between the two lines of start().
+        # Here too: Ctrl-C may come between the two lines of start().
         self._begun = True
         try:
             self._job()

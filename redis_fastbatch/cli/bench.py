@@ -21,7 +21,7 @@ from typing import Any
 import msgpack
 import redis
 
-from redis_fastbatch.cli.common import CliError, add_server, connect, positive, say, tells_of_a_cluster
+from redis_fastbatch.cli.common import CliError, add_server, comes_from_a_cluster, connect, positive, say
 from redis_fastbatch.client import FastBatch
 
 CHUNK = 1000
@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
         try:
             ways = _measured(bench, options.rounds)
         except redis.RedisError as error:
-            if tells_of_a_cluster(error):
+            if comes_from_a_cluster(error):
                 raise CliError("this is a node of a cluster: bench measures single servers") from error
             raise
         version = _version(batch.client)

@@ -111,7 +111,7 @@ def positive(text: str) -> int:
     return number
 
 
-def tells_of_a_cluster(error: BaseException) -> bool:
+def comes_from_a_cluster(error: BaseException) -> bool:
     """Return whether a node of a cluster gave this error to a client that is not a cluster client."""
     # MovedError is an AskError.
     return isinstance(error, (AskError, ClusterCrossSlotError))

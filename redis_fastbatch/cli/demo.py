@@ -86,7 +86,7 @@ def _server(url: str | None) -> Iterator[redis.Redis]:
 
 
 def server_name(client: redis.Redis) -> str:
-    """Return the server's name and version, such as Valkey 9.1.2, or as much as the server tells."""
+    """Return the server's name and version, such as Valkey 9.1.2, or as much of that as the server says."""
     try:
         info: dict[str, Any] = client.info("server")
     except redis.ResponseError:

@@ -19,11 +19,11 @@ from redis_fastbatch.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     CliError,
+    comes_from_a_cluster,
     ensure_stderr,
     load_one_by_one,
     plain,
     say,
-    tells_of_a_cluster,
 )
 from redis_fastbatch.cli.signals import Signals
 from redis_fastbatch.errors import FastBatchError
@@ -77,7 +77,7 @@ def _run(options: argparse.Namespace, signals: Signals) -> int:
         ValueError,
         NotImplementedError,
     ) as error:
-        hint = f": {A_NODE}" if tells_of_a_cluster(error) else ""
+        hint = f": {A_NODE}" if comes_from_a_cluster(error) else ""
         say(f"redis-fastbatch: {plain(error)}{hint}")
         return EXIT_FAILED
 

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 from typing import IO, Any
 
-from redis_fastbatch.cli.common import A_NODE, CliError, naming, plain, tells_of_a_cluster
+from redis_fastbatch.cli.common import A_NODE, CliError, comes_from_a_cluster, naming, plain
 from redis_fastbatch.cli.json_lines import json_line
 from redis_fastbatch.errors import EncodeError
 
@@ -50,7 +50,7 @@ class FailedRows:
             CliError: the server is a node of a cluster, where most rows would fail alike; or the file of failed
                 rows cannot be written.
         """
-        if tells_of_a_cluster(error):
+        if comes_from_a_cluster(error):
             raise CliError(f"{reason_of(key, error, self.place)}: {A_NODE}")
         self.stopped = self.may_stop
         if self._file is not None:
