@@ -160,11 +160,11 @@ class Bench:
         ]
 
     def write_table(self, arrow: Any) -> None:
-        """Return the rows from columns."""
+        """Write the rows from columns."""
         self.batch.batch_set_table(arrow, key="id", prefix=self._prefix, ex=EXPIRY)
 
     def read_pylist(self) -> Any:
-        """Return the rows as columns, by way of dicts."""
+        """Return the rows as a table that is made of dicts."""
         import pyarrow as pa
 
         return pa.Table.from_pylist(list(self.batch.batch_get(self.keys).values()))
