@@ -12,6 +12,7 @@ from benchmarks import (
     calls,
     cluster,
     codec,
+    commands,
     engine,
     environment,
     latency,
@@ -39,19 +40,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Ours, the peers and the floor.")
-    commands = parser.add_subparsers(required=True)
+    subparsers = parser.add_subparsers(required=True)
 
-    engine_command = commands.add_parser("engine", help="batches to a server and back")
+    engine_command = subparsers.add_parser("engine", help="batches to a server and back")
     _add_scope(engine_command)
     _add_servers(engine_command)
     engine_command.add_argument("--ops", type=_words(engine.OPERATIONS), default=list(engine.OPERATIONS))
     engine_command.set_defaults(command=_run_engine)
 
-    codec_command = commands.add_parser("codec", help="encoding and decoding alone")
+    codec_command = subparsers.add_parser("codec", help="encoding and decoding alone")
     _add_scope(codec_command)
     codec_command.set_defaults(command=_run_codec)
 
-    all_command = commands.add_parser("all", help="everything, and a results file")
+    all_command = subparsers.add_parser("all", help="everything, and a results file")
     _add_scope(all_command)
     _add_servers(all_command)
     all_command.set_defaults(command=_run_all, ops=list(engine.OPERATIONS))
@@ -63,14 +64,15 @@ def _parser() -> argparse.ArgumentParser:
         (latency, "effect of a load on the server's other clients"),
         (workers, "gain of several workers"),
         (calls, "small batches, call by call"),
+        (commands, "batches of any commands"),
         (cluster, "batches over a cluster"),
         (aio, "batches on an event loop"),
     ):
-        own_command = commands.add_parser(module.__name__.rpartition(".")[2], help=shown)
+        own_command = subparsers.add_parser(module.__name__.rpartition(".")[2], help=shown)
         module.add_arguments(own_command)
         own_command.set_defaults(command=module.run)
 
-    show_command = commands.add_parser("show", help="print a results file")
+    show_command = subparsers.add_parser("show", help="print a results file")
     show_command.add_argument("file", type=Path)
     show_command.add_argument("--targets", action="store_true", help="only the target figures")
     show_command.set_defaults(command=_show)

@@ -15,6 +15,7 @@ from redis_fastbatch.client import FastBatch
 from redis_fastbatch.codecs import Codec, MsgpackCodec, RawCodec
 from redis_fastbatch.errors import BatchError, DecodeError, EncodeError, FastBatchError
 from redis_fastbatch.report import BatchReport, ChunkStats
+from redis_fastbatch.templates import col, row
 
 if TYPE_CHECKING:
     from redis_fastbatch.async_client import AsyncFastBatch
@@ -34,6 +35,8 @@ __all__ = [
     "RawCodec",
     "RedisToolkit",
     "__version__",
+    "col",
+    "row",
 ]
 
 

@@ -25,14 +25,17 @@ def format_command(command: Any) -> str:
     """Return a command, a tuple or list of its name and arguments, as error messages show it: cut short."""
     if not isinstance(command, (tuple, list)):
         return format_key(command)[:LONGEST_KEY_SHOWN]
-    words = [
-        word[:LONGEST_KEY_SHOWN] if isinstance(word, str) and word.isprintable() else format_key(word)
-        for word in command[:MOST_WORDS_SHOWN]
-    ]
-    text = " ".join(words)
+    text = " ".join(map(_format_word, command[:MOST_WORDS_SHOWN]))
     if len(command) <= MOST_WORDS_SHOWN and len(text) <= LONGEST_KEY_SHOWN:
         return text
     return f"{text[:LONGEST_KEY_SHOWN]}..."
+
+
+def _format_word(word: Any) -> str:
+    if isinstance(word, bytes):
+        text = word[: LONGEST_KEY_SHOWN + 1].decode("utf-8", "replace")
+        return text if text.isprintable() and "\ufffd" not in text else format_key(word)
+    return word[: LONGEST_KEY_SHOWN + 1] if isinstance(word, str) and word.isprintable() else format_key(word)
 
 
 def not_a_pair(item: Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
@@ -52,6 +52,7 @@ from redis_fastbatch._transports.loop_budget import LoopBudget
 from redis_fastbatch._transports.redispy import is_cluster
 from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.report import BatchReport, OnChunk, ProgressCallback, attach
+from redis_fastbatch.templates import Column, Row
 
 AsyncItems: TypeAlias = "Mapping[Any, Any] | Iterable[tuple[Any, Any]] | AsyncIterable[tuple[Any, Any]]"
 AsyncKeys: TypeAlias = "Iterable[Key] | AsyncIterable[Key]"
@@ -386,6 +387,42 @@ class AsyncFastBatch(BaseClient):
                     if lost is not None:
                         raise lost
                     position += len(replies)
+
+    async def batch_execute_table(
+        self,
+        table: Any,
+        command: Sequence[str | bytes | int | float | Column | Row],
+        *,
+        chunk_size: int | None = None,
+        progress: bool | ProgressCallback | None = None,
+        on_error: OnError = "raise",
+        repeatable: bool = False,
+    ) -> BatchReport:
+        """Send a command for each row of a table, as FastBatch.batch_execute_table() does.
+
+        Args:
+            table: the table. If it is a reader, waiting for its rows blocks the event loop.
+            command, chunk_size, progress, on_error, repeatable: as for FastBatch.batch_execute_table().
+
+        Returns:
+            The report of what was carried out and what failed.
+
+        Raises:
+            The exceptions of FastBatch.batch_execute_table().
+        """
+        from redis_fastbatch._tables.execute import CommandTableOptions, plan_commands
+
+        options = CommandTableOptions(chunk_size, progress, on_error, repeatable)
+        plan = plan_commands(self, table, command, options)
+        try:
+            async with self._lease() as borrowed:
+                flight = plan.flight()
+                with flight:
+                    await borrowed.run(flight)
+            return plan.outcome(flight)
+        except BaseException as error:
+            plan.attach_report(error)
+            raise
 
     async def batch_set_table(
         self,

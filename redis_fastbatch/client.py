@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Literal
@@ -47,6 +47,7 @@ from redis_fastbatch._transports.sync import Lease, lease
 from redis_fastbatch._transports.threads import MakeFlight, affordable, check_workers, one_at_a_time, read, write
 from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback, attach
+from redis_fastbatch.templates import Column, Row
 
 logger = logging.getLogger("redis_fastbatch")
 
@@ -316,6 +317,55 @@ class FastBatch(BaseClient):
                     raise
                 yield from checked_replies(replies, raise_on_error)
                 position += len(replies)
+
+    def batch_execute_table(
+        self,
+        table: Any,
+        command: Sequence[str | bytes | int | float | Column | Row],
+        *,
+        chunk_size: int | None = None,
+        progress: bool | ProgressCallback | None = None,
+        on_error: OnError = "raise",
+        repeatable: bool = False,
+    ) -> BatchReport:
+        """Send a command for each row of a table or DataFrame, without a Python object for any value.
+
+        Args:
+            table: anything with `__arrow_c_stream__()`, as for batch_set_table().
+            command: a template of the command: its name and its arguments. An argument is col("name") for a
+                column, row() for several columns as JSON or MessagePack, a text with columns in braces, such as
+                "board:{region}", or the same for all rows. Names of columns in doubled braces are text. Values
+                are written as batch_set_table(as_="hash") writes fields.
+            chunk_size, progress, repeatable: as for batch_execute().
+            on_error: "raise", "report", or a callable that gets (row number, the command as a list of bytes,
+                exception) of each failed row. An argument that cannot be written is None there.
+
+        Returns:
+            The report of the rows whose command was carried out (`written`) and of those that failed. It names
+            rows by their number, which begins at 0. A row fails alone when a column is null, unless its col()
+            leaves the argument out, or a value cannot be written.
+
+        Raises:
+            EncodeError: before anything is sent: there is no such column, it is of a type that cannot be written,
+                or the command is one that batch_execute() refuses.
+            BatchError: rows failed, and on_error is "raise".
+            TypeError, ValueError: `table` is not a table, or arguments are wrong.
+            redis.exceptions.RedisError: as from batch_execute(). This, and what the table's own stream raises, has
+                a `report` of what was done until then.
+        """
+        from redis_fastbatch._tables.execute import CommandTableOptions, plan_commands
+
+        options = CommandTableOptions(chunk_size, progress, on_error, repeatable)
+        plan = plan_commands(self, table, command, options)
+        try:
+            with self._lease() as borrowed:
+                flight = plan.flight()
+                with flight:
+                    borrowed.run(flight)
+            return plan.outcome(flight)
+        except BaseException as error:
+            plan.attach_report(error)
+            raise
 
     def batch_set_table(
         self,

@@ -35,7 +35,7 @@ class Glide(Peer):
     def __init__(self, endpoint: Endpoint, serializer: Serializer) -> None:
         self._dumps = serializer.dumps
         self._loads = serializer.loads
-        self._open = OpenClient(lambda: _connected(endpoint, DATABASES[self.wire]))
+        self._open = OpenClient(lambda: connected(endpoint, DATABASES[self.wire]))
         self._client = self._open.client
 
     def close(self) -> None:
@@ -112,7 +112,7 @@ class Pipeline(Glide):
 
 
 @asynccontextmanager
-async def _connected(endpoint: Endpoint, db: int) -> AsyncIterator[GlideClient]:
+async def connected(endpoint: Endpoint, db: int) -> AsyncIterator[GlideClient]:
     configuration = GlideClientConfiguration(
         [NodeAddress(endpoint.host, endpoint.port)], request_timeout=TIMEOUT_MS, database_id=db
     )

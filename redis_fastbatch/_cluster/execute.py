@@ -50,7 +50,7 @@ class ClusterExecute(ClusterWrite):
         sent.non_ok_replies += of_items(errors) if sent.asking else errors
 
     def record(self, sent: NodeChunk, answered: int, final: list[tuple[int, Any]], open_items: int) -> None:
-        failed = failures_of(sent.chunk, final)
+        failed = failures_of(sent.chunk, final, self.outcome.report.item)
         self.outcome.record(answered - len(final) - open_items, failed=failed)
         self.settled += answered - open_items
         self._hooks_due.append((sent, answered - open_items))

@@ -216,6 +216,19 @@ class ClusterFlights:
         patience = patience_of(self._client)
         return ClusterWrite(writer, topology, outcome, patience=patience, repeatable=options.repeatable)
 
+    def command_rows_flight(self, rows: Any, outcome: WriteOutcome, *, repeatable: bool) -> ClusterExecute:
+        """Return a flight of a command for each row of a table.
+
+        Args:
+            rows: a TemplateWriter.
+            outcome: records what became of the rows.
+            repeatable: whether commands of unknown outcome may be sent again.
+        """
+        topology = topology_of(self._client)
+        writer: Any = SplitWriter(rows, rows.command, topology.router)
+        patience = patience_of(self._client)
+        return ClusterExecute(writer, topology, outcome, patience=patience, repeatable=repeatable)
+
     def read_flight(
         self, keys: Any, out: Any, outcome: ReadOutcome, options: ReadOptions, codec: ValueCodec | None = None
     ) -> ClusterRead:

@@ -21,25 +21,26 @@ from redis_fastbatch._redirections import error_text
 from redis_fastbatch.errors import DecodeError
 
 
-def named(error: Exception, position: int, command: Any) -> Exception:
-    """Return an error reply that says which command of the batch it is about."""
+def named(error: Exception, position: int, command: Any, item: str = "command") -> Exception:
+    """Return an error reply that says which command of the batch, or which row of a table, it is about."""
     if isinstance(error, UnicodeDecodeError):
-        place = f"the reply to command {position} ({format_command(command)})"
+        place = f"the reply to {item} {position} ({format_command(command)})"
         return DecodeError(f"{error.reason} in {place}, which is not {error.encoding}", error.start)
     if isinstance(error, ErrorReply):
         # The connection was lost while it was being explained.
         error = RedisError(str(error))
-    error.args = (f"command {position} ({format_command(command)}): {error_text(error)}", *error.args[1:])
+    error.args = (f"{item} {position} ({format_command(command)}): {error_text(error)}", *error.args[1:])
     return error
 
 
-def failures_of(chunk: Chunk, errors: Iterable[tuple[int, Any]]) -> list[Failure]:
+def failures_of(chunk: Chunk, errors: Iterable[tuple[int, Any]], item: str = "command") -> list[Failure]:
     """Return (position, command, error) for the error replies to a chunk, each given with its item's index."""
     refused = list(errors)
     if not refused:
         return []
     positions, commands = chunk.keys, chunk.values
-    return [(positions[i], commands[i], named(error, positions[i], commands[i])) for i, error in refused]
+    found = [(positions[i], commands[i], error) for i, error in refused]
+    return [(position, command, named(error, position, command, item)) for position, command, error in found]
 
 
 def unread(commands: Iterable[Any], position: int, error: BaseException) -> list[Failure]:
@@ -52,7 +53,7 @@ class ExecuteFlight(WriteFlight):
     """A batch of commands in flight, whose replies are only counted.
 
     Args:
-        writer: encodes the commands.
+        writer: encodes the commands: a CommandWriter, or a TemplateWriter of a table's rows.
         outcome: records what became of them. Their keys are their positions.
         repeatable: whether commands of unknown outcome may be sent again.
     """
@@ -67,7 +68,7 @@ class ExecuteFlight(WriteFlight):
         return reader.skip(wanted, oldest.done, oldest.non_ok_replies)
 
     def _settle_each(self, settled: InFlightChunk, non_ok_replies: Iterable[tuple[int, Any]]) -> None:
-        failed = failures_of(settled.chunk, non_ok_replies)
+        failed = failures_of(settled.chunk, non_ok_replies, self.report.item)
         self._record(settled, settled.chunk.count - len(failed), failed=failed)
 
     def _fail_all(
@@ -75,7 +76,7 @@ class ExecuteFlight(WriteFlight):
     ) -> None:
         # Replies that have come before the connection was lost are the outcome of their commands.
         done, chunk = refused.done, refused.chunk
-        failed = failures_of(chunk, (each for each in refused.non_ok_replies if each[0] < done))
+        failed = failures_of(chunk, (each for each in refused.non_ok_replies if each[0] < done), self.report.item)
         written = done - len(failed)
         failed += [(position, chunk.values[done + i], error) for i, position in enumerate(chunk.keys[done:])]
         self._record(refused, written, failed=failed)

@@ -152,7 +152,7 @@ def plan_table(batch: TableClient, table: Any, options: TableOptions) -> TablePl
     }
     checked_on_error(options.on_error)
     check_hook("progress", options.progress, unless=bool)
-    _refuse_objects(table, layout["columns"], layout["key"])
+    refuse_objects(table, layout["columns"], layout["key"])
     # The writers read the schema, so that an error in it is raised before a connection is borrowed.
     if options.as_ == "hash":
         if is_cluster(batch._client):
@@ -164,7 +164,7 @@ def plan_table(batch: TableClient, table: Any, options: TableOptions) -> TablePl
         rows = TableWriter(ArrowStream(table), options.set.single(), tag=tag, row_codec=row_codec.loads, **layout)
     else:
         raise ValueError(f'as_ must be "value" or "hash", got {options.as_!r}')
-    return TablePlan(batch, rows, options, make_progress(options.progress, _rows(table)))
+    return TablePlan(batch, rows, options, make_progress(options.progress, rows_of(table)))
 
 
 def _failure_message(report: BatchReport) -> str:
@@ -263,23 +263,38 @@ def split_key(key: str) -> list[tuple[str, str | None]]:
     """
     if "{" not in key:
         return [("", key)]
+    fields = split_template(key, "the key template", "cannot be the key")
+    if not any(column for _, column in fields):
+        raise ValueError(f"the key template {key!r} must name a column, or all rows would have the same key")
+    return fields
+
+
+def split_template(template: str, what: str, limit: str = "needs col()") -> list[tuple[str, str | None]]:
+    """Split a text with names of columns in braces into pairs of text and the column after it.
+
+    Args:
+        template: the text.
+        what: what messages call it.
+        limit: what messages say of a column whose name has a brace.
+
+    Raises:
+        ValueError: it is not a valid template.
+    """
     try:
-        fields = list(string.Formatter().parse(key))
+        fields = list(string.Formatter().parse(template))
     except ValueError as error:
         raise ValueError(
-            f"the key template {key!r}: {error}; a column with an opening brace in its name cannot be the key"
+            f"{what} {template!r}: {error}; a column with an opening brace in its name {limit}"
         ) from None
     if any(column == "" or form or conversion for _, column, form, conversion in fields):
         raise ValueError(
-            f"the key template {key!r}: only names of columns can be between braces, without formats; "
+            f"{what} {template!r}: only names of columns can be between braces, without formats; "
             "a column with a colon, an exclamation mark or a brace in its name cannot be used"
         )
-    if not any(column for _, column, _, _ in fields):
-        raise ValueError(f"the key template {key!r} must name a column, or all rows would have the same key")
     return [(text, column) for text, column, _, _ in fields]
 
 
-def _refuse_objects(table: Any, columns: list[str] | None, key: list[str | bytes]) -> None:
+def refuse_objects(table: Any, columns: list[str] | None, key: list[Any]) -> None:
     """Refuse Python objects in polars, which exports their addresses in memory as if they were numbers."""
     polars: Any = sys.modules.get("polars")
     if polars is None or not isinstance(table, polars.DataFrame):
@@ -289,7 +304,7 @@ def _refuse_objects(table: Any, columns: list[str] | None, key: list[str | bytes
             raise EncodeError(f"column {name!r}: Python objects cannot be written; cast it or leave it out")
 
 
-def _rows(table: Any) -> int | None:
+def rows_of(table: Any) -> int | None:
     """Return how many rows a table says it has; None if it does not know."""
     rows = getattr(table, "num_rows", None)
     # len() only of types where it is cheap: for a DuckDB relation it would run the query again.

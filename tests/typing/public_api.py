@@ -27,6 +27,8 @@ from redis_fastbatch import (
     MsgpackCodec,
     RawCodec,
     RedisToolkit,
+    col,
+    row,
 )
 from redis_fastbatch._tables.write import arrow_default
 from redis_fastbatch.codecs import ValueCodec, common_types
@@ -89,6 +91,8 @@ def writing(fb: FastBatch) -> None:
     assert_type(fb.batch_execute([("ZADD", "board", 5, "amina"), ["INCR", b"n"]]), BatchReport)
     commands = (("INCR", f"n:{i}") for i in range(3))
     fb.batch_execute(commands, chunk_size=10, progress=True, on_error=dead, on_chunk=measured, repeatable=True)
+    at = col("at", times="seconds", null="skip_pair")
+    assert_type(fb.batch_execute_table(object(), ["XADD", "{s}", 5, "at", at, row("json", ["a"])]), BatchReport)
     assert_type(fb.batch_execute_iter([("GET", "a")], raise_on_error=False), Iterator[Any])
 
 

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from redis.exceptions import BusyLoadingError, ConnectionError, InvalidResponse
 
-from flights import OK, Driver, outcome
-from redis_fastbatch import EncodeError
+from flights import OK, Driver
+from redis_fastbatch import BatchReport, EncodeError
 from redis_fastbatch._core.resp.commands import CommandEncoder, CommandWriter
 from redis_fastbatch._core.resp.replies import ReplyFormat
 from redis_fastbatch._engine.command_rules import RULES
 from redis_fastbatch._engine.execute import ExecuteFlight, ReplyFlight
 from redis_fastbatch._engine.flight import Event
+from redis_fastbatch._engine.outcome import WriteOutcome
 from redis_fastbatch._engine.pacing import ROUND_BYTES, ValueSizes
 
 LOST = ConnectionError("gone")
@@ -26,7 +27,9 @@ def writer(commands: Any, size: int = 2, position: int = 0) -> CommandWriter:
 
 
 def execute(commands: Any = COMMANDS, size: int = 2, repeatable: bool = False, **hooks: Any) -> Any:
-    return ExecuteFlight(writer(commands, size), outcome(**hooks), repeatable=repeatable)
+    return ExecuteFlight(
+        writer(commands, size), WriteOutcome(BatchReport(item="command"), **hooks), repeatable=repeatable
+    )
 
 
 def replies(commands: Any = COMMANDS, size: int = 2, position: int = 0) -> tuple[ReplyFlight, list[Any]]:
@@ -83,7 +86,7 @@ def test_what_is_unknown_after_a_lost_connection() -> None:
     assert list(text) == [0, 1, 2, 3]
     assert text[0] == "command 0 (INCR key:0): ERR no"
     assert text[1] == text[3] == "outcome unknown: ConnectionError before the server confirmed it: gone"
-    assert flight.report.first_failure() == "key 0: command 0 (INCR key:0): ERR no"
+    assert flight.report.first_failure() == "command 0 (INCR key:0): ERR no"
 
 
 def test_replies_before_a_lost_connection_count() -> None:

@@ -40,6 +40,7 @@ cdef int not_utf8(Column* c, const char* text, int64_t size) except -1 nogil
 cdef int find_view(Column* c, int64_t at, Span* span) except -1 nogil
 cdef bint is_missing(Column* c, int64_t at) except -1 nogil
 cdef object raw_value(Column* c, int64_t at)
+cdef int64_t read_time(Column* c, int64_t at) noexcept nogil
 cdef bint is_flat(Column* c) noexcept nogil
 cdef bint is_plain(Column* c) noexcept nogil
 cdef str kind_name(Column* c)

@@ -132,8 +132,13 @@ cdef object raw_value(Column* c, int64_t at):
         find_bytes(c, at, &span)
         return PyBytes_FromStringAndSize(span.data, span.size)
     if DECIMAL < c.kind <= DURATION:
-        return read_int(c.data, INT32 if c.kind == DATE_DAYS or c.kind == TIME32 else INT64, at)
+        return read_time(c, at)
     return None
+
+
+cdef int64_t read_time(Column* c, int64_t at) noexcept nogil:
+    """Return Arrow's number of a date, time, timestamp or duration."""
+    return read_int(c.data, INT32 if c.kind == DATE_DAYS or c.kind == TIME32 else INT64, at)
 
 
 cdef bint is_flat(Column* c) noexcept nogil:

@@ -62,7 +62,7 @@ cdef class TableWriter:
     cdef char* reencode(self, OutputBuffer out, char* start, char* p) except NULL
     cdef char* put_fields(self, OutputBuffer out, char* p) except NULL nogil
     cdef object row_value(self)
-    cdef int64_t at(self) noexcept
+    cdef int64_t at(self) noexcept nogil
     cdef object whole_row(self)
     cdef object decoded(self, OutputBuffer out, char* p)
     cdef dict row_by_fields(self)

@@ -5,7 +5,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from libc.stdint cimport int64_t
 
-from redis_fastbatch._core.arrow.abi cimport ArrowArray, ArrowSchema
+from redis_fastbatch._core.arrow.abi cimport ArrowArray
 from redis_fastbatch._core.arrow.bulk cimport close_bulk, literal, put_literal
 from redis_fastbatch._core.arrow.cells cimport is_missing, is_plain, is_text, kind_name, raw_value
 from redis_fastbatch._core.arrow.chunk cimport TableChunk
@@ -18,7 +18,6 @@ from redis_fastbatch._core.resp.encoder cimport Command, key_bytes
 from redis_fastbatch._core.runtime.utf8 cimport copy_short, is_ascii
 
 import codecs
-import re
 
 from redis_fastbatch.errors import EncodeError, FastBatchError
 
@@ -27,7 +26,6 @@ cdef enum:
     MAX_FAILURES = 1000     # failed rows at which fill() returns to report them
 
 cdef bytes ASCII_BYTES = bytes(range(128))
-cdef object UNNAMED_INDEX = re.compile(r"__index_level_\d+__")
 cdef str ASCII = ASCII_BYTES.decode("ascii")
 
 
@@ -60,6 +58,7 @@ cdef class TableWriter:
         row_codec: decodes a value, for reports of failed rows.
         max_items, max_bytes: the items and bytes at which a chunk is full.
         encoding, errors: how text in keys is encoded, as in the redis-py client.
+        also: further columns that a subclass reads, which are not in `columns`.
 
     Attributes:
         failures: a (row number, row as a dict or None, exception) for each row that could not be encoded.
@@ -91,6 +90,7 @@ cdef class TableWriter:
         Py_ssize_t max_bytes,
         str encoding="utf-8",
         str errors="strict",
+        also=(),
     ):
         self.stream = stream
         self.owned_bytes = (tag, *key)
@@ -105,11 +105,12 @@ cdef class TableWriter:
                 raise ValueError(f"the encoding of keys must keep ASCII as it is, got {encoding!r}")
             self.encoding = encoding
             self.errors = errors
-        names = self.field_names() if columns is None else list(columns)
+        names = self.stream.field_names() if columns is None else list(columns)
         self.n_values = len(names)
         for part in key:
             if isinstance(part, str) and part not in names:
                 names.append(part)
+        names += also
         self.read_columns(names)
         self.read_key(key, names)
 
@@ -121,24 +122,6 @@ cdef class TableWriter:
         PyMem_RawFree(self.fields)
         PyMem_RawFree(self.key_parts)
 
-    def column_names(self):
-        """Return the names of the table's columns, in its order."""
-        cdef ArrowSchema* schema = &self.stream.schema
-        cdef int64_t i
-        names = [
-            b"" if schema.children[i].name == NULL else <bytes>schema.children[i].name
-            for i in range(schema.n_children)
-        ]
-        return [name.decode("utf-8", "surrogateescape") for name in names]
-
-    def field_names(self):
-        """Return the columns of a row's value for `columns=None`.
-
-        An index of pandas without a name is left out. pyarrow makes a column of such an index, but not of a
-        RangeIndex, so that a filter of the rows could change the columns.
-        """
-        return [name for name in self.column_names() if not UNNAMED_INDEX.fullmatch(name)]
-
     cdef int read_columns(self, list names) except -1:
         cdef dict places = {}
         cdef Py_ssize_t i
@@ -146,7 +129,7 @@ cdef class TableWriter:
             twice = next(name for name in names if names.count(name) > 1)
             count = names.count(twice)
             raise EncodeError(f"column {twice!r}: each name must be there once, found it {count} times")
-        for i, name in enumerate(self.column_names()):
+        for i, name in enumerate(self.stream.column_names()):
             places.setdefault(name, []).append(i)
         self.columns = <Column*>PyMem_RawCalloc(len(names) + 1, sizeof(Column))
         self.fields = <int64_t*>PyMem_RawCalloc(len(names) + 1, sizeof(int64_t))
@@ -349,7 +332,7 @@ cdef class TableWriter:
         except (FastBatchError, MemoryError):
             return self.row_by_fields()
 
-    cdef int64_t at(self) noexcept:
+    cdef int64_t at(self) noexcept nogil:
         """Return the index of the current row in its batch, including the batch's offset."""
         return self.stream.batch.offset + self.row
 

@@ -4,11 +4,15 @@
 
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
 from libc.errno cimport EINVAL, ENOMEM, ENOSYS
+from libc.stdint cimport int64_t
 from libc.string cimport memset
 
-from redis_fastbatch._core.arrow.abi cimport ArrowArrayStream
+from redis_fastbatch._core.arrow.abi cimport ArrowArrayStream, ArrowSchema
 
 import os
+import re
+
+cdef object UNNAMED_INDEX = re.compile(r"__index_level_\d+__")
 
 cdef const char* STREAM_CAPSULE = b"arrow_array_stream"
 
@@ -72,6 +76,24 @@ cdef class ArrowStream:
             self.schema.release(&self.schema)
         if self.stream.release != NULL:
             self.stream.release(&self.stream)
+
+    def column_names(self):
+        """Return the names of the table's columns, in its order."""
+        cdef ArrowSchema* schema = &self.schema
+        cdef int64_t i
+        names = [
+            b"" if schema.children[i].name == NULL else <bytes>schema.children[i].name
+            for i in range(schema.n_children)
+        ]
+        return [name.decode("utf-8", "surrogateescape") for name in names]
+
+    def field_names(self):
+        """Return the columns of a row's value for `columns=None`.
+
+        An index of pandas without a name is left out. pyarrow makes a column of such an index, but not of a
+        RangeIndex, so that a filter of the rows could change the columns.
+        """
+        return [name for name in self.column_names() if not UNNAMED_INDEX.fullmatch(name)]
 
     cdef int failed(self, int code, str when) except -1:
         cdef const char* text = self.stream.get_last_error(&self.stream)

@@ -48,6 +48,14 @@ cdef class CommandEncoder:
     cdef int put_text(self, OutputBuffer out, str text, Py_ssize_t index) except -1
 
 
+cdef struct Word:
+    const char* data
+    Py_ssize_t size
+
+
+cdef const char* next_word(const char* p, Word* word) noexcept nogil
+cdef const char* first_word(const char* p, Py_ssize_t* count) noexcept nogil
+cdef const char* after_command(const char* p) noexcept nogil
 cdef tuple as_command(object given)
 cdef int slot_of_command(const char* p, CommandName name) except -1
 

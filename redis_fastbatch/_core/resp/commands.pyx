@@ -97,6 +97,11 @@ cdef class CommandRule:
         self.refusal = refusal
         self.refusals = refusals
 
+    @property
+    def has_keys(self):
+        """Whether the command has keys."""
+        return bool(self.first or self.counted or self.after is not None)
+
 
 cdef class CommandName:
     """The name of a command.
@@ -156,6 +161,18 @@ cdef class CommandEncoder:
         cdef OutputBuffer out = OutputBuffer()
         self.put(out, as_command(command))
         return bytes(memoryview(out))
+
+    def name(self, given):
+        """Return the name of a command. Raise EncodeError if it is none."""
+        return self.name_of(given)
+
+    def argument(self, argument, Py_ssize_t index):
+        """Return the bytes of an argument. Raise EncodeError, which names it by its index."""
+        cdef OutputBuffer out = OutputBuffer()
+        cdef Word word
+        self.put_argument(out, argument, index)
+        next_word(out.data, &word)
+        return PyBytes_FromStringAndSize(word.data, word.size)
 
     cdef CommandName name_of(self, object given):
         cdef dict known
@@ -307,12 +324,7 @@ cdef int refuse_size(Py_ssize_t size, Py_ssize_t index) except -1:
     raise EncodeError(f"argument {index} takes {size} bytes: Redis takes at most {MAX_BULK}")
 
 
-cdef struct Word:
-    const char* data
-    Py_ssize_t size
-
-
-cdef const char* next_word(const char* p, Word* word) noexcept:
+cdef const char* next_word(const char* p, Word* word) noexcept nogil:
     """Find the bulk string at `p`, which this module wrote. Return where it ends."""
     word.size = 0
     p += 1
@@ -323,7 +335,7 @@ cdef const char* next_word(const char* p, Word* word) noexcept:
     return word.data + word.size + 2
 
 
-cdef const char* first_word(const char* p, Py_ssize_t* count) noexcept:
+cdef const char* first_word(const char* p, Py_ssize_t* count) noexcept nogil:
     """Return where the first word of the command at `p` begins, which this module wrote."""
     count[0] = 0
     p += 1
@@ -333,7 +345,7 @@ cdef const char* first_word(const char* p, Py_ssize_t* count) noexcept:
     return p + 2
 
 
-cdef const char* after_command(const char* p) noexcept:
+cdef const char* after_command(const char* p) noexcept nogil:
     """Return where the command at `p` ends, which this module wrote."""
     cdef Py_ssize_t count = 0
     cdef Py_ssize_t i
