@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,11 +91,22 @@ class Blocking:
     def batch_get_table(self, *arguments: Any, **options: Any) -> Any:
         return self._loop.run_until_complete(self._batch.batch_get_table(*arguments, **options))
 
+    def batch_execute(self, *arguments: Any, **options: Any) -> BatchReport:
+        return self._loop.run_until_complete(self._batch.batch_execute(*arguments, **options))
+
+    def batch_execute_table(self, *arguments: Any, **options: Any) -> BatchReport:
+        return self._loop.run_until_complete(self._batch.batch_execute_table(*arguments, **options))
+
     def batch_get_iter(self, *arguments: Any, **options: Any) -> Iterator[Any]:
-        pairs = self._batch.batch_get_iter(*arguments, **options)
+        return self._each(self._batch.batch_get_iter(*arguments, **options))
+
+    def batch_execute_iter(self, *arguments: Any, **options: Any) -> Iterator[Any]:
+        return self._each(self._batch.batch_execute_iter(*arguments, **options))
+
+    def _each(self, found: AsyncIterator[Any]) -> Iterator[Any]:
         while True:
             try:
-                yield self._loop.run_until_complete(anext(pairs))
+                yield self._loop.run_until_complete(anext(found))
             except StopAsyncIteration:
                 return
 

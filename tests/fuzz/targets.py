@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import struct
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from fuzz.values import Values
 from msgpack_reference import their_value
 from redis_fastbatch import DecodeError, EncodeError, MsgpackCodec
 from redis_fastbatch._core.resp.encoder import BatchWriter, Command
-from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
+from redis_fastbatch._core.resp.replies import ErrorReply, ReplyFormat, ReplyReader
 from redis_fastbatch._core.toolkit import plain as plain
 from redis_fastbatch._core.toolkit.codec import ToolkitCodec, ToolkitMsgpackCodec
 from redis_fastbatch._transports.redispy import reply_reader
@@ -109,6 +110,38 @@ def check_replies(data: bytes) -> None:
         check_against_hiredis(whole[0], hiredis_found(data))
     read_as(data, step, values_of)
     read_as(data, step, statuses_of)
+    check_any_replies(data, step, whole[0])
+
+
+def any_replies(data: bytes, step: int) -> tuple[list[Any], int, list[int]]:
+    """Return the replies of a stream, how many can be skipped, and the indices of skipped error replies."""
+    reading, skipping, found, errors = reply_reader(), reply_reader(), [], []
+    skipped = 0
+    form = ReplyFormat(lambda reply: reply)
+    for start in range(0, len(data), step):
+        reading.feed(data[start : start + step])
+        skipping.feed(data[start : start + step])
+        # Each has to read what it can before the other may refuse it.
+        with contextlib.suppress(InvalidResponse):
+            reading.replies(1000, found, [], form)
+            skipped += skipping.skip(1000, skipped, errors)
+            continue
+        found.append(REFUSED)
+        break
+    return found, skipped, [index for index, _ in errors]
+
+
+def check_any_replies(data: bytes, step: int, by_hiredis: list[Any]) -> None:
+    """Replies are the same in pieces, and those that hiredis finds. As many of them are skipped."""
+    found, skipped, errors = any_replies(data, max(1, len(data)))
+    in_pieces = any_replies(data, step)
+    if found and found[-1] is REFUSED:
+        return
+    assert as_text(in_pieces) == as_text((found, skipped, errors)), "read differently in pieces"
+    assert skipped == len(found)
+    assert errors == [index for index, reply in enumerate(found) if isinstance(reply, ErrorReply)]
+    if REFUSED not in by_hiredis and b"(" not in data:
+        assert as_text(found) == as_text(by_hiredis)
 
 
 def check_against_hiredis(ours: list[Any], theirs: list[Any]) -> None:
