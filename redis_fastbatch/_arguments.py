@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from operator import index
-from typing import Any, SupportsIndex, TypeAlias
+from typing import Any, TypeAlias
 
 from redis_fastbatch._engine.flight import COMMAND_ITEMS, NO_LIMIT
 from redis_fastbatch._engine.outcome import OnError
@@ -29,7 +29,7 @@ _TO_LIST = ("to_pylist", "tolist", "to_list")
 
 def counted(name: str, number: int, least: int = 1) -> int:
     """Return an argument that counts something as an int; refuse other types and too small numbers."""
-    if not isinstance(number, SupportsIndex):
+    if not hasattr(number, "__index__"):
         raise TypeError(f"{name} must be an int, got {type(number).__name__} {number!r:.100}")
     if index(number) < least:
         raise ValueError(f"{name} must be at least {least}, got {number}")

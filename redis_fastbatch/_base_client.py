@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from operator import length_hint
 from typing import Any, TypeAlias
 
 from redis_fastbatch._arguments import Key, counted
 from redis_fastbatch._core.resp.commands import CommandEncoder, CommandWriter
-from redis_fastbatch._core.resp.encoder import BatchWriter, Command
+from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk, Command
 from redis_fastbatch._core.resp.replies import ErrorReply, ReplyFormat, new_dict
 from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch._engine import commands
@@ -26,7 +26,7 @@ from redis_fastbatch._engine.flight import (
 )
 from redis_fastbatch._engine.options import ExecuteOptions, ReadOptions, WriteOptions
 from redis_fastbatch._engine.outcome import CountOutcome, OnError, ReadOutcome, WriteOutcome
-from redis_fastbatch._engine.pacing import ValueSizes
+from redis_fastbatch._engine.pacing import SHORT_REPLY_BYTES, ValueSizes
 from redis_fastbatch._engine.read import ReadFlight
 from redis_fastbatch._engine.transaction import AtomicFlight
 from redis_fastbatch._engine.write import WriteFlight
@@ -63,6 +63,8 @@ class BaseClient:
         self._codec = resolve(codec)
         self._max_value_size = min(counted("max_value_size", max_value_size, 0), NO_LIMIT)
         self._pause_gc = pause_gc
+        self._sizes = ValueSizes()
+        self._is_cluster = is_cluster(client)
         self._url: str | None = None
         self._settings: dict[str, Any] = {}
 
@@ -96,8 +98,12 @@ class BaseClient:
         self._url = url
         self._settings = settings
 
+    @functools.cached_property
+    def _key_encoding(self) -> tuple[str, str]:
+        return key_encoding(self._client)
+
     def _writer(self, items: Any, command: Command, max_items: int, max_bytes: int) -> BatchWriter:
-        encoding, errors = key_encoding(self._client)
+        encoding, errors = self._key_encoding
         return BatchWriter(
             items,
             command,
@@ -112,18 +118,32 @@ class BaseClient:
         self, items: Any, options: WriteOptions, report: BatchReport, progress: Progress | None, *, msetex: bool
     ) -> Any:
         """Return a flight that writes, to a single server or over a cluster; `msetex`: the server has MSETEX."""
-        outcome = WriteOutcome(report, options.on_error, progress, options.on_chunk)
-        if is_cluster(self._client):
+        if self._is_cluster:
+            outcome = WriteOutcome(report, options.on_error, progress, options.on_chunk)
             return self._cluster.write_flight(items, options, outcome)
-        pool = self._client.connection_pool
+        return self._server_flight(self._set_writer(items, options, msetex=msetex), options, report, progress)
+
+    def _set_writer(self, items: Any, options: WriteOptions, *, msetex: bool) -> BatchWriter:
+        command = options.set.command(msetex=msetex)
+        return self._writer(items, command, options.chunk_size, FIRST_COMMAND_BYTES)
+
+    def _server_flight(
+        self, writer: BatchWriter, options: WriteOptions, report: BatchReport, progress: Progress | None = None
+    ) -> WriteFlight:
+        """Return a flight that writes to a single server."""
+        outcome = WriteOutcome(report, options.on_error, progress, options.on_chunk)
         kind = AtomicFlight if options.set.atomic else WriteFlight
         return kind(
-            self._writer(items, options.set.command(msetex=msetex), options.chunk_size, FIRST_COMMAND_BYTES),
-            options.set.single(),
+            writer,
+            options.set.single,
             outcome,
             repeatable=options.set.repeatable,
-            on_msetex_lost=functools.partial(capabilities.remember_msetex, pool, False),
+            on_msetex_lost=self._lose_msetex,
         )
+
+    def _lose_msetex(self) -> None:
+        """Remember that the server does not have MSETEX, or no longer."""
+        capabilities.remember_msetex(self._client.connection_pool, False)
 
     @functools.cached_property
     def _cluster(self) -> Any:
@@ -131,14 +151,7 @@ class BaseClient:
 
         return ClusterFlights(self._client, self._codec)
 
-    def _read_flight(
-        self,
-        keys: Any,
-        out: Found,
-        pause: gc_pause.Pause,
-        options: ReadOptions,
-        sizes: ValueSizes | None = None,
-    ) -> Any:
+    def _read_flight(self, keys: Any, out: Found, pause: gc_pause.Pause, options: ReadOptions) -> Any:
         """Return a flight that reads, from a single server or over a cluster.
 
         Args:
@@ -146,28 +159,33 @@ class BaseClient:
             out: gets the values.
             pause: the pause of the garbage collector.
             options: how they are read.
-            sizes: what is known of the values' sizes, which the flight learns; None for nothing.
         """
-        outcome = ReadOutcome(
-            self._codec,
-            default=options.default,
-            on_error=options.on_error,
-            pause=pause,
-            sizes=sizes,
-            max_value_size=self._max_value_size,
-        )
-        if is_cluster(self._client):
+        outcome = self._read_outcome(pause, options)
+        if self._is_cluster:
             return self._cluster.read_flight(keys, out, outcome, options)
         writer = self._writer(keys, commands.MGET, options.limit, COMMAND_BYTES)
         return ReadFlight(writer, self._codec, out, outcome, options)
 
+    def _fit_one_reply(self, keys: Any) -> bool:
+        """Return whether the values of some keys are likely to fit into one short reply of a single server."""
+        return not self._is_cluster and self._sizes.fit(len(keys), SHORT_REPLY_BYTES)
+
+    def _read_outcome(self, pause: gc_pause.Pause | None, options: ReadOptions) -> ReadOutcome:
+        return ReadOutcome(
+            self._codec,
+            default=options.default,
+            on_error=options.on_error,
+            pause=pause,
+            sizes=self._sizes,
+            max_value_size=self._max_value_size,
+        )
+
     def _count_flight(self, keys: Any) -> Any:
         """Return a flight that deletes keys and counts them."""
-        if is_cluster(self._client):
+        if self._is_cluster:
             return self._cluster.count_flight(keys)
         writer = self._writer(keys, commands.UNLINK, COMMAND_ITEMS, COMMAND_BYTES)
         return CountFlight(writer, CountOutcome())
-
 
     @property
     def _command_encoder(self) -> CommandEncoder:
@@ -178,7 +196,7 @@ class BaseClient:
     ) -> Any:
         """Return a flight of commands whose replies are counted, to a single server or over a cluster."""
         outcome = WriteOutcome(report, options.on_error, progress, options.on_chunk)
-        if is_cluster(self._client):
+        if self._is_cluster:
             return self._cluster.execute_flight(some, self._command_encoder, options, outcome)
         writer = CommandWriter(
             some, self._command_encoder, max_items=options.chunk_size, max_bytes=FIRST_COMMAND_BYTES
@@ -195,7 +213,7 @@ class BaseClient:
             position: the position of the first command in the whole batch.
         """
         form = ReplyFormat(_unexplained, *reply_decoding(self._client))
-        if is_cluster(self._client):
+        if self._is_cluster:
             return self._cluster.reply_flight(some, self._command_encoder, out, sizes, form, position)
         writer = CommandWriter(
             some, self._command_encoder, max_items=COMMAND_ITEMS, max_bytes=COMMAND_BYTES, position=position
@@ -232,6 +250,12 @@ def checked_replies(replies: list[Any], raise_on_error: bool) -> Iterator[Any]:
         yield reply
 
 
+def goes_alone(writer: BatchWriter, chunk: Chunk) -> bool:
+    """Return whether a chunk is the whole batch, and short: it may be sent before a flight is made."""
+    whole = writer.exhausted and chunk.count and not writer.failures and writer.source_error is None
+    return bool(whole) and len(chunk) <= COMMAND_BYTES
+
+
 def parts_of(some: list[Key]) -> Iterator[Iterator[Key]]:
     """Yield one and the same iterator over `some` until it is used up."""
     keys = iter(some)
@@ -241,7 +265,7 @@ def parts_of(some: list[Key]) -> Iterator[Iterator[Key]]:
 
 def empty_result(keys: Any) -> dict[Key, Any]:
     """Return a dict with room for the values of these keys."""
-    return new_dict(min(len(keys), LARGEST_PRESIZED)) if isinstance(keys, Sized) else {}
+    return new_dict(min(len(keys), LARGEST_PRESIZED)) if hasattr(keys, "__len__") else {}
 
 
 def raise_failures(report: BatchReport, on_error: OnError) -> None:

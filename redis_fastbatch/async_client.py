@@ -38,7 +38,7 @@ from redis_fastbatch._base_client import (
     reporting,
 )
 from redis_fastbatch._core.runtime import gc_pause
-from redis_fastbatch._engine.commands import PointInTime, Seconds, SetOptions
+from redis_fastbatch._engine.commands import PointInTime, Seconds, SetOptions, set_options
 from redis_fastbatch._engine.flight import COMMAND_ITEMS
 from redis_fastbatch._engine.options import ExecuteOptions, ReadOptions, WriteOptions
 from redis_fastbatch._engine.outcome import OnError
@@ -47,18 +47,15 @@ from redis_fastbatch._engine.read import read_ended
 from redis_fastbatch._transports.async_source import AsyncSource, acting_task
 from redis_fastbatch._transports.asyncio import AsyncLease, lease
 from redis_fastbatch._transports.borrowing import check_free
-from redis_fastbatch._transports.capabilities import has_msetex_async, wants_msetex
+from redis_fastbatch._transports.capabilities import has_msetex_async
 from redis_fastbatch._transports.loop_budget import LoopBudget
-from redis_fastbatch._transports.redispy import is_cluster
 from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.report import BatchReport, OnChunk, ProgressCallback, attach
 from redis_fastbatch.templates import Column, Row
 
 AsyncItems: TypeAlias = "Mapping[Any, Any] | Iterable[tuple[Any, Any]] | AsyncIterable[tuple[Any, Any]]"
 AsyncKeys: TypeAlias = "Iterable[Key] | AsyncIterable[Key]"
-AsyncCommands: TypeAlias = (
-    "Iterable[tuple[Any, ...] | list[Any]] | AsyncIterable[tuple[Any, ...] | list[Any]]"
-)
+AsyncCommands: TypeAlias = "Iterable[tuple[Any, ...] | list[Any]] | AsyncIterable[tuple[Any, ...] | list[Any]]"
 
 
 PAIRS = 100
@@ -164,7 +161,7 @@ class AsyncFastBatch(BaseClient):
 
     def _lease(self, max_value_size: int = 0) -> AbstractAsyncContextManager[Any]:
         """Borrow a connection, or the connections of a cluster's nodes, to carry out flights."""
-        if is_cluster(self._client):
+        if self._is_cluster:
             from redis_fastbatch._cluster.asyncio import cluster_lease
 
             return cluster_lease(self._client, max_value_size)
@@ -211,22 +208,25 @@ class AsyncFastBatch(BaseClient):
             BatchError, ValueError, TypeError, redis.exceptions.RedisError: as from FastBatch.batch_set().
         """
         items = checked_items(items, asynchronous=True)
-        set_options = SetOptions(ex, px, exat, pxat, keepttl, nx, xx, atomic)
-        size = checked_chunk_size(chunk_size)
-        checked_on_error(on_error)
+        options = WriteOptions(set_options(ex, px, exat, pxat, keepttl, nx, xx, atomic))
+        if chunk_size is not None:
+            options.chunk_size = checked_chunk_size(chunk_size)
+        if on_error != "raise":
+            options.on_error = checked_on_error(on_error)
+        if on_chunk is not None:
+            check_hook("on_chunk", on_chunk)
+            options.on_chunk = on_chunk
         report = BatchReport()
-        heard = progress_of(items, progress)
-        check_hook("on_chunk", on_chunk)
-        options = WriteOptions(set_options, size, on_error, on_chunk)
+        heard = None if progress is None else progress_of(items, progress)
         started = time.perf_counter()
         try:
             try:
-                if atomic and is_cluster(self._client) and isinstance(items, AsyncIterable):
+                if atomic and self._is_cluster and isinstance(items, AsyncIterable):
                     # The slots of all keys are compared before anything is sent.
                     items = [pair async for pair in items]
                 source = _async_source(items)
                 async with self._lease() as borrowed:
-                    msetex = wants_msetex(set_options, self._client) and await has_msetex_async(borrowed)
+                    msetex = options.set.msetex_helps and not self._is_cluster and await has_msetex_async(borrowed)
                     flight = self._write_flight(source or items, options, report, heard, msetex=msetex)
                     await _write(borrowed, flight, source)
                 # Outside the lease: its context manager fails with exceptions whose attributes cannot be set.
@@ -236,7 +236,8 @@ class AsyncFastBatch(BaseClient):
                 report.seconds = time.perf_counter() - started
                 if heard is not None:
                     heard.close()
-            raise_failures(report, on_error)
+            if report.failed:
+                raise_failures(report, on_error)
             return report
         except BaseException as error:
             attach(error, report)
@@ -285,29 +286,22 @@ class AsyncFastBatch(BaseClient):
         keys = checked_keys(keys, asynchronous=True)
         size = checked_chunk_size(chunk_size, ITER_ROUND)
         options = ReadOptions(default, checked_on_error(on_error), min(size, COMMAND_ITEMS), ROUND_BYTES)
-        sizes = ValueSizes()
         async with contextlib.aclosing(_rounds(keys, size)) as rounds:
             async for some in rounds:
                 for part in parts_of(some):
                     found: list[tuple[Key, Any]] = []
-                    await self._read(part, found, options, sizes)
+                    await self._read(part, found, options)
                     budget = LoopBudget()
                     for index, pair in enumerate(found):
                         if index % PAIRS == 0:
                             await budget.yield_if_spent()
                         yield pair
 
-    async def _read(
-        self,
-        keys: AsyncKeys,
-        out: Found,
-        options: ReadOptions,
-        sizes: ValueSizes | None = None,
-    ) -> None:
+    async def _read(self, keys: AsyncKeys, out: Found, options: ReadOptions) -> None:
         source = _async_source(keys)
         with LoopPause(self._pause_gc) as pause:
             async with self._lease(self._max_value_size) as borrowed:
-                flight = self._read_flight(source or keys, out, pause, options, sizes)
+                flight = self._read_flight(source or keys, out, pause, options)
                 await _carry_out(borrowed, flight, source)
         read_ended(flight.outcome, options.on_error)
 
@@ -453,11 +447,11 @@ class AsyncFastBatch(BaseClient):
         """
         from redis_fastbatch._tables.write import TableOptions, plan_table
 
-        set_options = SetOptions(**options)
+        expiry = SetOptions(**options)
         plan = plan_table(
             self,
             table,
-            TableOptions(key, set_options, prefix, columns, codec, as_, chunk_size, progress, on_error),
+            TableOptions(key, expiry, prefix, columns, codec, as_, chunk_size, progress, on_error),
         )
         try:
             async with self._lease() as borrowed:

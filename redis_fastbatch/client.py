@@ -29,22 +29,23 @@ from redis_fastbatch._base_client import (
     Found,
     checked_replies,
     empty_result,
+    goes_alone,
     parts_of,
     raise_failures,
     reporting,
 )
+from redis_fastbatch._core.resp.encoder import IN_MEMORY
 from redis_fastbatch._core.runtime import gc_pause
-from redis_fastbatch._engine.commands import PointInTime, Seconds, SetOptions
-from redis_fastbatch._engine.flight import COMMAND_ITEMS
+from redis_fastbatch._engine.commands import MGET, PointInTime, Seconds, set_options
+from redis_fastbatch._engine.flight import COMMAND_BYTES, COMMAND_ITEMS, NO_LIMIT
 from redis_fastbatch._engine.options import ExecuteOptions, ReadOptions, WriteOptions
 from redis_fastbatch._engine.outcome import OnError
 from redis_fastbatch._engine.pacing import ROUND_BYTES, Slices, ValueSizes
-from redis_fastbatch._engine.read import read_ended
+from redis_fastbatch._engine.read import ReadFlight, read_ended
 from redis_fastbatch._transports.borrowing import check_free
-from redis_fastbatch._transports.capabilities import has_msetex, wants_msetex
-from redis_fastbatch._transports.redispy import is_cluster
-from redis_fastbatch._transports.sync import Lease, lease
-from redis_fastbatch._transports.threads import MakeFlight, affordable, check_workers, one_at_a_time, read, write
+from redis_fastbatch._transports.capabilities import has_msetex
+from redis_fastbatch._transports.sync import Lease
+from redis_fastbatch._transports.threads import affordable, check_workers, one_at_a_time, read, write
 from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback, attach
 from redis_fastbatch.templates import Column, Row
@@ -119,11 +120,11 @@ class FastBatch(BaseClient):
 
     def _lease(self, max_value_size: int = 0) -> AbstractContextManager[Any]:
         """Borrow a connection, or the connections of a cluster's nodes, to carry out flights."""
-        if is_cluster(self._client):
+        if self._is_cluster:
             from redis_fastbatch._cluster.sync import cluster_lease
 
             return cluster_lease(self._client, max_value_size)
-        return lease(self._client, max_value_size)
+        return Lease(self._client, max_value_size)
 
     @property
     def client(self) -> redis.Redis:
@@ -178,47 +179,80 @@ class FastBatch(BaseClient):
                 then.
         """
         items = checked_items(items)
-        set_options = SetOptions(ex, px, exat, pxat, keepttl, nx, xx, atomic)
-        size = checked_chunk_size(chunk_size)
-        checked_on_error(on_error)
-        check_workers(workers, atomic)
-        workers = affordable(self._client, workers)
+        options = WriteOptions(set_options(ex, px, exat, pxat, keepttl, nx, xx, atomic))
+        if chunk_size is not None:
+            options.chunk_size = checked_chunk_size(chunk_size)
+        if on_error != "raise":
+            options.on_error = checked_on_error(on_error)
+        if on_chunk is not None:
+            check_hook("on_chunk", on_chunk)
+            options.on_chunk = on_chunk
+        if workers != 1:
+            check_workers(workers, atomic)
+            workers = affordable(self._client, workers)
         report = BatchReport()
-        heard = progress_of(items, progress)
-        check_hook("on_chunk", on_chunk)
-        if workers > 1:
-            on_error, on_chunk = one_at_a_time(on_error), one_at_a_time(on_chunk)
-        options = WriteOptions(set_options, size, on_error, on_chunk)
-
-        def make_flight(borrowed: Lease, some: Any, part: BatchReport, progress: Progress | None) -> Any:
-            msetex = wants_msetex(set_options, self._client) and has_msetex(borrowed)
-            return self._write_flight(some, options, part, progress, msetex=msetex)
-
+        heard = None if progress is None else progress_of(items, progress)
         started = time.perf_counter()
         try:
             try:
                 if workers == 1:
-                    self._write(items, make_flight, report, heard)
+                    self._write(items, options, report, heard)
                 else:
-                    pairs = items.items() if isinstance(items, Mapping) else items
-                    write(self._lease, pairs, workers, make_flight, report, heard)
+                    self._write_in_threads(items, options, report, heard, workers)
             finally:
                 report.seconds = time.perf_counter() - started
                 if heard is not None:
                     heard.close()
-            raise_failures(report, on_error)
+            if report.failed:
+                raise_failures(report, on_error)
             return report
         except BaseException as error:
             attach(error, report)
             raise
 
-    def _write(self, items: Any, make_flight: MakeFlight, report: BatchReport, heard: Progress | None) -> None:
+    def _write(self, items: Items, options: WriteOptions, report: BatchReport, heard: Progress | None) -> None:
         with self._lease() as borrowed:
-            flight = make_flight(borrowed, items, report, heard)
+            msetex = options.set.msetex_helps and not self._is_cluster and has_msetex(borrowed)
+            hooked = heard is not None or options.on_chunk is not None
+            if hooked or self._is_cluster or type(items) not in IN_MEMORY:
+                flight = self._write_flight(items, options, report, heard, msetex=msetex)
+            else:
+                flight = self._write_at_once(borrowed, items, options, report, msetex)
+                if flight is None:
+                    return
             with flight:
                 borrowed.run(flight)
         if flight.source_error is not None:
             raise flight.source_error
+
+    def _write_at_once(
+        self, borrowed: Lease, items: Any, options: WriteOptions, report: BatchReport, msetex: bool
+    ) -> Any:
+        """Write a batch that is one short command, and return None. Else return a flight that goes on."""
+        writer = self._set_writer(items, options, msetex=msetex)
+        chunk = writer.blank()
+        writer.fill_some(chunk, NO_LIMIT)
+        if goes_alone(writer, chunk) and (chunk.command.many or not options.set.atomic):
+            reader = borrowed.exchange(chunk)
+            if reader is not None and reader.is_all(chunk.command.usual_reply * chunk.replies):
+                report.written = report.confirmed_prefix = chunk.count
+                report.bytes_sent = len(chunk)
+                return None
+        flight = self._server_flight(writer, options, report)
+        flight.begin_with(chunk, borrowed.begun)
+        return flight
+
+    def _write_in_threads(
+        self, items: Items, options: WriteOptions, report: BatchReport, heard: Progress | None, workers: int
+    ) -> None:
+        options.on_error, options.on_chunk = one_at_a_time(options.on_error), one_at_a_time(options.on_chunk)
+
+        def make_flight(borrowed: Lease, some: Any, part: BatchReport, progress: Progress | None) -> Any:
+            msetex = options.set.msetex_helps and not self._is_cluster and has_msetex(borrowed)
+            return self._write_flight(some, options, part, progress, msetex=msetex)
+
+        pairs = items.items() if isinstance(items, Mapping) else items
+        write(self._lease, pairs, workers, make_flight, report, heard)
 
     def batch_execute(
         self,
@@ -269,17 +303,17 @@ class FastBatch(BaseClient):
         report = BatchReport(item="command")
         heard = progress_of(commands, progress)
 
-        def make_flight(borrowed: Lease, some: Any, part: BatchReport, progress: Progress | None) -> Any:
-            return self._execute_flight(some, options, part, progress)
-
         with reporting(report, heard):
-            self._write(commands, make_flight, report, heard)
+            with self._lease() as borrowed:
+                flight = self._execute_flight(commands, options, report, heard)
+                with flight:
+                    borrowed.run(flight)
+            if flight.source_error is not None:
+                raise flight.source_error
             raise_failures(report, on_error)
         return report
 
-    def batch_execute_iter(
-        self, commands: Iterable[AnyCommand], *, raise_on_error: bool = True
-    ) -> Iterator[Any]:
+    def batch_execute_iter(self, commands: Iterable[AnyCommand], *, raise_on_error: bool = True) -> Iterator[Any]:
         """Send any commands and yield their replies, in bounded memory.
 
         Between replies no connection is held. Commands are sent before the replies to those before them are taken
@@ -429,8 +463,8 @@ class FastBatch(BaseClient):
         """
         from redis_fastbatch._tables.write import TableOptions, set_table
 
-        set_options = SetOptions(ex, px, exat, pxat, keepttl, nx, xx)
-        options = TableOptions(key, set_options, prefix, columns, codec, as_, chunk_size, progress, on_error)
+        expiry = set_options(ex, px, exat, pxat, keepttl, nx, xx)
+        options = TableOptions(key, expiry, prefix, columns, codec, as_, chunk_size, progress, on_error)
         return set_table(self, table, options)
 
     def batch_get(
@@ -461,13 +495,16 @@ class FastBatch(BaseClient):
                 replaced.
         """
         keys = checked_keys(keys)
-        check_workers(workers)
-        workers = affordable(self._client, workers)
+        if on_error != "raise":
+            checked_on_error(on_error)
+        if workers != 1:
+            check_workers(workers)
+            workers = affordable(self._client, workers)
         if workers == 1:
             found = empty_result(keys)
-            self._read(keys, found, ReadOptions(default, checked_on_error(on_error)))
+            self._read(keys, found, ReadOptions(default, on_error))
             return found
-        options = ReadOptions(default, one_at_a_time(checked_on_error(on_error)))
+        options = ReadOptions(default, one_at_a_time(on_error))
         some = list(keys)
         try:
             found = dict.fromkeys(some, default)
@@ -501,25 +538,42 @@ class FastBatch(BaseClient):
         source = Slices(checked_keys(keys, method="batch_get_iter"))
         size = checked_chunk_size(chunk_size, ITER_ROUND)
         options = ReadOptions(default, checked_on_error(on_error), min(size, COMMAND_ITEMS), ROUND_BYTES)
-        sizes = ValueSizes()
         for some in source.rounds(size):
             for part in parts_of(some):
                 found: list[tuple[Key, Any]] = []
-                self._read(part, found, options, sizes)
+                self._read(part, found, options)
                 yield from found
 
-    def _read(
-        self,
-        keys: Iterable[Key],
-        out: Found,
-        options: ReadOptions,
-        sizes: ValueSizes | None = None,
-    ) -> None:
-        with gc_pause.Pause(self._pause_gc) as pause:
-            flight = self._read_flight(keys, out, pause, options, sizes)
-            with self._lease(self._max_value_size) as borrowed:
+    def _read(self, keys: Iterable[Key], out: Found, options: ReadOptions) -> None:
+        with self._lease(self._max_value_size) as borrowed:
+            if type(keys) in IN_MEMORY and type(out) is dict and self._fit_one_reply(keys):
+                flight = self._read_at_once(borrowed, keys, out, options)
+                if flight is None:
+                    return
                 borrowed.run(flight)
+            else:
+                with gc_pause.Pause(self._pause_gc) as pause:
+                    flight = self._read_flight(keys, out, pause, options)
+                    borrowed.run(flight)
         read_ended(flight.outcome, options.on_error)
+
+    def _read_at_once(
+        self, borrowed: Lease, keys: Any, out: dict[Key, Any], options: ReadOptions
+    ) -> ReadFlight | None:
+        """Read a batch of one command with a short reply, and return None. Else return a flight that goes on."""
+        writer = self._writer(keys, MGET, options.limit, COMMAND_BYTES)
+        chunk = writer.blank()
+        writer.fill_some(chunk, NO_LIMIT)
+        if goes_alone(writer, chunk):
+            reader = borrowed.exchange(chunk)
+            if reader is not None:
+                size = reader.all_values(chunk.keys, self._codec, options.default, out)
+                if size:
+                    self._sizes.saw(chunk.count, size)
+                    return None
+        flight = ReadFlight(writer, self._codec, out, self._read_outcome(None, options), options)
+        flight.begin_with(chunk, borrowed.begun)
+        return flight
 
     def batch_get_table(self, keys: Iterable[Key], *, schema: Any = None, key: str | None = None) -> Any:
         """Read maps as the rows of a pyarrow.Table; see redis_fastbatch._tables.read.get_table()."""

@@ -146,7 +146,7 @@ class ClusterFlights:
         if options.set.atomic:
             return self._one_slot_flight(items, options.set, outcome)
         topology = topology_of(self._client)
-        writer = self._routed(items, options.set.single(), topology, options.chunk_size)
+        writer = self._routed(items, options.set.single, topology, options.chunk_size)
         patience = patience_of(self._client)
         return ClusterWrite(writer, topology, outcome, patience=patience, repeatable=options.set.repeatable)
 
@@ -158,7 +158,7 @@ class ClusterFlights:
         writer = BatchWriter(
             pairs, command, self._codec, max_items=most[0], max_bytes=most[1], **self._key_encoding
         )
-        return OneSlotWrite(slot, writer, options.single(), outcome, repeatable=options.repeatable)
+        return OneSlotWrite(slot, writer, options.single, outcome, repeatable=options.repeatable)
 
     def execute_flight(
         self, some: Any, encoder: CommandEncoder, options: ExecuteOptions, outcome: WriteOutcome
@@ -212,7 +212,7 @@ class ClusterFlights:
             outcome: records what became of the rows.
         """
         topology = topology_of(self._client)
-        writer: Any = SplitWriter(rows, options.single(), topology.router)
+        writer: Any = SplitWriter(rows, options.single, topology.router)
         patience = patience_of(self._client)
         return ClusterWrite(writer, topology, outcome, patience=patience, repeatable=options.repeatable)
 

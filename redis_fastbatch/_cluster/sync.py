@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -30,7 +29,7 @@ from redis_fastbatch._cluster.topology import Topology, topology_of
 from redis_fastbatch._core.resp.encoder import Chunk
 from redis_fastbatch._engine.flight import Send
 from redis_fastbatch._transports.redispy import cluster as redispy
-from redis_fastbatch._transports.sync import SocketChannel, check_not_forked, lease
+from redis_fastbatch._transports.sync import Forks, Lease, SocketChannel
 from redis_fastbatch._transports.waiting import Watch
 
 logger = logging.getLogger("redis_fastbatch")
@@ -57,18 +56,18 @@ class Link:
         flight: the node's flight.
         client: redis-py's client of the node.
         max_value_size: as FastBatch takes it.
-        pid: the process that began the batch.
+        forks: the number of forks when the batch began.
     """
 
-    def __init__(self, flight: NodeFlight, client: Any, max_value_size: int, pid: int) -> None:
+    def __init__(self, flight: NodeFlight, client: Any, max_value_size: int, forks: int) -> None:
         self.flight = flight
-        self._pid = pid
+        self._forks = forks
         self._stack = ExitStack()
         self._out: Chunk | None = None
         self._sent = 0
         self._active = time.monotonic()
         with ExitStack() as opening:
-            self._lease = opening.enter_context(lease(client, max_value_size))
+            self._lease = opening.enter_context(Lease(client, max_value_size))
             self.channel = opening.enter_context(self._lease.channel())
             self._stack = opening.pop_all()
 
@@ -89,7 +88,7 @@ class Link:
         """Send as much of a chunk as goes without waiting. Return False if nothing can be sent."""
         if self._out is None:
             event = self.flight.poll()
-            check_not_forked(self._pid)
+            Forks.check(self._forks)
             if not isinstance(event, Send):
                 return False
             chunk = event.chunk
@@ -148,7 +147,7 @@ class ClusterLease:
     def __init__(self, client: Any, max_value_size: int = 0) -> None:
         self.client = client
         self._max_value_size = max_value_size
-        self._pid = os.getpid()
+        self._forks = Forks.count
         self._links: dict[int, Link] = {}
         self._watch = Watch()
         self._checked = 0.0
@@ -199,7 +198,7 @@ class ClusterLease:
 
     def _attempt(self, batch: ClusterBatch, node: NodeFlight, step: Any) -> bool:
         """Do a step that may lose the node's connection. Return whether anything was done."""
-        check_not_forked(self._pid)
+        Forks.check(self._forks)
         try:
             return bool(step(node))
         except FINAL:
@@ -219,7 +218,7 @@ class ClusterLease:
             if not isinstance(node.poll(), Send):
                 return False
             client = self.client.get_redis_connection(node.node)
-            link = self._links[node.number] = Link(node, client, self._max_value_size, self._pid)
+            link = self._links[node.number] = Link(node, client, self._max_value_size, self._forks)
             if link.polled:
                 self._watch.add(link.channel.socket, link)
         moved = link.advance()
@@ -271,7 +270,7 @@ class ClusterLease:
         route = SlotRoute(topology, flight, patience_of(self.client))
         while True:
             try:
-                with lease(self.client.get_redis_connection(route.node()), self._max_value_size) as borrowed:
+                with Lease(self.client.get_redis_connection(route.node()), self._max_value_size) as borrowed:
                     borrowed.run(flight)
                 return
             except Redirected as refusal:

@@ -7,6 +7,7 @@ server has it, else as pipelined SETs; under `nx` or `xx` always as SETs, whose 
 from __future__ import annotations
 
 import datetime
+import functools
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -59,10 +60,12 @@ class SetOptions:
             raise ValueError(f"{' and '.join(given)} exclude each other")
         if self.nx and self.xx:
             raise ValueError("nx and xx exclude each other")
-        self.expiry()
+        if given:
+            _ = self.expiry
 
+    @functools.cached_property
     def expiry(self) -> tuple[bytes, ...]:
-        """Return SET's arguments for the expiry."""
+        """SET's arguments for the expiry."""
         if self.keepttl:
             return (b"KEEPTTL",)
         for name, unit in (("ex", 1), ("px", 1000)):
@@ -75,29 +78,68 @@ class SetOptions:
                 return (name.upper().encode(), b"%d" % _positive(name, _moment(name, moment, unit), moment))
         return ()
 
-    @property
+    @functools.cached_property
     def conditional(self) -> bool:
         """Whether a key may be skipped."""
         return self.nx or self.xx
 
-    @property
+    @functools.cached_property
     def repeatable(self) -> bool:
         """Whether commands whose outcome is unknown may be sent again."""
         return not (self.conditional or self.atomic)
 
+    @functools.cached_property
+    def msetex_helps(self) -> bool:
+        """Whether MSETEX carries a batch with these options, where the server has it."""
+        return bool(self.expiry) and not self.conditional
+
     def command(self, *, msetex: bool) -> Command:
         """Return the command that carries a batch; `msetex` says whether the server has MSETEX."""
-        if not self.conditional:
-            if not self.expiry():
-                return MSET
-            if msetex:
-                return Command(b"MSETEX", many=True, counted=True, tail=self.expiry())
-        return self.single()
+        return self._msetex if msetex and self.msetex_helps else self._without_msetex
 
+    @functools.cached_property
+    def _msetex(self) -> Command:
+        return Command(b"MSETEX", many=True, counted=True, tail=self.expiry)
+
+    @functools.cached_property
+    def _without_msetex(self) -> Command:
+        return self.single if self.conditional or self.expiry else MSET
+
+    @functools.cached_property
     def single(self) -> Command:
-        """Return SET with these options, which carries one item."""
+        """SET with these options, which carries one item."""
         condition = ((b"NX",) if self.nx else ()) + ((b"XX",) if self.xx else ())
-        return Command(b"SET", many=False, tail=self.expiry() + condition)
+        return Command(b"SET", many=False, tail=self.expiry + condition)
+
+
+@functools.lru_cache(maxsize=256, typed=True)
+def _remembered(
+    ex: Seconds | None, px: Seconds | None, keepttl: bool, nx: bool, xx: bool, atomic: bool
+) -> SetOptions:
+    return SetOptions(ex, px, None, None, keepttl, nx, xx, atomic)
+
+
+def set_options(
+    ex: Seconds | None,
+    px: Seconds | None,
+    exat: PointInTime | None,
+    pxat: PointInTime | None,
+    keepttl: bool,
+    nx: bool,
+    xx: bool,
+    atomic: bool = False,
+) -> SetOptions:
+    """Return SetOptions, which are made once for options that come again.
+
+    Points in time do not come again. Besides, datetimes of different times may be equal (PEP 495).
+    """
+    if exat is None and pxat is None:
+        try:
+            return _remembered(ex, px, keepttl, nx, xx, atomic)
+        except TypeError:
+            # If one of them cannot be hashed, this refuses it by name.
+            return SetOptions(ex, px, exat, pxat, keepttl, nx, xx, atomic)
+    return SetOptions(ex, px, exat, pxat, keepttl, nx, xx, atomic)
 
 
 def _duration(name: str, length: Any, unit: int) -> int:

@@ -195,13 +195,14 @@ class ServerFlight:
         self._filling: Any = None
 
     def poll(self, budget: int | None = None) -> Send | Event:
-        if not (self._in_flight and self._full) and (self._ready or self._takes_items):
-            if not self._ready:
-                self._encode(budget)
-            if self._ready:
-                return Send(self._ready[0].chunk, self._poll_after_send)
-            if self._takes_items:
+        if self._in_flight and self._full:
+            return Event.NEED_REPLIES
+        if not (self._ready or self._writer.exhausted) and self._takes_items:
+            self._encode(budget)
+            if not self._ready and self._takes_items:
                 return Event.NEED_ITEMS if self._writer.source_pending else Event.PAUSED
+        if self._ready:
+            return Send(self._ready[0].chunk, self._poll_after_send)
         return Event.NEED_REPLIES if self._in_flight else Event.DONE
 
     @property

@@ -27,7 +27,7 @@ def expire_command(options: SetOptions) -> Command | None:
     """
     if options.conditional:
         raise ValueError("nx and xx are for values: HSET has no conditions")
-    expiry = options.expiry()
+    expiry = options.expiry
     if len(expiry) < 2:
         # HSET leaves the time to live alone, which is what keepttl asks for.
         return None

@@ -11,7 +11,7 @@ from redis_fastbatch._engine.outcome import OnError
 from redis_fastbatch.report import OnChunk
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class WriteOptions:
     """How a batch is written.
 
@@ -28,7 +28,7 @@ class WriteOptions:
     on_chunk: OnChunk | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class ReadOptions:
     """How a batch is read.
 

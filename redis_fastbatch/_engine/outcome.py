@@ -60,6 +60,9 @@ class WriteOutcome(HookCaller):
         on_error: if it is callable, it is called with each failed item's key, value and exception.
         progress: receives the number of settled items after each chunk.
         on_chunk: is called with the ChunkStats of each settled chunk.
+
+    Attributes:
+        has_hooks: whether chunk_settled() calls a hook.
     """
 
     __slots__ = (
@@ -70,6 +73,7 @@ class WriteOutcome(HookCaller):
         "_prefix_known",
         "_progress",
         "_undelivered",
+        "has_hooks",
         "report",
     )
 
@@ -86,6 +90,7 @@ class WriteOutcome(HookCaller):
         self._progress = progress
         self._on_chunk = on_chunk
         self._undelivered: deque[Failure] = deque()
+        self.has_hooks = progress is not None or on_chunk is not None
         self._prefix_known = False
         self._log_due = time.monotonic() + LOG_INTERVAL
         self._logged = 0
@@ -133,18 +138,17 @@ class WriteOutcome(HookCaller):
         """Call the hooks that follow a batch's progress, and log the progress of a long batch.
 
         Args:
-            items: how many items the chunk settled.
+            items: how many items the chunk settled; only the hooks need it.
             size: the chunk's bytes.
             started: when its first byte left, on the monotonic clock.
             unconfirmed: bytes that were sent and have no reply yet.
         """
-        if self.hook_raised:
-            return
         now = time.monotonic()
-        if self._progress is not None:
-            self.call(self._progress.update, self.report.total)
-        if self._on_chunk is not None:
-            self.call(self._on_chunk, ChunkStats(items, size, now - started, unconfirmed))
+        if self.has_hooks and not self.hook_raised:
+            if self._progress is not None:
+                self.call(self._progress.update, self.report.total)
+            if self._on_chunk is not None:
+                self.call(self._on_chunk, ChunkStats(items, size, now - started, unconfirmed))
         if now >= self._log_due:
             self._log(now)
 
@@ -162,8 +166,9 @@ class WriteOutcome(HookCaller):
             self.report.confirmed_prefix = prefix
             self._prefix_known = True
 
-    def close(self) -> None:
-        """End the display of progress."""
+    def close(self, prefix: int) -> None:
+        """Complete the report with the confirmed prefix, and end the display of progress."""
+        self.fix_prefix(prefix)
         if self._progress is not None:
             self._progress.close()
 
@@ -186,8 +191,7 @@ class RecordedBatch:
                 # The transport has done it, unless Ctrl-C came before.
                 self.abort(error)
         finally:
-            self.outcome.fix_prefix(self.confirmed_prefix())
-            self.outcome.close()
+            self.outcome.close(self.confirmed_prefix())
 
     @property
     @abstractmethod

@@ -18,11 +18,14 @@ MAX_BLOCK_SECONDS = 0.001
 MOST_ITEMS = 128
 """The most items that are taken from a source between two looks at the clock."""
 
-FIRST_KEYS = 16
-"""How many keys the first command that reads has, while the size of the values is unknown."""
+FIRST_KEYS = 1000
+"""How many keys a command that reads has at the most, while the size of the values is unknown."""
 
 REPLY_BYTES = 64 * 1024
 """The size of a reply that reading aims at when it chooses how many keys a command has."""
+
+SHORT_REPLY_BYTES = 16 * 1024
+"""The size of a reply that is likely to arrive whole, and can be read at once."""
 
 ROUND_BYTES = 4 * 1024 * 1024
 """The size of the values that batch_get_iter() reads at a time."""
@@ -163,6 +166,10 @@ class ValueSizes:
     def known(self) -> bool:
         """Whether any value has been seen."""
         return self._guess is not None
+
+    def fit(self, keys: int, size: int) -> bool:
+        """Return whether the values of so many keys are known to take no more than `size` bytes."""
+        return self._guess is not None and keys * (self._guess + 1) <= size
 
     def saw(self, values: int, size: int) -> None:
         """Learn from a number of values that took `size` bytes together."""

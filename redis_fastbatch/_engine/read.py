@@ -10,7 +10,7 @@ from redis.exceptions import BusyLoadingError
 from redis_fastbatch._core.codec import ValueCodec
 from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk
 from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
-from redis_fastbatch._engine.flight import NO_LIMIT, Explain, InFlightChunk, ServerFlight
+from redis_fastbatch._engine.flight import NO_LIMIT, ChunkState, Explain, InFlightChunk, ServerFlight
 from redis_fastbatch._engine.options import ReadOptions
 from redis_fastbatch._engine.outcome import OnError, ReadOutcome
 from redis_fastbatch._engine.pacing import FIRST_KEYS, REPLY_BYTES, FlushTimer
@@ -83,19 +83,37 @@ class ReadFlight(ServerFlight):
         writer.max_items = min(self._limit, self.outcome.sizes.keys_for(REPLY_BYTES, FIRST_KEYS))
         filling = self._filling or _InFlightRead(Chunk(writer.command))
         chunk = filling.chunk
-        if budget is None:
-            writer.fill_some(chunk, NO_LIMIT)
+        if budget is None or writer.in_memory:
+            writer.fill_some(chunk, NO_LIMIT if budget is None else budget)
         else:
             timer = self._flush_timer = self._flush_timer or FlushTimer()
             timer.fill(writer, chunk, budget)
         self._filling = None if chunk.sealed else filling
-        for key, _, error in writer.failures:
-            self.outcome.fail(key, None, error)
-        writer.failures.clear()
-        if writer.source_error is not None:
-            self.outcome.end_with(writer.source_error)
+        self._record_unencoded()
         if chunk.sealed and chunk.count:
             self._ready.append(filling)
+
+    def _record_unencoded(self) -> None:
+        writer = self._writer
+        if writer.failures:
+            for key, _, error in writer.failures:
+                self.outcome.fail(key, None, error)
+            writer.failures.clear()
+        if writer.source_error is not None:
+            self.outcome.end_with(writer.source_error)
+
+    def begin_with(self, chunk: Chunk, state: ChunkState) -> None:
+        """Take the first command over, whose keys were encoded before the flight was made.
+
+        Args:
+            chunk: the command, sealed.
+            state: NEW, or what it is if it was sent already. None of its reply has been read.
+        """
+        self._record_unencoded()
+        if state is not ChunkState.NEW:
+            self._in_flight.append(_InFlightRead(chunk))
+        elif chunk.count:
+            self._ready.append(_InFlightRead(chunk))
 
     def started(self, chunk: Chunk) -> None:
         self._in_flight.append(self._ready.popleft())

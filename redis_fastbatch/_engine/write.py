@@ -20,6 +20,7 @@ from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
 from redis_fastbatch._engine.flight import (
     COMMAND_BYTES,
     FIRST_COMMAND_BYTES,
+    NO_LIMIT,
     WINDOW_BYTES,
     WINDOW_CHUNKS,
     ChunkState,
@@ -70,7 +71,7 @@ class WriteFlight(ServerFlight, RecordedBatch):
         self._conditional = b"NX" in single.tail or b"XX" in single.tail
         self._window = window
         self._on_msetex_lost = on_msetex_lost
-        self._timer = self._flush_timer = FlushTimer()
+        self._flush_timer = None if writer.in_memory else FlushTimer()
         self._spare: list[Chunk] = []
         self._halted: BaseException | None = None
         self._bytes = 0
@@ -105,12 +106,13 @@ class WriteFlight(ServerFlight, RecordedBatch):
             # Such as Ctrl-C while the source was at work: the items that it gave before are still written.
             self._halted = halt
             chunk.seal()
-        failed = self.outcome.record_unencoded(writer.failures)
+        failed = self.outcome.record_unencoded(writer.failures) if writer.failures else 0
         self._taken += chunk.count - before + failed
         self._queue(filling, failed)
         if chunk.sealed:
             self._filling = None
-            writer.max_bytes = min(max(FIRST_COMMAND_BYTES, self.report.bytes_sent // 8), COMMAND_BYTES)
+            if not writer.exhausted:
+                writer.max_bytes = min(max(FIRST_COMMAND_BYTES, self.report.bytes_sent // 8), COMMAND_BYTES)
         self.outcome.deliver()
 
     def _queue(self, filling: InFlightChunk, failed: int) -> None:
@@ -126,8 +128,31 @@ class WriteFlight(ServerFlight, RecordedBatch):
         return InFlightChunk(chunk, self._taken)
 
     def _fill(self, chunk: Chunk, budget: int | None) -> None:
-        # Replies may have come while a slow source was at work.
-        self._poll_after_send = self._timer.fill(self._writer, chunk, budget)
+        if self._flush_timer is None:
+            self._writer.fill_some(chunk, NO_LIMIT if budget is None else budget)
+        else:
+            # Replies may have come while a slow source was at work.
+            self._poll_after_send = self._flush_timer.fill(self._writer, chunk, budget)
+
+    def begin_with(self, chunk: Chunk, state: ChunkState) -> None:
+        """Take the first chunk over, whose items were encoded before the flight was made.
+
+        Args:
+            chunk: the chunk, sealed.
+            state: NEW, or what it is if it was sent already. None of its replies has been read.
+        """
+        first = InFlightChunk(chunk, 0)
+        failed = self.outcome.record_unencoded(self._writer.failures)
+        self._taken = chunk.count + failed
+        if state is ChunkState.NEW:
+            self._queue(first, failed)
+        else:
+            first.state = state
+            first.started = time.monotonic()
+            self._in_flight.append(first)
+            self._bytes = len(chunk)
+            self.report.bytes_sent += len(chunk)
+        self.outcome.deliver()
 
     # From chunks to replies.
 
@@ -182,17 +207,23 @@ class WriteFlight(ServerFlight, RecordedBatch):
         """Settle the oldest chunk, which has all its replies."""
         oldest = self._in_flight[0]
         chunk = oldest.chunk
-        before = self.report.total
-        if chunk.command.many:
+        size = len(chunk)
+        before = self.report.total if self.outcome.has_hooks else 0
+        if not chunk.command.many:
+            self._settle_each(oldest, oldest.non_ok_replies)
+        elif oldest.non_ok_replies or chunk.command.counted:
             self._settle_many(oldest)
         else:
-            self._settle_each(oldest, oldest.non_ok_replies)
+            oldest.state = ChunkState.SETTLED
+            self.outcome.record(chunk.count)
         self._in_flight.popleft()
-        self._bytes -= len(chunk)
+        self._bytes -= size
         self.settled += 1
-        self.outcome.chunk_settled(self.report.total - before, len(chunk), oldest.started, self._bytes)
+        items = self.report.total - before if self.outcome.has_hooks else 0
+        self.outcome.chunk_settled(items, size, oldest.started, self._bytes)
         self.outcome.deliver()
-        self._recycle(chunk)
+        if not self._writer.exhausted:
+            self._recycle(chunk)
 
     def _recycle(self, chunk: Chunk) -> None:
         if len(self._spare) < SPARE_CHUNKS and len(chunk) <= SPARE_BYTES:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from redis_fastbatch._core.codec import ValueCodec
 from redis_fastbatch._core.resp.encoder import BatchWriter, Command
+from redis_fastbatch._engine.pacing import ValueSizes
 
 
 class TableClient(Protocol):
@@ -14,10 +15,15 @@ class TableClient(Protocol):
 
     _client: Any
     _codec: ValueCodec
+    _is_cluster: bool
+    _sizes: ValueSizes
 
     @property
     def _cluster(self) -> Any:
         """Makes flights over a cluster."""
+
+    def _lose_msetex(self) -> None:
+        """Remember that the server does not have MSETEX."""
 
     def _writer(self, items: Any, command: Command, max_items: int, max_bytes: int) -> BatchWriter:
         """Return what encodes items, or keys, for a flight to a single server."""

@@ -21,7 +21,7 @@ from redis_fastbatch._engine.outcome import ReadOutcome
 from redis_fastbatch._engine.read import ReadFlight, read_ended
 from redis_fastbatch._tables.client import SyncTableClient, TableClient
 from redis_fastbatch._tables.write import TAG
-from redis_fastbatch._transports.redispy import is_cluster, key_encoding
+from redis_fastbatch._transports.redispy import key_encoding
 from redis_fastbatch.codecs import MsgpackCodec
 from redis_fastbatch.errors import DecodeError, EncodeError
 
@@ -234,8 +234,8 @@ def rows_flight(
     batch: TableClient, keys: Any, builder: RowsBuilder, found: list[tuple[Key, Row]], pause: gc_pause.Pause
 ) -> Any:
     """Return a flight that reads the values of keys into columns and the numbers of their rows into `found`."""
-    outcome = ReadOutcome(builder, pause=pause)
-    if is_cluster(batch._client):
+    outcome = ReadOutcome(builder, pause=pause, sizes=batch._sizes)
+    if batch._is_cluster:
         return batch._cluster.read_flight(keys, found, outcome, ReadOptions(), builder)
     writer = batch._writer(keys, commands.MGET, COMMAND_ITEMS, COMMAND_BYTES)
     return ReadFlight(writer, builder, found, outcome, ReadOptions())

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import datetime
 import decimal
-import functools
 import string
 import sys
 import time
@@ -50,7 +49,7 @@ from redis_fastbatch._engine.outcome import OnError, RecordedBatch, WriteOutcome
 from redis_fastbatch._engine.write import WriteFlight
 from redis_fastbatch._redirections import cluster_hint, error_text
 from redis_fastbatch._tables.client import SyncTableClient, TableClient
-from redis_fastbatch._transports.capabilities import capabilities, has_msetex, wants_msetex
+from redis_fastbatch._transports.capabilities import has_msetex
 from redis_fastbatch._transports.redispy import is_cluster, key_encoding
 from redis_fastbatch.codecs import AnyCodec, MsgpackCodec, ValueCodec, resolve
 from redis_fastbatch.errors import BatchError, EncodeError
@@ -102,7 +101,7 @@ class TablePlan:
     """
 
     def __init__(self, batch: TableClient, rows: Any, options: TableOptions, progress: Progress | None) -> None:
-        self.wants_msetex = not isinstance(rows, HashWriter) and wants_msetex(options.set, batch._client)
+        self.wants_msetex = not isinstance(rows, HashWriter) and options.set.msetex_helps and not batch._is_cluster
         self._batch = batch
         self._rows = rows
         self._options = options
@@ -117,11 +116,13 @@ class TablePlan:
             return HashFlight(rows, expire_command(options), self._outcome)
         if is_cluster(client):
             return self._batch._cluster.rows_flight(rows, options, self._outcome)
-        pool = client.connection_pool
         rows.use(options.command(msetex=msetex))
-        lost = functools.partial(capabilities.remember_msetex, pool, False)
         return WriteFlight(
-            rows, options.single(), self._outcome, repeatable=options.repeatable, on_msetex_lost=lost
+            rows,
+            options.single,
+            self._outcome,
+            repeatable=options.repeatable,
+            on_msetex_lost=self._batch._lose_msetex,
         )
 
     def attach_report(self, error: BaseException) -> None:
@@ -155,13 +156,13 @@ def plan_table(batch: TableClient, table: Any, options: TableOptions) -> TablePl
     refuse_objects(table, layout["columns"], layout["key"])
     # The writers read the schema, so that an error in it is raised before a connection is borrowed.
     if options.as_ == "hash":
-        if is_cluster(batch._client):
+        if batch._is_cluster:
             raise ValueError('as_="hash" needs a single server, found a cluster; use as_="value"')
         expire_command(options.set)
         rows: Any = HashWriter(ArrowStream(table), **layout)
     elif options.as_ == "value":
         row_codec, tag = _row_format(batch, options.codec)
-        rows = TableWriter(ArrowStream(table), options.set.single(), tag=tag, row_codec=row_codec.loads, **layout)
+        rows = TableWriter(ArrowStream(table), options.set.single, tag=tag, row_codec=row_codec.loads, **layout)
     else:
         raise ValueError(f'as_ must be "value" or "hash", got {options.as_!r}')
     return TablePlan(batch, rows, options, make_progress(options.progress, rows_of(table)))

@@ -179,7 +179,7 @@ class AsyncLease:
                 if what was sent may not be repeated.
             asyncio.CancelledError: the task was cancelled. The connection is closed if replies are outstanding.
         """
-        attempts = Attempts(flight)
+        attempts = Attempts(flight, flight.settled)
 
         async def attempt() -> None:
             attempts.begin()

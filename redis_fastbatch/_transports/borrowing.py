@@ -46,22 +46,14 @@ def _lending(connection: Any, taker: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def borrow(client: Any) -> Iterator[Any]:
-    """Borrow a connection of a redis.Redis: one of its pool's, or its single connection."""
+def borrow_single(client: Any) -> Iterator[Any]:
+    """Borrow the single connection of a redis.Redis that has no pool to borrow from."""
     connection = client.connection
-    if connection is not None:
-        taker = threading.get_ident()
-        check_free(connection, taker)
-        with redispy_sync.single_connection_lock(client), _lending(connection, taker):
-            redispy_sync.close_if_stale(connection)
-            yield connection
-        return
-    pool = client.connection_pool
-    connection = redispy_sync.take_from_pool(pool)
-    try:
+    taker = threading.get_ident()
+    check_free(connection, taker)
+    with redispy_sync.single_connection_lock(client), _lending(connection, taker):
+        redispy_sync.close_if_stale(connection)
         yield connection
-    finally:
-        pool.release(connection)
 
 
 @contextlib.asynccontextmanager

@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ResponseError
 
-from redis_fastbatch._engine.commands import SetOptions
-from redis_fastbatch._transports.redispy import is_cluster
-
 if TYPE_CHECKING:
     from redis_fastbatch._transports.asyncio import AsyncLease
     from redis_fastbatch._transports.sync import Lease
@@ -34,14 +31,6 @@ class Capabilities:
 
 
 capabilities = Capabilities()
-
-
-def wants_msetex(options: SetOptions, client: Any) -> bool:
-    """Return whether MSETEX would carry a batch with these options, so that the server should be asked for it.
-
-    Not over a cluster, where the keys of one command would have to share a slot.
-    """
-    return bool(options.expiry()) and not options.conditional and not is_cluster(client)
 
 
 def has_msetex(lease: Lease) -> bool:

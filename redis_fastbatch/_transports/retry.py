@@ -18,22 +18,29 @@ class _Final(BaseException):
 class Attempts:
     """The attempts at one flight, perhaps over several connections one after the other.
 
-    Each attempt calls begin() first. The Retry gets what failed() returns; verdict() gets what the Retry raises.
+    The first attempt is made without a Retry, which it does not need if it succeeds. If it fails, first_failed()
+    keeps its error for the Retry. Each further attempt calls begin() first. The Retry gets what failed() returns;
+    verdict() gets what the Retry raises.
 
     Args:
         flight: the flight to carry out.
+        settled: the flight's `settled` before the first attempt.
     """
 
-    def __init__(self, flight: Flight) -> None:
+    def __init__(self, flight: Flight, settled: int) -> None:
         self._flight = flight
-        self._settled = flight.settled
+        self._settled = settled
         self._pending: BaseException | None = None
+
+    def first_failed(self, error: Exception) -> None:
+        """Keep the error of the first attempt, which begin() raises within the Retry."""
+        self._pending = self.failed(error)
 
     def begin(self) -> None:
         """Begin an attempt.
 
         Raises:
-            BaseException: the error of the attempt before. A Retry that starts again at zero gets it as its first.
+            BaseException: the error of an attempt that this Retry has not seen. It gets it as its first.
         """
         if self._pending is not None:
             error, self._pending = self._pending, None

@@ -7,22 +7,23 @@ methods, with the same results.
 
 from __future__ import annotations
 
-import contextlib
+import builtins
 import functools
 import logging
 import os
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Any, Protocol
 
 from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError
 
 from redis_fastbatch._core.resp.encoder import Chunk
-from redis_fastbatch._core.resp.replies import ErrorReply
-from redis_fastbatch._engine.flight import Event, Flight, Send
-from redis_fastbatch._transports.borrowing import borrow
+from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
+from redis_fastbatch._engine.flight import COMMAND_BYTES, ChunkState, Event, Flight, Send
+from redis_fastbatch._transports.borrowing import borrow_single
 from redis_fastbatch._transports.parsed_replies import ParsedReplies, explain
 from redis_fastbatch._transports.redispy import push_handler, reply_reader
 from redis_fastbatch._transports.redispy import sync as redispy
@@ -63,23 +64,57 @@ class Channel(Protocol):
 
 
 class SocketChannel:
-    """Uses the socket of a redis-py connection."""
+    """Uses the socket of a redis-py connection.
+
+    At first the socket is as redis-py uses it: a call waits for socket_timeout at most. That is enough, and takes
+    the fewest system calls, while one chunk is sent and its replies are awaited. Once there is more to do at the
+    same time, the socket does not block any longer.
+
+    Attributes:
+        reader: holds the received bytes.
+        sent_all: exchange() has sent its chunk.
+    """
 
     def __init__(self, connection: Any, sock: socket.socket, max_value_size: int) -> None:
         self.socket = sock
+        self.reader = reply_reader(max_value_size)
+        self.sent_all = False
+        self._blocking = True
         self._connection = connection
-        self._reader = reply_reader(max_value_size)
         # Whether all received bytes are in the reader and in the flight. False while they are on their way.
         self._in_order = True
 
     def __enter__(self) -> SocketChannel:
-        self.socket.setblocking(False)
         return self
 
+    def exchange(self, chunk: Chunk) -> None:
+        """Send the first chunk over the connection, and receive the first bytes of its replies."""
+        self._send_all(chunk)
+        self.sent_all = True
+        self._receive_some()
+
+    def _send_all(self, chunk: Chunk) -> None:
+        try:
+            self.socket.sendall(chunk)
+        except builtins.TimeoutError as error:
+            raise self._late() from error
+        except OSError as error:
+            raise self._lost("writing to", error) from error
+
     def __exit__(self, *_: object) -> None:
-        redispy.restore_socket(self._connection, self.socket)
+        if not self._blocking:
+            redispy.restore_socket(self._connection, self.socket)
+
+    def _stop_blocking(self) -> None:
+        if self._blocking:
+            self.socket.setblocking(False)
+            self._blocking = False
 
     def send(self, chunk: Chunk, flight: Flight) -> None:
+        if self._blocking and len(chunk) <= COMMAND_BYTES and not flight.in_flight:
+            self._send_first(chunk, flight)
+            return
+        self._stop_blocking()
         flight.started(chunk)
         with memoryview(chunk) as view:
             sent = 0
@@ -92,8 +127,15 @@ class SocketChannel:
                     raise self._lost("writing to", error) from error
         flight.finished(chunk)
 
+    def _send_first(self, chunk: Chunk, flight: Flight) -> None:
+        """Send a chunk while nothing is in flight. Its replies are too short to keep the server from reading."""
+        flight.started(chunk)
+        self._send_all(chunk)
+        flight.finished(chunk)
+
     def send_some(self, chunk: Chunk, sent: int) -> int:
         """Send what the socket accepts of a chunk, after its first `sent` bytes. Return how many."""
+        self._stop_blocking()
         with memoryview(chunk) as view:
             try:
                 return self.socket.send(view[sent:])
@@ -110,58 +152,66 @@ class SocketChannel:
     def receive(self, flight: Flight) -> None:
         while not self._receive_some():
             self._wait(write=False)
-        self._take(flight)
+        self.take(flight)
 
     def receive_arrived(self, flight: Flight) -> None:
+        self._stop_blocking()
         if self._receive_some():
-            self._take(flight)
+            self.take(flight)
 
     def finish(self) -> None:
-        while not self._reader.finished():
+        while not self.reader.finished():
             if not self._receive_some():
                 self._wait(write=False)
-        if self._reader.pushes:
+        if self.reader.pushes:
             self._hand_on_pushes()
 
     def drain(self, flight: Flight) -> None:
+        self._stop_blocking()
         deadline = time.monotonic() + DRAIN_SECONDS
         while flight.awaiting_replies and self._in_order and time.monotonic() < deadline:
             if self._receive_some():
-                self._take(flight)
+                self.take(flight)
             else:
                 wait_for(self.socket, False, max(0.0, deadline - time.monotonic()))
 
-    def _take(self, flight: Flight) -> None:
+    def take(self, flight: Flight) -> None:
+        """Let the flight read the received bytes."""
         self._in_order = False
-        flight.receive(self._reader, self._explain)
+        flight.receive(self.reader, self._explain)
         self._in_order = True
-        if self._reader.pushes:
+        if self.reader.pushes:
             self._hand_on_pushes()
 
     def _receive_some(self) -> bool:
-        """Receive what has arrived. Return False if nothing has."""
+        """Receive what has arrived. Return False if nothing has; a socket that blocks waits for it."""
         in_order, self._in_order = self._in_order, False
         try:
-            with self._reader.free_space() as free:
+            with self.reader.free_space() as free:
                 size = self.socket.recv_into(free)
         except _WOULD_BLOCK:
             self._in_order = in_order
             return False
+        except builtins.TimeoutError as error:
+            raise self._late() from error
         except OSError as error:
             raise self._lost("reading from", error) from error
         if size == 0:
             raise ConnectionError("Connection closed by server.")
-        self._reader.received(size)
+        self.reader.received(size)
         self._in_order = in_order
         return True
 
     def _wait(self, *, write: bool) -> tuple[bool, bool]:
         """Wait until the socket can be read, or written if `write` is set, for socket_timeout at most."""
-        timeout = self._connection.socket_timeout
-        readable, writable = wait_for(self.socket, write, timeout)
+        readable, writable = wait_for(self.socket, write, self._connection.socket_timeout)
         if not readable and not writable:
-            raise TimeoutError(f"no answer from the server within socket_timeout, {timeout} seconds")
+            raise self._late()
         return readable, writable
+
+    def _late(self) -> TimeoutError:
+        timeout = self._connection.socket_timeout
+        return TimeoutError(f"no answer from the server within socket_timeout, {timeout} seconds")
 
     def _lost(self, doing: str, error: OSError) -> ConnectionError:
         return ConnectionError(f"Error while {doing} socket: {error}")
@@ -173,9 +223,9 @@ class SocketChannel:
         """Give RESP3 push messages to the handlers that redis-py or the user registered."""
         handle = push_handler(self._connection)
         if handle is not None:
-            for push in self._reader.pushes:
+            for push in self.reader.pushes:
                 handle(push)
-        self._reader.pushes.clear()
+        self.reader.pushes.clear()
 
 
 class PublicChannel:
@@ -214,43 +264,126 @@ class PublicChannel:
         """Do nothing: redis-py has read no more than the replies that were asked for."""
 
 
-def check_not_forked(pid: int) -> None:
-    """Refuse to go on with a batch in a child process, which shares the sockets with its parent.
+class Forks:
+    """Counts the forks that led to this process.
 
-    The source or a hook of a batch may fork.
-
-    Args:
-        pid: the process that began the batch.
-
-    Raises:
-        FastBatchError: this is another process.
+    The source or a hook of a batch may fork. Then the child shares the sockets with its parent.
     """
-    if os.getpid() != pid:
-        raise FastBatchError("the process was forked during a batch: only the parent can go on with it")
+
+    count = 0
+
+    @classmethod
+    def forked(cls) -> None:
+        """Count a fork. Called in the child process."""
+        cls.count += 1
+
+    @classmethod
+    def check(cls, count: int) -> None:
+        """Refuse to go on with a batch in a child process.
+
+        Args:
+            count: the number of forks when the batch began.
+
+        Raises:
+            FastBatchError: this is another process.
+        """
+        if cls.count != count:
+            raise FastBatchError("the process was forked during a batch: only the parent can go on with it")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=Forks.forked)
 
 
 class Lease:
-    """A connection borrowed from a client's pool, with the retry policy that it carries.
+    """A connection borrowed from a client, with the retry policy that it carries.
+
+    It is a context manager, which borrows one of the pool's connections or the client's single one.
 
     Args:
         client: a redis.Redis.
         max_value_size: longer values are refused on reading, in bytes; 0 for no limit.
+
+    Attributes:
+        connection: the connection, within the context.
     """
 
-    def __init__(self, client: Any, connection: Any, max_value_size: int = 0) -> None:
+    def __init__(self, client: Any, max_value_size: int = 0) -> None:
         self.client = client
-        self.connection = connection
+        self.connection: Any = None
         self._max_value_size = max_value_size
-        self._pid = os.getpid()
+        self._forks = Forks.count
+        self._channel: Any = None
+        self._failure: BaseException | None = None
+        self._pool: Any = None
+        self._single: AbstractContextManager[Any] | None = None
+
+    def __enter__(self) -> Lease:
+        client = self.client
+        if client.connection is None:
+            self._pool = client.connection_pool
+            self.connection = redispy.take_from_pool(self._pool)
+        else:
+            self._single = borrow_single(client)
+            self.connection = self._single.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._single is None:
+            self._pool.release(self.connection)
+        else:
+            self._single.__exit__(kind, error, trace)
+
+    def exchange(self, chunk: Chunk) -> ReplyReader | None:
+        """Send a small command, and receive its reply.
+
+        This is the short way for a batch of one command, and takes a fraction of what a flight takes. Where the
+        reply is not what it usually is, a flight that begins with this chunk goes on: see run().
+
+        Returns:
+            A reader with the first received bytes. None if that failed, or the connection is not of a known kind.
+        """
+        try:
+            connection = redispy.connected(self.connection)
+            sock = redispy.known_socket(connection)
+            if sock is None:
+                return None
+            channel = self._channel = SocketChannel(connection, sock, self._max_value_size)
+            channel.exchange(chunk)
+        except BaseException as error:
+            self._failure = error
+            return None
+        return channel.reader
+
+    @property
+    def begun(self) -> ChunkState:
+        """The state of the chunk that exchange() was to send; NEW if it was not called."""
+        if self._channel is None:
+            return ChunkState.NEW
+        return ChunkState.SENT if self._channel.sent_all else ChunkState.SENDING
 
     def run(self, flight: Flight) -> None:
         """Carry out a flight, over a new connection where the retry policy allows one.
+
+        If exchange() was called, the flight begins with its chunk in the state `begun`.
 
         Raises:
             redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: after the last retry, or at once
                 if what was sent may not be repeated.
         """
-        attempts = Attempts(flight)
+        settled = flight.settled
+        try:
+            self._pump(flight)
+            return
+        except Exception as error:
+            attempts = Attempts(flight, settled)
+            attempts.first_failed(error)
+        except BaseException as error:
+            self.connection.disconnect()
+            flight.abort(error)
+            raise
 
         def attempt() -> None:
             attempts.begin()
@@ -275,8 +408,16 @@ class Lease:
             raise final
 
     def _pump(self, flight: Flight) -> None:
-        with self.channel() as channel:
+        begun, self._channel = self._channel, None
+        failure, self._failure = self._failure, None
+        if begun is None and failure is not None:
+            raise failure
+        with begun or self.channel() as channel:
             try:
+                if failure is not None:
+                    raise failure
+                if begun is not None:
+                    channel.take(flight)
                 self._carry(flight, channel)
                 channel.finish()
             except Exception:
@@ -292,21 +433,20 @@ class Lease:
     def _carry(self, flight: Flight, channel: Channel) -> None:
         while True:
             event = flight.poll()
-            check_not_forked(self._pid)
-            if isinstance(event, Send):
-                channel.send(event.chunk, flight)
-                if event.poll_after_send:
-                    channel.receive_arrived(flight)
-            elif event is Event.NEED_REPLIES:
+            if Forks.count != self._forks:
+                Forks.check(self._forks)
+            if event is Event.NEED_REPLIES:
                 channel.receive(flight)
             elif event is Event.DONE:
                 return
+            elif isinstance(event, Send):
+                channel.send(event.chunk, flight)
+                if event.poll_after_send:
+                    channel.receive_arrived(flight)
 
     def channel(self) -> Any:
         """Connect, and return the channel over which a flight uses the connection; a context manager."""
-        self.connection.connect()
-        self.connection.check_health()
-        connection = redispy.without_cache(self.connection)
+        connection = redispy.connected(self.connection)
         sock = redispy.known_socket(connection)
         if sock is None:
             return PublicChannel(connection, self._max_value_size)
@@ -331,15 +471,3 @@ class Lease:
             # Such as Ctrl-C between the two: the reply would be taken for the reply to the next command.
             self.connection.disconnect()
             raise
-
-
-@contextlib.contextmanager
-def lease(client: Any, max_value_size: int = 0) -> Iterator[Lease]:
-    """Borrow a connection of a redis.Redis, to carry out flights.
-
-    Args:
-        client: the client.
-        max_value_size: longer values are refused on reading, in bytes; 0 for no limit.
-    """
-    with borrow(client) as connection:
-        yield Lease(client, connection, max_value_size)

@@ -11,7 +11,6 @@ from redis_fastbatch._engine.options import ReadOptions
 from redis_fastbatch._engine.outcome import ReadOutcome
 from redis_fastbatch._engine.pacing import ValueSizes
 from redis_fastbatch._engine.read import ReadFlight
-from redis_fastbatch._transports.redispy import is_cluster
 from redis_fastbatch.client import FastBatch
 
 NO_LIMIT = 2**62
@@ -30,15 +29,8 @@ class SnapshotBatch(FastBatch):
     A batch that was written atomically is then read whole or not at all. A cluster cannot do this.
     """
 
-    def _read_flight(
-        self,
-        keys: Any,
-        out: Any,
-        pause: gc_pause.Pause,
-        options: ReadOptions,
-        sizes: ValueSizes | None = None,
-    ) -> Any:
-        if is_cluster(self._client):
+    def _read_flight(self, keys: Any, out: Any, pause: gc_pause.Pause, options: ReadOptions) -> Any:
+        if self._is_cluster:
             return super()._read_flight(keys, out, pause, options)
         outcome = ReadOutcome(
             self._codec, default=options.default, on_error=options.on_error, pause=pause, sizes=_AnySize(1.0)

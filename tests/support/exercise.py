@@ -13,7 +13,7 @@ import redis.connection
 
 from checks import in_use
 from redis_fastbatch import BatchError, FastBatch
-from redis_fastbatch._transports.sync import lease
+from redis_fastbatch._transports.sync import Lease
 
 ROWS: dict[Any, Any] = {f"row:{i}": {"id": i, "tags": [i, "t"], "é": None} for i in range(1500)}
 
@@ -45,7 +45,7 @@ def text(key: str | bytes) -> str:
 
 def channel_of(client: redis.Redis) -> type:
     """Return the type of channel that batches use for the client's connections."""
-    with lease(client) as borrowed:
+    with Lease(client) as borrowed:
         return type(borrowed.channel())
 
 

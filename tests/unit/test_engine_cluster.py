@@ -206,7 +206,7 @@ def one_slot_write(patience: float = 30.0) -> tuple[OneSlotWrite, SlotRoute, Top
     options = SetOptions(atomic=True)
     encoder = writer({LOW[0]: 1}, options.command(msetex=False))
     slot = slot_of_key(LOW[0], "utf-8", "strict")
-    batch = OneSlotWrite(slot, encoder, options.single(), outcome(), repeatable=False)
+    batch = OneSlotWrite(slot, encoder, options.single, outcome(), repeatable=False)
     return batch, SlotRoute(topology, batch, patience), topology
 
 

@@ -9,7 +9,7 @@ from redis.exceptions import ConnectionError, ResponseError
 
 from flights import CODEC, Driver, writer
 from redis_fastbatch._engine.commands import MGET
-from redis_fastbatch._engine.flight import Event
+from redis_fastbatch._engine.flight import ChunkState, Event
 from redis_fastbatch._engine.options import ReadOptions
 from redis_fastbatch._engine.outcome import ReadOutcome
 from redis_fastbatch._engine.pacing import FIRST_KEYS, ValueSizes
@@ -35,16 +35,44 @@ def values(*found: Any) -> bytes:
 
 
 def test_the_second_command_waits_for_the_first_reply() -> None:
+    keys = [f"key:{i}" for i in range(FIRST_KEYS + 24)]
     found: dict[str, Any] = {}
-    flight = flight_of(KEYS, found)
+    flight = flight_of(keys, found)
     driver = Driver(flight)
     assert driver.send_all() == ([b"MGET"], Event.NEED_REPLIES)
     driver.receive(values(*range(FIRST_KEYS)))
     assert driver.send_all() == ([b"MGET"], Event.NEED_REPLIES)
-    driver.receive(values(*range(FIRST_KEYS, 40)))
+    driver.receive(values(*range(FIRST_KEYS, len(keys))))
     assert flight.poll() is Event.DONE
-    assert found == {key: i for i, key in enumerate(KEYS)}
+    assert found == {key: i for i, key in enumerate(keys)}
     read_ended(flight.outcome, "raise")
+
+
+@pytest.mark.parametrize("count", [1, 17, FIRST_KEYS])
+def test_a_batch_of_up_to_a_full_command_is_one_round_trip(count: int) -> None:
+    keys = [f"key:{i}" for i in range(count)]
+    flight = flight_of(keys, {})
+    driver = Driver(flight)
+    assert driver.send_all() == ([b"MGET"], Event.NEED_REPLIES)
+    driver.receive(values(*range(count)))
+    assert flight.poll() is Event.DONE
+
+
+@pytest.mark.parametrize("cut", [0, 1, 9, 15])
+def test_a_command_that_was_sent_before_the_flight_was_made(cut: int) -> None:
+    found: dict[str, Any] = {}
+    encoder = writer(KEYS[:3], MGET)
+    chunk = encoder.blank()
+    encoder.fill_some(chunk, 100)
+    flight = ReadFlight(encoder, CODEC, found, ReadOutcome(CODEC), ReadOptions())
+    flight.begin_with(chunk, ChunkState.SENT)
+    driver = Driver(flight)
+    assert driver.send_all() == ([], Event.NEED_REPLIES)
+    data = values(0, None, 2)
+    driver.receive(data[:cut])
+    driver.receive(data[cut:])
+    assert flight.poll() is Event.DONE
+    assert found == {"key:0": 0, "key:1": None, "key:2": 2}
 
 
 def test_the_window_limits_the_commands_in_flight() -> None:

@@ -19,7 +19,7 @@ LOST = ConnectionError("gone")
 def flight_of(items: Any = ITEMS, options: SetOptions | None = None, size: int = 2, **more: Any) -> AtomicFlight:
     options = options or SetOptions(atomic=True)
     encoder = writer(items, options.command(msetex=True), size)
-    return AtomicFlight(encoder, options.single(), outcome(), repeatable=options.repeatable, **more)
+    return AtomicFlight(encoder, options.single, outcome(), repeatable=options.repeatable, **more)
 
 
 def opened(flight: AtomicFlight) -> Driver:

@@ -12,7 +12,7 @@ from flights import OK, SET, Driver, outcome, words, writer
 from redis_fastbatch import ChunkStats
 from redis_fastbatch._core.resp.encoder import SourcePending
 from redis_fastbatch._engine.commands import MSET, SetOptions
-from redis_fastbatch._engine.flight import WINDOW_CHUNKS, Event, Send
+from redis_fastbatch._engine.flight import WINDOW_CHUNKS, ChunkState, Event, Send
 from redis_fastbatch._engine.write import WriteFlight
 
 ITEMS = {f"key:{i}": i for i in range(5)}
@@ -23,7 +23,7 @@ def flight_of(items: Any = ITEMS, options: SetOptions | None = None, size: int =
     options = options or SetOptions()
     hooks = {name: more.pop(name) for name in ("on_error", "progress", "on_chunk") if name in more}
     encoder = writer(items, options.command(msetex=True), size)
-    return WriteFlight(encoder, options.single(), outcome(**hooks), repeatable=options.repeatable, **more)
+    return WriteFlight(encoder, options.single, outcome(**hooks), repeatable=options.repeatable, **more)
 
 
 def test_chunks_are_sent_and_confirmed_until_done() -> None:
@@ -272,3 +272,32 @@ def test_items_taken_before_the_flight_began_fail_with_it() -> None:
 def test_a_command_has_exactly_these_bytes() -> None:
     chunk = Driver(WriteFlight(writer({"k": "v"}, MSET), SET, outcome())).send()
     assert chunk == b"*3\r\n$4\r\nMSET\r\n$1\r\nk\r\n$2\r\n\xa1v\r\n"
+
+
+@pytest.mark.parametrize("state", [ChunkState.NEW, ChunkState.SENDING, ChunkState.SENT])
+def test_a_chunk_that_was_encoded_before_the_flight_was_made(state: ChunkState) -> None:
+    encoder = writer({"a": 1, "b": object(), "c": 3}, MSET)
+    chunk = encoder.blank()
+    encoder.fill_some(chunk, 100)
+    flight = WriteFlight(encoder, SET, outcome(on_error="report"))
+    with flight:
+        flight.begin_with(chunk, state)
+        driver = Driver(flight)
+        sent, event = driver.send_all()
+        assert (sent, event) == ([b"MSET"] if state is ChunkState.NEW else [], Event.NEED_REPLIES)
+        driver.receive(OK)
+        assert flight.poll() is Event.DONE
+    report = flight.report
+    assert (report.written, report.failed, report.confirmed_prefix) == (2, 1, 3)
+    assert report.bytes_sent == len(chunk)
+
+
+def test_a_chunk_that_was_sent_before_is_unknown_when_the_batch_is_aborted() -> None:
+    encoder = writer({"a": 1, "b": 2}, MSET)
+    chunk = encoder.blank()
+    encoder.fill_some(chunk, 100)
+    flight = WriteFlight(encoder, SET, outcome(on_error="report"))
+    flight.begin_with(chunk, ChunkState.SENDING)
+    flight.abort(ConnectionError("gone"))
+    assert (flight.report.failed, flight.report.confirmed_prefix) == (2, 0)
+    assert all("outcome unknown" in str(error) for error in flight.report.failures.values())

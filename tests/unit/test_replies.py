@@ -491,3 +491,65 @@ def test_the_buffer_does_not_move_while_it_is_filled() -> None:
         reader.free_space()
     view.release()
     assert len(reader.free_space()) > 0
+
+
+@pytest.mark.parametrize(
+    ("received", "expected", "whole"),
+    [
+        (b"+OK\r\n", b"+OK\r\n", True),
+        (b"+OK\r\n" * 3, b"+OK\r\n" * 3, True),
+        (b"", b"+OK\r\n", False),
+        (b"+OK\r", b"+OK\r\n", False),
+        (b"+OK\r\n+OK\r\n", b"+OK\r\n", False),
+        (b"-OOM\r\n", b":1234\r\n", False),
+    ],
+)
+def test_the_usual_reply_is_read_only_if_nothing_else_has_arrived(
+    received: bytes, expected: bytes, whole: bool
+) -> None:
+    reader = reply_reader()
+    reader.feed(received)
+    assert reader.is_all(expected) is whole
+    assert len(reader) == (0 if whole else len(received))
+
+
+NAMES = ["a", "b", "c"]
+WHOLE = b"*3\r\n$1\r\n\x01\r\n$-1\r\n$4\r\n\xa3xyz\r\n"
+
+
+def test_an_array_of_values_is_read_at_once() -> None:
+    reader = reply_reader()
+    reader.feed(WHOLE)
+    found: dict[str, object] = {}
+    assert reader.all_values(NAMES, MsgpackCodec(), "none", found) == len(WHOLE)
+    assert found == {"a": 1, "b": "none", "c": "xyz"}
+    assert reader.finished()
+
+
+@pytest.mark.parametrize(
+    "received",
+    [
+        *(WHOLE[:cut] for cut in range(len(WHOLE))),
+        WHOLE + b"+",
+        b"*2\r\n" + WHOLE[4:],
+        b"*4\r\n" + WHOLE[4:],
+        WHOLE.replace(b"\xa3xyz", b"\xc1xyz"),
+        WHOLE.replace(b"$-1", b"$-2"),
+        b">2\r\n+a\r\n+b\r\n" + WHOLE,
+        b"-OOM no\r\n",
+        b"$3\r\nabc\r\n",
+    ],
+)
+def test_anything_else_leaves_all_of_it_to_be_read_again(received: bytes) -> None:
+    reader = reply_reader()
+    reader.feed(received)
+    found: dict[str, object] = {}
+    assert reader.all_values(NAMES, MsgpackCodec(), None, found) == 0
+    assert (len(reader), reader.elements, found) == (len(received), 0, {})
+
+
+def test_a_value_above_the_limit_is_left_to_be_read_again() -> None:
+    reader = reply_reader(3)
+    reader.feed(WHOLE)
+    assert reader.all_values(NAMES, MsgpackCodec(), None, {}) == 0
+    assert len(reader) == len(WHOLE)

@@ -27,6 +27,7 @@ cdef class TableWriter:
     cdef readonly list failures
     cdef readonly bint exhausted
     cdef readonly bint source_pending
+    cdef readonly bint in_memory
     cdef readonly object source_error
     cdef readonly Py_ssize_t batches    # of the table, taken so far
     cdef public Py_ssize_t max_items

@@ -10,6 +10,7 @@ class TableWriter:
     failures: list[tuple[int, Any, Exception]]
     exhausted: bool
     source_pending: bool
+    in_memory: bool
     source_error: Exception | None
     batches: int
     rows_left: int

@@ -65,6 +65,7 @@ cdef class TableWriter:
             The caller empties it.
         exhausted: there are no more rows.
         source_pending: always False, because a table's stream blocks until it has rows.
+        in_memory: always False, because it may block.
         source_error: the exception that ended the table's stream; else None.
         batches: the number of the table's batches that were taken.
 

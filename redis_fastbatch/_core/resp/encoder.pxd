@@ -11,6 +11,8 @@ cdef class Command:
     cdef readonly bint counted       # the number of items is the first argument
     cdef readonly bint with_values
     cdef readonly tuple tail         # arguments after the item or items
+    cdef readonly bytes usual_reply
+    cdef bytes bulk_name
     cdef bytes prefix                # before each item, if each item is a command
     cdef bytes suffix                # after each item, or after the last one of many
     cdef Py_ssize_t suffix_arguments
@@ -40,6 +42,7 @@ cdef class Chunk(OutputBuffer):
     cdef int put_bulk(self, const char* data, Py_ssize_t size) except -1
     cdef int put_item(self, object key, object value, ValueCodec codec, str encoding, str errors) except -1
     cdef int take_back(self, Py_ssize_t mark) except -1
+    cdef void put_command_header(self) noexcept
     cdef Chunk blank(self, Command command)
     cdef const char* next_item(self, const char* p, Place* place) noexcept
     cdef int slot(self, Place* place, Py_ssize_t i) noexcept
@@ -74,6 +77,7 @@ cdef class BatchWriter:
     cdef readonly Command command
     cdef readonly ValueCodec codec
     cdef readonly list failures
+    cdef readonly bint in_memory
     cdef readonly bint exhausted
     cdef readonly bint source_pending
     cdef readonly object source_error

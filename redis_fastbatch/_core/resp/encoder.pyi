@@ -4,12 +4,15 @@ from typing import Any
 from redis_fastbatch._core.codec import ValueCodec
 from redis_fastbatch._core.runtime.buffer import OutputBuffer
 
+IN_MEMORY: frozenset[type]
+
 class Command:
     name: bytes
     many: bool
     counted: bool
     with_values: bool
     tail: tuple[bytes, ...]
+    usual_reply: bytes
     def __init__(
         self,
         name: bytes,
@@ -45,6 +48,7 @@ class BatchWriter:
     command: Command
     codec: ValueCodec
     failures: list[tuple[Any, Any, Exception]]
+    in_memory: bool
     exhausted: bool
     source_pending: bool
     source_error: Exception | None

@@ -69,6 +69,9 @@ cdef class Command:
         counted: the number of items goes before them, as in MSETEX.
         with_values: an item is a key and a value. Otherwise it is a key alone.
         tail: arguments after the item or items, such as (b"EX", b"60").
+
+    Attributes:
+        usual_reply: the reply to a command that writes when all its items were written.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ cdef class Command:
         tuple tail=(),
     ):
         self.name = name
+        self.bulk_name = bulk(name)
         self.many = many
         self.counted = counted
         self.with_values = with_values
@@ -90,8 +94,9 @@ cdef class Command:
         if many:
             self.prefix = b""
         else:
-            self.prefix = b"*%d\r\n" % (2 + with_values + len(tail)) + bulk(name)
+            self.prefix = b"*%d\r\n" % (2 + with_values + len(tail)) + self.bulk_name
         self.headroom = 96 + len(name)
+        self.usual_reply = b":1\r\n" if name == b"MSETEX" else b"+OK\r\n"
 
     def __repr__(self):
         return f"<Command {self.name.decode()}{' many' if self.many else ''}>"
@@ -194,23 +199,35 @@ cdef class Chunk(OutputBuffer):
     def seal(self):
         """Complete the commands, so that the chunk can be sent."""
         cdef Command command = self.command
-        cdef Py_ssize_t count = self.items
-        cdef bytes header = b""
         if self.sealed:
             return
-        # What can fail comes first: then nothing is left half done.
-        reserve(self, PyBytes_GET_SIZE(command.suffix))
         if command.many:
-            header += b"*%d\r\n" % (
-                1 + command.counted + count * (1 + command.with_values) + command.suffix_arguments
-            )
-            header += bulk(command.name)
-            if command.counted:
-                header += bulk(b"%d" % count)
+            # It can fail, so it comes first: then nothing is left half done.
             self.append(PyBytes_AS_STRING(command.suffix), PyBytes_GET_SIZE(command.suffix))
-        self.start -= len(header)
-        memcpy(self.data + self.start, PyBytes_AS_STRING(header), len(header))
+            self.put_command_header()
         self.sealed = True
+
+    cdef void put_command_header(self) noexcept:
+        """Write the header of a command of many items right-aligned into the headroom."""
+        cdef Command command = self.command
+        cdef Py_ssize_t count = self.items
+        cdef Py_ssize_t arguments = (
+            1 + command.counted + count * (1 + command.with_values) + command.suffix_arguments
+        )
+        cdef Py_ssize_t width = digits(arguments)
+        cdef Py_ssize_t count_width = digits(count)
+        cdef Py_ssize_t size = width + 3 + PyBytes_GET_SIZE(command.bulk_name)
+        cdef char* p
+        if command.counted:
+            size += digits(count_width) + 3 + count_width + 2
+        self.start -= size
+        p = put_header(self.data + self.start, c'*', arguments, width)
+        memcpy(p, PyBytes_AS_STRING(command.bulk_name), PyBytes_GET_SIZE(command.bulk_name))
+        p += PyBytes_GET_SIZE(command.bulk_name)
+        if command.counted:
+            p = put_header(p, c'$', count_width, digits(count_width))
+            # The number ends as a header does, and begins without a mark.
+            put_header(p - 1, c'\n', count, count_width)
 
     def extract(self, Command command, positions=None):
         """Return the items at `positions` (all by default) in a sealed chunk of another command.
@@ -282,6 +299,12 @@ cdef const char* after_bulk(const char* p) noexcept:
         size = size * 10 + (p[0] - c'0')
         p += 1
     return p + 2 + size + 2
+
+
+IN_MEMORY = frozenset(
+    [dict, list, tuple, set, frozenset, range, type({}.items()), type({}.keys()), type({}.values())]
+)
+"""Types of items that are all there: taking the next one never waits, and runs no code of the caller's."""
 
 
 class SourcePending(Exception):
@@ -360,6 +383,7 @@ cdef class BatchWriter:
 
     Attributes:
         failures: (key, value, exception) for each item that could not be encoded. The caller empties it.
+        in_memory: the source never waits: it is a dict, a list or another of Python's own containers.
         exhausted: there are no more items.
         source_error: the exception of the iterable of items, which ended it; None if there was none.
         source_pending: the iterable has no item ready: it has raised SourcePending.
@@ -377,11 +401,12 @@ cdef class BatchWriter:
         str errors="strict",
     ):
         self.source = ItemSource(items, command.with_values)
+        self.in_memory = type(items) in IN_MEMORY
         self.command = command
         self.codec = codec
         self.max_items = max_items
         self.max_bytes = max_bytes
-        if ASCII.encode(encoding, errors) != ASCII_BYTES:
+        if encoding != "utf-8" and ASCII.encode(encoding, errors) != ASCII_BYTES:
             raise ValueError(f"the encoding of keys must leave ASCII unchanged, as UTF-8 does, got {encoding}")
         self.encoding = encoding
         self.errors = errors

@@ -6,7 +6,7 @@ parser that the caller provides, such as hiredis, parses all other replies once 
 may stop wherever the received bytes end, and goes on from there.
 """
 
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_SetItem
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -256,6 +256,39 @@ cdef class ReplyReader(ReceiveBuffer):
                 non_ok_replies.append((first + done, self.parse(stop)))
             done += 1
         return done
+
+    def is_all(self, bytes expected):
+        """Return whether the received bytes are just `expected`, which are read then. Else nothing is read."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(expected)
+        if self.end - self.position != size:
+            return False
+        if memcmp(self.data + self.position, PyBytes_AS_STRING(expected), size) != 0:
+            return False
+        self.position = self.end
+        return True
+
+    def all_values(self, list keys, ValueCodec codec, object default, dict out):
+        """Read an array of the values of `keys`, if just that has arrived, and put them into `out`.
+
+        Returns:
+            How many bytes were read. 0 if anything is not as it should be: then nothing is read, and array() and
+            values() tell what it is.
+        """
+        cdef Py_ssize_t start = self.position
+        cdef list failures = []
+        if start == self.end or self.data[start] != c'*':
+            return 0
+        try:
+            if self.array(len(keys)) is True and self.values(keys, 0, codec, default, out, failures) == len(keys):
+                if not failures and self.position == self.end:
+                    return self.end - start
+        except (DecodeError, self.protocol_error):
+            # It is raised once more when values() reads the same bytes.
+            failures.append(None)
+        out.clear()
+        self.position = start
+        self.elements = 0
+        return 0
 
     def array(self, Py_ssize_t expected):
         """Begin to read an array of `expected` elements, which values() reads.

@@ -10,6 +10,9 @@ cdef extern from "Python.h":
     bint PyGC_Enable() noexcept
     bint PyGC_IsEnabled() noexcept
 
+EVERY = 200_000
+"""The number of items after which the collector may run."""
+
 cdef Py_ssize_t holds = 0
 cdef bint enabled_before = False
 cdef Py_ssize_t process = 0   # how many forks led to this process
@@ -20,14 +23,28 @@ cdef class Hold:
 
     Args:
         enabled: if False, the context does nothing.
+        every: made() calls turn() whenever it has counted that many items.
     """
 
-    cdef bint enabled
+    cdef readonly bint enabled
     cdef bint held
+    cdef Py_ssize_t every
+    cdef Py_ssize_t count
     cdef Py_ssize_t made_in
 
-    def __init__(self, bint enabled=True):
+    def __init__(self, bint enabled=True, Py_ssize_t every=EVERY):
         self.enabled = enabled
+        self.every = every
+
+    def made(self, Py_ssize_t items):
+        """Count items, and let the collector run after enough of them."""
+        self.count += items
+        if self.count >= self.every:
+            self.count = 0
+            self.turn()
+
+    def turn(self):
+        """Do nothing. A subclass lets the collector run."""
 
     def __enter__(self):
         global holds, enabled_before

@@ -12,9 +12,9 @@ import gc
 import os
 
 from redis_fastbatch._core.runtime import collector
+from redis_fastbatch._core.runtime.collector import EVERY
 
-EVERY = 200_000
-"""The number of items after which the collector may run."""
+__all__ = ["EVERY", "YOUNG", "Pause"]
 
 YOUNG = 1
 """The generation up to which it then collects: the objects made since it ran last."""
@@ -24,31 +24,18 @@ if hasattr(os, "register_at_fork"):
 
 
 class Pause(collector.Hold):
-    """A context in which the collector does not run. Each belongs to one thread.
+    """A context in which the collector does not run, but has its turn. Each belongs to one thread.
 
     Args:
         enabled: if False, the context does nothing.
         every: the number of items after which the collector may run.
     """
 
-    def __init__(self, enabled: bool = True, every: int = EVERY) -> None:
-        super().__init__(enabled)
-        self._enabled = enabled
-        self._every = every
-        self._made = 0
-
-    def made(self, items: int) -> None:
-        """Count items, and let the collector run after enough of them."""
-        self._made += items
-        if self._made >= self._every:
-            self.turn()
-
     def turn(self) -> None:
         """Let the collector run if it is due."""
-        self._made = 0
         # Enabling it for a moment is not enough: the interpreter decides when a collection begins then, and the
         # pauses of other threads might prevent it for good.
-        if self._enabled and collector.was_enabled() and _is_due():
+        if self.enabled and collector.was_enabled() and _is_due():
             gc.collect(YOUNG)
 
 

@@ -6,6 +6,7 @@ This module has what clients of both kinds share. `sync` and `asyncio` know the 
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 from collections.abc import Callable
@@ -33,13 +34,12 @@ def is_cluster(client: Any) -> bool:
     return hasattr(client, "nodes_manager")
 
 
-def reply_reader(max_value_size: int = 0) -> ReplyReader:
-    """Return a reader of replies that parses with hiredis and raises redis-py's InvalidResponse.
+reply_reader = functools.partial(ReplyReader, make_parser=hiredis.Reader, protocol_error=InvalidResponse)
+"""Returns a reader of replies that parses with hiredis and raises redis-py's InvalidResponse.
 
-    Args:
-        max_value_size: longer values are refused, in bytes; 0 for no limit.
-    """
-    return ReplyReader(max_value_size, make_parser=hiredis.Reader, protocol_error=InvalidResponse)
+Args:
+    max_value_size: longer values are refused, in bytes; 0, the default, for no limit.
+"""
 
 
 def connection_counts(pool: Any) -> tuple[int, int, int]:

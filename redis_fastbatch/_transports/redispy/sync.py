@@ -57,12 +57,17 @@ def close_if_stale(connection: Any) -> None:
         connection.disconnect()
 
 
-def without_cache(connection: Any) -> Any:
-    """Return the connection that redis-py's client-side cache wraps, or the connection itself.
+def connected(connection: Any) -> Any:
+    """Connect if that is to be done, check the health if that is due, and return the connection.
 
-    A batch bypasses the cache: its proxy would take our replies for the reply to the command that it saw last. The
-    cache still receives its invalidation messages.
+    It may be wrapped by redis-py's client-side cache. Then what it wraps is returned. A batch bypasses the cache:
+    its proxy would take our replies for the reply to the command that it saw last. The cache still receives its
+    invalidation messages.
     """
+    if getattr(connection, "_sock", None) is not None and not connection.health_check_interval:
+        return connection
+    connection.connect()
+    connection.check_health()
     inner = getattr(connection, "_conn", None)
     if not isinstance(inner, AbstractConnection):
         return connection

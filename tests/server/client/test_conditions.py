@@ -89,9 +89,9 @@ def test_milliseconds_are_exact() -> None:
     start = datetime.datetime(2030, 1, 1, tzinfo=UTC)
     for some in range(1, 3000):
         length = datetime.timedelta(milliseconds=some)
-        assert SetOptions(px=length).expiry() == (b"PX", b"%d" % some)
-        assert SetOptions(pxat=start + length).expiry() == (b"PXAT", b"%d" % (1_893_456_000_000 + some))
-    assert SetOptions(exat=start).expiry() == (b"EXAT", b"1893456000")
+        assert SetOptions(px=length).expiry == (b"PX", b"%d" % some)
+        assert SetOptions(pxat=start + length).expiry == (b"PXAT", b"%d" % (1_893_456_000_000 + some))
+    assert SetOptions(exat=start).expiry == (b"EXAT", b"1893456000")
 
 
 def test_exat_and_pxat_are_exact(client: redis.Redis) -> None:

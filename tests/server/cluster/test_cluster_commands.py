@@ -128,6 +128,7 @@ def test_commands_for_slots_that_have_moved(cluster: Cluster) -> None:
     with cluster.client() as client:
         fast = FastBatch(client)
         fast.batch_execute([("SET", "warm", 1)])
+
         def confuse() -> None:
             router = topology_of(client).router
             for slot in range(16384):
