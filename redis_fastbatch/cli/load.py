@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from redis_fastbatch._transports.threads import affordable, run_threads
+from redis_fastbatch.cli.command_template import prepare, row_command, words_as_text
 from redis_fastbatch.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -46,6 +47,7 @@ EXAMPLES = """\
 examples:
   redis-fastbatch load users.csv --key id --prefix user:
   redis-fastbatch load flights.parquet --key 'flight:{carrier}:{flight}:{time_hour}' --ex 86400
+  redis-fastbatch load scores.csv --command 'ZADD board:{region} {score} {user}'
   redis-fastbatch load events.ndjson.zst --key id --on-error failed.ndjson
   zcat users.csv.gz | redis-fastbatch load - --format csv --key id --url redis://cache:6379/1
 """
@@ -63,9 +65,14 @@ def add_to(commands: Any, name: str, summary: str) -> None:
     parser.add_argument(
         "file", metavar="FILE", help="CSV, NDJSON or Parquet, also .gz, .zst or .bz2; - is standard input"
     )
-    parser.add_argument(
-        "--key", required=True, metavar="COLUMN|TEMPLATE",
+    how = parser.add_mutually_exclusive_group(required=True)
+    how.add_argument(
+        "--key", metavar="COLUMN|TEMPLATE",
         help="the column with the keys, or a template of columns such as 'order:{shop}:{number}'",
+    )  # fmt: skip
+    how.add_argument(
+        "--command", dest="row_command", type=row_command, metavar="COMMAND",
+        help="send a command for each row of CSV or Parquet instead, such as 'ZADD board:{region} {score} {user}'",
     )  # fmt: skip
     parser.add_argument("--prefix", default="", help="text before every key, such as user:")
     parser.add_argument("--columns", type=_columns, metavar="A,B,C", help="write only these columns")
@@ -104,6 +111,7 @@ def _columns(text: str) -> list[str] | None:
 
 def run(options: argparse.Namespace) -> int:
     """Load a file; return 0 only if every row was written."""
+    prepare(options)
     report = BatchReport()
     interrupted = False
     broken: Exception | None = None
@@ -237,8 +245,13 @@ class Load:
 
         def failures(row: int, value: Any, error: Exception) -> None:
             row, error = named(row, error)
-            self._failures(row, value, error)
+            self._failures(row, words_as_text(value), error)
 
+        command = self._options.row_command
+        if command is not None:
+            send = partial(self._batch.batch_execute_table, table, command.template, progress=progress)
+            self._counted(partial(send, on_error=failures), named)
+            return
         write = partial(
             self._batch.batch_set_table,
             table,
@@ -284,6 +297,8 @@ class Load:
 
     def _load_values(self, values: Iterable[JsonValue]) -> None:
         """Write the values of a JSON file with batch_set()."""
+        if self._options.row_command is not None:
+            raise CliError("--command needs CSV or Parquet, found JSON: convert the file, or use --key")
         rows = JsonRows(values, self._options.key, self._options.prefix, self._options.columns, self._failures)
         write = partial(
             self._batch.batch_set,
