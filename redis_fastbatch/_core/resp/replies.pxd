@@ -35,6 +35,7 @@ cdef class ReplyReader(ReceiveBuffer):
     cdef Py_ssize_t max_value_size
     cdef object parser
     cdef object make_parser
+    cdef dict parser_options              # further arguments of make_parser
     cdef object protocol_error
     cdef Py_ssize_t scanned      # how many bytes after `position` belong to the reply that has not arrived whole
     cdef Py_ssize_t pending      # its elements that are still to come; 0 if no reply has begun

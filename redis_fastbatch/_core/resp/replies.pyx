@@ -123,6 +123,7 @@ cdef class ReplyReader(ReceiveBuffer):
         self.pushes = []
         self.max_value_size = max_value_size
         self.make_parser = make_parser
+        self.parser_options = {}
         self.protocol_error = protocol_error
         self.bulk_left = -1
 
@@ -162,7 +163,10 @@ cdef class ReplyReader(ReceiveBuffer):
             return self.verbatim(stop)
         if self.parser is None:
             self.parser = self.make_parser(
-                protocolError=self.protocol_error, replyError=ErrorReply, notEnoughData=NOT_ENOUGH
+                protocolError=self.protocol_error,
+                replyError=ErrorReply,
+                notEnoughData=NOT_ENOUGH,
+                **self.parser_options,
             )
         self.parser.feed(PyBytes_FromStringAndSize(self.data + self.position, stop - self.position))
         try:

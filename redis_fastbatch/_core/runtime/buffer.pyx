@@ -124,6 +124,17 @@ cdef class ReceiveBuffer:
             self.capacity = capacity
         return 0
 
+    cdef int shrink(self, Py_ssize_t capacity) except -1:
+        """Free the memory beyond `capacity`, unless it is in use."""
+        cdef char* moved
+        if self.capacity <= capacity or self.end > capacity or self.exports:
+            return 0
+        moved = <char*>PyMem_RawRealloc(self.data, capacity)
+        if moved != NULL:
+            self.data = moved
+            self.capacity = capacity
+        return 0
+
     def free_space(self):
         """Return a writable memoryview of the space after the received bytes.
 
