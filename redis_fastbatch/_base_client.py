@@ -46,6 +46,11 @@ LARGEST_PRESIZED = 10_000_000
 ITER_ROUND = 4000
 """The most keys that batch_get_iter() reads at a time by default. It reads fewer if their values are large."""
 
+NO_CLUSTER_PIPELINE = (
+    "a pipeline of this package needs a single server, and the client is one of a cluster: "
+    "use client.pipeline(), which is redis-py's"
+)
+
 
 class BaseClient:
     """What both clients have in common: a redis-py client, a codec, and making flights with them.

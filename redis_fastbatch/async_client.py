@@ -29,6 +29,7 @@ from redis_fastbatch._arguments import (
 )
 from redis_fastbatch._base_client import (
     ITER_ROUND,
+    NO_CLUSTER_PIPELINE,
     BaseClient,
     Found,
     checked_replies,
@@ -509,6 +510,29 @@ class AsyncFastBatch(BaseClient):
         flight.outcome.raise_error()
         total: int = flight.outcome.total
         return total
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> redis.asyncio.client.Pipeline:
+        """Return a pipeline of redis.asyncio whose commands are packed, sent and read by this package.
+
+        It has all methods of redis.asyncio.client.Pipeline, and the same results and errors. It is an async
+        context manager.
+
+        Args:
+            transaction, shard_hint: as for FastBatch.pipeline().
+
+        Returns:
+            A redis.asyncio.client.Pipeline that uses the client's connection pool and response callbacks.
+
+        Raises:
+            ValueError: the client is one of a cluster, which has a pipeline() of its own.
+        """
+        if self._is_cluster:
+            raise ValueError(NO_CLUSTER_PIPELINE)
+        from redis_fastbatch._transports.redispy.async_pipeline import AsyncFastPipeline
+
+        return AsyncFastPipeline(
+            self._client.connection_pool, self._client.response_callbacks, transaction, shard_hint
+        )
 
     def scan(self, match: str | bytes | None = None, count: int = 1000) -> AsyncIterator[Key]:
         """Iterate over the server's keys, as redis.asyncio.Redis.scan_iter() does.

@@ -25,6 +25,7 @@ from redis_fastbatch._arguments import (
 )
 from redis_fastbatch._base_client import (
     ITER_ROUND,
+    NO_CLUSTER_PIPELINE,
     BaseClient,
     Found,
     checked_replies,
@@ -601,6 +602,29 @@ class FastBatch(BaseClient):
         flight.outcome.raise_error()
         total: int = flight.outcome.total
         return total
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> redis.client.Pipeline:
+        """Return a pipeline of redis-py whose commands are packed, sent and read by this package.
+
+        It has all methods of redis.client.Pipeline, and the same results and errors. It is a context manager.
+
+        Args:
+            transaction: send the commands between MULTI and EXEC, so that no other client's come between them.
+            shard_hint: as for redis.Redis.pipeline().
+
+        Returns:
+            A redis.client.Pipeline that uses the client's connection pool and response callbacks.
+
+        Raises:
+            ValueError: the client is one of a cluster, which has a pipeline() of its own.
+        """
+        if self._is_cluster:
+            raise ValueError(NO_CLUSTER_PIPELINE)
+        from redis_fastbatch._transports.redispy.pipeline import FastPipeline
+
+        return FastPipeline(
+            self._client.connection_pool, self._client.response_callbacks, transaction, shard_hint
+        )
 
     def scan(self, match: str | bytes | None = None, count: int = 1000) -> Iterator[Key]:
         """Iterate over the server's keys, as redis.Redis.scan_iter() does.

@@ -17,7 +17,7 @@ from typing import Any
 from redis.exceptions import ConnectionError, ResponseError
 
 from redis_fastbatch._core.resp.encoder import Chunk
-from redis_fastbatch._core.resp.replies import ErrorReply
+from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
 from redis_fastbatch._engine.flight import Event, Flight, Send
 from redis_fastbatch._engine.pacing import FLUSH_SECONDS, Pace
 from redis_fastbatch._transports.async_source import AsyncSource
@@ -34,12 +34,25 @@ MAX_WRITE_BYTES = 256 * 1024
 
 
 class TransportChannel:
-    """Uses the asyncio transport of a redis-py connection."""
+    """Uses the asyncio transport of a redis-py connection.
 
-    def __init__(self, connection: Any, transport: asyncio.Transport, max_value_size: int) -> None:
+    Args:
+        connection: the connection.
+        transport: its transport.
+        max_value_size: longer values are refused on reading, in bytes; 0 for no limit.
+        reader: reads the replies; a new one by default.
+    """
+
+    def __init__(
+        self,
+        connection: Any,
+        transport: asyncio.Transport,
+        max_value_size: int = 0,
+        reader: ReplyReader | None = None,
+    ) -> None:
         self._connection = connection
         self._transport = transport
-        self._reader = reply_reader(max_value_size)
+        self._reader = reply_reader(max_value_size) if reader is None else reader
         self._protocol = ReplyProtocol(self._transport, self._reader)
 
     async def __aenter__(self) -> TransportChannel:

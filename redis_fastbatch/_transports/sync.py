@@ -70,14 +70,22 @@ class SocketChannel:
     the fewest system calls, while one chunk is sent and its replies are awaited. Once there is more to do at the
     same time, the socket does not block any longer.
 
+    Args:
+        connection: the connection.
+        sock: its socket.
+        max_value_size: longer values are refused on reading, in bytes; 0 for no limit.
+        reader: reads the replies; a new one by default.
+
     Attributes:
         reader: holds the received bytes.
         sent_all: exchange() has sent its chunk.
     """
 
-    def __init__(self, connection: Any, sock: socket.socket, max_value_size: int) -> None:
+    def __init__(
+        self, connection: Any, sock: socket.socket, max_value_size: int = 0, reader: ReplyReader | None = None
+    ) -> None:
         self.socket = sock
-        self.reader = reply_reader(max_value_size)
+        self.reader = reply_reader(max_value_size) if reader is None else reader
         self.sent_all = False
         self._blocking = True
         self._connection = connection

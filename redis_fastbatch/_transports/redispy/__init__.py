@@ -6,6 +6,7 @@ This module has what clients of both kinds share. `sync` and `asyncio` know the 
 
 from __future__ import annotations
 
+import codecs
 import functools
 import inspect
 import logging
@@ -88,6 +89,12 @@ def parser_is_empty(parser: Any) -> bool:
     if hasattr(buffer, "unread_bytes"):
         return not buffer.unread_bytes()
     return buffer is not None and not buffer
+
+
+@functools.lru_cache(maxsize=16)
+def is_utf8(encoding: str) -> bool:
+    """Return whether this is a name of UTF-8."""
+    return codecs.lookup(encoding).name == "utf-8"
 
 
 def key_encoding(client: Any) -> tuple[str, str]:

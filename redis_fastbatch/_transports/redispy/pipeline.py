@@ -1,0 +1,289 @@
+"""A redis-py pipeline that packs its commands, sends them and reads their replies by the core.
+
+Everything else is redis-py's own: queueing, WATCH and MULTI, retries, scripts, which errors are raised. Where a
+pipeline or its connection is not of the kind that this module knows, redis-py does everything.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import time
+from typing import Any
+
+import hiredis
+import redis.connection
+from redis.client import EMPTY_RESPONSE, NEVER_DECODE, Pipeline
+from redis.connection import AbstractConnection
+from redis.exceptions import ConnectionError, InvalidResponse, ResponseError, TimeoutError
+
+from redis_fastbatch._core.resp.objects import ObjectReader
+from redis_fastbatch._core.resp.queue import CommandQueue, PackedCommands
+from redis_fastbatch._engine.flight import Event, Send
+from redis_fastbatch._engine.pipeline import PipelineFlight, TransactionFlight
+from redis_fastbatch._transports.queueing import QuickCommands, keep_exact
+from redis_fastbatch._transports.redispy import is_utf8, push_handler
+from redis_fastbatch._transports.redispy.sync import explain, known_socket
+from redis_fastbatch._transports.sync import SocketChannel
+
+_THEIR_PARSE_RESPONSE = Pipeline.parse_response
+
+STATEFUL = frozenset({"WATCH", "UNWATCH", "DISCARD", "EXEC"})
+"""Commands whose replies change the state of a pipeline. redis-py reads them."""
+
+IGNORED = frozenset({"keys", NEVER_DECODE, EMPTY_RESPONSE})
+"""Options of commands that response callbacks do not get."""
+
+IGNORED_IN_TRANSACTION = frozenset({"keys"})
+
+READERS_KEPT = 8
+
+_readers: list[ObjectReader] = []
+
+
+class FastPipeline(QuickCommands, Pipeline):
+    """A redis.client.Pipeline whose commands are packed, sent and read by redis_fastbatch."""
+
+    def _execute_pipeline(self, connection: Any, commands: Any, raise_on_error: bool) -> list[Any]:
+        their: Any = super()
+        queue = self._queue(connection, commands)
+        if queue is None or not STATEFUL.isdisjoint(queue.callbacks):
+            return their._execute_pipeline(connection, commands, raise_on_error)  # type: ignore[no-any-return]
+        with memoryview(pack(connection, queue, commands, utf8=_packs_utf8(connection))) as view:
+            flight = PipelineFlight(view, len(commands), check, queue.undecoded)
+            errors = exchange(connection, flight)
+        queue.call_back(flight.replies, IGNORED, ResponseError)
+        if raise_on_error and (errors or queue.caught):
+            their.raise_first_error(commands, flight.replies)
+        return flight.replies
+
+    def _execute_transaction(self, connection: Any, commands: Any, raise_on_error: bool) -> list[Any]:
+        their: Any = super()
+        queue = self._queue(connection, commands)
+        if queue is None:
+            return their._execute_transaction(connection, commands, raise_on_error)  # type: ignore[no-any-return]
+        utf8 = _packs_utf8(connection)
+        with memoryview(pack(connection, queue, commands, utf8=utf8, transaction=True)) as view:
+            flight = TransactionFlight(view, 1 + len(commands), check)
+            errors = exchange(connection, flight)
+        response = flight.replies[0]
+        if flight.refused or type(response) is not list or len(response) != len(commands):
+            replay: Any = Replay(flight, len(commands))
+            return their._execute_transaction(replay, commands, raise_on_error)  # type: ignore[no-any-return]
+        self.watching = False
+        if raise_on_error and errors:
+            their.raise_first_error(commands, response)
+        queue.call_back(response, IGNORED_IN_TRANSACTION, ())
+        return response
+
+    def _queue(self, connection: Any, commands: Any) -> CommandQueue | None:
+        """Return the commands as the core sends them; None if redis-py must send them."""
+        return queue_of(self, commands, _THEIR_PARSE_RESPONSE) if _is_known(connection) else None
+
+
+keep_exact(FastPipeline, Pipeline)
+
+
+class Replay:
+    """Stands for a connection over which a transaction was sent, and gives redis-py the replies that came.
+
+    redis-py handles a transaction that was refused or aborted, as each of its versions does.
+    """
+
+    himport_registry = None
+
+    def __init__(self, flight: TransactionFlight, commands: int) -> None:
+        self._replies: list[Any] = [b"QUEUED"] * (1 + commands)
+        for index, error in flight.refused:
+            self._replies[index] = error
+        self._replies.append(flight.replies[0])
+        self._replies.reverse()
+
+    def pack_commands(self, commands: Any) -> list[bytes]:
+        """Return nothing: the commands have been sent."""
+        return []
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """Do nothing: the commands have been sent."""
+
+    def read_response(self, *_: Any, **__: Any) -> Any:
+        """Return the next reply.
+
+        Raises:
+            redis.exceptions.ResponseError: it is one.
+        """
+        reply = self._replies.pop()
+        if isinstance(reply, ResponseError):
+            raise reply
+        return reply
+
+
+def queue_of(pipeline: Any, commands: Any, parse_response: Any) -> CommandQueue | None:
+    """Return a pipeline's commands as the core sends them; None if redis-py must send them.
+
+    Args:
+        pipeline: its response callbacks are used.
+        commands: the commands.
+        parse_response: redis-py's method. A pipeline that has another one reads its replies by that.
+    """
+    if type(commands) is not list or not commands:
+        return None
+    if getattr(pipeline.parse_response, "__func__", None) is not parse_response:
+        return None
+    callbacks = pipeline.response_callbacks
+    queue = CommandQueue(commands, callbacks.get, NEVER_DECODE, EMPTY_RESPONSE)
+    return queue if queue.regular else None
+
+
+def pack(
+    connection: Any, queue: CommandQueue, commands: list[Any], *, utf8: bool, transaction: bool = False
+) -> Any:
+    """Return the bytes of commands, as a connection packs them.
+
+    Args:
+        connection: packs what the core does not.
+        queue: the commands.
+        commands: the same commands, as redis-py queues them.
+        utf8: the connection packs as redis-py does, and text as UTF-8.
+        transaction: put MULTI before and EXEC after them.
+    """
+    if utf8:
+        buffer = PackedCommands(connection.pack_command)
+        if transaction:
+            buffer.pack(("MULTI",))
+        queue.pack(buffer)
+        if transaction:
+            buffer.pack(("EXEC",))
+        return buffer
+    arguments = [command[0] for command in commands]
+    if transaction:
+        arguments = [("MULTI",), *arguments, ("EXEC",)]
+    return b"".join(connection.pack_commands(arguments))
+
+
+def declares_imports(connection: Any) -> bool:
+    """Return whether hash imports (HIMPORT) have been declared: then redis-py sends further commands."""
+    registry = getattr(connection, "himport_registry", None)
+    return registry is not None and registry.revision != 0
+
+
+def _is_known(connection: Any) -> bool:
+    """Return whether the bytes of a connection may be sent and read by the core.
+
+    They may if it packs and parses as redis-py does with hiredis.
+    """
+    if known_socket(connection) is None or not hasattr(connection._parser, "_reader"):
+        return False
+    return type(connection).pack_commands is AbstractConnection.pack_commands and not declares_imports(connection)
+
+
+def _packs_utf8(connection: Any) -> bool:
+    if type(connection).pack_command is not AbstractConnection.pack_command:
+        return False
+    packer = connection._command_packer
+    if type(packer) is redis.connection.HiredisRespSerializer:
+        return True
+    return type(packer) is redis.connection.PythonRespSerializer and is_utf8(connection.encoder.encoding)
+
+
+def exchange(connection: Any, flight: PipelineFlight) -> int:
+    """Send the commands of a flight, and read their replies.
+
+    Returns:
+        How many errors there are in the replies.
+
+    Raises:
+        redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: as redis-py raises them. The connection is
+            closed, as after any other exception, such as KeyboardInterrupt.
+    """
+    reader = take_reader(connection.encoder)
+    try:
+        event = flight.poll()
+        assert isinstance(event, Send)
+        # redis-py checks the connection's health, and connects again if need be.
+        connection.send_packed_command([event.chunk])
+        flight.finished(event.chunk)
+        if isinstance(flight.poll(), Send):
+            _carry(connection, flight, reader)
+        else:
+            _receive(connection, flight, reader)
+        if connection.health_check_interval:
+            connection.next_health_check = _now() + connection.health_check_interval
+        errors = reader.errors
+    except BaseException:
+        connection.disconnect()
+        raise
+    give_back(reader)
+    return errors
+
+
+def _carry(connection: Any, flight: PipelineFlight, reader: ObjectReader) -> None:
+    """Send the slices that are left, and read replies whenever some have arrived."""
+    with SocketChannel(connection, connection._sock, reader=reader) as channel:
+        while (event := flight.poll()) is not Event.DONE:
+            if isinstance(event, Send):
+                channel.send(event.chunk, flight)
+                channel.receive_arrived(flight)
+            else:
+                channel.receive(flight)
+        channel.finish()
+
+
+def _receive(connection: Any, flight: PipelineFlight, reader: ObjectReader) -> None:
+    """Read all replies of a small pipeline, which has been sent whole."""
+    sock = connection._sock
+    explain_reply = functools.partial(explain, connection)
+    while flight.in_flight or not reader.finished():
+        try:
+            with reader.free_space() as free:
+                size = sock.recv_into(free)
+        except builtins.TimeoutError:
+            raise TimeoutError(f"Timeout reading from {connection._host_error()}") from None
+        except OSError as error:
+            raise ConnectionError(
+                f"Error while reading from {connection._host_error()} : {error.args}"
+            ) from error
+        if size == 0:
+            raise ConnectionError("Connection closed by server.")
+        reader.received(size)
+        if flight.in_flight:
+            flight.receive(reader, explain_reply)
+    if reader.pushes:
+        handle = push_handler(connection)
+        if handle is not None:
+            for push in reader.pushes:
+                handle(push)
+
+
+def check(reply: Any) -> None:
+    """Raise an error reply after which redis-py gives up a connection, such as that of a server that is loading.
+
+    Args:
+        reply: a reply that is an exception, or contains some.
+    """
+    first = reply[0] if isinstance(reply, list) and reply else reply
+    if isinstance(first, ConnectionError):
+        raise first
+
+
+def take_reader(encoder: Any) -> ObjectReader:
+    """Return a reader that decodes as a connection's encoder does. Most times it is one that was given back."""
+    try:
+        reader = _readers.pop()
+    except IndexError:
+        reader = ObjectReader(make_parser=hiredis.Reader, protocol_error=InvalidResponse)
+    reader.restart(encoder.encoding if encoder.decode_responses else None, encoder.encoding_errors)
+    return reader
+
+
+def give_back(reader: ObjectReader) -> None:
+    """Keep a reader for the next pipeline."""
+    if len(_readers) < READERS_KEPT:
+        reader.clear()
+        _readers.append(reader)
+
+
+def _now() -> float:
+    """Return the time by the clock with which this version of redis-py plans health checks."""
+    clock = redis.connection.time  # type: ignore[attr-defined]
+    return float(clock() if callable(clock) else time.monotonic())
