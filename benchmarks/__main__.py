@@ -18,6 +18,7 @@ from benchmarks import (
     latency,
     load,
     memory,
+    pipelines,
     results,
     scaling,
     tables,
@@ -65,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         (workers, "gain of several workers"),
         (calls, "small batches, call by call"),
         (commands, "batches of any commands"),
+        (pipelines, "pipelines of commands, against redis-py's"),
         (cluster, "batches over a cluster"),
         (aio, "batches on an event loop"),
     ):
