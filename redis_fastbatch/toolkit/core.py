@@ -22,6 +22,7 @@ from redis_fastbatch.codecs import AnyCodec, resolve
 from redis_fastbatch.errors import EncodeError
 from redis_fastbatch.toolkit import _log
 from redis_fastbatch.toolkit._batches import SnapshotBatch
+from redis_fastbatch.toolkit._client import ToolkitRedis
 from redis_fastbatch.toolkit._failures import batch_failure, not_serialized, original
 from redis_fastbatch.toolkit._limits import check_key, check_keys, check_size, limited
 from redis_fastbatch.toolkit._listening import Callback, ListeningToolkit
@@ -97,7 +98,7 @@ class RedisToolkit(ListeningToolkit):
         # False is the default, and redis-py 6 and later warn about the argument.
         if not kwargs["retry_on_timeout"]:
             del kwargs["retry_on_timeout"]
-        return Redis(**kwargs)
+        return ToolkitRedis(**kwargs)
 
     @property
     def client(self) -> Redis:

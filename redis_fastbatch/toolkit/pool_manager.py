@@ -10,6 +10,7 @@ from typing import Any
 from redis import ConnectionPool, Redis, SSLConnection
 
 from redis_fastbatch._transports.redispy import connection_counts
+from redis_fastbatch.toolkit._client import ToolkitRedis
 from redis_fastbatch.toolkit.options import RedisConnectionConfig
 
 logger = logging.getLogger("redis_fastbatch")
@@ -49,7 +50,7 @@ class ConnectionPoolManager:
 
     def create_client(self, config: RedisConnectionConfig, max_connections: int | None = None) -> Redis:
         """Return a client that uses get_pool()."""
-        return Redis(connection_pool=self.get_pool(config, max_connections))
+        return ToolkitRedis(connection_pool=self.get_pool(config, max_connections))
 
     def close_pool(self, config: RedisConnectionConfig) -> bool:
         """Disconnect and forget the pool of a configuration; return False if there is none or that fails."""

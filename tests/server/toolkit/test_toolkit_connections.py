@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
+from redis_fastbatch._transports.redispy.pipeline import FastPipeline
 from redis_fastbatch.server import EmbeddedServer
 from redis_fastbatch.toolkit import (
     RedisConnectionConfig,
@@ -47,6 +48,21 @@ class TestConnections:
             toolkit.setter("a", 1)
         assert toolkit.client is None
         pool_manager.close_all_pools()
+
+    @pytest.mark.parametrize("shared", [False, True])
+    def test_its_own_client_has_fast_pipelines(self, valkey: EmbeddedServer, shared: bool) -> None:
+        options = RedisOptions(use_connection_pool=shared)
+        with RedisToolkit(config=RedisConnectionConfig(valkey.host, valkey.port), options=options) as toolkit:
+            assert isinstance(toolkit.client, redis.Redis)
+            pipe = toolkit.client.pipeline(transaction=False)
+            assert isinstance(pipe, FastPipeline)
+            assert pipe.set("a", 1).get("a").execute() == [True, b"1"]
+            assert toolkit.client.transaction(lambda pipe: pipe.incr("a")) == [2]
+        pool_manager.close_all_pools()
+
+    def test_a_client_of_the_users_keeps_its_pipelines(self, valkey_client: redis.Redis) -> None:
+        toolkit = RedisToolkit(redis=valkey_client)
+        assert type(toolkit.client.pipeline()) is redis.client.Pipeline
 
     def test_max_connections_limits_the_pool(self, server: EmbeddedServer) -> None:
         config = RedisConnectionConfig(server.host, server.port)
