@@ -136,7 +136,7 @@ class SocketChannel:
         flight.finished(chunk)
 
     def _send_first(self, chunk: Chunk, flight: Flight) -> None:
-        """Send a chunk while nothing is in flight. Its replies are too short to keep the server from reading."""
+        """Send a short chunk while nothing is in flight. A server reads as much before it waits for its client."""
         flight.started(chunk)
         self._send_all(chunk)
         flight.finished(chunk)
@@ -354,6 +354,7 @@ class Lease:
             A reader with the first received bytes. None if that failed, or the connection is not of a known kind.
         """
         try:
+            Forks.check(self._forks)
             connection = redispy.connected(self.connection)
             sock = redispy.known_socket(connection)
             if sock is None:

@@ -133,3 +133,22 @@ def test_a_child_forked_by_a_hook_cannot_continue_the_batch(request: pytest.Fixt
     assert report.written == len(rows)
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in made] == [7, 7]
     assert fast.batch_get(rows) == rows
+
+
+def test_a_child_forked_by_a_codec_cannot_continue_a_batch_of_one_command(valkey_client: redis.Redis) -> None:
+    class Codec:
+        loads = staticmethod(bytes)
+
+        @staticmethod
+        def dumps(value: Any) -> bytes:
+            child = os.fork()
+            if child:
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+            return bytes(value)
+
+    fast = FastBatch(valkey_client, Codec())
+    valkey_client.ping()
+    with refused_in_a_child():
+        report = fast.batch_set({"k": b"value"})
+    assert report.written == 1
+    assert valkey_client.get("k") == b"value"
