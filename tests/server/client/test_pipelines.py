@@ -423,7 +423,8 @@ class TestSizes:
         pipe.lrange("list", 0, -1)
         assert pipe.execute() == [5000, [large[:1000]] * 5000]
 
-    def test_small_socket_buffers(self, connect: Connect) -> None:
+    @pytest.mark.parametrize("count", [300, pytest.param(3000, marks=pytest.mark.full)])
+    def test_small_socket_buffers(self, connect: Connect, count: int) -> None:
         """Neither side waits for the other to read: replies are read while commands are sent."""
 
         class Narrow(redis.connection.Connection):
@@ -437,9 +438,9 @@ class TestSizes:
         pool = redis.ConnectionPool(connection_class=Narrow, **source.connection_pool.connection_kwargs)
         with redis.Redis(connection_pool=pool) as client:
             pipe = FastBatch(client).pipeline(transaction=False)
-            for i in range(3000):
+            for i in range(count):
                 pipe.echo(f"{i}" * 100)
-            assert pipe.execute() == [f"{i}".encode() * 100 for i in range(3000)]
+            assert pipe.execute() == [f"{i}".encode() * 100 for i in range(count)]
         pool.disconnect()
 
 
