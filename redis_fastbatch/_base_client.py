@@ -194,7 +194,7 @@ class BaseClient:
 
     @property
     def _command_encoder(self) -> CommandEncoder:
-        return CommandEncoder(*key_encoding(self._client), RULES)
+        return CommandEncoder(*self._key_encoding, RULES)
 
     def _execute_flight(
         self, some: Any, options: ExecuteOptions, report: BatchReport, progress: Progress | None
