@@ -168,7 +168,7 @@ class ValueSizes:
         return self._guess is not None
 
     def fit(self, keys: int, size: int) -> bool:
-        """Return whether the values of so many keys are known to take no more than `size` bytes."""
+        """Return whether the values of `keys` keys are known to take at most `size` bytes."""
         return self._guess is not None and keys * (self._guess + 1) <= size
 
     def saw(self, values: int, size: int) -> None:

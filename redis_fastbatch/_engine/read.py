@@ -107,7 +107,7 @@ class ReadFlight(ServerFlight):
 
         Args:
             chunk: the command, sealed.
-            state: NEW, or what it is if it was sent already. None of its reply has been read.
+            state: NEW, or its state if it was sent already. Its reply has not been read.
         """
         self._record_unencoded()
         if state is not ChunkState.NEW:

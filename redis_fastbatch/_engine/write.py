@@ -139,7 +139,7 @@ class WriteFlight(ServerFlight, RecordedBatch):
 
         Args:
             chunk: the chunk, sealed.
-            state: NEW, or what it is if it was sent already. None of its replies has been read.
+            state: NEW, or its state if it was sent already. Its replies have not been read.
         """
         first = InFlightChunk(chunk, 0)
         failed = self.outcome.record_unencoded(self._writer.failures)

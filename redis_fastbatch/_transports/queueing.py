@@ -127,7 +127,7 @@ class _Recorder:
 
 
 def keep_exact(pipeline: type[Any], theirs: type[Any]) -> None:
-    """Let a pipeline have redis-py's own method wherever that queues something else than ours.
+    """Restore redis-py's method where ours would queue something different.
 
     Another version of redis-py may do so.
 

@@ -16,7 +16,7 @@ from redis_fastbatch._core.resp.replies import ErrorReply
 
 cdef enum:
     INCOMPLETE = 0
-    SAFE_DIGITS = 18      # any number of so many digits fits into 64 bits
+    SAFE_DIGITS = 18      # a number of this many digits always fits into 64 bits
 
 cdef Py_ssize_t CAPACITY_KEPT = 1024 * 1024
 

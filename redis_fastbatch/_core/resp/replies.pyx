@@ -276,7 +276,7 @@ cdef class ReplyReader(ReceiveBuffer):
 
         Returns:
             How many bytes were read. 0 if anything is not as it should be: then nothing is read, and array() and
-            values() tell what it is.
+            values() return or raise it.
         """
         cdef Py_ssize_t start = self.position
         cdef list failures = []
