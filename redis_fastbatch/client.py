@@ -622,9 +622,7 @@ class FastBatch(BaseClient):
             raise ValueError(NO_CLUSTER_PIPELINE)
         from redis_fastbatch._transports.redispy.pipeline import FastPipeline
 
-        return FastPipeline(
-            self._client.connection_pool, self._client.response_callbacks, transaction, shard_hint
-        )
+        return FastPipeline(self._client.connection_pool, self._client.response_callbacks, transaction, shard_hint)
 
     def scan(self, match: str | bytes | None = None, count: int = 1000) -> Iterator[Key]:
         """Iterate over the server's keys, as redis.Redis.scan_iter() does.

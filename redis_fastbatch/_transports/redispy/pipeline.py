@@ -240,9 +240,7 @@ def _receive(connection: Any, flight: PipelineFlight, reader: ObjectReader) -> N
         except builtins.TimeoutError:
             raise TimeoutError(f"Timeout reading from {connection._host_error()}") from None
         except OSError as error:
-            raise ConnectionError(
-                f"Error while reading from {connection._host_error()} : {error.args}"
-            ) from error
+            raise ConnectionError(f"Error while reading from {connection._host_error()} : {error.args}") from error
         if size == 0:
             raise ConnectionError("Connection closed by server.")
         reader.received(size)

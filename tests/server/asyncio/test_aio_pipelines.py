@@ -104,9 +104,7 @@ def test_equal_results(
 
 @pytest.mark.parametrize("transaction", [False, True])
 @given(some=st.lists(calls, max_size=12), raise_on_error=st.booleans(), protocol=st.sampled_from([2, 3]))
-@settings(
-    max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_commands(
     valkey: EmbeddedServer, transaction: bool, some: list[Call], raise_on_error: bool, protocol: int
 ) -> None:

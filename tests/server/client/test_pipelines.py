@@ -114,9 +114,7 @@ def test_equal_results(
 @pytest.mark.parametrize("transaction", [False, True])
 @pytest.mark.parametrize("options", WAYS[1:3])
 @given(some=st.lists(calls, max_size=12), raise_on_error=st.booleans(), decode=st.booleans())
-@settings(
-    max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_commands(
     connect: Connect, options: Settings, transaction: bool, some: list[Call], raise_on_error: bool, decode: bool
 ) -> None:
@@ -467,9 +465,7 @@ class TestConnections:
                 return super().pack(*(each.upper() if isinstance(each, str) else each for each in arguments))
 
         client = connect()
-        pool = redis.ConnectionPool(
-            **{**client.connection_pool.connection_kwargs, "command_packer": Shouting()}
-        )
+        pool = redis.ConnectionPool(**{**client.connection_pool.connection_kwargs, "command_packer": Shouting()})
         with redis.Redis(connection_pool=pool) as loud:
             assert FastBatch(loud).pipeline().set("a", "quiet").get("A").execute() == [True, b"QUIET"]
         pool.disconnect()

@@ -140,7 +140,7 @@ JSON_ROWS = pa.table(
         "at": pa.array([MOMENT, None], pa.timestamp("us", "UTC")),
         "price": pa.array([decimal.Decimal("1.50"), None], pa.decimal128(9, 2)),
         "tags": [["a", 'b"'], []],
-        "deep": [{"x": [{"y\"": 1}], "z": None}, None],
+        "deep": [{"x": [{'y"': 1}], "z": None}, None],
         "map": pa.array([[("k", 1), ('"', 2)], None], pa.map_(pa.string(), pa.int64())),
         "kind": pa.array(["x", None]).dictionary_encode(),
     }
