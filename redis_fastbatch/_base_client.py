@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import time
 from collections.abc import Iterator
 from operator import length_hint
+from types import TracebackType
 from typing import Any, TypeAlias
 
 from redis_fastbatch._arguments import Key, counted
@@ -231,20 +231,35 @@ def _unexplained(reply: ErrorReply) -> Exception:
     return reply
 
 
-@contextlib.contextmanager
-def reporting(report: BatchReport, heard: Progress | None) -> Iterator[None]:
-    """Complete the report of a batch that is carried out in this context, also where an error ends it."""
-    started = time.perf_counter()
-    try:
+class Reporting:
+    """A context in which a batch is carried out. It completes the report, also where an error ends the batch.
+
+    Args:
+        report: gets the duration. An error that leaves the context gets the report.
+        heard: the display of progress, which ends with the context.
+    """
+
+    __slots__ = ("_heard", "_report", "_started")
+
+    def __init__(self, report: BatchReport, heard: Progress | None) -> None:
+        self._report = report
+        self._heard = heard
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._report.seconds = time.perf_counter() - self._started
         try:
-            yield
-        finally:
-            report.seconds = time.perf_counter() - started
-            if heard is not None:
-                heard.close()
-    except BaseException as error:
-        attach(error, report)
-        raise
+            if self._heard is not None:
+                self._heard.close()
+        except BaseException as failure:
+            attach(failure, self._report)
+            raise
+        if error is not None:
+            attach(error, self._report)
 
 
 def checked_replies(replies: list[Any], raise_on_error: bool) -> Iterator[Any]:

@@ -32,11 +32,11 @@ from redis_fastbatch._base_client import (
     NO_CLUSTER_PIPELINE,
     BaseClient,
     Found,
+    Reporting,
     checked_replies,
     empty_result,
     parts_of,
     raise_failures,
-    reporting,
 )
 from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch._engine.commands import PointInTime, Seconds, SetOptions, set_options
@@ -51,7 +51,7 @@ from redis_fastbatch._transports.borrowing import check_free
 from redis_fastbatch._transports.capabilities import has_msetex_async
 from redis_fastbatch._transports.loop_budget import LoopBudget
 from redis_fastbatch.codecs import AnyCodec
-from redis_fastbatch.report import BatchReport, OnChunk, ProgressCallback, attach
+from redis_fastbatch.report import BatchReport, OnChunk, ProgressCallback
 from redis_fastbatch.templates import Column, Row
 
 AsyncItems: TypeAlias = "Mapping[Any, Any] | Iterable[tuple[Any, Any]] | AsyncIterable[tuple[Any, Any]]"
@@ -219,30 +219,21 @@ class AsyncFastBatch(BaseClient):
             options.on_chunk = on_chunk
         report = BatchReport()
         heard = None if progress is None else progress_of(items, progress)
-        started = time.perf_counter()
-        try:
-            try:
-                if atomic and self._is_cluster and isinstance(items, AsyncIterable):
-                    # The slots of all keys are compared before anything is sent.
-                    items = [pair async for pair in items]
-                source = _async_source(items)
-                async with self._lease() as borrowed:
-                    msetex = options.set.msetex_helps and not self._is_cluster and await has_msetex_async(borrowed)
-                    flight = self._write_flight(source or items, options, report, heard, msetex=msetex)
-                    await _write(borrowed, flight, source)
-                # Outside the lease: its context manager fails with exceptions whose attributes cannot be set.
-                if flight.source_error is not None:
-                    raise flight.source_error
-            finally:
-                report.seconds = time.perf_counter() - started
-                if heard is not None:
-                    heard.close()
+        with Reporting(report, heard):
+            if atomic and self._is_cluster and isinstance(items, AsyncIterable):
+                # The slots of all keys are compared before anything is sent.
+                items = [pair async for pair in items]
+            source = _async_source(items)
+            async with self._lease() as borrowed:
+                msetex = options.set.msetex_helps and not self._is_cluster and await has_msetex_async(borrowed)
+                flight = self._write_flight(source or items, options, report, heard, msetex=msetex)
+                await _write(borrowed, flight, source)
+            # Outside the lease: its context manager fails with exceptions whose attributes cannot be set.
+            if flight.source_error is not None:
+                raise flight.source_error
             if report.failed:
                 raise_failures(report, on_error)
-            return report
-        except BaseException as error:
-            attach(error, report)
-            raise
+        return report
 
     async def batch_get(
         self, keys: AsyncKeys, *, default: Any = None, on_error: OnError = "raise"
@@ -336,7 +327,7 @@ class AsyncFastBatch(BaseClient):
         options = ExecuteOptions(size, on_error, on_chunk, repeatable)
         report = BatchReport(item="command")
         heard = progress_of(commands, progress)
-        with reporting(report, heard):
+        with Reporting(report, heard):
             source = _async_source(commands)
             async with self._lease() as borrowed:
                 flight = self._execute_flight(source or commands, options, report, heard)

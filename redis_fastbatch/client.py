@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -28,12 +27,12 @@ from redis_fastbatch._base_client import (
     NO_CLUSTER_PIPELINE,
     BaseClient,
     Found,
+    Reporting,
     checked_replies,
     empty_result,
     goes_alone,
     parts_of,
     raise_failures,
-    reporting,
 )
 from redis_fastbatch._core.resp.encoder import IN_MEMORY
 from redis_fastbatch._core.runtime import gc_pause
@@ -48,7 +47,7 @@ from redis_fastbatch._transports.capabilities import has_msetex
 from redis_fastbatch._transports.sync import Lease
 from redis_fastbatch._transports.threads import affordable, check_workers, one_at_a_time, read, write
 from redis_fastbatch.codecs import AnyCodec
-from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback, attach
+from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback
 from redis_fastbatch.templates import Column, Row
 
 logger = logging.getLogger("redis_fastbatch")
@@ -193,23 +192,14 @@ class FastBatch(BaseClient):
             workers = affordable(self._client, workers)
         report = BatchReport()
         heard = None if progress is None else progress_of(items, progress)
-        started = time.perf_counter()
-        try:
-            try:
-                if workers == 1:
-                    self._write(items, options, report, heard)
-                else:
-                    self._write_in_threads(items, options, report, heard, workers)
-            finally:
-                report.seconds = time.perf_counter() - started
-                if heard is not None:
-                    heard.close()
+        with Reporting(report, heard):
+            if workers == 1:
+                self._write(items, options, report, heard)
+            else:
+                self._write_in_threads(items, options, report, heard, workers)
             if report.failed:
                 raise_failures(report, on_error)
-            return report
-        except BaseException as error:
-            attach(error, report)
-            raise
+        return report
 
     def _write(self, items: Items, options: WriteOptions, report: BatchReport, heard: Progress | None) -> None:
         with self._lease() as borrowed:
@@ -304,7 +294,7 @@ class FastBatch(BaseClient):
         report = BatchReport(item="command")
         heard = progress_of(commands, progress)
 
-        with reporting(report, heard):
+        with Reporting(report, heard):
             with self._lease() as borrowed:
                 flight = self._execute_flight(commands, options, report, heard)
                 with flight:
