@@ -16,5 +16,5 @@ def by_tier(default: T, full_tier: T) -> T:
 
 
 def examples(count: int) -> int:
-    """Return the number of examples for Hypothesis: `count` with `--full`, otherwise a fifth of it."""
-    return by_tier(max(20, count // 5), count)
+    """Return the number of examples for Hypothesis: `count` with `--full`, otherwise a tenth of it."""
+    return by_tier(max(20, count // 10), count)

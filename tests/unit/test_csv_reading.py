@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from redis_fastbatch.cli import csv_input, inputs
 from redis_fastbatch.cli.common import CliError
+from tiers import examples
 
 pa = pytest.importorskip("pyarrow")
 
@@ -76,7 +77,7 @@ def expected(data: bytes, head: int) -> tuple[Rows, Rows]:
     return good, failed
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(
     rows=TABLES,
     quoting=st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL, csv.QUOTE_NONNUMERIC]),
@@ -104,7 +105,7 @@ def test_any_file_of_csv_writer_is_read_in_blocks_of_any_size(
         assert read(str(path), head, block) == expected(data, head)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(text=st.text(alphabet='a",\r\n', max_size=60), block=st.integers(1, 40))
 @pytest.mark.skipif(sys.platform == "win32", reason="standard input has no descriptor to wait for there")
 def test_any_text_from_standard_input_is_read(text: str, block: int) -> None:

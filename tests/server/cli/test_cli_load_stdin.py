@@ -41,9 +41,10 @@ def test_ctrl_c_reports_what_was_written(shell: Shell, options: str, request: py
     # If the test fails, the load must not continue and disturb later tests.
     request.addfinalizer(process.kill)
     assert process.stdin is not None
-    row = b"%d,some text\n" if options.startswith("csv") else b'{"id": %d, "text": "some text"}\n'
+    text = b"some text" * 10
+    row = b"%d," + text + b"\n" if options.startswith("csv") else b'{"id": %d, "text": "' + text + b'"}\n'
     process.stdin.write(b"id,text\n" if options.startswith("csv") else b"")
-    process.stdin.write(b"".join(row % number for number in range(by_tier(1_000_000, 3_000_000))))
+    process.stdin.write(b"".join(row % number for number in range(by_tier(100_000, 600_000))))
     process.stdin.flush()
     deadline = time.monotonic() + 30
     while not shell.client.dbsize() and time.monotonic() < deadline:

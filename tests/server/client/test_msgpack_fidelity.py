@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from redis_fastbatch import BatchError, DecodeError, EncodeError, FastBatch, MsgpackCodec
 from redis_fastbatch.codecs import common_types
+from tiers import examples
 
 UTC = datetime.timezone.utc
 zones = st.integers(-1439, 1439).map(lambda minutes: datetime.timezone(datetime.timedelta(minutes=minutes)))
@@ -130,7 +131,7 @@ def as_pairs(value: Any) -> Any:
     return [as_pairs(item) for item in value] if isinstance(value, list) else value
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(500), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(values)
 def test_a_dumped_value_is_loaded_as_an_equal_one(value: Any) -> None:
     try:
