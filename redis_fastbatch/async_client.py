@@ -5,10 +5,8 @@ Encoding and decoding are split into slices of about a millisecond. Between them
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
@@ -27,6 +25,16 @@ from redis_fastbatch._arguments import (
     checked_url,
     progress_of,
 )
+from redis_fastbatch._async_batches import (
+    PAIRS,
+    AsyncItems,
+    AsyncKeys,
+    LoopPause,
+    async_source,
+    carry_out,
+    rounds_of,
+    write_out,
+)
 from redis_fastbatch._base_client import (
     ITER_ROUND,
     NO_CLUSTER_PIPELINE,
@@ -38,15 +46,14 @@ from redis_fastbatch._base_client import (
     parts_of,
     raise_failures,
 )
-from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch._engine.commands import PointInTime, Seconds, SetOptions, set_options
 from redis_fastbatch._engine.flight import COMMAND_ITEMS
 from redis_fastbatch._engine.options import ExecuteOptions, ReadOptions, WriteOptions
 from redis_fastbatch._engine.outcome import OnError
-from redis_fastbatch._engine.pacing import FLUSH_SECONDS, MAX_BLOCK_SECONDS, ROUND_BYTES, Slices, ValueSizes
+from redis_fastbatch._engine.pacing import ROUND_BYTES, ValueSizes
 from redis_fastbatch._engine.read import read_ended
-from redis_fastbatch._transports.async_source import AsyncSource, acting_task
-from redis_fastbatch._transports.asyncio import AsyncLease, lease
+from redis_fastbatch._transports.async_source import acting_task
+from redis_fastbatch._transports.asyncio import lease
 from redis_fastbatch._transports.borrowing import check_free
 from redis_fastbatch._transports.capabilities import has_msetex_async
 from redis_fastbatch._transports.loop_budget import LoopBudget
@@ -54,46 +61,7 @@ from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.report import BatchReport, OnChunk, ProgressCallback
 from redis_fastbatch.templates import Column, Row
 
-AsyncItems: TypeAlias = "Mapping[Any, Any] | Iterable[tuple[Any, Any]] | AsyncIterable[tuple[Any, Any]]"
-AsyncKeys: TypeAlias = "Iterable[Key] | AsyncIterable[Key]"
 AsyncCommands: TypeAlias = "Iterable[tuple[Any, ...] | list[Any]] | AsyncIterable[tuple[Any, ...] | list[Any]]"
-
-
-PAIRS = 100
-"""Pairs that batch_get_iter() yields between two looks at the clock."""
-
-
-class LoopPause(gc_pause.Pause):
-    """A pause of the garbage collector during which other tasks of the event loop run and make garbage.
-
-    So the collector runs more often, for few objects at a time, and at least every tenth of a second.
-    """
-
-    ITEMS = 20_000
-    SECONDS = 0.1
-
-    def __init__(self, enabled: bool = True) -> None:
-        super().__init__(enabled, self.ITEMS)
-        self._timer: asyncio.TimerHandle | None = None
-
-    def __enter__(self) -> LoopPause:
-        super().__enter__()
-        self._wind_up()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        super().__exit__(kind, error, trace)
-
-    def _wind_up(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self.SECONDS, self._ring)
-
-    def _ring(self) -> None:
-        self.turn()
-        self._wind_up()
 
 
 class AsyncFastBatch(BaseClient):
@@ -223,11 +191,11 @@ class AsyncFastBatch(BaseClient):
             if atomic and self._is_cluster and isinstance(items, AsyncIterable):
                 # The slots of all keys are compared before anything is sent.
                 items = [pair async for pair in items]
-            source = _async_source(items)
+            source = async_source(items)
             async with self._lease() as borrowed:
                 msetex = options.set.msetex_helps and not self._is_cluster and await has_msetex_async(borrowed)
                 flight = self._write_flight(source or items, options, report, heard, msetex=msetex)
-                await _write(borrowed, flight, source)
+                await write_out(borrowed, flight, source)
             # Outside the lease: its context manager fails with exceptions whose attributes cannot be set.
             if flight.source_error is not None:
                 raise flight.source_error
@@ -278,7 +246,7 @@ class AsyncFastBatch(BaseClient):
         keys = checked_keys(keys, asynchronous=True)
         size = checked_chunk_size(chunk_size, ITER_ROUND)
         options = ReadOptions(default, checked_on_error(on_error), min(size, COMMAND_ITEMS), ROUND_BYTES)
-        async with contextlib.aclosing(_rounds(keys, size)) as rounds:
+        async with contextlib.aclosing(rounds_of(keys, size)) as rounds:
             async for some in rounds:
                 for part in parts_of(some):
                     found: list[tuple[Key, Any]] = []
@@ -290,11 +258,11 @@ class AsyncFastBatch(BaseClient):
                         yield pair
 
     async def _read(self, keys: AsyncKeys, out: Found, options: ReadOptions) -> None:
-        source = _async_source(keys)
+        source = async_source(keys)
         with LoopPause(self._pause_gc) as pause:
             async with self._lease(self._max_value_size) as borrowed:
                 flight = self._read_flight(source or keys, out, pause, options)
-                await _carry_out(borrowed, flight, source)
+                await carry_out(borrowed, flight, source)
         read_ended(flight.outcome, options.on_error)
 
     async def batch_execute(
@@ -328,10 +296,10 @@ class AsyncFastBatch(BaseClient):
         report = BatchReport(item="command")
         heard = progress_of(commands, progress)
         with Reporting(report, heard):
-            source = _async_source(commands)
+            source = async_source(commands)
             async with self._lease() as borrowed:
                 flight = self._execute_flight(source or commands, options, report, heard)
-                await _write(borrowed, flight, source)
+                await write_out(borrowed, flight, source)
             if flight.source_error is not None:
                 raise flight.source_error
             raise_failures(report, on_error)
@@ -354,7 +322,7 @@ class AsyncFastBatch(BaseClient):
         """
         commands = checked_commands(commands, asynchronous=True, method="batch_execute_iter")
         sizes, position = ValueSizes(), 0
-        async with contextlib.aclosing(_rounds(commands, ITER_ROUND)) as rounds:
+        async with contextlib.aclosing(rounds_of(commands, ITER_ROUND)) as rounds:
             async for some in rounds:
                 for part in parts_of(some):
                     replies: list[Any] = []
@@ -473,11 +441,11 @@ class AsyncFastBatch(BaseClient):
         keys = checked_keys(keys, asynchronous=True)
         reading = TableReading(self, schema, key)
         found: list[Any] = []
-        source = _async_source(keys)
+        source = async_source(keys)
         with LoopPause(self._pause_gc) as pause:
             async with self._lease(self._max_value_size) as borrowed:
                 flight = rows_flight(self, source or keys, reading.builder, found, pause)
-                await _carry_out(borrowed, flight, source)
+                await carry_out(borrowed, flight, source)
         read_ended(flight.outcome, "raise")
         return reading.table(found)
 
@@ -494,10 +462,10 @@ class AsyncFastBatch(BaseClient):
             The exceptions of FastBatch.batch_delete().
         """
         keys = checked_keys(keys, asynchronous=True)
-        source = _async_source(keys)
+        source = async_source(keys)
         async with self._lease() as borrowed:
             flight = self._count_flight(source or keys)
-            await _carry_out(borrowed, flight, source)
+            await carry_out(borrowed, flight, source)
         flight.outcome.raise_error()
         total: int = flight.outcome.total
         return total
@@ -541,58 +509,3 @@ class AsyncFastBatch(BaseClient):
         async for key in keys:
             yield key
             check_free(self._client.connection, acting_task())
-
-
-async def _carry_out(borrowed: AsyncLease, flight: Any, source: AsyncSource | None) -> None:
-    try:
-        await borrowed.run(flight, source)
-    finally:
-        if source is not None:
-            await source.aclose()
-
-
-async def _write(borrowed: AsyncLease, flight: Any, source: AsyncSource | None) -> None:
-    """Carry out a batch of writes. If it ends early, items that were taken ahead count as not sent."""
-    with flight:
-        ended: BaseException | None = None
-        try:
-            await _carry_out(borrowed, flight, source)
-            ended = flight.source_error
-        except BaseException as error:
-            ended = error
-            raise
-        finally:
-            if source is not None and ended is not None:
-                flight.ended_before(source.ahead, ended)
-
-
-def _async_source(items: Any) -> AsyncSource | None:
-    """Return an AsyncSource of an async iterable; None for anything else."""
-    return AsyncSource(items) if hasattr(items, "__aiter__") else None
-
-
-async def _rounds(keys: AsyncKeys, size: int) -> AsyncGenerator[list[Key], None]:
-    """Yield lists of up to `size` keys, shorter if they come slowly. `keys` may raise after the last list."""
-    if not isinstance(keys, AsyncIterable):
-        async for some in _rounds_of(Slices(keys, MAX_BLOCK_SECONDS), size):
-            yield some
-        return
-    async with contextlib.aclosing(AsyncSource(keys)) as source:
-        while some := await source.take(size):
-            yield some
-
-
-async def _rounds_of(slices: Slices, size: int) -> AsyncIterator[list[Key]]:
-    budget = LoopBudget()
-    some: list[Key] = []
-    began = time.monotonic()
-    while taken := slices.take(size - len(some)):
-        some += taken
-        if len(some) == size or time.monotonic() - began > FLUSH_SECONDS:
-            yield some
-            some, began = [], time.monotonic()
-        await budget.yield_if_spent()
-    if some:
-        yield some
-    if slices.error is not None:
-        raise slices.error

@@ -1,0 +1,111 @@
+"""Carrying out batches in an event loop: what the methods of AsyncFastBatch share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
+from types import TracebackType
+from typing import Any, TypeAlias
+
+from redis_fastbatch._arguments import Key
+from redis_fastbatch._core.runtime import gc_pause
+from redis_fastbatch._engine.pacing import FLUSH_SECONDS, MAX_BLOCK_SECONDS, Slices
+from redis_fastbatch._transports.async_source import AsyncSource
+from redis_fastbatch._transports.asyncio import AsyncLease
+from redis_fastbatch._transports.loop_budget import LoopBudget
+
+AsyncItems: TypeAlias = "Mapping[Any, Any] | Iterable[tuple[Any, Any]] | AsyncIterable[tuple[Any, Any]]"
+AsyncKeys: TypeAlias = "Iterable[Key] | AsyncIterable[Key]"
+
+PAIRS = 100
+"""Pairs that batch_get_iter() yields between two looks at the clock."""
+
+
+class LoopPause(gc_pause.Pause):
+    """A pause of the garbage collector during which other tasks of the event loop run and make garbage.
+
+    So the collector runs more often, for few objects at a time, and at least every tenth of a second.
+    """
+
+    ITEMS = 20_000
+    SECONDS = 0.1
+
+    def __init__(self, enabled: bool = True) -> None:
+        super().__init__(enabled, self.ITEMS)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> LoopPause:
+        super().__enter__()
+        self._wind_up()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        super().__exit__(kind, error, trace)
+
+    def _wind_up(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self.SECONDS, self._ring)
+
+    def _ring(self) -> None:
+        self.turn()
+        self._wind_up()
+
+
+async def carry_out(borrowed: AsyncLease, flight: Any, source: AsyncSource | None) -> None:
+    try:
+        await borrowed.run(flight, source)
+    finally:
+        if source is not None:
+            await source.aclose()
+
+
+async def write_out(borrowed: AsyncLease, flight: Any, source: AsyncSource | None) -> None:
+    """Carry out a batch of writes. If it ends early, items that were taken ahead count as not sent."""
+    with flight:
+        ended: BaseException | None = None
+        try:
+            await carry_out(borrowed, flight, source)
+            ended = flight.source_error
+        except BaseException as error:
+            ended = error
+            raise
+        finally:
+            if source is not None and ended is not None:
+                flight.ended_before(source.ahead, ended)
+
+
+def async_source(items: Any) -> AsyncSource | None:
+    """Return an AsyncSource of an async iterable; None for anything else."""
+    return AsyncSource(items) if hasattr(items, "__aiter__") else None
+
+
+async def rounds_of(keys: AsyncKeys, size: int) -> AsyncGenerator[list[Key], None]:
+    """Yield lists of up to `size` keys, shorter if they come slowly. `keys` may raise after the last list."""
+    if not isinstance(keys, AsyncIterable):
+        async for some in _rounds_of_slices(Slices(keys, MAX_BLOCK_SECONDS), size):
+            yield some
+        return
+    async with contextlib.aclosing(AsyncSource(keys)) as source:
+        while some := await source.take(size):
+            yield some
+
+
+async def _rounds_of_slices(slices: Slices, size: int) -> AsyncIterator[list[Key]]:
+    budget = LoopBudget()
+    some: list[Key] = []
+    began = time.monotonic()
+    while taken := slices.take(size - len(some)):
+        some += taken
+        if len(some) == size or time.monotonic() - began > FLUSH_SECONDS:
+            yield some
+            some, began = [], time.monotonic()
+        await budget.yield_if_spent()
+    if some:
+        yield some
+    if slices.error is not None:
+        raise slices.error
