@@ -18,6 +18,7 @@ from benchmarks import (
     latency,
     load,
     memory,
+    network,
     pipelines,
     results,
     scaling,
@@ -52,6 +53,15 @@ def _parser() -> argparse.ArgumentParser:
     codec_command = subparsers.add_parser("codec", help="encoding and decoding alone")
     _add_scope(codec_command)
     codec_command.set_defaults(command=_run_codec)
+
+    network_command = subparsers.add_parser("network", help="batches over slower networks, and TLS")
+    network_command.add_argument("--links", type=_words(network.LINKS), default=list(network.LINKS))
+    network_command.add_argument("--sizes", type=_numbers, default=network.SIZES)
+    network_command.add_argument("--shape", choices=sorted(SHAPES), default="dict5")
+    network_command.add_argument("--rounds", type=int, default=21)
+    network_command.add_argument("--large-rounds", type=int, default=5, help=f"rounds of {FEW:,} items or more")
+    network_command.add_argument("--name", help="write results/<name>.json and .md")
+    network_command.set_defaults(command=_run_network, targets=False)
 
     all_command = subparsers.add_parser("all", help="everything, and a results file")
     _add_scope(all_command)
@@ -129,6 +139,14 @@ def _run_engine(options: argparse.Namespace) -> int:
 
 def _run_codec(options: argparse.Namespace) -> int:
     return _measure(options, [], _codec_cells(options))
+
+
+def _run_network(options: argparse.Namespace) -> int:
+    def rounds(size: int) -> int:
+        return options.rounds if size < FEW else options.large_rounds
+
+    plan = network.Plan(options.links, options.sizes, options.shape, rounds)
+    return _measure(options, ["valkey", "redis7"] if "tls" in options.links else ["valkey"], network.run(plan))
 
 
 def _run_all(options: argparse.Namespace) -> int:

@@ -198,9 +198,7 @@ class _Contenders(ExitStack):
         return exchange
 
 
-def _document(
-    described: dict[str, Any], measured: dict[str, dict[int, dict[str, dict[str, float]]]]
-) -> str:
+def _document(described: dict[str, Any], measured: dict[str, dict[int, dict[str, dict[str, float]]]]) -> str:
     parts = ["# Pipelines", tables.circumstances(described)]
     for figure, title in (("cpu_p50", "client CPU, p50"), ("wall_p50", "wall time, p50")):
         parts.append(f"## {title}: nanoseconds a command of ours, and how many times faster ours is")

@@ -22,6 +22,7 @@ class Endpoint:
     Attributes:
         version: the program's name and version.
         msetex: whether it has MSETEX, so that its clients may use it.
+        ca: the path of the authority's certificate, if the port takes TLS.
     """
 
     host: str
@@ -29,10 +30,12 @@ class Endpoint:
     pid: int
     version: str
     msetex: bool
+    ca: str | None = None
 
     def client(self, db: int = 0) -> redis.Redis:
         """Return a redis-py client, with hiredis, as redis-py makes it by default."""
-        return redis.Redis(host=self.host, port=self.port, db=db)
+        tls = {} if self.ca is None else {"ssl": True, "ssl_ca_certs": self.ca}
+        return redis.Redis(host=self.host, port=self.port, db=db, **tls)  # type: ignore[arg-type]
 
 
 @contextmanager

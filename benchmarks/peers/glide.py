@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, cast
 
 from glide import (
+    AdvancedGlideClientConfiguration,
     Batch,
     BatchOptions,
     ExpirySet,
@@ -18,6 +20,7 @@ from glide import (
     GlideClient,
     GlideClientConfiguration,
     NodeAddress,
+    TlsAdvancedConfiguration,
 )
 
 from benchmarks.peers.base import DATABASES, Peer, decoded
@@ -113,8 +116,15 @@ class Pipeline(Glide):
 
 @asynccontextmanager
 async def connected(endpoint: Endpoint, db: int) -> AsyncIterator[GlideClient]:
+    authority = None if endpoint.ca is None else Path(endpoint.ca).read_bytes()
     configuration = GlideClientConfiguration(
-        [NodeAddress(endpoint.host, endpoint.port)], request_timeout=TIMEOUT_MS, database_id=db
+        [NodeAddress(endpoint.host, endpoint.port)],
+        use_tls=authority is not None,
+        request_timeout=TIMEOUT_MS,
+        database_id=db,
+        advanced_config=AdvancedGlideClientConfiguration(
+            tls_config=TlsAdvancedConfiguration(root_pem_cacerts=authority)
+        ),
     )
     client = await GlideClient.create(configuration)
     try:
