@@ -1,7 +1,7 @@
-"""A TCP proxy that delays and throttles as a network does: `python -m benchmarks.proxy PORT --delay 1 --rate 1000`.
+"""A TCP proxy that delays and throttles as a network does.
 
-Linux's netem is more exact, but it needs root and a kernel that has it. This proxy runs in a process of its own and
-prints its port when it listens.
+Linux's netem is more exact, but it needs root and a kernel that has it. This proxy runs in a process of its own:
+`python -m benchmarks.proxy PORT --delay 1 --rate 1000` prints the proxy's port when it listens.
 """
 
 from __future__ import annotations
