@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks import (
     aio,
@@ -54,15 +56,6 @@ def _parser() -> argparse.ArgumentParser:
     _add_scope(codec_command)
     codec_command.set_defaults(command=_run_codec)
 
-    network_command = subparsers.add_parser("network", help="batches over slower networks, and TLS")
-    network_command.add_argument("--links", type=_words(network.LINKS), default=list(network.LINKS))
-    network_command.add_argument("--sizes", type=_numbers, default=network.SIZES)
-    network_command.add_argument("--shape", choices=sorted(SHAPES), default="dict5")
-    network_command.add_argument("--rounds", type=int, default=21)
-    network_command.add_argument("--large-rounds", type=int, default=5, help=f"rounds of {FEW:,} items or more")
-    network_command.add_argument("--name", help="write results/<name>.json and .md")
-    network_command.set_defaults(command=_run_network, targets=False)
-
     all_command = subparsers.add_parser("all", help="everything, and a results file")
     _add_scope(all_command)
     _add_servers(all_command)
@@ -77,12 +70,20 @@ def _parser() -> argparse.ArgumentParser:
         (calls, "small batches, call by call"),
         (commands, "batches of any commands"),
         (pipelines, "pipelines of commands, against redis-py's"),
-        (cluster, "batches over a cluster"),
-        (aio, "batches on an event loop"),
     ):
         own_command = subparsers.add_parser(module.__name__.rpartition(".")[2], help=shown)
         module.add_arguments(own_command)
         own_command.set_defaults(command=module.run)
+
+    for module, shown in (
+        (aio, "batches on an event loop"),
+        (cluster, "batches over a cluster"),
+        (network, "batches over slower networks, and TLS"),
+    ):
+        cells_command = subparsers.add_parser(module.__name__.rpartition(".")[2], help=shown)
+        module.add_arguments(cells_command)
+        cells_command.add_argument("--name", help="write results/<name>.json and .md")
+        cells_command.set_defaults(command=functools.partial(_run_cells, module), targets=False)
 
     show_command = subparsers.add_parser("show", help="print a results file")
     show_command.add_argument("file", type=Path)
@@ -141,12 +142,8 @@ def _run_codec(options: argparse.Namespace) -> int:
     return _measure(options, [], _codec_cells(options))
 
 
-def _run_network(options: argparse.Namespace) -> int:
-    def rounds(size: int) -> int:
-        return options.rounds if size < FEW else options.large_rounds
-
-    plan = network.Plan(options.links, options.sizes, options.shape, rounds)
-    return _measure(options, ["valkey", "redis7"] if "tls" in options.links else ["valkey"], network.run(plan))
+def _run_cells(module: Any, options: argparse.Namespace) -> int:
+    return _measure(options, ["valkey", "redis7"] if module is network else ["valkey"], module.cells(options))
 
 
 def _run_all(options: argparse.Namespace) -> int:

@@ -17,15 +17,15 @@ import redis.asyncio
 
 from benchmarks import shapes
 from benchmarks.equality import same
-from benchmarks.measure import Contender, Timing, frozen_heap, interleaved
+from benchmarks.measure import Contender, frozen_heap, interleaved
 from benchmarks.peers import coredis
+from benchmarks.peers.base import OURS
+from benchmarks.results import Cell
 from benchmarks.serializers import MSGSPEC
 from benchmarks.servers import BINARIES, Endpoint, apart, running
-from benchmarks.tables import table
 from redis_fastbatch import AsyncFastBatch, FastBatch
 
-OURS = "AsyncFastBatch"
-HEADERS = ("", "values", "items", "contender", "ns/item", "how many times faster AsyncFastBatch is")
+SYNCHRONOUS = f"{OURS}, synchronous"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,31 +36,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--server", choices=sorted(BINARIES), default="valkey")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Measure and print the tables."""
-    rows: list[tuple[Any, ...]] = []
-    with ExitStack() as stack:
-        endpoint = stack.enter_context(running(options.server))
-        stack.enter_context(apart(endpoint))
+def cells(options: argparse.Namespace) -> Iterator[Cell]:
+    """Yield a cell for each shape, size and operation, as soon as it is measured."""
+    with running(options.server) as endpoint, apart(endpoint):
         for shape in options.shapes:
             for count in options.items:
                 items = shapes.make(shape, count)
                 for operation in ("set", "get"):
                     with frozen_heap(), _contenders(endpoint, operation, items) as contenders:
                         timings = interleaved(contenders, options.rounds)
-                    some = list(_rows(operation, shape, count, timings))
-                    print(table(HEADERS, some, numbers={2, 4, 5}), flush=True)
-                    rows += some
-    print(table(HEADERS, rows, numbers={2, 4, 5}))
-    return 0
-
-
-def _rows(operation: str, shape: str, count: int, timings: list[Timing]) -> Iterator[tuple[Any, ...]]:
-    ours = next(timing for timing in timings if timing.name == OURS)
-    for timing in timings:
-        ratio = ours.times_faster_than(timing)
-        spread = f"{ratio.value:.2f} ({ratio.low:.2f} - {ratio.high:.2f})"
-        yield operation, shape, f"{count:,}", timing.name, f"{timing.median / count:,.0f}", spread
+                    yield Cell(options.server, operation, shape, count, shapes.value_bytes(items), timings)
 
 
 class _contenders(ExitStack):
@@ -99,7 +84,7 @@ class _contenders(ExitStack):
         fast, keys = FastBatch(self._endpoint.client()), list(self._items)
         self.callback(fast.close)
         set_, get = (lambda: fast.batch_set(self._items)), (lambda: fast.batch_get(keys))
-        self._add("FastBatch", "ours", set_ if self._operation == "set" else get)
+        self._add(SYNCHRONOUS, "ours", set_ if self._operation == "set" else get)
 
     def _on_loop(
         self,

@@ -13,7 +13,6 @@ import argparse
 import os
 import select
 import socket
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,15 +25,15 @@ import redis
 from benchmarks import shapes
 from benchmarks.equality import same
 from benchmarks.measure import Contender, Timing, frozen_heap, interleaved
+from benchmarks.peers.base import OURS
+from benchmarks.results import Cell
 from benchmarks.serializers import MSGSPEC
 from benchmarks.servers import running
-from benchmarks.tables import table
 from redis_fastbatch import FastBatch
 from redis_fastbatch._core.resp.slots import key_slot
 
-OURS = "redis_fastbatch"
+CLIENT_CPU = "cluster: CPU time of the client"
 SLOTS = 16384
-HEADERS = ("", "values", "items", "contender", "ns/item", "how many times faster ours is")
 
 # The bytes to send to each node, and how many bytes of replies each node sends.
 Script = tuple[list[bytes], list[int]]
@@ -47,10 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shapes", default="dict5,flight", type=lambda text: text.split(","))
 
 
-def run(options: argparse.Namespace) -> int:
-    """Measure and print the tables."""
-    rows: list[tuple[Any, ...]] = []
-    costs: list[tuple[Any, ...]] = []
+def cells(options: argparse.Namespace) -> Iterator[Cell]:
+    """Yield a cell for each shape, size and operation, then one for the client's own processor time."""
     with ExitStack() as stack:
         cluster = stack.enter_context(_deployment())
         single = stack.enter_context(running("valkey"))
@@ -66,23 +63,9 @@ def run(options: argparse.Namespace) -> int:
                         ("get", _getters(cluster, client, items)),
                     ):
                         timings = interleaved(contenders, options.rounds)
-                        some = list(_rows(operation, shape, count, timings))
-                        print(table(HEADERS, some, numbers={2, 4, 5}), flush=True)
-                        rows += some
-                    costs += _costs(shape, items, FastBatch(client), alone, options.rounds)
-    print(table(HEADERS, rows, numbers={2, 4, 5}))
-    print()
-    headers = ("", "values", "items", "client's CPU ns/item: cluster", "one server", "cluster / one server")
-    print(table(headers, costs, numbers={2, 3, 4, 5}))
-    return 0
-
-
-def _rows(operation: str, shape: str, count: int, timings: list[Timing]) -> Iterator[tuple[Any, ...]]:
-    ours = next(timing for timing in timings if timing.name == OURS)
-    for timing in timings:
-        ratio = ours.times_faster_than(timing)
-        spread = f"{ratio.value:.2f} ({ratio.low:.2f} - {ratio.high:.2f})"
-        yield operation, shape, f"{count:,}", timing.name, f"{timing.median / count:,.0f}", spread
+                        yield Cell("cluster", operation, shape, count, shapes.value_bytes(items), timings)
+                    for operation, timings in _costs(items, FastBatch(client), alone, options.rounds):
+                        yield Cell(CLIENT_CPU, operation, shape, count, shapes.value_bytes(items), timings)
 
 
 @contextmanager
@@ -250,19 +233,21 @@ def _floor(cluster: Any, script: Script) -> Callable[[], None]:
 
 
 def _costs(
-    shape: str, items: dict[str, Any], fast: FastBatch, alone: FastBatch, rounds: int
-) -> Iterator[tuple[Any, ...]]:
-    """Return the client's own processor time, over the cluster and over one server, in turns."""
+    items: dict[str, Any], fast: FastBatch, alone: FastBatch, rounds: int
+) -> Iterator[tuple[str, list[Timing]]]:
+    """Yield the client's own processor time for each operation, over the cluster and over one server in turns."""
     keys = list(items)
     for operation, over in (
         ("set", lambda batch: batch.batch_set(items)),
         ("get", lambda batch: batch.batch_get(keys)),
     ):
-        taken: dict[FastBatch, list[float]] = {fast: [], alone: []}
+        ours, single = Timing(OURS, "ours"), Timing(f"{OURS}, one server", "ours")
         for _ in range(rounds + 1):
-            for batch, samples in taken.items():
-                began = time.thread_time()
+            for batch, timing in ((fast, ours), (alone, single)):
+                began = time.thread_time_ns()
                 over(batch)
-                samples.append((time.thread_time() - began) / len(items) * 1e9)
-        ours, single = (statistics.median(samples[1:]) for samples in taken.values())
-        yield operation, shape, f"{len(items):,}", f"{ours:,.0f}", f"{single:,.0f}", f"{ours / single:.2f}"
+                timing.samples.append(time.thread_time_ns() - began)
+        for timing in (ours, single):
+            # The first round fills the caches.
+            del timing.samples[0]
+        yield operation, [ours, single]

@@ -6,10 +6,11 @@ redis-server.
 
 from __future__ import annotations
 
+import argparse
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -36,27 +37,22 @@ LINKS = {
 }
 """The networks, by the round trip that they add to loopback's."""
 SIZES = [1, 10, 100, 1_000, 10_000, 100_000]
+MANY = 10_000
 OPERATIONS = ("set", "get")
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What to measure.
-
-    Attributes:
-        links: names of LINKS.
-        rounds: how many, by the number of items.
-    """
-
-    links: Sequence[str]
-    sizes: Sequence[int]
-    shape: str
-    rounds: Callable[[int], int]
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("--links", type=lambda text: text.split(","), default=list(LINKS))
+    parser.add_argument("--sizes", type=lambda text: [int(n) for n in text.split(",")], default=SIZES)
+    parser.add_argument("--shape", choices=sorted(shapes.SHAPES), default="dict5")
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--large-rounds", type=int, default=5, help=f"rounds of {MANY:,} items or more")
 
 
-def run(plan: Plan) -> Iterator[Cell]:
+def cells(options: argparse.Namespace) -> Iterator[Cell]:
     """Yield a cell for each network, size and operation, as soon as it is measured."""
-    for name in plan.links:
+    for name in options.links:
         with _reached(name) as endpoint, servers.apart(endpoint), ExitStack() as stack:
             everyone = [
                 Ours(endpoint, "msgpack"),
@@ -67,9 +63,9 @@ def run(plan: Plan) -> Iterator[Cell]:
             ]
             for peer in everyone:
                 stack.callback(peer.close)
-            for size in plan.sizes:
+            for size in options.sizes:
                 for operation in OPERATIONS:
-                    yield _cell(plan, name, endpoint, everyone, operation, size)
+                    yield _cell(options, name, endpoint, everyone, operation, size)
 
 
 @contextmanager
@@ -116,8 +112,15 @@ def _with_tls() -> Iterator[Endpoint]:
             )
 
 
-def _cell(plan: Plan, link: str, endpoint: Endpoint, everyone: Sequence[Peer], operation: str, size: int) -> Cell:
-    items = shapes.make(plan.shape, size)
+def _cell(
+    options: argparse.Namespace,
+    link: str,
+    endpoint: Endpoint,
+    everyone: Sequence[Peer],
+    operation: str,
+    size: int,
+) -> Cell:
+    items = shapes.make(options.shape, size)
     keys = list(items)
     servers.empty(endpoint)
     everyone[0].set(items)
@@ -136,7 +139,7 @@ def _cell(plan: Plan, link: str, endpoint: Endpoint, everyone: Sequence[Peer], o
 
         return Contender(peer.name, role, partial(peer.set, items), check)
 
+    rounds = options.rounds if size < MANY else options.large_rounds
     with frozen_heap():
-        timings = interleaved([contender(peer) for peer in everyone], plan.rounds(size))
-    value_bytes = sum(len(MSGSPEC.dumps(value)) for value in items.values())
-    return Cell(link, operation, plan.shape, size, value_bytes, timings)
+        timings = interleaved([contender(peer) for peer in everyone], rounds)
+    return Cell(link, operation, options.shape, size, shapes.value_bytes(items), timings)

@@ -11,6 +11,8 @@ from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.serializers import MSGSPEC
+
 if TYPE_CHECKING:
     import pandas
 
@@ -55,6 +57,11 @@ def make(shape: str, n: int) -> Items:
     if len(items) < n:
         raise ValueError(f"{shape} has only {len(items)} values, not {n}")
     return items
+
+
+def value_bytes(items: Items) -> int:
+    """Return the size of all values as MessagePack, in bytes."""
+    return sum(len(MSGSPEC.dumps(value)) for value in items.values())
 
 
 def _dict5(rng: random.Random) -> Iterator[dict[str, Any]]:

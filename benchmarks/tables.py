@@ -26,8 +26,7 @@ def document(results: Results, outcomes: Sequence[Outcome]) -> str:
         circumstances(results.environment),
         "## Overview",
         overview(results),
-        "## Targets",
-        targets(outcomes),
+        *(("## Targets", targets(outcomes)) if any(each.met is not None for each in outcomes) else ()),
         "## Each batch",
         *(cell(each) for each in results.cells),
     ]
