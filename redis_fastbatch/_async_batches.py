@@ -10,11 +10,12 @@ from types import TracebackType
 from typing import Any, TypeAlias
 
 from redis_fastbatch._arguments import Key
+from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk
 from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch._engine.pacing import FLUSH_SECONDS, MAX_BLOCK_SECONDS, Slices
 from redis_fastbatch._transports.async_source import AsyncSource
 from redis_fastbatch._transports.asyncio import AsyncLease
-from redis_fastbatch._transports.loop_budget import LoopBudget
+from redis_fastbatch._transports.loop_budget import FIRST_ITEMS, LoopBudget, loop_pace
 
 AsyncItems: TypeAlias = "Mapping[Any, Any] | Iterable[tuple[Any, Any]] | AsyncIterable[tuple[Any, Any]]"
 AsyncKeys: TypeAlias = "Iterable[Key] | AsyncIterable[Key]"
@@ -56,7 +57,22 @@ class LoopPause(gc_pause.Pause):
         self._wind_up()
 
 
+async def fill(writer: BatchWriter, chunk: Chunk) -> None:
+    """Encode items until the chunk is full or the writer has no more. Give the loop turns if it takes long."""
+    began = time.perf_counter()
+    writer.fill_some(chunk, FIRST_ITEMS)
+    if chunk.sealed:
+        return
+    pace, budget = loop_pace(), LoopBudget()
+    while not chunk.sealed:
+        pace.took(time.perf_counter() - began)
+        await budget.yield_if_spent()
+        began = time.perf_counter()
+        writer.fill_some(chunk, pace.items)
+
+
 async def carry_out(borrowed: AsyncLease, flight: Any, source: AsyncSource | None) -> None:
+    """Carry out a flight, then close its source."""
     try:
         await borrowed.run(flight, source)
     finally:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from redis_fastbatch._arguments import Key, counted
 from redis_fastbatch._core.resp.commands import CommandEncoder, CommandWriter
 from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk, Command
-from redis_fastbatch._core.resp.replies import ErrorReply, ReplyFormat, new_dict
+from redis_fastbatch._core.resp.replies import ErrorReply, ReplyFormat, ReplyReader, new_dict
 from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch._engine import commands
 from redis_fastbatch._engine.command_rules import RULES
@@ -23,6 +23,7 @@ from redis_fastbatch._engine.flight import (
     COMMAND_ITEMS,
     FIRST_COMMAND_BYTES,
     NO_LIMIT,
+    ChunkState,
 )
 from redis_fastbatch._engine.options import ExecuteOptions, ReadOptions, WriteOptions
 from redis_fastbatch._engine.outcome import CountOutcome, OnError, ReadOutcome, WriteOutcome
@@ -146,6 +147,14 @@ class BaseClient:
             on_msetex_lost=self._lose_msetex,
         )
 
+    def _write_on(
+        self, writer: BatchWriter, chunk: Chunk, options: WriteOptions, report: BatchReport, state: ChunkState
+    ) -> WriteFlight:
+        """Return a flight that goes on with a batch whose first chunk is encoded; see WriteFlight.begin_with()."""
+        flight = self._server_flight(writer, options, report)
+        flight.begin_with(chunk, state)
+        return flight
+
     def _lose_msetex(self) -> None:
         """Remember that the server does not have MSETEX, or no longer."""
         capabilities.remember_msetex(self._client.connection_pool, False)
@@ -168,8 +177,25 @@ class BaseClient:
         outcome = self._read_outcome(pause, options)
         if self._is_cluster:
             return self._cluster.read_flight(keys, out, outcome, options)
-        writer = self._writer(keys, commands.MGET, options.limit, COMMAND_BYTES)
-        return ReadFlight(writer, self._codec, out, outcome, options)
+        return ReadFlight(self._mget_writer(keys, options), self._codec, out, outcome, options)
+
+    def _mget_writer(self, keys: Any, options: ReadOptions) -> BatchWriter:
+        return self._writer(keys, commands.MGET, options.limit, COMMAND_BYTES)
+
+    def _read_on(
+        self, writer: BatchWriter, chunk: Chunk, out: Found, options: ReadOptions, state: ChunkState
+    ) -> ReadFlight:
+        """Return a flight that goes on with a batch whose first chunk is encoded; see ReadFlight.begin_with()."""
+        flight = ReadFlight(writer, self._codec, out, self._read_outcome(None, options), options)
+        flight.begin_with(chunk, state)
+        return flight
+
+    def _takes_all(self, reader: ReplyReader, chunk: Chunk, out: dict[Key, Any], options: ReadOptions) -> bool:
+        """Put the values of a chunk's keys into the result, if a reader holds just these; else return False."""
+        size = reader.all_values(chunk.keys, self._codec, options.default, out)
+        if size:
+            self._sizes.saw(chunk.count, size)
+        return bool(size)
 
     def _fit_one_reply(self, keys: Any) -> bool:
         """Return whether the values of some keys are likely to fit into one short reply of a single server."""
@@ -274,6 +300,20 @@ def goes_alone(writer: BatchWriter, chunk: Chunk) -> bool:
     """Return whether a chunk is the whole batch, and short: it may be sent before a flight is made."""
     whole = writer.exhausted and chunk.count and not writer.failures and writer.source_error is None
     return bool(whole) and len(chunk) <= COMMAND_BYTES
+
+
+def writes_alone(writer: BatchWriter, chunk: Chunk, options: WriteOptions) -> bool:
+    """Return whether a chunk of writes may be sent before a flight is made."""
+    return goes_alone(writer, chunk) and (chunk.command.many or not options.set.atomic)
+
+
+def confirms_all(reader: ReplyReader, chunk: Chunk, report: BatchReport) -> bool:
+    """Count the items of a chunk as written, if a reader holds just the usual replies; else return False."""
+    if not reader.is_all(chunk.command.usual_reply * chunk.replies):
+        return False
+    report.written = report.confirmed_prefix = chunk.count
+    report.bytes_sent = len(chunk)
+    return True
 
 
 def parts_of(some: list[Key]) -> Iterator[Iterator[Key]]:

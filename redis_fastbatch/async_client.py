@@ -32,6 +32,7 @@ from redis_fastbatch._async_batches import (
     LoopPause,
     async_source,
     carry_out,
+    fill,
     rounds_of,
     write_out,
 )
@@ -42,23 +43,29 @@ from redis_fastbatch._base_client import (
     Found,
     Reporting,
     checked_replies,
+    confirms_all,
     empty_result,
+    goes_alone,
     parts_of,
     raise_failures,
+    writes_alone,
 )
+from redis_fastbatch._core.codec import PythonCodec
+from redis_fastbatch._core.resp.encoder import IN_MEMORY
 from redis_fastbatch._engine.commands import PointInTime, Seconds, SetOptions, set_options
-from redis_fastbatch._engine.flight import COMMAND_ITEMS
+from redis_fastbatch._engine.flight import COMMAND_ITEMS, NO_LIMIT
 from redis_fastbatch._engine.options import ExecuteOptions, ReadOptions, WriteOptions
 from redis_fastbatch._engine.outcome import OnError
 from redis_fastbatch._engine.pacing import ROUND_BYTES, ValueSizes
-from redis_fastbatch._engine.read import read_ended
+from redis_fastbatch._engine.read import ReadFlight, read_ended
+from redis_fastbatch._engine.write import WriteFlight
 from redis_fastbatch._transports.async_source import acting_task
-from redis_fastbatch._transports.asyncio import lease
+from redis_fastbatch._transports.asyncio import AsyncLease
 from redis_fastbatch._transports.borrowing import check_free
 from redis_fastbatch._transports.capabilities import has_msetex_async
-from redis_fastbatch._transports.loop_budget import LoopBudget
+from redis_fastbatch._transports.loop_budget import FIRST_ITEMS, LoopBudget
 from redis_fastbatch.codecs import AnyCodec
-from redis_fastbatch.report import BatchReport, OnChunk, ProgressCallback
+from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback
 from redis_fastbatch.templates import Column, Row
 
 AsyncCommands: TypeAlias = "Iterable[tuple[Any, ...] | list[Any]] | AsyncIterable[tuple[Any, ...] | list[Any]]"
@@ -86,6 +93,8 @@ class AsyncFastBatch(BaseClient):
         pause_gc: bool = True,
     ) -> None:
         super().__init__(client, codec, max_value_size=max_value_size, pause_gc=pause_gc)
+        # A codec in Python may be slow: few values are decoded before the loop has a turn.
+        self._at_once = FIRST_ITEMS if isinstance(self._codec, PythonCodec) else COMMAND_ITEMS
 
     @classmethod
     def from_url(
@@ -134,7 +143,7 @@ class AsyncFastBatch(BaseClient):
             from redis_fastbatch._cluster.asyncio import cluster_lease
 
             return cluster_lease(self._client, max_value_size)
-        return lease(self._client, max_value_size)
+        return AsyncLease(self._client, max_value_size)
 
     @property
     def client(self) -> redis.asyncio.Redis:
@@ -191,17 +200,39 @@ class AsyncFastBatch(BaseClient):
             if atomic and self._is_cluster and isinstance(items, AsyncIterable):
                 # The slots of all keys are compared before anything is sent.
                 items = [pair async for pair in items]
-            source = async_source(items)
-            async with self._lease() as borrowed:
-                msetex = options.set.msetex_helps and not self._is_cluster and await has_msetex_async(borrowed)
-                flight = self._write_flight(source or items, options, report, heard, msetex=msetex)
-                await write_out(borrowed, flight, source)
-            # Outside the lease: its context manager fails with exceptions whose attributes cannot be set.
-            if flight.source_error is not None:
-                raise flight.source_error
+            await self._write(items, options, report, heard)
             if report.failed:
                 raise_failures(report, on_error)
         return report
+
+    async def _write(self, items: Any, options: WriteOptions, report: BatchReport, heard: Progress | None) -> None:
+        source = async_source(items)
+        async with self._lease() as borrowed:
+            msetex = options.set.msetex_helps and not self._is_cluster and await has_msetex_async(borrowed)
+            hooked = heard is not None or options.on_chunk is not None
+            if hooked or self._is_cluster or type(items) not in IN_MEMORY:
+                flight = self._write_flight(source or items, options, report, heard, msetex=msetex)
+            else:
+                flight = await self._write_at_once(borrowed, items, options, report, msetex)
+                if flight is None:
+                    return
+            await write_out(borrowed, flight, source)
+        # Outside the lease: its context manager fails with exceptions whose attributes cannot be set.
+        if flight.source_error is not None:
+            raise flight.source_error
+
+    async def _write_at_once(
+        self, borrowed: AsyncLease, items: Any, options: WriteOptions, report: BatchReport, msetex: bool
+    ) -> WriteFlight | None:
+        """Write a batch of one short command, and return None. Else return a flight that goes on."""
+        writer = self._set_writer(items, options, msetex=msetex)
+        chunk = writer.blank()
+        await fill(writer, chunk)
+        if writes_alone(writer, chunk, options):
+            reader = await borrowed.exchange(chunk)
+            if reader is not None and confirms_all(reader, chunk, report):
+                return None
+        return self._write_on(writer, chunk, options, report, borrowed.begun)
 
     async def batch_get(
         self, keys: AsyncKeys, *, default: Any = None, on_error: OnError = "raise"
@@ -219,8 +250,10 @@ class AsyncFastBatch(BaseClient):
             The exceptions of FastBatch.batch_get().
         """
         keys = checked_keys(keys, asynchronous=True)
+        if on_error != "raise":
+            checked_on_error(on_error)
         found = empty_result(keys)
-        await self._read(keys, found, ReadOptions(default, checked_on_error(on_error)))
+        await self._read(keys, found, ReadOptions(default, on_error))
         return found
 
     async def batch_get_iter(
@@ -258,12 +291,36 @@ class AsyncFastBatch(BaseClient):
                         yield pair
 
     async def _read(self, keys: AsyncKeys, out: Found, options: ReadOptions) -> None:
-        source = async_source(keys)
-        with LoopPause(self._pause_gc) as pause:
+        if type(out) is dict and self._are_few(keys):
             async with self._lease(self._max_value_size) as borrowed:
-                flight = self._read_flight(source or keys, out, pause, options)
-                await carry_out(borrowed, flight, source)
+                flight = await self._read_at_once(borrowed, keys, out, options)
+                if flight is None:
+                    return
+                await borrowed.run(flight)
+        else:
+            source = async_source(keys)
+            with LoopPause(self._pause_gc) as pause:
+                async with self._lease(self._max_value_size) as borrowed:
+                    flight = self._read_flight(source or keys, out, pause, options)
+                    await carry_out(borrowed, flight, source)
         read_ended(flight.outcome, options.on_error)
+
+    def _are_few(self, keys: Any) -> bool:
+        """Return whether the values of keys in memory are likely to fit into one short reply, decoded at once."""
+        return type(keys) in IN_MEMORY and len(keys) <= self._at_once and self._fit_one_reply(keys)
+
+    async def _read_at_once(
+        self, borrowed: AsyncLease, keys: Any, out: dict[Key, Any], options: ReadOptions
+    ) -> ReadFlight | None:
+        """Read a batch of one command with a short reply, and return None. Else return a flight that goes on."""
+        writer = self._mget_writer(keys, options)
+        chunk = writer.blank()
+        writer.fill_some(chunk, NO_LIMIT)
+        if goes_alone(writer, chunk):
+            reader = await borrowed.exchange(chunk)
+            if reader is not None and self._takes_all(reader, chunk, out, options):
+                return None
+        return self._read_on(writer, chunk, out, options, borrowed.begun)
 
     async def batch_execute(
         self,

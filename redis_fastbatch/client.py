@@ -29,15 +29,17 @@ from redis_fastbatch._base_client import (
     Found,
     Reporting,
     checked_replies,
+    confirms_all,
     empty_result,
     goes_alone,
     parts_of,
     raise_failures,
+    writes_alone,
 )
 from redis_fastbatch._core.resp.encoder import IN_MEMORY
 from redis_fastbatch._core.runtime import gc_pause
-from redis_fastbatch._engine.commands import MGET, PointInTime, Seconds, set_options
-from redis_fastbatch._engine.flight import COMMAND_BYTES, COMMAND_ITEMS, NO_LIMIT
+from redis_fastbatch._engine.commands import PointInTime, Seconds, set_options
+from redis_fastbatch._engine.flight import COMMAND_ITEMS, NO_LIMIT
 from redis_fastbatch._engine.options import ExecuteOptions, ReadOptions, WriteOptions
 from redis_fastbatch._engine.outcome import OnError
 from redis_fastbatch._engine.pacing import ROUND_BYTES, Slices, ValueSizes
@@ -223,15 +225,11 @@ class FastBatch(BaseClient):
         writer = self._set_writer(items, options, msetex=msetex)
         chunk = writer.blank()
         writer.fill_some(chunk, NO_LIMIT)
-        if goes_alone(writer, chunk) and (chunk.command.many or not options.set.atomic):
+        if writes_alone(writer, chunk, options):
             reader = borrowed.exchange(chunk)
-            if reader is not None and reader.is_all(chunk.command.usual_reply * chunk.replies):
-                report.written = report.confirmed_prefix = chunk.count
-                report.bytes_sent = len(chunk)
+            if reader is not None and confirms_all(reader, chunk, report):
                 return None
-        flight = self._server_flight(writer, options, report)
-        flight.begin_with(chunk, borrowed.begun)
-        return flight
+        return self._write_on(writer, chunk, options, report, borrowed.begun)
 
     def _write_in_threads(
         self, items: Items, options: WriteOptions, report: BatchReport, heard: Progress | None, workers: int
@@ -552,19 +550,14 @@ class FastBatch(BaseClient):
         self, borrowed: Lease, keys: Any, out: dict[Key, Any], options: ReadOptions
     ) -> ReadFlight | None:
         """Read a batch of one command with a short reply, and return None. Else return a flight that goes on."""
-        writer = self._writer(keys, MGET, options.limit, COMMAND_BYTES)
+        writer = self._mget_writer(keys, options)
         chunk = writer.blank()
         writer.fill_some(chunk, NO_LIMIT)
         if goes_alone(writer, chunk):
             reader = borrowed.exchange(chunk)
-            if reader is not None:
-                size = reader.all_values(chunk.keys, self._codec, options.default, out)
-                if size:
-                    self._sizes.saw(chunk.count, size)
-                    return None
-        flight = ReadFlight(writer, self._codec, out, self._read_outcome(None, options), options)
-        flight.begin_with(chunk, borrowed.begun)
-        return flight
+            if reader is not None and self._takes_all(reader, chunk, out, options):
+                return None
+        return self._read_on(writer, chunk, out, options, borrowed.begun)
 
     def batch_get_table(self, keys: Iterable[Key], *, schema: Any = None, key: str | None = None) -> Any:
         """Read maps as the rows of a pyarrow.Table; see redis_fastbatch._tables.read.get_table()."""

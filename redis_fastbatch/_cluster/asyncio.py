@@ -32,7 +32,7 @@ logger = logging.getLogger("redis_fastbatch")
 async def node_lease(cluster: Any, node: Any, max_value_size: int) -> AsyncIterator[AsyncLease]:
     """Borrow a connection of one of a cluster's nodes."""
     async with redispy.borrow_from_node(node) as connection:
-        yield AsyncLease(cluster, connection, max_value_size)
+        yield AsyncLease(cluster, max_value_size, connection)
 
 
 @contextlib.asynccontextmanager

@@ -1,187 +1,112 @@
-"""Moves the bytes of a flight over a connection of a redis.asyncio pool.
-
-While a flight uses a connection of a known kind, the connection's asyncio transport has a protocol that receives
-straight into the reply reader. Everything else about the transport (TCP, TLS, unix sockets, uvloop's) stays the
-same. Any other connection is used through its public methods, with the same results.
-"""
+"""Moves the bytes of a flight over a connection of a redis.asyncio pool."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import time
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 from typing import Any
 
-from redis.exceptions import ConnectionError, ResponseError
+from redis.exceptions import ResponseError
 
 from redis_fastbatch._core.resp.encoder import Chunk
-from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
-from redis_fastbatch._engine.flight import Event, Flight, Send
-from redis_fastbatch._engine.pacing import FLUSH_SECONDS, Pace
+from redis_fastbatch._core.resp.replies import ReplyReader
+from redis_fastbatch._engine.flight import ChunkState, Event, Flight, Send
+from redis_fastbatch._engine.pacing import Pace
+from redis_fastbatch._transports.async_channels import PublicChannel, TransportChannel
 from redis_fastbatch._transports.async_source import AsyncSource
-from redis_fastbatch._transports.borrowing import borrow_async
+from redis_fastbatch._transports.borrowing import borrow_single_async, is_single
 from redis_fastbatch._transports.loop_budget import LoopBudget, loop_pace
-from redis_fastbatch._transports.parsed_replies import ParsedReplies, explain
 from redis_fastbatch._transports.redispy import asyncio as redispy
-from redis_fastbatch._transports.redispy import push_handler, reply_reader
-from redis_fastbatch._transports.reply_protocol import ReplyProtocol
+from redis_fastbatch._transports.redispy.async_pool import give_back, take_from_pool
 from redis_fastbatch._transports.retry import Attempts
-
-MAX_WRITE_BYTES = 256 * 1024
-"""The most bytes that the asyncio transport is given at a time."""
-
-
-class TransportChannel:
-    """Uses the asyncio transport of a redis-py connection.
-
-    Args:
-        connection: the connection.
-        transport: its transport.
-        max_value_size: longer values are refused on reading, in bytes; 0 for no limit.
-        reader: reads the replies; a new one by default.
-    """
-
-    def __init__(
-        self,
-        connection: Any,
-        transport: asyncio.Transport,
-        max_value_size: int = 0,
-        reader: ReplyReader | None = None,
-    ) -> None:
-        self._connection = connection
-        self._transport = transport
-        self._reader = reply_reader(max_value_size) if reader is None else reader
-        self._protocol = ReplyProtocol(self._transport, self._reader)
-
-    async def __aenter__(self) -> TransportChannel:
-        self._protocol.take_over()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._protocol.give_back()
-        if len(self._reader):
-            # Such as a part of a push message, if the task was cancelled. The rest of it is not a reply.
-            await self._connection.disconnect(nowait=True)
-
-    async def send(self, chunk: Chunk, flight: Flight) -> None:
-        """Give the chunk to the transport. Wait whenever that has enough to send."""
-        flight.started(chunk)
-        with memoryview(chunk) as view:
-            for start in range(0, len(view), MAX_WRITE_BYTES):
-                if self._protocol.error is not None:
-                    raise self._protocol.error
-                # A copy: the transport may keep what it is given.
-                self._transport.write(bytes(view[start : start + MAX_WRITE_BYTES]))
-                while self._protocol.blocked:
-                    await self._protocol.wait(self._connection.socket_timeout)
-        flight.finished(chunk)
-
-    def receive(self, flight: Flight, budget: int) -> bool:
-        """Let the flight read replies; return False if it needs more than has arrived."""
-        before = len(self._reader)
-        flight.receive(self._reader, self._explain, budget)
-        return len(self._reader) < before
-
-    async def arrival(self) -> None:
-        """Wait for bytes to arrive."""
-        await self._protocol.wait(self._connection.socket_timeout)
-
-    async def arrival_or_item(self, source: AsyncSource, seconds: float | None) -> None:
-        """Wait for bytes to arrive or for the source's next item, for `seconds` at most."""
-        with source.notifying(self._protocol.wake, seconds):
-            await self.arrival()
-
-    async def finish(self) -> None:
-        """Do what the synchronous SocketChannel does."""
-        while not self._reader.finished():
-            await self.arrival()
-        await self.hand_on_pushes()
-
-    async def hand_on_pushes(self) -> None:
-        """Give RESP3 push messages to the handlers that redis-py or the user registered."""
-        if not self._reader.pushes:
-            return
-        handle = push_handler(self._connection)
-        pushes = self._reader.pushes[:]
-        self._reader.pushes.clear()
-        if handle is not None:
-            for push in pushes:
-                await handle(push)
-
-    def _explain(self, reply: ErrorReply) -> Exception:
-        return redispy.explain(self._connection, reply)
-
-
-class PublicChannel:
-    """Uses the public methods of a connection."""
-
-    def __init__(self, connection: Any, max_value_size: int) -> None:
-        self._connection = connection
-        self._replies: Any = ParsedReplies(max_value_size)
-
-    async def __aenter__(self) -> PublicChannel:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Do nothing: the connection is as it was."""
-
-    async def send(self, chunk: Chunk, flight: Flight) -> None:
-        """Send the chunk as redis-py sends a command."""
-        flight.started(chunk)
-        if redispy.is_closing(self._connection):
-            # Since Python 3.12 writing to it raises AttributeError.
-            raise ConnectionError("Connection closed by server.")
-        await self._connection.send_packed_command(bytes(memoryview(chunk)))
-        flight.finished(chunk)
-
-    def receive(self, flight: Flight, budget: int) -> bool:
-        """Let the flight read the reply that arrival() waited for, or some of it; False if it has read all."""
-        if self._replies.finished():
-            return False
-        flight.receive(self._replies, explain, budget)
-        return True
-
-    async def arrival(self) -> None:
-        """Read a reply."""
-        try:
-            self._replies.feed(await self._connection.read_response(disable_decoding=True))
-        except ResponseError as error:
-            self._replies.feed(error)
-
-    async def arrival_or_item(self, source: AsyncSource, seconds: float | None) -> None:
-        """Wait for the source's next item, for `seconds` at most; then for a reply.
-
-        Reading a reply cannot be interrupted, so that items that arrive during it have to wait.
-        """
-        await source.wait(FLUSH_SECONDS if seconds is None else seconds)
-        if seconds is None and source.is_empty:
-            await self.arrival()
-
-    async def hand_on_pushes(self) -> None:
-        """Do nothing: read_response() has done it."""
-
-    async def finish(self) -> None:
-        """Do nothing: redis-py has read no more than the replies that were asked for."""
 
 
 class AsyncLease:
-    """A connection borrowed from a client's pool, with the retry policy that it carries.
+    """A connection borrowed from a client, with the retry policy that it carries.
+
+    It is an async context manager, which borrows one of the pool's connections or the client's single one.
 
     Args:
         client: a redis.asyncio.Redis.
-        connection: the client's.
         max_value_size: longer values are refused on reading, in bytes; 0 for no limit.
+        connection: a connection that the caller has borrowed. Then it is used without the context.
+
+    Attributes:
+        connection: the connection, within the context.
     """
 
-    def __init__(self, client: Any, connection: Any, max_value_size: int = 0) -> None:
+    def __init__(self, client: Any, max_value_size: int = 0, connection: Any = None) -> None:
         self.client = client
         self.connection = connection
         self._max_value_size = max_value_size
+        self._channel: TransportChannel | None = None
+        self._failure: BaseException | None = None
+        self._single: AbstractAsyncContextManager[Any] | None = None
+        self._pool: Any = None
+
+    async def __aenter__(self) -> AsyncLease:
+        if is_single(self.client):
+            self._single = borrow_single_async(self.client)
+            self.connection = await self._single.__aenter__()
+        else:
+            await self.client.initialize()
+            self._pool = self.client.connection_pool
+            self.connection = await take_from_pool(self._pool)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._channel is not None:
+                await self._end_exchange(error)
+        finally:
+            if self._single is not None:
+                await self._single.__aexit__(kind, error, trace)
+            else:
+                await give_back(self._pool, self.connection)
+
+    async def _end_exchange(self, error: BaseException | None) -> None:
+        """End what exchange() has begun, and no flight has gone on with."""
+        channel, self._channel = self._channel, None
+        assert channel is not None
+        channel.give_back()
+        if error is not None:
+            # Perhaps not all of the reply has been read.
+            await self._disconnect()
+
+    async def exchange(self, chunk: Chunk) -> ReplyReader | None:
+        """Send a small command, and receive its reply, as Lease.exchange() does.
+
+        Returns:
+            A reader with the first received bytes. None if that failed, or the connection is not of a known kind.
+            Then run() is to be called with a flight that begins with this chunk.
+        """
+        try:
+            channel = await self.channel()
+            if not isinstance(channel, TransportChannel):
+                return None
+            self._channel = channel
+            await channel.exchange(chunk)
+        except BaseException as error:
+            self._failure = error
+            return None
+        return channel.reader
+
+    @property
+    def begun(self) -> ChunkState:
+        """The state of the chunk that exchange() was to send; NEW if it was not called."""
+        if self._channel is None:
+            return ChunkState.NEW
+        return ChunkState.SENT if self._channel.sent_all else ChunkState.SENDING
 
     async def run(self, flight: Flight, source: AsyncSource | None = None) -> None:
         """Carry out a flight, over a new connection where the retry policy allows one.
+
+        If exchange() was called, the flight begins with its chunk in the state `begun`.
 
         Args:
             flight: what to carry out.
@@ -193,6 +118,14 @@ class AsyncLease:
             asyncio.CancelledError: the task was cancelled. The connection is closed if replies are outstanding.
         """
         attempts = Attempts(flight, flight.settled)
+        try:
+            await self._pump(flight, source)
+            return
+        except Exception as error:
+            attempts.first_failed(error)
+        except BaseException as error:
+            await self._give_up(flight, error)
+            raise
 
         async def attempt() -> None:
             attempts.begin()
@@ -209,46 +142,68 @@ class AsyncLease:
                 final = attempts.verdict(error)
                 if final is None:
                     continue
-                if flight.in_flight or not isinstance(final, asyncio.CancelledError):
-                    await self._disconnect()
-                flight.abort(final)
+                await self._give_up(flight, final)
                 if final is error:
                     raise
             # Raised outside of the except clause, so that its __context__ stays as it is.
             raise final
 
+    async def _give_up(self, flight: Flight, error: BaseException) -> None:
+        """End a flight with an error. The connection stays open only if nothing can come over it any longer."""
+        if flight.in_flight or not isinstance(error, asyncio.CancelledError):
+            await self._disconnect()
+        flight.abort(error)
+
     async def _disconnect(self, error: Exception | None = None) -> None:
         await self.connection.disconnect(nowait=True)
 
     async def _pump(self, flight: Flight, source: AsyncSource | None) -> None:
+        begun, self._channel = self._channel, None
+        failure, self._failure = self._failure, None
+        if begun is None and failure is not None:
+            raise failure
+        async with begun or await self.channel() as channel:
+            if failure is not None:
+                raise failure
+            await self._carry(flight, channel, source)
+            await channel.finish()
+
+    async def _carry(self, flight: Flight, channel: Any, source: AsyncSource | None) -> None:
         encoding, decoding, budget = loop_pace(), loop_pace(), LoopBudget()
         clock = time.perf_counter
-        async with await self.channel() as channel:
-            while True:
-                began = clock()
-                event = flight.poll(encoding.items)
-                if isinstance(event, Send):
-                    encoding.took(clock() - began)
-                    await channel.send(event.chunk, flight)
-                    if event.poll_after_send:
-                        channel.receive(flight, decoding.items)
-                elif event is Event.PAUSED:
-                    encoding.took(clock() - began)
-                elif event is Event.DONE:
-                    break
-                elif receive_some(channel, flight, decoding):
-                    await channel.hand_on_pushes()
-                elif event is Event.NEED_ITEMS and source is not None:
-                    await wait_for_items(channel, flight, source)
-                    budget.renew()
-                else:
-                    await channel.arrival()
-                    budget.renew()
-                await budget.yield_if_spent()
-            await channel.finish()
+        while True:
+            began = clock()
+            event = flight.poll(encoding.items)
+            if isinstance(event, Send):
+                encoding.took(clock() - began)
+                await channel.send(event.chunk, flight)
+                if event.poll_after_send:
+                    channel.receive(flight, decoding.items)
+            elif event is Event.PAUSED:
+                encoding.took(clock() - began)
+            elif event is Event.DONE:
+                return
+            elif receive_some(channel, flight, decoding):
+                await channel.hand_on_pushes()
+            elif event is Event.NEED_ITEMS and source is not None:
+                await wait_for_items(channel, flight, source)
+                budget.renew()
+            else:
+                await channel.arrival()
+                budget.renew()
+            await budget.yield_if_spent()
 
     async def channel(self) -> Any:
         """Connect, and return the channel over which a flight uses the connection; an async context manager."""
+        transport = redispy.ready_transport(self.connection)
+        if transport is None:
+            await self._make_ready()
+            transport = redispy.known_transport(self.connection)
+        if transport is None:
+            return PublicChannel(self.connection, self._max_value_size)
+        return TransportChannel(self.connection, transport, self._max_value_size)
+
+    async def _make_ready(self) -> None:
         cancelled = _times_cancelled()
         await redispy.close_if_stale(self.connection)
         await self.connection.connect()
@@ -256,10 +211,6 @@ class AsyncLease:
         if _times_cancelled() > cancelled:
             # redis-py connects with asyncio.wait_for(), which may lose a cancellation on Python 3.11.
             raise asyncio.CancelledError
-        transport = redispy.known_transport(self.connection)
-        if transport is None:
-            return PublicChannel(self.connection, self._max_value_size)
-        return TransportChannel(self.connection, transport, self._max_value_size)
 
     async def ask(self, *command: str) -> Any:
         """Send one command by the connection's own methods, and return its reply.
@@ -305,15 +256,3 @@ def _times_cancelled() -> int:
     """Return how often the running task was cancelled; 0 on Python 3.10, which does not count that."""
     task = asyncio.current_task()
     return task.cancelling() if task is not None and hasattr(task, "cancelling") else 0
-
-
-@contextlib.asynccontextmanager
-async def lease(client: Any, max_value_size: int = 0) -> AsyncIterator[AsyncLease]:
-    """Borrow a connection of a redis.asyncio.Redis, to carry out flights.
-
-    Args:
-        client: the client.
-        max_value_size: longer values are refused on reading, in bytes; 0 for no limit.
-    """
-    async with borrow_async(client) as connection:
-        yield AsyncLease(client, connection, max_value_size)

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from redis_fastbatch._transports.async_source import acting_task
-from redis_fastbatch._transports.redispy import GET_CONNECTION_ARGUMENTS
 from redis_fastbatch._transports.redispy import asyncio as redispy_asyncio
 from redis_fastbatch._transports.redispy import sync as redispy_sync
 from redis_fastbatch.errors import FastBatchError
@@ -56,24 +55,20 @@ def borrow_single(client: Any) -> Iterator[Any]:
         yield connection
 
 
+def is_single(client: Any) -> bool:
+    """Return whether a redis.asyncio.Redis has a single connection instead of those of its pool."""
+    return client.connection is not None or bool(getattr(client, "single_connection_client", False))
+
+
 @contextlib.asynccontextmanager
-async def borrow_async(client: Any) -> AsyncIterator[Any]:
-    """Borrow a connection of a redis.asyncio.Redis: one of its pool's, or its single connection."""
+async def borrow_single_async(client: Any) -> AsyncIterator[Any]:
+    """Borrow the single connection of a redis.asyncio.Redis."""
     taker = acting_task()
     # Before initialize(), which takes the lock of a single connection: this very task may hold that.
-    check_free(getattr(client, "connection", None), taker)
+    check_free(client.connection, taker)
     await client.initialize()
     connection = client.connection
-    if connection is not None:
-        async with redispy_asyncio.single_connection_lock(client):
-            with _lending(connection, taker):
-                redispy_asyncio.check_loop(connection)
-                yield connection
-        return
-    pool = client.connection_pool
-    connection = await pool.get_connection(*GET_CONNECTION_ARGUMENTS)
-    try:
-        redispy_asyncio.check_loop(connection)
-        yield connection
-    finally:
-        await pool.release(connection)
+    async with redispy_asyncio.single_connection_lock(client):
+        with _lending(connection, taker):
+            redispy_asyncio.check_loop(connection)
+            yield connection

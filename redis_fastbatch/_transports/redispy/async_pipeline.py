@@ -16,7 +16,7 @@ from redis.exceptions import ResponseError
 from redis_fastbatch._core.resp.queue import CommandQueue
 from redis_fastbatch._engine.flight import Event, Send
 from redis_fastbatch._engine.pipeline import PipelineFlight, TransactionFlight
-from redis_fastbatch._transports.asyncio import TransportChannel
+from redis_fastbatch._transports.async_channels import TransportChannel
 from redis_fastbatch._transports.loop_budget import LoopBudget
 from redis_fastbatch._transports.queueing import QuickCommands, keep_exact
 from redis_fastbatch._transports.redispy import is_utf8

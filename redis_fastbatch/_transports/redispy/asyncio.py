@@ -77,6 +77,28 @@ def known_transport(connection: Any) -> asyncio.Transport | None:
     return transport if redispy.parser_is_empty(connection._parser) else None
 
 
+def ready_transport(connection: Any) -> asyncio.Transport | None:
+    """Return the asyncio transport of a connection that may be used directly, now.
+
+    Returns:
+        The transport. None also if something has arrived over the connection, or a health check may be due: then
+        close_if_stale(), connect() and check_health() make it ready.
+    """
+    if not isinstance(connection, AbstractConnection) or not connection.is_connected:
+        return None
+    if connection.health_check_interval or getattr(connection, "_should_reconnect", False):
+        return None
+    transport = known_transport(connection)
+    reader: Any = connection._reader
+    writer: Any = connection._writer
+    if transport is None or writer._loop is not asyncio.get_running_loop():
+        return None
+    sock = transport.get_extra_info("socket")
+    if sock is None or any(wait_for(sock, False, 0.0)) or reader.at_eof():
+        return None
+    return transport
+
+
 def is_closing(connection: Any) -> bool:
     """Return whether the connection's stream is being closed, or is closed."""
     is_closing = getattr(getattr(connection, "_writer", None), "is_closing", None)

@@ -1,0 +1,110 @@
+"""Takes connections from redis.asyncio's pools, and gives them back.
+
+A pool's own get_connection() and release() take longer than a small batch: they take a lock, dispatch events and
+record metrics. Where none of that has an effect, a connection is moved between the pool's two collections here.
+In all other cases the pool does it.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from redis.asyncio import ConnectionPool
+
+from redis_fastbatch._transports.redispy import GET_CONNECTION_ARGUMENTS
+from redis_fastbatch._transports.redispy.asyncio import check_loop, ready_transport
+
+# Earlier versions of redis-py have no metrics, and still earlier ones no events.
+try:
+    from redis.asyncio.observability import recorder
+except ImportError:
+    recorder = None  # type: ignore[assignment]
+try:
+    from redis.event import AsyncAfterConnectionReleasedEvent, AsyncReAuthConnectionListener, EventDispatcher
+except ImportError:
+    EventDispatcher = None  # type: ignore[assignment, misc]
+
+_METHODS = ("get_connection", "get_available_connection", "ensure_connection", "release")
+
+
+async def take_from_pool(pool: Any) -> Any:
+    """Return a connection of a pool, which is to be given back to it.
+
+    Raises:
+        RuntimeError: the connection belongs to another event loop.
+    """
+    connection = _take(pool)
+    if connection is None:
+        connection = await pool.get_connection(*GET_CONNECTION_ARGUMENTS)
+        try:
+            check_loop(connection)
+        except BaseException:
+            await pool.release(connection)
+            raise
+    return connection
+
+
+async def give_back(pool: Any, connection: Any) -> None:
+    """Give a connection back to the pool from which it was taken."""
+    if not _give_back(pool, connection):
+        await pool.release(connection)
+
+
+def _take(pool: Any) -> Any:
+    """Take the connection that the pool would give next, if it is connected and ready; else return None."""
+    if not _is_known(pool) or not pool._available_connections:
+        return None
+    connection = pool._available_connections[-1]
+    if ready_transport(connection) is None:
+        return None
+    pool._available_connections.pop()
+    pool._in_use_connections.add(connection)
+    return connection
+
+
+def _give_back(pool: Any, connection: Any) -> bool:
+    """Give a connection back; return False if the pool has more to do."""
+    if not _is_known(pool) or not _is_quiet(pool) or connection not in pool._in_use_connections:
+        return False
+    if getattr(connection, "_re_auth_token", None) is not None or getattr(connection, "_should_reconnect", False):
+        return False
+    pool._in_use_connections.remove(connection)
+    pool._available_connections.append(connection)
+    return True
+
+
+def _is_known(pool: Any) -> bool:
+    """Return whether the pool keeps its connections as redis-py does, and nothing else is to be done with them."""
+    kind: Any = type(pool)
+    if not _has_own_methods(kind):
+        return False
+    lock = getattr(pool, "_lock", None)
+    return (lock is None or not lock.locked()) and not _records_metrics()
+
+
+@functools.lru_cache(maxsize=64)
+def _has_own_methods(kind: Any) -> bool:
+    """Return whether a class of pools takes and releases connections as redis.asyncio's ConnectionPool does."""
+    return issubclass(kind, ConnectionPool) and all(
+        getattr(kind, name, None) is getattr(ConnectionPool, name, NotImplemented) for name in _METHODS
+    )
+
+
+def _records_metrics() -> bool:
+    """Return whether redis-py counts the connections for OpenTelemetry."""
+    if recorder is None:
+        return False
+    collector: Any = getattr(recorder, "_get_or_create_collector", None)
+    return collector is None or collector() is not None
+
+
+def _is_quiet(pool: Any) -> bool:
+    """Return whether nobody is to hear that a connection is released but redis-py, which looks for a new token."""
+    dispatcher = getattr(pool, "_event_dispatcher", None)
+    if dispatcher is None:
+        return True
+    if EventDispatcher is None or type(dispatcher) is not EventDispatcher:
+        return False
+    listeners: Any = dispatcher._event_listeners_mapping.get(AsyncAfterConnectionReleasedEvent, ())
+    return all(type(listener) is AsyncReAuthConnectionListener for listener in listeners)
