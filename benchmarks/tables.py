@@ -21,12 +21,13 @@ OPERATION_TITLES = {
 
 def document(results: Results, outcomes: Sequence[Outcome]) -> str:
     """Return everything: circumstances, an overview, targets, and a table for each cell."""
+    measured = [each for each in outcomes if each.met is not None]
     parts = [
         "# Results",
         circumstances(results.environment),
         "## Overview",
         overview(results),
-        *(("## Targets", targets(outcomes)) if any(each.met is not None for each in outcomes) else ()),
+        *(("## Targets", targets(measured)) if measured else ()),
         "## Each batch",
         *(cell(each) for each in results.cells),
     ]
