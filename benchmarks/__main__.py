@@ -25,6 +25,7 @@ from benchmarks import (
     pipelines,
     results,
     scaling,
+    table,
     tables,
     targets,
     workers,
@@ -43,6 +44,7 @@ EVERYTHING = (
     "cluster --shapes dict5 --rounds 7 --name cluster",
     "aio --rounds 7 --name aio",
     "network --name network",
+    "table --rounds 5 --name table",
 )
 """The commands of `all`."""
 
@@ -89,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         (aio, "batches on an event loop"),
         (cluster, "batches over a cluster"),
         (network, "batches over slower networks, and TLS"),
+        (table, "tables"),
     ):
         cells_command = subparsers.add_parser(module.__name__.rpartition(".")[2], help=shown)
         module.add_arguments(cells_command)

