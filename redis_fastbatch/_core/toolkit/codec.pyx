@@ -16,7 +16,7 @@ from redis_fastbatch._core.toolkit.write cimport write_wrapper
 from redis_fastbatch._core.runtime.utf8 cimport PyUnicode_GET_LENGTH
 
 from redis_fastbatch._core.toolkit import plain
-from redis_fastbatch._core.toolkit.plain import Unusual
+from redis_fastbatch._core.json.unusual import Unusual
 from redis_fastbatch._messages import format_error
 from redis_fastbatch.errors import DecodeError, EncodeError
 

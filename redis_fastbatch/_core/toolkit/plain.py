@@ -15,10 +15,6 @@ from typing import Any
 NONE = b"__NONE__"
 
 
-class Unusual(Exception):
-    """The compiled code does not handle this value or these bytes."""
-
-
 def _wrapped(name: str, data: Any) -> dict[str, Any]:
     return {"__type__": name, "__data__": data}
 

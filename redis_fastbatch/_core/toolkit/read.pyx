@@ -24,13 +24,13 @@ from redis_fastbatch._core.runtime.rows cimport (
     slot_of,
 )
 from redis_fastbatch._core.toolkit.base64 cimport take_base64
-from redis_fastbatch._core.toolkit.text cimport plain_end
-from redis_fastbatch._core.toolkit.unescape cimport unescaped
+from redis_fastbatch._core.json.text cimport plain_end
+from redis_fastbatch._core.json.unescape cimport unescaped
 from redis_fastbatch._core.runtime.utf8 cimport same_bytes
 
 import json.decoder
 
-from redis_fastbatch._core.toolkit.plain import Unusual
+from redis_fastbatch._core.json.unusual import Unusual
 
 cdef extern from "Python.h":
     double PyOS_string_to_double(const char* text, char** end, PyObject* overflow) except? -1.0

@@ -21,8 +21,8 @@ from libc.string cimport memcpy
 
 from redis_fastbatch._core.runtime.buffer cimport OutputBuffer, reserve
 from redis_fastbatch._core.toolkit.base64 cimport put_base64
-from redis_fastbatch._core.toolkit.floats cimport LONGEST_FLOAT, put_float
-from redis_fastbatch._core.toolkit.text cimport copy_plain, decimal_width, is_special, put_digits
+from redis_fastbatch._core.json.floats cimport LONGEST_FLOAT, put_float
+from redis_fastbatch._core.json.text cimport copy_plain, decimal_width, is_special, put_digits
 from redis_fastbatch._core.runtime.utf8 cimport (
     PyUnicode_DATA,
     PyUnicode_GET_LENGTH,
@@ -32,7 +32,7 @@ from redis_fastbatch._core.runtime.utf8 cimport (
     put_code_point,
 )
 
-from redis_fastbatch._core.toolkit.plain import Unusual
+from redis_fastbatch._core.json.unusual import Unusual
 from redis_fastbatch.errors import EncodeError
 
 cdef extern from "Python.h":

@@ -10,7 +10,7 @@ from libc.math cimport isfinite, rint, signbit
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset, strlen
 
-from redis_fastbatch._core.toolkit.text cimport decimal_width, put_digits
+from redis_fastbatch._core.json.text cimport decimal_width, put_digits
 
 cdef extern from "Python.h":
     char* PyOS_double_to_string(double number, char format_code, int precision, int flags, int* kind) except NULL

@@ -6,9 +6,9 @@ from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
 
-from redis_fastbatch._core.toolkit.text cimport plain_end
+from redis_fastbatch._core.json.text cimport plain_end
 
-from redis_fastbatch._core.toolkit.plain import Unusual
+from redis_fastbatch._core.json.unusual import Unusual
 
 
 cdef inline int hex_digit(unsigned char c) noexcept:

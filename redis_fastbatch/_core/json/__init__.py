@@ -1,0 +1,1 @@
+"""JSON: what the codec `json` and redis-toolkit's format have in common."""
