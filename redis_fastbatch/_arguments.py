@@ -81,12 +81,13 @@ def checked_url(url: str) -> str:
     return url
 
 
-def checked_items(items: Any, *, asynchronous: bool = False) -> Any:
+def checked_items(items: Any, *, asynchronous: bool = False, method: str = "batch_set") -> Any:
     """Return the items of a batch unchanged; refuse anything that is not a batch of items.
 
     Args:
         items: a mapping or an iterable of pairs; for the asyncio client also an asynchronous iterable.
         asynchronous: whether the asyncio client is the caller.
+        method: the name of the calling method, for messages.
 
     Raises:
         TypeError: `items` is something else. The message says what to pass.
@@ -104,7 +105,7 @@ def checked_items(items: Any, *, asynchronous: bool = False) -> Any:
         if hasattr(kind, "items"):
             advice = "pass its items(), which are pairs of index and value, or zip(keys, values)"
         raise TypeError(f"{expected}, got one column ({_name(kind)}): {advice}")
-    _check_iterable(items, expected, "batch_set", asynchronous)
+    _check_iterable(items, expected, method, asynchronous)
     return items
 
 

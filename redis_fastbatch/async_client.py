@@ -36,10 +36,10 @@ from redis_fastbatch._async_batches import (
     rounds_of,
     write_out,
 )
+from redis_fastbatch._async_hash_methods import AsyncHashMethods
 from redis_fastbatch._base_client import (
     ITER_ROUND,
     NO_CLUSTER_PIPELINE,
-    BaseClient,
     Found,
     Reporting,
     checked_replies,
@@ -71,7 +71,7 @@ from redis_fastbatch.templates import Column, Row
 AsyncCommands: TypeAlias = "Iterable[tuple[Any, ...] | list[Any]] | AsyncIterable[tuple[Any, ...] | list[Any]]"
 
 
-class AsyncFastBatch(BaseClient):
+class AsyncFastBatch(AsyncHashMethods):
     """Reads and writes batches of values through a redis.asyncio client.
 
     Calls may run concurrently: each borrows its own connection from the client's pool. It can be pickled when it

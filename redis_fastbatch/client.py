@@ -25,7 +25,6 @@ from redis_fastbatch._arguments import (
 from redis_fastbatch._base_client import (
     ITER_ROUND,
     NO_CLUSTER_PIPELINE,
-    BaseClient,
     Found,
     Reporting,
     checked_replies,
@@ -44,6 +43,7 @@ from redis_fastbatch._engine.options import ExecuteOptions, ReadOptions, WriteOp
 from redis_fastbatch._engine.outcome import OnError
 from redis_fastbatch._engine.pacing import ROUND_BYTES, Slices, ValueSizes
 from redis_fastbatch._engine.read import ReadFlight, read_ended
+from redis_fastbatch._hash_methods import HashMethods
 from redis_fastbatch._transports.borrowing import check_free
 from redis_fastbatch._transports.capabilities import has_msetex
 from redis_fastbatch._transports.sync import Lease
@@ -58,7 +58,7 @@ Items = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 AnyCommand = tuple[Any, ...] | list[Any]
 
 
-class FastBatch(BaseClient):
+class FastBatch(HashMethods):
     """Reads and writes batches of values through a redis-py client.
 
     It is thread-safe: each call borrows its own connection from the client's pool. It can be pickled when it was

@@ -7,6 +7,7 @@ from typing import Any
 
 from redis_fastbatch._cluster.count import ClusterCount
 from redis_fastbatch._cluster.execute import ClusterExecute, ClusterReplies
+from redis_fastbatch._cluster.hashes import ClusterHashWrite
 from redis_fastbatch._cluster.read import ClusterRead
 from redis_fastbatch._cluster.slot_route import OneSlotWrite, one_slot
 from redis_fastbatch._cluster.sync import patience_of
@@ -15,6 +16,7 @@ from redis_fastbatch._cluster.write import ClusterWrite
 from redis_fastbatch._core.codec import ValueCodec
 from redis_fastbatch._core.resp.commands import CommandEncoder
 from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk, Command
+from redis_fastbatch._core.resp.hashes import HSET, RoutedMappingWriter
 from redis_fastbatch._core.resp.replies import ReplyFormat
 from redis_fastbatch._core.resp.routed import RoutedCommandWriter, RoutedWriter, Router
 from redis_fastbatch._engine.commands import SetOptions
@@ -202,6 +204,46 @@ class ClusterFlights:
             some, encoder, topology.router, max_items=COMMAND_ITEMS, max_bytes=CHUNK_BYTES, position=position
         )
         return ClusterReplies(writer, topology, out, sizes, form, patience=patience_of(self._client))
+
+    def hash_flight(
+        self,
+        items: Any,
+        codec: ValueCodec | None,
+        expire: Command | None,
+        options: WriteOptions,
+        outcome: WriteOutcome,
+    ) -> ClusterHashWrite:
+        """Return a flight that writes hashes.
+
+        Args:
+            items: what batch_hset() takes.
+            codec: makes bytes of the values of fields; None writes them as redis-py does.
+            expire: the command that lets a hash expire, or None.
+            options: how they are written.
+            outcome: records what became of them.
+        """
+        topology = topology_of(self._client)
+        writer = RoutedMappingWriter(
+            items,
+            codec,
+            topology.router,
+            max_items=options.chunk_size,
+            max_bytes=CHUNK_BYTES,
+            **self._key_encoding,
+        )
+        return ClusterHashWrite(writer, topology, expire, outcome, patience=patience_of(self._client))
+
+    def hash_rows_flight(self, rows: Any, expire: Command | None, outcome: WriteOutcome) -> ClusterHashWrite:
+        """Return a flight that writes the rows of a table as hashes.
+
+        Args:
+            rows: a HashWriter.
+            expire: the command that lets a hash expire, or None.
+            outcome: records what became of the rows.
+        """
+        topology = topology_of(self._client)
+        writer: Any = SplitWriter(rows, HSET, topology.router)
+        return ClusterHashWrite(writer, topology, expire, outcome, patience=patience_of(self._client))
 
     def rows_flight(self, rows: Any, options: SetOptions, outcome: WriteOutcome) -> ClusterWrite:
         """Return a flight that writes the rows of a table.

@@ -79,6 +79,16 @@ class ClusterWrite(ClusterBatch, RecordedBatch):
         self.outcome.record_unencoded(self._writer.failures)
         self.outcome.deliver()
 
+    def record_answered(self, sent: NodeChunk, unsent: Exception) -> None:
+        """Record the items of a chunk that have their replies when the batch ends early.
+
+        Args:
+            sent: the chunk.
+            unsent: the error of what would have been sent after it.
+        """
+        sent.settled = answered = sent.answered
+        self.record(sent, answered, [each for each in sent.non_ok_replies if each[0] < answered], 0)
+
     def fail_rest(self, sent: NodeChunk, error: Exception) -> None:
         keys, values, first = sent.chunk.keys, sent.chunk.values, sent.settled
         sent.settled = sent.chunk.count
@@ -94,8 +104,7 @@ class ClusterWrite(ClusterBatch, RecordedBatch):
         in_flight = [chunk for node in self.nodes for chunk in node.sent]
         for chunk in self._open_chunks():
             if chunk in in_flight and chunk.settled < chunk.answered:
-                chunk.settled = answered = chunk.answered
-                self.record(chunk, answered, [each for each in chunk.non_ok_replies if each[0] < answered], 0)
+                self.record_answered(chunk, unsent)
             self.fail_rest(chunk, unknown if chunk.left else unsent)
         self._dissolve()
         self.call_hooks()

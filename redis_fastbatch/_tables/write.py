@@ -113,7 +113,10 @@ class TablePlan:
         """Return a flight that writes the rows; `msetex` says whether the server has MSETEX."""
         rows, options, client = self._rows, self._options.set, self._batch._client
         if isinstance(rows, HashWriter):
-            return HashFlight(rows, expire_command(options), self._outcome)
+            expire = expire_command(options)
+            if is_cluster(client):
+                return self._batch._cluster.hash_rows_flight(rows, expire, self._outcome)
+            return HashFlight(rows, expire, self._outcome)
         if is_cluster(client):
             return self._batch._cluster.rows_flight(rows, options, self._outcome)
         rows.use(options.command(msetex=msetex))
@@ -156,8 +159,6 @@ def plan_table(batch: TableClient, table: Any, options: TableOptions) -> TablePl
     refuse_objects(table, layout["columns"], layout["key"])
     # The writers read the schema, so that an error in it is raised before a connection is borrowed.
     if options.as_ == "hash":
-        if batch._is_cluster:
-            raise ValueError('as_="hash" needs a single server, found a cluster; use as_="value"')
         expire_command(options.set)
         rows: Any = HashWriter(ArrowStream(table), **layout)
     elif options.as_ == "value":

@@ -97,6 +97,9 @@ class Blocking:
     def batch_execute_table(self, *arguments: Any, **options: Any) -> BatchReport:
         return self._loop.run_until_complete(self._batch.batch_execute_table(*arguments, **options))
 
+    def batch_hset(self, *arguments: Any, **options: Any) -> BatchReport:
+        return self._loop.run_until_complete(self._batch.batch_hset(*arguments, **options))
+
     def batch_get_iter(self, *arguments: Any, **options: Any) -> Iterator[Any]:
         return self._each(self._batch.batch_get_iter(*arguments, **options))
 

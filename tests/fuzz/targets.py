@@ -19,6 +19,7 @@ from fuzz.values import Values
 from msgpack_reference import their_value
 from redis_fastbatch import DecodeError, EncodeError, MsgpackCodec
 from redis_fastbatch._core.resp.encoder import BatchWriter, Command
+from redis_fastbatch._core.resp.hashes import counts
 from redis_fastbatch._core.resp.replies import ErrorReply, ReplyFormat, ReplyReader
 from redis_fastbatch._core.toolkit import plain as plain
 from redis_fastbatch._core.toolkit.codec import ToolkitCodec, ToolkitMsgpackCodec
@@ -110,6 +111,7 @@ def check_replies(data: bytes) -> None:
         check_against_hiredis(whole[0], hiredis_found(data))
     read_as(data, step, values_of)
     read_as(data, step, statuses_of)
+    read_as(data, step, counts_of)
     check_any_replies(data, step, whole[0])
 
 
@@ -163,6 +165,12 @@ def values_of(reader: ReplyReader, out: dict[str, Any]) -> None:
 def statuses_of(reader: ReplyReader, out: dict[str, Any]) -> None:
     non_ok_replies: list[tuple[int, Any]] = []
     reader.statuses(100, 0, non_ok_replies)
+
+
+def counts_of(reader: ReplyReader, out: dict[str, Any]) -> None:
+    others: list[tuple[int, Any]] = []
+    done = counts(reader, 100, 0, others, 3)
+    assert len(others) <= done
 
 
 def read_as(data: bytes, step: int, read: Callable[[ReplyReader, dict[str, Any]], None]) -> None:

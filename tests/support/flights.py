@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
-from redis.exceptions import AskError, BusyLoadingError, ClusterDownError, MovedError, ResponseError
+from redis.exceptions import (
+    AskError,
+    BusyLoadingError,
+    ClusterDownError,
+    ConnectionError,
+    MovedError,
+    ResponseError,
+)
 
+from redis_fastbatch._cluster.topology import Topology
 from redis_fastbatch._core.msgpack.codec import MsgpackCodec
 from redis_fastbatch._core.resp.encoder import BatchWriter, Command
 from redis_fastbatch._core.resp.replies import ErrorReply
+from redis_fastbatch._core.resp.routed import slot_of_key
 from redis_fastbatch._engine.flight import Event, Send
 from redis_fastbatch._engine.outcome import WriteOutcome
 from redis_fastbatch._transports.redispy import reply_reader
@@ -92,3 +102,33 @@ class Driver:
         """Feed replies to the flight."""
         self.reader.feed(data)
         self.flight.receive(self.reader, explain, budget)
+
+
+HALF = 8192
+KEYS = [f"key:{i}" for i in range(12)]
+LOW = [key for key in KEYS if slot_of_key(key, "utf-8", "strict") < HALF]
+HIGH = [key for key in KEYS if key not in LOW]
+LOST = ConnectionError("gone")
+
+
+class TwoNodes:
+    """Stands in for a cluster client: two nodes share the slots."""
+
+    def __init__(self) -> None:
+        nodes = [SimpleNamespace(name=f"127.0.0.1:{port}") for port in (7000, 7001)]
+        shards = [[node] for node in nodes]
+        self.slots = {slot: shards[slot >= HALF] for slot in range(2 * HALF)}
+
+    def address(self, redirection: Any, answered: Any) -> tuple[str, int]:
+        return redirection.host, int(redirection.port)
+
+
+def two_nodes() -> Topology:
+    """Return the topology of two nodes that share the slots."""
+    known: Any = TwoNodes()
+    return Topology(known)
+
+
+def moved(key: str, port: int, word: bytes = b"MOVED") -> bytes:
+    """Return a redirection of a key to the node with a port."""
+    return b"-%s %d 127.0.0.1:%d\r\n" % (word, slot_of_key(key, "utf-8", "strict"), port)

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from redis.exceptions import ClusterDownError, ConnectionError, InvalidResponse, MovedError
+from redis.exceptions import ClusterDownError, InvalidResponse, MovedError
 
-from flights import CODEC, OK, SET, Driver, outcome, writer
+from flights import (
+    CODEC,
+    HIGH,
+    KEYS,
+    LOST,
+    LOW,
+    OK,
+    SET,
+    Driver,
+    moved,
+    outcome,
+    two_nodes,
+    writer,
+)
 from redis_fastbatch._cluster import flight as limits
 from redis_fastbatch._cluster.count import ClusterCount
 from redis_fastbatch._cluster.factory import GET, UNLINK
@@ -22,29 +34,6 @@ from redis_fastbatch._engine.commands import SetOptions
 from redis_fastbatch._engine.flight import Event
 from redis_fastbatch._engine.options import ReadOptions
 from redis_fastbatch._engine.outcome import CountOutcome, ReadOutcome
-
-HALF = 8192
-KEYS = [f"key:{i}" for i in range(12)]
-LOW = [key for key in KEYS if slot_of_key(key, "utf-8", "strict") < HALF]
-HIGH = [key for key in KEYS if key not in LOW]
-LOST = ConnectionError("gone")
-
-
-class TwoNodes:
-    """Stands in for a cluster client: two nodes share the slots."""
-
-    def __init__(self) -> None:
-        nodes = [SimpleNamespace(name=f"127.0.0.1:{port}") for port in (7000, 7001)]
-        shards = [[node] for node in nodes]
-        self.slots = {slot: shards[slot >= HALF] for slot in range(2 * HALF)}
-
-    def address(self, redirection: Any, answered: Any) -> tuple[str, int]:
-        return redirection.host, int(redirection.port)
-
-
-def two_nodes() -> Topology:
-    known: Any = TwoNodes()
-    return Topology(known)
 
 
 def routed(items: Any, command: Command, topology: Topology, **more: Any) -> RoutedWriter:
@@ -66,10 +55,6 @@ def read(keys: Any) -> tuple[ClusterRead, list[Driver], dict[str, Any]]:
 
 def values(*found: int) -> bytes:
     return b"".join(b"$1\r\n%c\r\n" % value for value in found)
-
-
-def moved(key: str, port: int, word: bytes = b"MOVED") -> bytes:
-    return b"-%s %d 127.0.0.1:%d\r\n" % (word, slot_of_key(key, "utf-8", "strict"), port)
 
 
 def test_each_node_gets_its_items() -> None:

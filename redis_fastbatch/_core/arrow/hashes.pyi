@@ -1,17 +1,11 @@
-from collections.abc import Container
-
 from redis_fastbatch._core.arrow.chunk import TableChunk
 from redis_fastbatch._core.arrow.rows import TableWriter
 from redis_fastbatch._core.arrow.stream import ArrowStream
-from redis_fastbatch._core.resp.encoder import Chunk, Command
+from redis_fastbatch._core.resp.encoder import Command
 
 class HashChunk(TableChunk):
+    most_fields: int
     def __init__(self, command: Command) -> None: ...
-
-class ExpireChunk(Chunk):
-    hashes: HashChunk
-    written: list[int]
-    def __init__(self, command: Command, hashes: HashChunk, refused: Container[int]) -> None: ...
 
 class HashWriter(TableWriter):
     def __init__(

@@ -1,12 +1,12 @@
 # cython: language_level=3
-"""Writes the rows of a table as Redis hashes: an HSET for each row, and an EXPIRE for each written hash."""
+"""Writes the rows of a table as Redis hashes: an HSET for each row."""
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
-from redis_fastbatch._core.arrow.bulk cimport Literal, after_bulk, close_bulk, literal, put_literal
+from redis_fastbatch._core.arrow.bulk cimport Literal, close_bulk, literal, put_literal
 from redis_fastbatch._core.arrow.cells cimport is_flat, is_missing
 from redis_fastbatch._core.arrow.chunk cimport TableChunk
 from redis_fastbatch._core.arrow.columns cimport Column
@@ -15,8 +15,11 @@ from redis_fastbatch._core.arrow.stream cimport ArrowStream
 from redis_fastbatch._core.arrow.values cimport make_room, put_plain
 from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
 from redis_fastbatch._core.runtime.decimals cimport put_decimal_int
-from redis_fastbatch._core.resp.encoder cimport Chunk, Command
+from redis_fastbatch._core.resp.commands cimport Word, first_word, next_word
+from redis_fastbatch._core.resp.encoder cimport Chunk, Command, Place
+from redis_fastbatch._core.resp.hashes cimport whole_item
 
+from redis_fastbatch._core.resp.hashes import HSET
 from redis_fastbatch.errors import EncodeError, FastBatchError
 
 cdef enum:
@@ -29,109 +32,56 @@ cdef int refuse_empty() except -1 nogil:
 
 
 cdef class HashChunk(TableChunk):
-    """A chunk with an HSET for each row."""
+    """A chunk with an HSET for each row.
+
+    Attributes:
+        most_fields: the most fields that one of its hashes has.
+    """
+
+    cdef readonly Py_ssize_t most_fields
 
     def __init__(self, Command command):
         TableChunk.__init__(self, command, None)
 
+    def restart(self, Command command):
+        """Empty the chunk for new items, and keep its memory."""
+        self.most_fields = 0
+        TableChunk.restart(self, command)
+
     def row_value(self, Py_ssize_t wanted):
         """Return the fields of a row as bytes."""
-        cdef const char* p = self.data + self.start
+        cdef const char* p = self.data + self.command.headroom
+        cdef Place place
         cdef Py_ssize_t i
         if not 0 <= wanted < self.items:
             raise IndexError(wanted)
-        for i in range(wanted):
-            p = read_command(p, None)
-        arguments = []
-        read_command(p, arguments)
+        for i in range(wanted + 1):
+            p = self.next_item(p, &place)
+        arguments = arguments_of(place.data)
         return dict(zip(arguments[2::2], arguments[3::2]))
 
     cdef Chunk blank(self, Command command):
         return HashChunk(command)
 
+    cdef const char* next_item(self, const char* p, Place* place) noexcept:
+        return whole_item(p, PyBytes_GET_SIZE(self.command.prefix), place)
 
-cdef class ExpireChunk(Chunk):
-    """A chunk that sets the expiry of the hashes of another chunk, except those that the server refused.
-
-    Its items are all items of that chunk.
-
-    Args:
-        command: EXPIRE, PEXPIRE, EXPIREAT or PEXPIREAT.
-        hashes: the chunk of HSETs.
-        refused: the positions of the hashes that the server refused.
-
-    Attributes:
-        hashes: the chunk of HSETs.
-        written: the positions of the other hashes; this chunk has a command for each.
-    """
-
-    cdef readonly HashChunk hashes
-    cdef readonly list written
-
-    def __init__(self, Command command, HashChunk hashes, refused):
-        cdef const char* p = hashes.data + hashes.start
-        cdef const char* key
-        cdef const char* data = NULL
-        cdef Py_ssize_t size = 0
-        cdef Py_ssize_t count = 0
-        cdef Py_ssize_t i, j
-        Chunk.__init__(self, command)
-        self.hashes = hashes
-        self.written = [i for i in range(hashes.items) if i not in refused]
-        for i in range(hashes.items):
-            key = after_bulk(after_count(p, &count), &data, &size)
-            p = after_bulk(key, &data, &size)
-            if i not in refused:
-                self.append(PyBytes_AS_STRING(command.prefix), PyBytes_GET_SIZE(command.prefix))
-                self.append(key, p - key)
-                self.append(PyBytes_AS_STRING(command.suffix), PyBytes_GET_SIZE(command.suffix))
-            for j in range(count - 2):
-                p = after_bulk(p, &data, &size)
-        self.seal()
-
-    @property
-    def count(self):
-        """The number of rows whose outcome its replies decide."""
-        return self.hashes.items
-
-    @property
-    def keys(self):
-        """The rows' numbers."""
-        return self.hashes.keys
-
-    @property
-    def values(self):
-        """The rows' fields."""
-        return self.hashes.values
-
-    @property
-    def replies(self):
-        """The number of replies that the server sends."""
-        return len(self.written)
+    cdef int adopt(self, Chunk other, Py_ssize_t i) except -1:
+        self.most_fields = max(self.most_fields, (<HashChunk>other).most_fields)
+        return TableChunk.adopt(self, other, i)
 
 
-cdef const char* after_count(const char* p, Py_ssize_t* count) noexcept:
-    """Return the position after the header of a command that this module wrote; set the count of its arguments."""
-    count[0] = 0
-    p += 1
-    while p[0] != c'\r':
-        count[0] = count[0] * 10 + (p[0] - c'0')
-        p += 1
-    return p + 2
-
-
-cdef const char* read_command(const char* p, list arguments):
-    """Return the position after a command that this module wrote; append its arguments unless the list is None."""
-    cdef const char* data = NULL
-    cdef Py_ssize_t size = 0
+cdef list arguments_of(const char* p):
+    """Return the arguments of a command that this module wrote."""
+    cdef list arguments = []
     cdef Py_ssize_t count = 0
     cdef Py_ssize_t i
-    p = after_count(p, &count)
+    cdef Word word
+    p = first_word(p, &count)
     for i in range(count):
-        p = after_bulk(p, &data, &size)
-        if arguments is not None:
-            arguments.append(PyBytes_FromStringAndSize(data, size))
-    return p
+        p = next_word(p, &word)
+        arguments.append(PyBytes_FromStringAndSize(word.data, word.size))
+    return arguments
 
 
 cdef class HashWriter(TableWriter):
@@ -151,7 +101,7 @@ cdef class HashWriter(TableWriter):
     def __init__(self, ArrowStream stream, *, columns, list key, **layout):
         cdef Py_ssize_t i
         TableWriter.__init__(
-            self, stream, Command(b"HSET", many=False), columns=columns, key=key, tag=b"", row_codec=None, **layout
+            self, stream, HSET, columns=columns, key=key, tag=b"", row_codec=None, **layout
         )
         self.text_digits = 1
         self.owned_names = []
@@ -184,6 +134,8 @@ cdef class HashWriter(TableWriter):
         cdef Py_ssize_t fields = self.count_fields()
         if fields == 0:
             refuse_empty()
+        if fields > (<HashChunk>chunk).most_fields:
+            (<HashChunk>chunk).most_fields = fields
         p[0] = c'*'
         p = put_decimal_int(p + 1, 2 + 2 * fields, False)
         memcpy(p, b"\r\n$4\r\nHSET\r\n", 12)

@@ -265,8 +265,22 @@ def test_tables_are_written_and_read(cluster_client: redis.RedisCluster) -> None
     assert batch.batch_get_table([*keys[:3], "missing"], key="key").num_rows == 4
     report = batch.batch_set_table(table, key="row:{id}", nx=True)
     assert (report.skipped, report.skipped_keys[:1] != []) == (5000, True)
-    with pytest.raises(ValueError, match="needs a single server"):
-        batch.batch_set_table(table, key="row:{id}", as_="hash")
+
+
+@pytest.mark.parametrize("options", [{}, {"ex": 100}], ids=["lasting", "expiring"])
+def test_rows_are_written_as_hashes(cluster_client: redis.RedisCluster, options: dict[str, Any]) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.table({"id": range(3000), "name": [f"n{n}" if n % 7 else None for n in range(3000)]})
+    cluster_client.set("row:8", "a string")
+    failed: list[Any] = []
+    report = FastBatch(cluster_client).batch_set_table(
+        table, key="row:{id}", as_="hash", on_error=lambda *failure: failed.append(failure), **options
+    )
+    assert (report.written, list(report.failures), report.confirmed_prefix) == (2999, [8], 3000)
+    assert [failure[:2] for failure in failed] == [(8, {b"id": b"8", b"name": b"n8"})]
+    assert cluster_client.hgetall("row:7") == {b"id": b"7"}
+    assert cluster_client.hgetall("row:2999") == {b"id": b"2999", b"name": b"n2999"}
+    assert (cluster_client.ttl("row:2999") > 0) == bool(options)
 
 
 def test_a_client_of_one_node_writes_only_keys_of_that_node(cluster: Cluster) -> None:

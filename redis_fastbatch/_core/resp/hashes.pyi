@@ -1,0 +1,51 @@
+from typing import Any
+
+from redis_fastbatch._core.codec import ValueCodec
+from redis_fastbatch._core.resp.commands import CommandEncoder
+from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk, Command
+from redis_fastbatch._core.resp.routed import RoutedWriter, Router
+
+class HashCommand(Command):
+    def __init__(self, name: bytes) -> None: ...
+
+HSET: HashCommand
+
+class MappingChunk(Chunk):
+    most_fields: int
+    def __init__(self, command: Command, encoder: CommandEncoder, codec: ValueCodec | None) -> None: ...
+
+class ExpireChunk(Chunk):
+    hashes: Chunk
+    expire: Command
+    written: list[int]
+    most_fields: int
+    def __init__(self, expire: Command, hashes: Chunk, written: list[int]) -> None: ...
+
+class MappingWriter(BatchWriter):
+    batches: int
+    rows_left: int
+    def __init__(
+        self,
+        items: Any,
+        codec: ValueCodec | None,
+        *,
+        max_items: int,
+        max_bytes: int,
+        encoding: str = "utf-8",
+        errors: str = "strict",
+    ) -> None: ...
+
+class RoutedMappingWriter(RoutedWriter):
+    def __init__(
+        self,
+        items: Any,
+        codec: ValueCodec | None,
+        router: Router,
+        *,
+        max_items: int,
+        max_bytes: int,
+        encoding: str = "utf-8",
+        errors: str = "strict",
+    ) -> None: ...
+
+def counts(reader: Any, limit: int, first: int, others: list[tuple[int, Any]], most: int) -> int: ...

@@ -1,0 +1,150 @@
+"""Hashes whose connection is lost at every byte, or whose server answers wrongly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import redis
+from redis.exceptions import InvalidResponse
+
+from faults.answers import ATTRIBUTE, ERRORS, GARBAGE, PUSH
+from faults.bench import Bench, Operation, Written, bench, check_report, value_of, written_by
+from faults.cluster_bench import NODES, ClusterBench, cluster_bench
+from faults.matrix import DIRECTIONS, KINDS, RETRIES, ending, in_turn, places, some
+from faults.streams import Direction, Fault
+from redis_fastbatch._cluster import flight as cluster_flight
+from redis_fastbatch.server import EmbeddedServer
+from servers import Cluster
+
+COUNT = 6  # with two items in a command
+
+WRITES = [Operation("hset", "batch_hset"), Operation("hset ex", "batch_hset", {"ex": 1000})]
+BATCHES = [*WRITES]
+AnyBench = Bench | ClusterBench
+
+
+@pytest.fixture
+def make(valkey: EmbeddedServer) -> Iterator[Callable[..., Bench]]:
+    """Return a function that makes a bench. Close the benches at the end."""
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(bench(valkey, **options))
+
+
+def hashes_in(ready: AnyBench, keys: list[str]) -> list[Any]:
+    """Return the stored hashes, read without the proxies; None for a missing one."""
+    if isinstance(ready, Bench):
+        return [ready.observer.hgetall(key) or None for key in keys]
+    observer_of = dict(zip(ready.tags, ready.observers, strict=True))
+    return [observer_of[key[: len(ready.tags[0])]].hgetall(key) or None for key in keys]
+
+
+def own_hashes(keys: list[str]) -> list[Any]:
+    return [{name.encode(): text.encode() for name, text in value_of(key).items()} for key in keys]
+
+
+def ttl_of(ready: AnyBench, key: str) -> Any:
+    if isinstance(ready, Bench):
+        return ready.observer.ttl(key)
+    observer_of = dict(zip(ready.tags, ready.observers, strict=True))
+    return observer_of[key[: len(ready.tags[0])]].ttl(key)
+
+
+def run(ready: AnyBench, operation: Operation, keys: list[str], real_replies: bool = True) -> Exception | None:
+    """Run an operation, check its report, and return the error it raised."""
+    written: Written = written_by(
+        lambda: ready.batch.batch_hset({key: value_of(key) for key in keys}, chunk_size=2, **operation.options)
+    )
+    check_report(operation, keys, written, hashes_in(ready, keys), own_hashes(keys), real_replies)
+    if real_replies and "ex" in operation.options:
+        expiring = keys[: written.report.total]
+        assert all(0 < ttl_of(ready, key) <= 1000 for key in expiring if key not in written.report.failures)
+    return written.error
+
+
+def replies_of(operation: Operation) -> int:
+    """Return the number of top-level replies to a batch of COUNT items."""
+    return 2 * COUNT if "ex" in operation.options else COUNT
+
+
+@pytest.mark.parametrize("operation", BATCHES, ids=str)
+@KINDS
+@RETRIES
+@DIRECTIONS
+def test_a_cut_at_any_byte_is_reported_right(
+    make: Callable[..., Bench], operation: Operation, kind: str, retries: int, direction: Direction
+) -> None:
+    ready = make(kind=kind, retries=retries)
+    length = ready.traffic(lambda: run(ready, operation, ready.keys(COUNT)))[direction]
+    for place in places(length, kind, retries, step=13):
+        ready.inject(Fault(direction, after_bytes=place, then=ending(place)))
+        error = run(ready, operation, ready.keys(COUNT))
+        assert error is None or not retries
+        ready.check_connection()
+
+
+@pytest.mark.parametrize("operation", BATCHES, ids=str)
+@KINDS
+def test_an_error_reply_at_any_place_is_reported(
+    make: Callable[..., Bench], operation: Operation, kind: str
+) -> None:
+    ready = make(kind=kind)
+    run(ready, operation, ready.keys(COUNT))
+    for number, (line, _, _) in enumerate(ERRORS.values()):
+        for place in in_turn(range(replies_of(operation)), number):
+            ready.inject(Fault(after_replies=place, drop_replies=1, insert=line))
+            run(ready, operation, ready.keys(COUNT), real_replies=False)
+            ready.check_connection()
+
+
+@pytest.mark.parametrize("operation", BATCHES, ids=str)
+@KINDS
+def test_garbage_instead_of_a_reply_is_an_error(
+    make: Callable[..., Bench], operation: Operation, kind: str
+) -> None:
+    ready = make(kind=kind)
+    run(ready, operation, ready.keys(COUNT))
+    for number, (name, garbage) in enumerate(GARBAGE.items()):
+        for place in in_turn(range(replies_of(operation)), number):
+            ready.inject(Fault(after_replies=place, drop_replies=1, insert=garbage))
+            error = run(ready, operation, ready.keys(COUNT), real_replies=False)
+            assert isinstance(error, (InvalidResponse, redis.TimeoutError)), (name, place)
+            ready.check_connection()
+
+
+@pytest.mark.parametrize("operation", BATCHES, ids=str)
+@KINDS
+@pytest.mark.parametrize("notice", [PUSH, ATTRIBUTE], ids=["push", "attribute"])
+def test_messages_between_replies_change_nothing(
+    make: Callable[..., Bench], operation: Operation, kind: str, notice: bytes
+) -> None:
+    ready = make(kind=kind, protocol=3)
+    run(ready, operation, ready.keys(COUNT))
+    for place in range(replies_of(operation) + 1):
+        ready.inject(Fault(after_replies=place, insert=notice * 3))
+        assert run(ready, operation, ready.keys(COUNT)) is None
+    ready.check_connection()
+
+
+@pytest.mark.parametrize("operation", BATCHES, ids=str)
+@pytest.mark.parametrize("retries", [0, 3])
+@KINDS
+@DIRECTIONS
+def test_a_node_cut_at_any_byte_is_reported_right(
+    cluster: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+    operation: Operation,
+    kind: str,
+    retries: int,
+    direction: Direction,
+) -> None:
+    monkeypatch.setattr(cluster_flight, "FIRST_DELAY", 0.005)
+    with cluster_bench(cluster, kind=kind, retries=retries) as ready:
+        length = ready.traffic(lambda: run(ready, operation, ready.keys(COUNT)))[direction]
+        for place in some(range(0, length, 1 if kind == "sync" else 11)):
+            ready.inject(Fault(direction, after_bytes=place, then=ending(place)), place % NODES)
+            error = run(ready, operation, ready.keys(COUNT))
+            assert error is None or not retries
+            ready.check_connections()
