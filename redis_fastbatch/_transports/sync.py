@@ -27,6 +27,7 @@ from redis_fastbatch._transports.borrowing import borrow_single
 from redis_fastbatch._transports.parsed_replies import ParsedReplies, explain
 from redis_fastbatch._transports.redispy import push_handler, reply_reader
 from redis_fastbatch._transports.redispy import sync as redispy
+from redis_fastbatch._transports.redispy.sync_pool import give_back, take_from_pool
 from redis_fastbatch._transports.retry import Attempts
 from redis_fastbatch._transports.waiting import wait_for
 from redis_fastbatch.errors import FastBatchError
@@ -330,7 +331,7 @@ class Lease:
         client = self.client
         if client.connection is None:
             self._pool = client.connection_pool
-            self.connection = redispy.take_from_pool(self._pool)
+            self.connection = take_from_pool(self._pool)
         else:
             self._single = borrow_single(client)
             self.connection = self._single.__enter__()
@@ -340,7 +341,7 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._single is None:
-            self._pool.release(self.connection)
+            give_back(self._pool, self.connection)
         else:
             self._single.__exit__(kind, error, trace)
 

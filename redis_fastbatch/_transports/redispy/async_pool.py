@@ -14,6 +14,7 @@ from redis.asyncio import ConnectionPool
 
 from redis_fastbatch._transports.redispy import GET_CONNECTION_ARGUMENTS
 from redis_fastbatch._transports.redispy.asyncio import check_loop, ready_transport
+from redis_fastbatch._transports.redispy.pools import is_observed, is_settled, records_metrics
 
 # Earlier versions of redis-py have no metrics, and still earlier ones no events.
 try:
@@ -21,9 +22,9 @@ try:
 except ImportError:
     recorder = None  # type: ignore[assignment]
 try:
-    from redis.event import AsyncAfterConnectionReleasedEvent, AsyncReAuthConnectionListener, EventDispatcher
+    from redis.event import AsyncAfterConnectionReleasedEvent, AsyncReAuthConnectionListener
 except ImportError:
-    EventDispatcher = None  # type: ignore[assignment, misc]
+    AsyncAfterConnectionReleasedEvent = AsyncReAuthConnectionListener = None  # type: ignore[assignment, misc]
 
 _METHODS = ("get_connection", "get_available_connection", "ensure_connection", "release")
 
@@ -65,9 +66,9 @@ def _take(pool: Any) -> Any:
 
 def _give_back(pool: Any, connection: Any) -> bool:
     """Give a connection back; return False if the pool has more to do."""
-    if not _is_known(pool) or not _is_quiet(pool) or connection not in pool._in_use_connections:
+    if not _is_known(pool) or is_observed(pool, AsyncAfterConnectionReleasedEvent, AsyncReAuthConnectionListener):
         return False
-    if getattr(connection, "_re_auth_token", None) is not None or getattr(connection, "_should_reconnect", False):
+    if connection not in pool._in_use_connections or not is_settled(connection):
         return False
     pool._in_use_connections.remove(connection)
     pool._available_connections.append(connection)
@@ -80,7 +81,7 @@ def _is_known(pool: Any) -> bool:
     if not _has_own_methods(kind):
         return False
     lock = getattr(pool, "_lock", None)
-    return (lock is None or not lock.locked()) and not _records_metrics()
+    return (lock is None or not lock.locked()) and not records_metrics(recorder)
 
 
 @functools.lru_cache(maxsize=64)
@@ -89,22 +90,3 @@ def _has_own_methods(kind: Any) -> bool:
     return issubclass(kind, ConnectionPool) and all(
         getattr(kind, name, None) is getattr(ConnectionPool, name, NotImplemented) for name in _METHODS
     )
-
-
-def _records_metrics() -> bool:
-    """Return whether redis-py counts the connections for OpenTelemetry."""
-    if recorder is None:
-        return False
-    collector: Any = getattr(recorder, "_get_or_create_collector", None)
-    return collector is None or collector() is not None
-
-
-def _is_quiet(pool: Any) -> bool:
-    """Return whether nobody is to hear that a connection is released but redis-py, which looks for a new token."""
-    dispatcher = getattr(pool, "_event_dispatcher", None)
-    if dispatcher is None:
-        return True
-    if EventDispatcher is None or type(dispatcher) is not EventDispatcher:
-        return False
-    listeners: Any = dispatcher._event_listeners_mapping.get(AsyncAfterConnectionReleasedEvent, ())
-    return all(type(listener) is AsyncReAuthConnectionListener for listener in listeners)

@@ -19,18 +19,6 @@ from redis_fastbatch._transports.waiting import wait_for
 _locks: weakref.WeakKeyDictionary[Any, threading.RLock] = weakref.WeakKeyDictionary()
 
 
-def take_from_pool(pool: Any) -> Any:
-    """Return a connection of a pool, which is to be released to it."""
-    try:
-        return pool.get_connection(*redispy.GET_CONNECTION_ARGUMENTS)
-    except Exception:
-        raise
-    except BaseException:
-        # After Ctrl-C while it connects, redis-py puts the connection back. Replies may still come over it.
-        pool.disconnect(inuse_connections=False)
-        raise
-
-
 def single_connection_lock(client: Any) -> AbstractContextManager[Any]:
     """Return the lock of a client with a single connection."""
     # redis-py has one of its own since 5.3.

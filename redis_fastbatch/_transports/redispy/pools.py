@@ -1,0 +1,41 @@
+"""What a pool of redis-py does for a connection, besides moving it between two collections."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+# Earlier versions of redis-py have no events.
+try:
+    from redis.event import EventDispatcher
+except ImportError:
+    EventDispatcher = None  # type: ignore[assignment, misc]
+
+
+def records_metrics(recorder: ModuleType | None) -> bool:
+    """Return whether redis-py counts the connections for OpenTelemetry.
+
+    Args:
+        recorder: the module that does so; None in versions of redis-py without it.
+    """
+    if recorder is None:
+        return False
+    collector: Any = getattr(recorder, "_get_or_create_collector", None)
+    return collector is None or collector() is not None
+
+
+def is_observed(pool: Any, event: Any, own_listener: Any) -> bool:
+    """Return whether the pool has to report an event to anyone but redis-py's own listener."""
+    dispatcher = getattr(pool, "_event_dispatcher", None)
+    if dispatcher is None:
+        return False
+    if EventDispatcher is None or type(dispatcher) is not EventDispatcher:
+        return True
+    listeners: Any = dispatcher._event_listeners_mapping.get(event, ())
+    return any(type(listener) is not own_listener for listener in listeners)
+
+
+def is_settled(connection: Any) -> bool:
+    """Return whether a connection has neither a new token to send nor an order to connect again."""
+    waits = getattr(connection, "_re_auth_token", None) is not None
+    return not waits and not getattr(connection, "_should_reconnect", False)

@@ -1,0 +1,149 @@
+"""A batch takes its connection from redis-py's pool and gives it back, as redis-py's own commands do."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from redis.connection import BlockingConnectionPool, ConnectionPool
+
+from redis_fastbatch import FastBatch
+from redis_fastbatch.server import EmbeddedServer
+
+
+@pytest.fixture
+def pool(valkey: EmbeddedServer) -> Iterator[ConnectionPool]:
+    """A pool with one connection, which is open and free."""
+    pool = ConnectionPool(host=valkey.host, port=valkey.port, max_connections=1)
+    redis.Redis(connection_pool=pool).flushall()
+    yield pool
+    pool.disconnect()
+
+
+def in_use_within_a_batch(fast: FastBatch) -> int:
+    """Return how many connections are in use while a batch is under way."""
+    pool, seen = fast.client.connection_pool, []
+
+    def items() -> Iterator[tuple[str, int]]:
+        yield "a", 1
+        seen.append(len(pool._in_use_connections))
+
+    fast.batch_set(items())
+    return seen[0]
+
+
+def test_a_batch_uses_the_free_connection_and_gives_it_back(pool: ConnectionPool) -> None:
+    fast, before = FastBatch(redis.Redis(connection_pool=pool)), list(pool._available_connections)
+    assert in_use_within_a_batch(fast) == 1
+    fast.batch_set({"a": 1})
+    assert fast.batch_get(["a"]) == {"a": 1}
+    assert pool._available_connections == before
+    assert not pool._in_use_connections
+    assert pool._created_connections == 1
+
+
+def test_no_more_connections_than_allowed_are_made(pool: ConnectionPool) -> None:
+    fast, connection = FastBatch(redis.Redis(connection_pool=pool)), pool.get_connection()
+    with pytest.raises(redis.ConnectionError, match="Too many connections"):
+        fast.batch_set({"a": 1})
+    pool.release(connection)
+    assert fast.batch_set({"a": 1}).written == 1
+
+
+def test_a_connection_that_the_server_closed_is_not_used(pool: ConnectionPool, valkey: EmbeddedServer) -> None:
+    fast = FastBatch(redis.Redis(connection_pool=pool, retry=None))
+    for call in (lambda: fast.batch_set({"a": 1}).written, lambda: len(fast.batch_get(["a"]))):
+        number = fast.client.client_id()
+        with valkey.client() as other:
+            assert other.client_kill_filter(_id=str(number)) == 1
+        assert call() == 1
+        assert fast.client.client_id() != number
+
+
+def test_a_reply_that_nobody_read_is_not_taken_for_ours(pool: ConnectionPool) -> None:
+    fast = FastBatch(redis.Redis(connection_pool=pool))
+    fast.batch_set({"a": 1})
+    connection = pool.get_connection()
+    connection.send_command("ECHO", "another reply")
+    assert select.select([connection._sock], [], [], 10)[0]
+    pool.release(connection)
+    assert fast.batch_get(["a"]) == {"a": 1}
+
+
+@pytest.mark.parametrize("method", ["get_connection", "release"])
+def test_a_pool_with_methods_of_its_own_is_asked(valkey: EmbeddedServer, method: str) -> None:
+    calls: list[str] = []
+
+    class CountingPool(ConnectionPool):
+        pass
+
+    def counted(self: Any, *arguments: Any) -> Any:
+        calls.append(method)
+        return getattr(ConnectionPool, method)(self, *arguments)
+
+    setattr(CountingPool, method, counted)
+    fast = FastBatch(redis.Redis(connection_pool=CountingPool(host=valkey.host, port=valkey.port)))
+    fast.batch_set({"a": 1})
+    calls.clear()
+    fast.batch_get(["a"])
+    assert calls == [method]
+    fast.client.connection_pool.disconnect()
+
+
+def test_a_blocking_pool_makes_batches_wait(valkey: EmbeddedServer) -> None:
+    pool = BlockingConnectionPool(host=valkey.host, port=valkey.port, max_connections=1, timeout=0.1)
+    fast = FastBatch(redis.Redis(connection_pool=pool))
+    connection = pool.get_connection()
+    with pytest.raises(redis.ConnectionError):
+        fast.batch_set({"a": 1})
+    pool.release(connection)
+    assert fast.batch_set({"a": 1}).written == 1
+    pool.disconnect()
+
+
+def test_listeners_hear_of_a_released_connection(pool: ConnectionPool) -> None:
+    event = pytest.importorskip("redis.event", reason="events not installed: they need redis-py 5.3")
+    heard: list[Any] = []
+
+    class Listener(event.EventListenerInterface):  # type: ignore[misc, name-defined]
+        def listen(self, event: Any) -> None:
+            heard.append(event.connection)
+
+    fast = FastBatch(redis.Redis(connection_pool=pool))
+    pool._event_dispatcher.register_listeners({event.AfterConnectionReleasedEvent: [Listener()]})
+    fast.batch_set({"a": 1})
+    assert heard == pool._available_connections
+
+
+def test_a_new_token_is_sent_after_the_batch(pool: ConnectionPool) -> None:
+    token = pytest.importorskip("redis.auth.token", reason="tokens not installed: they need redis-py 5.3")
+    client = redis.Redis(connection_pool=pool)
+    client.acl_setuser("amina", enabled=True, passwords=["+secret"], keys="*", categories=["+@all"])
+    try:
+
+        def items() -> Iterator[tuple[str, int]]:
+            yield "a", 1
+            pool.re_auth_callback(token.SimpleToken("secret", -1, 0, {"oid": "amina"}))
+
+        FastBatch(client).batch_set(items())
+        assert client.acl_whoami() in ("amina", b"amina")
+    finally:
+        client.acl_deluser("amina")
+
+
+def test_a_connection_that_is_to_be_replaced_is_closed_after_the_batch(pool: ConnectionPool) -> None:
+    client = redis.Redis(connection_pool=pool)
+    number = client.client_id()
+    (connection,) = pool._available_connections
+    if not hasattr(connection, "mark_for_reconnect"):
+        pytest.skip("this redis-py has no order to connect again")
+
+    def items() -> Iterator[tuple[str, int]]:
+        yield "a", 1
+        connection.mark_for_reconnect()
+
+    FastBatch(client).batch_set(items())
+    assert client.client_id() != number
