@@ -27,10 +27,9 @@ def single_connection_lock(client: Any) -> AbstractContextManager[Any]:
 
 
 def close_if_stale(connection: Any) -> None:
-    """Close an idle single connection if the server has closed it or has sent a reply that was not asked for.
+    """Close an idle connection if the server has closed it or has sent a reply that was not asked for.
 
-    Such a reply would be taken for the answer to the next command. For connections of a pool redis-py checks this
-    itself.
+    Such a reply would be taken for the answer to the next command.
     """
     sock = getattr(connection, "_sock", None)
     if not isinstance(sock, socket.socket) or not any(wait_for(sock, False, 0.0)):

@@ -15,7 +15,7 @@ from redis.connection import ConnectionPool
 
 from redis_fastbatch._transports.redispy import GET_CONNECTION_ARGUMENTS
 from redis_fastbatch._transports.redispy.pools import is_observed, is_settled, records_metrics
-from redis_fastbatch._transports.redispy.sync import known_socket
+from redis_fastbatch._transports.redispy.sync import close_if_stale, known_socket
 from redis_fastbatch._transports.waiting import wait_for
 
 # Earlier versions of redis-py have no metrics, and still earlier ones no events.
@@ -37,7 +37,10 @@ def take_from_pool(pool: Any) -> Any:
     if connection is not None:
         return connection
     try:
-        return pool.get_connection(*GET_CONNECTION_ARGUMENTS)
+        connection = pool.get_connection(*GET_CONNECTION_ARGUMENTS)
+        # With RESP3 redis-py 8 does not, as what has arrived may be a push message.
+        close_if_stale(connection)
+        return connection
     except Exception:
         raise
     except BaseException:
