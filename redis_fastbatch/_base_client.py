@@ -325,7 +325,9 @@ def parts_of(some: list[Key]) -> Iterator[Iterator[Key]]:
 
 def empty_result(keys: Any) -> dict[Key, Any]:
     """Return a dict with room for the values of these keys."""
-    return new_dict(min(len(keys), LARGEST_PRESIZED)) if hasattr(keys, "__len__") else {}
+    if not hasattr(keys, "__len__"):
+        return {}
+    return new_dict(min(len(keys), LARGEST_PRESIZED), next(iter(keys), None))
 
 
 def raise_failures(report: BatchReport, on_error: OnError) -> None:

@@ -63,7 +63,7 @@ from redis_fastbatch._transports.async_source import acting_task
 from redis_fastbatch._transports.asyncio import AsyncLease
 from redis_fastbatch._transports.borrowing import check_free
 from redis_fastbatch._transports.capabilities import has_msetex_async
-from redis_fastbatch._transports.loop_budget import FIRST_ITEMS, LoopBudget
+from redis_fastbatch._transports.loop_budget import FirstSlices, LoopBudget
 from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback
 from redis_fastbatch.templates import Column, Row
@@ -93,8 +93,8 @@ class AsyncFastBatch(AsyncHashMethods):
         pause_gc: bool = True,
     ) -> None:
         super().__init__(client, codec, max_value_size=max_value_size, pause_gc=pause_gc)
-        # A codec in Python may be slow: few values are decoded before the loop has a turn.
-        self._at_once = FIRST_ITEMS if isinstance(self._codec, PythonCodec) else COMMAND_ITEMS
+        self._slices = FirstSlices()
+        self._codec_is_slow = isinstance(self._codec, PythonCodec)
 
     @classmethod
     def from_url(
@@ -143,7 +143,7 @@ class AsyncFastBatch(AsyncHashMethods):
             from redis_fastbatch._cluster.asyncio import cluster_lease
 
             return cluster_lease(self._client, max_value_size)
-        return AsyncLease(self._client, max_value_size)
+        return AsyncLease(self._client, max_value_size, slices=self._slices)
 
     @property
     def client(self) -> redis.asyncio.Redis:
@@ -227,7 +227,7 @@ class AsyncFastBatch(AsyncHashMethods):
         """Write a batch of one short command, and return None. Else return a flight that goes on."""
         writer = self._set_writer(items, options, msetex=msetex)
         chunk = writer.blank()
-        await fill(writer, chunk)
+        await fill(writer, chunk, self._slices)
         if writes_alone(writer, chunk, options):
             reader = await borrowed.exchange(chunk)
             if reader is not None and confirms_all(reader, chunk, report):
@@ -307,7 +307,8 @@ class AsyncFastBatch(AsyncHashMethods):
 
     def _are_few(self, keys: Any) -> bool:
         """Return whether the values of keys in memory are likely to fit into one short reply, decoded at once."""
-        return type(keys) in IN_MEMORY and len(keys) <= self._at_once and self._fit_one_reply(keys)
+        most = self._slices.decoding if self._codec_is_slow else COMMAND_ITEMS
+        return type(keys) in IN_MEMORY and len(keys) <= most and self._fit_one_reply(keys)
 
     async def _read_at_once(
         self, borrowed: AsyncLease, keys: Any, out: dict[Key, Any], options: ReadOptions

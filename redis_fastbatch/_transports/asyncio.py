@@ -18,7 +18,7 @@ from redis_fastbatch._engine.pacing import Pace
 from redis_fastbatch._transports.async_channels import PublicChannel, TransportChannel
 from redis_fastbatch._transports.async_source import AsyncSource
 from redis_fastbatch._transports.borrowing import borrow_single_async, is_single
-from redis_fastbatch._transports.loop_budget import LoopBudget, loop_pace
+from redis_fastbatch._transports.loop_budget import FirstSlices, LoopBudget, loop_pace
 from redis_fastbatch._transports.redispy import asyncio as redispy
 from redis_fastbatch._transports.redispy.async_pool import give_back, take_from_pool
 from redis_fastbatch._transports.retry import Attempts
@@ -33,15 +33,19 @@ class AsyncLease:
         client: a redis.asyncio.Redis.
         max_value_size: longer values are refused on reading, in bytes; 0 for no limit.
         connection: a connection that the caller has borrowed. Then it is used without the context.
+        slices: what is known about the time that items take.
 
     Attributes:
         connection: the connection, within the context.
     """
 
-    def __init__(self, client: Any, max_value_size: int = 0, connection: Any = None) -> None:
+    def __init__(
+        self, client: Any, max_value_size: int = 0, connection: Any = None, slices: FirstSlices | None = None
+    ) -> None:
         self.client = client
         self.connection = connection
         self._max_value_size = max_value_size
+        self._slices = slices
         self._channel: TransportChannel | None = None
         self._failure: BaseException | None = None
         self._single: AbstractAsyncContextManager[Any] | None = None
@@ -169,7 +173,8 @@ class AsyncLease:
             await channel.finish()
 
     async def _carry(self, flight: Flight, channel: Any, source: AsyncSource | None) -> None:
-        encoding, decoding, budget = loop_pace(), loop_pace(), LoopBudget()
+        slices = self._slices or FirstSlices()
+        encoding, decoding, budget = loop_pace(slices.encoding), loop_pace(slices.decoding), LoopBudget()
         clock = time.perf_counter
         while True:
             began = clock()
@@ -182,6 +187,7 @@ class AsyncLease:
             elif event is Event.PAUSED:
                 encoding.took(clock() - began)
             elif event is Event.DONE:
+                slices.learn(encoding, decoding)
                 return
             elif receive_some(channel, flight, decoding):
                 await channel.hand_on_pushes()

@@ -7,15 +7,35 @@ import time
 
 from redis_fastbatch._engine.pacing import MAX_BLOCK_SECONDS, Pace
 
-FIRST_ITEMS = 64
+FIRST_ITEMS = 32
 """Items to encode or decode at a time, while it is not known how long they take."""
 
 MAX_ITEMS = 512
 
 
-def loop_pace() -> Pace:
-    """Return a Pace: how many items of one kind of work take MAX_BLOCK_SECONDS."""
-    return Pace(MAX_BLOCK_SECONDS, FIRST_ITEMS, MAX_ITEMS)
+def loop_pace(first: int = FIRST_ITEMS) -> Pace:
+    """Return a Pace: how many items of one kind of work take MAX_BLOCK_SECONDS; `first` at the beginning."""
+    return Pace(MAX_BLOCK_SECONDS, first, MAX_ITEMS)
+
+
+class FirstSlices:
+    """With how many items the batches of a client begin, before they look at the clock: fewer if these are slow.
+
+    Attributes:
+        encoding: how many are encoded.
+        decoding: how many are decoded.
+    """
+
+    __slots__ = ("decoding", "encoding")
+
+    def __init__(self) -> None:
+        self.encoding = FIRST_ITEMS
+        self.decoding = FIRST_ITEMS
+
+    def learn(self, encoding: Pace, decoding: Pace) -> None:
+        """Learn from the paces at the end of a batch."""
+        self.encoding = min(encoding.items, FIRST_ITEMS)
+        self.decoding = min(decoding.items, FIRST_ITEMS)
 
 
 class LoopBudget:
@@ -28,8 +48,13 @@ class LoopBudget:
         """Start again: the loop has just had a turn."""
         self._since = time.perf_counter()
 
+    @property
+    def spent(self) -> float:
+        """The seconds that are used up."""
+        return time.perf_counter() - self._since
+
     async def yield_if_spent(self) -> None:
         """Give the loop a turn if the time is used up."""
-        if time.perf_counter() - self._since > MAX_BLOCK_SECONDS:
+        if self.spent > MAX_BLOCK_SECONDS:
             await asyncio.sleep(0)
             self.renew()

@@ -47,16 +47,50 @@ cdef extern from *:
     #else
     #define FASTBATCH_NEW_DICT(size) ((void)(size), PyDict_New())
     #endif
+
+    /* Merging a dict into another one makes room for all of its keys first. So merge a dict of one key that, for
+       that moment, claims to have more. An assertion of a debug build would object. */
+    #if !defined(PYPY_VERSION) && PY_VERSION_HEX < 0x030E0000 && !defined(Py_DEBUG) && !defined(Py_GIL_DISABLED)
+    static int fastbatch_make_room(PyObject *dict, Py_ssize_t size, PyObject *key) {
+        PyObject *claims = PyDict_New();
+        int result;
+        if (claims == NULL || PyDict_SetItem(claims, key, Py_None) < 0) {
+            Py_XDECREF(claims);
+            return -1;
+        }
+        ((PyDictObject *)claims)->ma_used = size;
+        result = PyDict_Merge(dict, claims, 1);
+        ((PyDictObject *)claims)->ma_used = 1;
+        Py_DECREF(claims);
+        return result < 0 ? -1 : PyDict_DelItem(dict, key);
+    }
+    #else
+    #define fastbatch_make_room(dict, size, key) 0
+    #endif
     """
     dict FASTBATCH_NEW_DICT(Py_ssize_t size)
+    int fastbatch_make_room(dict empty, Py_ssize_t size, object key) except -1
+
+cdef enum:
+    MOST_PRESIZED = 87_381   # keys for which _PyDict_NewPresized() makes room at the most
 
 
-def new_dict(Py_ssize_t size):
+def new_dict(Py_ssize_t size, key=None):
     """Return an empty dict with room for `size` keys, if this version of Python can make one.
 
-    Its table need not grow while it is filled. Measured: 27 ns a key, without the room 48.
+    Its table need not grow while it is filled. Measured: 27 ns a key, without the room 48. A table of 175,000 keys
+    grows in one step of 4 to 12 ms, during which an event loop does nothing else.
+
+    Args:
+        size: the number of keys.
+        key: a key such as it will have. The table for many keys is a third smaller if all of them are str.
     """
-    return FASTBATCH_NEW_DICT(size)
+    cdef dict made
+    if size <= MOST_PRESIZED:
+        return FASTBATCH_NEW_DICT(size)
+    made = {}
+    fastbatch_make_room(made, size + 1, "" if type(key) is str else b"")
+    return made
 
 
 cdef class ValueRun:
