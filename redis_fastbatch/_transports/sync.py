@@ -325,13 +325,15 @@ class Lease:
         self._channel: Any = None
         self._failure: BaseException | None = None
         self._pool: Any = None
+        # The socket of a connection that was taken from the pool without its help.
+        self._ready: socket.socket | None = None
         self._single: AbstractContextManager[Any] | None = None
 
     def __enter__(self) -> Lease:
         client = self.client
         if client.connection is None:
             self._pool = client.connection_pool
-            self.connection = take_from_pool(self._pool)
+            self.connection, self._ready = take_from_pool(self._pool)
         else:
             self._single = borrow_single(client)
             self.connection = self._single.__enter__()
@@ -340,10 +342,12 @@ class Lease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._single is None:
-            give_back(self._pool, self.connection)
-        else:
+        if self._single is not None:
             self._single.__exit__(kind, error, trace)
+        elif self._ready is None:
+            self._pool.release(self.connection)
+        else:
+            give_back(self._pool, self.connection)
 
     def exchange(self, chunk: Chunk) -> ReplyReader | None:
         """Send a small command, and receive its reply.
@@ -356,10 +360,12 @@ class Lease:
         """
         try:
             Forks.check(self._forks)
-            connection = redispy.connected(self.connection)
-            sock = redispy.known_socket(connection)
-            if sock is None:
-                return None
+            sock, connection = self._ready, self.connection
+            if sock is None or connection.health_check_interval:
+                connection = redispy.connected(connection)
+                sock = redispy.known_socket(connection)
+                if sock is None:
+                    return None
             channel = self._channel = SocketChannel(connection, sock, self._max_value_size)
             channel.exchange(chunk)
         except BaseException as error:

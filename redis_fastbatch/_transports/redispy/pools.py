@@ -31,8 +31,10 @@ def is_observed(pool: Any, event: Any, own_listener: Any) -> bool:
         return False
     if EventDispatcher is None or type(dispatcher) is not EventDispatcher:
         return True
-    listeners: Any = dispatcher._event_listeners_mapping.get(event, ())
-    return any(type(listener) is not own_listener for listener in listeners)
+    for listener in dispatcher._event_listeners_mapping.get(event, ()):
+        if type(listener) is not own_listener:
+            return True
+    return False
 
 
 def is_settled(connection: Any) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import socket
 from typing import Any
 
 from redis.connection import ConnectionPool
@@ -31,16 +32,28 @@ except ImportError:
 _METHODS = ("get_connection", "release", "owns_connection", "_checkpid")
 
 
-def take_from_pool(pool: Any) -> Any:
-    """Return a connection of a pool, which is to be given back to it."""
-    connection = _take(pool)
-    if connection is not None:
-        return connection
+def take_from_pool(pool: Any) -> tuple[Any, socket.socket | None]:
+    """Take a connection from a pool, which is to be given back to it.
+
+    Returns:
+        The connection, and its socket. None in place of the socket if the pool has handed the connection out, and
+        is to take it back.
+    """
+    kind: Any = type(pool)
+    if _has_own_methods(kind) and pool.pid == os.getpid() and not records_metrics(recorder):
+        with pool._lock:
+            available = pool._available_connections
+            # The pool would hand out the same one.
+            sock = _ready_socket(available[-1]) if available else None
+            if sock is not None:
+                connection = available.pop()
+                pool._in_use_connections.add(connection)
+                return connection, sock
     try:
         connection = pool.get_connection(*GET_CONNECTION_ARGUMENTS)
         # With RESP3 redis-py 8 does not, as what has arrived may be a push message.
         close_if_stale(connection)
-        return connection
+        return connection, None
     except Exception:
         raise
     except BaseException:
@@ -50,47 +63,21 @@ def take_from_pool(pool: Any) -> Any:
 
 
 def give_back(pool: Any, connection: Any) -> None:
-    """Give a connection back to the pool from which it was taken."""
-    if not _give_back(pool, connection):
-        pool.release(connection)
+    """Give back a connection that the pool has not handed out itself."""
+    if pool.pid == os.getpid() and not is_observed(pool, AfterConnectionReleasedEvent, ReAuthConnectionListener):
+        with pool._lock:
+            in_use = pool._in_use_connections
+            if connection in in_use and connection.pid == pool.pid and is_settled(connection):
+                in_use.remove(connection)
+                pool._available_connections.append(connection)
+                return
+    pool.release(connection)
 
 
-def _take(pool: Any) -> Any:
-    """Take the connection that the pool would give next, if it is connected and ready; else return None."""
-    if not _is_known(pool):
-        return None
-    with pool._lock:
-        available = pool._available_connections
-        if not available or not _is_ready(available[-1]):
-            return None
-        connection = available.pop()
-        pool._in_use_connections.add(connection)
-    return connection
-
-
-def _is_ready(connection: Any) -> bool:
-    """Return whether a connection is open and nothing has arrived over it."""
+def _ready_socket(connection: Any) -> socket.socket | None:
+    """Return the socket of a connection that is open and over which nothing has arrived; else None."""
     sock = known_socket(connection)
-    return sock is not None and not wait_for(sock, False, 0.0)[0]
-
-
-def _give_back(pool: Any, connection: Any) -> bool:
-    """Give a connection back; return False if the pool has more to do."""
-    if not _is_known(pool) or is_observed(pool, AfterConnectionReleasedEvent, ReAuthConnectionListener):
-        return False
-    with pool._lock:
-        in_use = pool._in_use_connections
-        if connection not in in_use or connection.pid != pool.pid or not is_settled(connection):
-            return False
-        in_use.remove(connection)
-        pool._available_connections.append(connection)
-    return True
-
-
-def _is_known(pool: Any) -> bool:
-    """Return whether the pool keeps its connections as redis-py does, and nothing else is to be done with them."""
-    kind: Any = type(pool)
-    return _has_own_methods(kind) and pool.pid == os.getpid() and not records_metrics(recorder)
+    return None if sock is None or wait_for(sock, False, 0.0)[0] else sock
 
 
 @functools.lru_cache(maxsize=64)
