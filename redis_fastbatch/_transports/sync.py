@@ -102,6 +102,11 @@ class SocketChannel:
         self.sent_all = True
         self._receive_some()
 
+    def receive_more(self) -> None:
+        """Receive further bytes of replies. Wait for them."""
+        while not self._receive_some():
+            self._wait(write=False)
+
     def _send_all(self, chunk: Chunk) -> None:
         try:
             self.socket.sendall(chunk)
@@ -159,8 +164,7 @@ class SocketChannel:
             self._receive_some()
 
     def receive(self, flight: Flight) -> None:
-        while not self._receive_some():
-            self._wait(write=False)
+        self.receive_more()
         self.take(flight)
 
     def receive_arrived(self, flight: Flight) -> None:
@@ -170,8 +174,7 @@ class SocketChannel:
 
     def finish(self) -> None:
         while not self.reader.finished():
-            if not self._receive_some():
-                self._wait(write=False)
+            self.receive_more()
         if self.reader.pushes:
             self._hand_on_pushes()
 
@@ -315,6 +318,8 @@ class Lease:
 
     Attributes:
         connection: the connection, within the context.
+        ready: its socket, if it was taken from the pool without the pool's help: it may be used at once, but for a
+            health check.
     """
 
     def __init__(self, client: Any, max_value_size: int = 0) -> None:
@@ -325,15 +330,14 @@ class Lease:
         self._channel: Any = None
         self._failure: BaseException | None = None
         self._pool: Any = None
-        # The socket of a connection that was taken from the pool without its help.
-        self._ready: socket.socket | None = None
+        self.ready: socket.socket | None = None
         self._single: AbstractContextManager[Any] | None = None
 
     def __enter__(self) -> Lease:
         client = self.client
         if client.connection is None:
             self._pool = client.connection_pool
-            self.connection, self._ready = take_from_pool(self._pool)
+            self.connection, self.ready = take_from_pool(self._pool)
         else:
             self._single = borrow_single(client)
             self.connection = self._single.__enter__()
@@ -344,7 +348,7 @@ class Lease:
     ) -> None:
         if self._single is not None:
             self._single.__exit__(kind, error, trace)
-        elif self._ready is None:
+        elif self.ready is None:
             self._pool.release(self.connection)
         else:
             give_back(self._pool, self.connection)
@@ -360,7 +364,7 @@ class Lease:
         """
         try:
             Forks.check(self._forks)
-            sock, connection = self._ready, self.connection
+            sock, connection = self.ready, self.connection
             if sock is None or connection.health_check_interval:
                 connection = redispy.connected(connection)
                 sock = redispy.known_socket(connection)

@@ -17,6 +17,7 @@ from redis_fastbatch._core.codec import ValueCodec
 from redis_fastbatch._core.toolkit.codec import ToolkitCodec, ToolkitMsgpackCodec
 from redis_fastbatch._engine.commands import SetOptions
 from redis_fastbatch._messages import format_key
+from redis_fastbatch._transports.single import UNSENT, SingleCommands
 from redis_fastbatch.client import FastBatch
 from redis_fastbatch.codecs import AnyCodec, resolve
 from redis_fastbatch.errors import EncodeError
@@ -88,6 +89,7 @@ class RedisToolkit(ListeningToolkit):
             _log.log_to_file(self.options.log_path, self._log_level)
         self._using_shared_pool = redis is None and self.options.use_connection_pool
         self._redis_client: Any = redis if redis is not None else self._connect(config)
+        self._commands = SingleCommands(self._redis_client)
         self._prepare_to_listen(channels or [], message_handler)
 
     def _connect(self, config: RedisConnectionConfig | None) -> Redis:
@@ -157,7 +159,7 @@ class RedisToolkit(ListeningToolkit):
         if self._tells_of(opts):
             logger.info("set %s: %s", name, _log.shortened(value, opts.max_log_size))
         try:
-            self._retrying("set", lambda: self._redis_client.set(name, data, ex=expiry))
+            self._retrying("set", lambda: self._set(name, data, expiry))
         except redis.RedisError as error:
             raise RedisToolkitError(f"key {format_key(name)} could not be written: {error}") from error
 
@@ -335,6 +337,7 @@ class RedisToolkit(ListeningToolkit):
         if self._subscription_manager is not None:
             self._subscription_manager.stop()
         client, self._redis_client = self._redis_client, None
+        self._commands = SingleCommands(None)
         if client is None or self._using_shared_pool:
             return
         try:
@@ -344,8 +347,17 @@ class RedisToolkit(ListeningToolkit):
         except Exception as error:
             self._tell(logging.WARNING, "the client did not close: %s", error)
 
+    def _set(self, name: str, data: bytes, expiry: Seconds | None) -> None:
+        seconds = int(expiry.total_seconds()) if isinstance(expiry, timedelta) else expiry
+        words = ("SET", name, data) if seconds is None else ("SET", name, data, "EX", seconds)
+        if self._commands.ask(*words) is UNSENT:
+            self._redis_client.set(name, data, ex=expiry)
+
     def _raw(self, name: str) -> Any:
         """Return the bytes of a key, even if the client decodes replies: stored values may not be text."""
+        reply = self._commands.ask("GET", name)
+        if reply is not UNSENT:
+            return reply
         client = self._redis_client
         if getattr(client.get_encoder(), "decode_responses", False):
             return client.execute_command("GET", name, NEVER_DECODE=True)

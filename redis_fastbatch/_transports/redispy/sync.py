@@ -9,6 +9,7 @@ import weakref
 from contextlib import AbstractContextManager
 from typing import Any
 
+from redis import Redis
 from redis.connection import AbstractConnection
 from redis.sentinel import SentinelManagedConnection
 
@@ -17,6 +18,17 @@ from redis_fastbatch._transports import redispy
 from redis_fastbatch._transports.waiting import wait_for
 
 _locks: weakref.WeakKeyDictionary[Any, threading.RLock] = weakref.WeakKeyDictionary()
+
+
+_SENDING = ("execute_command", "_execute_command", "parse_response", "get", "set")
+
+
+def sends_as_usual(client: Any) -> bool:
+    """Return whether a client's get() and set() are redis.Redis's own, so that others may send them for it."""
+    if not isinstance(client, Redis) or not vars(client).keys().isdisjoint(_SENDING):
+        return False
+    own = all(getattr(type(client), name, None) is getattr(Redis, name, None) for name in _SENDING)
+    return own and "GET" not in client.response_callbacks
 
 
 def single_connection_lock(client: Any) -> AbstractContextManager[Any]:
