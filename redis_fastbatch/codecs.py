@@ -6,7 +6,6 @@ import dataclasses
 import datetime
 import enum
 import inspect
-import json
 import sys
 from collections.abc import Callable
 from decimal import Decimal
@@ -14,10 +13,11 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 from uuid import UUID
 
 from redis_fastbatch._core.codec import PythonCodec, ValueCodec
+from redis_fastbatch._core.json.codec import JsonCodec
 from redis_fastbatch._core.msgpack.codec import MsgpackCodec
 from redis_fastbatch._core.raw import RawCodec
 
-__all__ = ["AnyCodec", "Codec", "MsgpackCodec", "RawCodec", "ValueCodec", "common_types", "json_codec", "resolve"]
+__all__ = ["AnyCodec", "Codec", "JsonCodec", "MsgpackCodec", "RawCodec", "ValueCodec", "common_types", "resolve"]
 
 
 @runtime_checkable
@@ -38,7 +38,7 @@ AnyCodec: TypeAlias = "str | ValueCodec | Codec"
 
 
 def common_types(value: Any) -> Any:
-    """Return a value of a common type as the nearest type of MessagePack: a `default=` for MsgpackCodec.
+    """Return a value of a common type as the nearest type that codecs write: a `default=` for a codec.
 
     Decimal, UUID, date, time and naive datetime become str. So do aware datetimes of a subclass, such as
     pandas.Timestamp. numpy arrays become lists, and numpy scalars numbers, except that datetime64 becomes a str as
@@ -84,15 +84,6 @@ def _nearest(value: Any) -> Any:
         return value
 
 
-def json_codec() -> PythonCodec:
-    """Return the codec `json`: the standard library's compact JSON in UTF-8, without NaN and Infinity."""
-    encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    decoder = json.JSONDecoder()
-    return PythonCodec(
-        lambda value: encoder.encode(value).encode(), lambda data: decoder.decode(str(data, "utf-8"))
-    )
-
-
 def toolkit_codec() -> ValueCodec:
     """Return the codec `toolkit`, see ToolkitCodec."""
     # Imported late, here and below, because most programs never use it.
@@ -111,7 +102,7 @@ def toolkit_msgpack_codec() -> ValueCodec:
 _registry: dict[str, Callable[[], ValueCodec]] = {
     "msgpack": MsgpackCodec,
     "raw": RawCodec,
-    "json": json_codec,
+    "json": JsonCodec,
     "toolkit": toolkit_codec,
     "toolkit-msgpack": toolkit_msgpack_codec,
 }

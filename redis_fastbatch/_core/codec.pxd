@@ -10,3 +10,6 @@ cdef class ValueCodec:
     cdef int encode(self, object value, OutputBuffer out) except -1
     cdef object decode(self, const char* data, Py_ssize_t size)
     cdef tuple made_by(self)
+
+
+cdef object place_of(object error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import struct
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from redis.exceptions import InvalidResponse
 
 from fuzz.values import Values
 from msgpack_reference import their_value
-from redis_fastbatch import DecodeError, EncodeError, MsgpackCodec
+from redis_fastbatch import DecodeError, EncodeError, JsonCodec, MsgpackCodec
 from redis_fastbatch._core.resp.encoder import BatchWriter, Command
 from redis_fastbatch._core.resp.hashes import counts
 from redis_fastbatch._core.resp.replies import ErrorReply, ReplyFormat, ReplyReader
@@ -30,6 +31,7 @@ REFUSED = "refused"
 NOTHING = object()
 # The codecs are shared by all inputs, because what they remember must not affect later values.
 msgpack_codec, toolkit_codec, toolkit_msgpack_codec = MsgpackCodec(), ToolkitCodec(), ToolkitMsgpackCodec()
+json_codec, lenient_json_codec = JsonCodec(), JsonCodec(allow_nan=True)
 
 
 @dataclass(frozen=True)
@@ -242,6 +244,35 @@ def check_toolkit_dumps(data: bytes) -> None:
         assert loaded(toolkit_codec.loads, ours, DecodeError) == loaded(plain.loads, ours, Exception)
 
 
+# -- JSON ----------------------------------------------------------------------------------------
+
+
+def refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def check_json_loads(data: bytes) -> None:
+    errors = (ValueError, RecursionError)
+    assert loaded(json_codec.loads, data, DecodeError) == loaded(
+        partial(json.loads, parse_constant=refuse_constant), data, *errors
+    )
+    assert loaded(lenient_json_codec.loads, data, DecodeError) == loaded(json.loads, data, *errors)
+
+
+def json_bytes(value: Any, allow_nan: bool = True) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=allow_nan).encode()
+
+
+def check_json_dumps(data: bytes) -> None:
+    value = Values(data).value()
+    errors = (ValueError, TypeError, RecursionError)
+    ours = written(json_codec.dumps, value, EncodeError)
+    assert ours == written(partial(json_bytes, allow_nan=False), value, *errors)
+    assert written(lenient_json_codec.dumps, value, EncodeError) == written(json_bytes, value, *errors)
+    if isinstance(ours, bytes):
+        check_json_loads(ours)
+
+
 # -- all of them ---------------------------------------------------------------------------------
 
 MSGPACK_SEEDS = tuple(
@@ -289,6 +320,8 @@ JSON_TOKENS = (
         b'", "__data__": ',
         b'"a": 1',
         b'"b": [1]',
+        b'"a":1',
+        b',"b":',
         b", ",
         b": ",
         b" ",
@@ -307,6 +340,11 @@ JSON_VALUES: tuple[Any, ...] = (
     "text",
 )
 JSON_SEEDS = tuple(plain.dumps(value) for value in (*JSON_VALUES, b"raw", 5, 2.5, True, None))
+PLAIN_JSON_SEEDS = tuple(
+    json.dumps(value, **spelling).encode()
+    for value in ([{"id": i, "name": "é\n", "tags": [i, 1.5]} for i in range(6)], "😀", [-1, 1e300, None, True])
+    for spelling in ({}, {"indent": 1}, {"separators": (",", ":"), "ensure_ascii": False})
+)
 VALUE_TOKENS = tuple(bytes([kind, size]) for kind in range(24) for size in (0, 1, 2, 5, 40))
 VALUE_SEEDS = (bytes(range(64)), bytes(reversed(range(200))), b"\x0d\x05" * 30)
 
@@ -314,6 +352,8 @@ TARGETS = {
     "msgpack-loads": Target(check_msgpack_loads, MSGPACK_TOKENS, MSGPACK_SEEDS),
     "replies": Target(check_replies, REPLY_TOKENS, REPLY_SEEDS),
     "msgpack-dumps": Target(check_msgpack_dumps, VALUE_TOKENS, VALUE_SEEDS),
+    "json-loads": Target(check_json_loads, JSON_TOKENS, (*JSON_SEEDS, *PLAIN_JSON_SEEDS)),
+    "json-dumps": Target(check_json_dumps, VALUE_TOKENS, VALUE_SEEDS),
     "toolkit-loads": Target(check_toolkit_loads, JSON_TOKENS, JSON_SEEDS),
     "toolkit-dumps": Target(check_toolkit_dumps, VALUE_TOKENS, VALUE_SEEDS),
 }

@@ -10,13 +10,14 @@ import _testcapi
 import ctypes
 import datetime
 import gc
+import json
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import msgpack
 
-from redis_fastbatch import MsgpackCodec
+from redis_fastbatch import JsonCodec, MsgpackCodec
 from redis_fastbatch._core.raw import RawCodec
 from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk, Command
 from redis_fastbatch._core.resp.replies import ErrorReply
@@ -28,7 +29,7 @@ MOST = 20_000
 ENOUGH_RUNS = 1000
 # The codecs make a class for each shape of rows. Without memory, CPython cannot remove a class from the list of
 # its base's subclasses, so a weak reference to it stays there.
-MAKE_TYPES = ("msgpack loads", "msgpack loads odd", "toolkit loads", "reader values")
+MAKE_TYPES = ("msgpack loads", "msgpack loads odd", "toolkit loads", "json loads", "reader values")
 # From 3.12 on, an object that dies before its `__dict__` leaks its values if there is no memory to copy them.
 TYPES_LEFT = 60 if sys.version_info < (3, 12) else 400
 
@@ -136,6 +137,12 @@ def operations() -> dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]:
     rows = msgpack.packb(ROWS)
     for _ in range(9):
         learnt.loads(rows)
+    json_rows, learnt_json = json.dumps(ROWS).encode(), JsonCodec()
+    for _ in range(9):
+        learnt_json.loads(json_rows)
+    deep: list[Any] = []
+    for _ in range(250):
+        deep = [deep]
     toolkit = {"a": [1, 2.5, None, "é\n"], "b": {"c": True}, "n": "x" * 200}
     made: dict[str, Callable[[], Any]] = {
         "msgpack dumps": dumps(MsgpackCodec(), PLAIN),
@@ -150,6 +157,11 @@ def operations() -> dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]:
         "toolkit dumps": dumps(ToolkitCodec(), toolkit),
         "toolkit loads": loads_twice(ToolkitCodec, ToolkitCodec().dumps([toolkit] * 3)),
         "toolkit-msgpack dumps": dumps(ToolkitMsgpackCodec(), toolkit),
+        "json dumps": dumps(JsonCodec(default=sorted), {**toolkit, "set": {1, 2}, 5: [], "é": "é" * 900}),
+        "json dumps slowly": dumps(JsonCodec(), deep),
+        "json dumps refused": dumps(JsonCodec(), [1, {"k": object}]),
+        "json loads": loads_twice(JsonCodec, json.dumps([*ROWS, toolkit] * 3).encode()),
+        "json loads learnt": lambda: learnt_json.loads(json_rows),
         "raw dumps": dumps(RawCodec(), "é" * 5000),
         "reader statuses": read_statuses,
     }

@@ -66,6 +66,11 @@ cdef inline const char* plain_end(const char* p, const char* end) noexcept nogil
     return p
 
 
+cdef inline bint is_plain_ascii(uint64_t word) noexcept nogil:
+    """Return whether eight bytes are ASCII that needs no escape in a JSON string."""
+    return not (special(word) | (word & <uint64_t>0x8080808080808080))
+
+
 cdef inline Py_ssize_t copy_plain(char* target, const char* text, Py_ssize_t size) noexcept nogil:
     """Copy ASCII up to the first byte that needs an escape; return how many bytes that were.
 

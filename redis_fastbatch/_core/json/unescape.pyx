@@ -7,6 +7,7 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
 
 from redis_fastbatch._core.json.text cimport plain_end
+from redis_fastbatch._core.runtime.utf8 cimport put_code_point
 
 from redis_fastbatch._core.json.unusual import Unusual
 
@@ -33,30 +34,40 @@ cdef const char* string_end(const char* p, const char* end) noexcept:
         p += 2
 
 
-cdef char* put_unicode_escape(char* target, const char* digits, const char* end) noexcept:
-    """Write the character of four hexadecimal digits as UTF-8; return NULL for other digits and surrogates."""
-    cdef uint32_t c = 0
+cdef int code_unit(const char* p, const char* end) noexcept:
+    """Return the number in an escape of four hexadecimal digits; -1 if there is none."""
+    cdef int unit = 0
     cdef int digit, i
-    if end - digits < 4:
-        return NULL
-    for i in range(4):
-        digit = hex_digit(<unsigned char>digits[i])
+    if end - p < 6 or p[0] != c'\\' or p[1] != c'u':
+        return -1
+    for i in range(2, 6):
+        digit = hex_digit(<unsigned char>p[i])
         if digit < 0:
+            return -1
+        unit = (unit << 4) | digit
+    return unit
+
+
+cdef char* put_unicode_escapes(char* target, const char** place, const char* end) noexcept:
+    """Write the character of one escape, or of a pair of surrogates, as UTF-8, and move `place` past it.
+
+    Return NULL for other digits and lone surrogates.
+    """
+    cdef int unit = code_unit(place[0], end)
+    cdef int low
+    place[0] += 6
+    if 0xD800 <= unit <= 0xDBFF:
+        low = code_unit(place[0], end)
+        if not 0xDC00 <= low <= 0xDFFF:
             return NULL
-        c = (c << 4) | <uint32_t>digit
-    if 0xD800 <= c <= 0xDFFF:
+        place[0] += 6
+        return put_code_point(target, 0x10000 + ((<uint32_t>unit & 0x3FF) << 10) + (<uint32_t>low & 0x3FF))
+    if unit < 0 or 0xDC00 <= unit <= 0xDFFF:
         return NULL
-    if c < 0x80:
-        target[0] = <char>c
+    if unit < 0x80:
+        target[0] = <char>unit
         return target + 1
-    if c < 0x800:
-        target[0] = <char>(0xC0 | (c >> 6))
-        target[1] = <char>(0x80 | (c & 0x3F))
-        return target + 2
-    target[0] = <char>(0xE0 | (c >> 12))
-    target[1] = <char>(0x80 | ((c >> 6) & 0x3F))
-    target[2] = <char>(0x80 | (c & 0x3F))
-    return target + 3
+    return put_code_point(target, <uint32_t>unit)
 
 
 cdef char simple_escape(char c) noexcept:
@@ -77,7 +88,7 @@ cdef char simple_escape(char c) noexcept:
 
 
 cdef char* put_unescaped(char* target, const char* p, const char* stop) noexcept:
-    """Write the text before `stop` as UTF-8, which is never longer; return NULL if plain.py has to read it."""
+    """Write the text before `stop` as UTF-8, which is never longer; return NULL if it cannot."""
     cdef const char* run
     while True:
         run = plain_end(p, stop)
@@ -88,10 +99,9 @@ cdef char* put_unescaped(char* target, const char* p, const char* stop) noexcept
             return target
         # string_end() has checked that a character follows.
         if p[1] == c'u':
-            target = put_unicode_escape(target, p + 2, stop)
+            target = put_unicode_escapes(target, &p, stop)
             if target == NULL:
                 return NULL
-            p += 6
             continue
         target[0] = simple_escape(p[1])
         if target[0] == 0:
@@ -104,7 +114,7 @@ cdef object unescaped(const char** place, const char* end):
     """Return the str that begins at `place` and ends with a quote; move `place` past the quote.
 
     Raises:
-        Unusual: the text is malformed or has surrogates.
+        Unusual: the text is malformed or has lone surrogates.
         UnicodeDecodeError: the text is not UTF-8.
     """
     cdef const char* start = place[0]

@@ -49,7 +49,7 @@ import datetime
 import msgpack
 from msgpack import ExtType, Timestamp
 
-from redis_fastbatch._core.runtime.place import misfit, placed
+from redis_fastbatch._core.runtime.place import misfit, placed, type_name
 from redis_fastbatch._messages import format_error, format_key
 from redis_fastbatch.errors import EncodeError
 
@@ -89,11 +89,6 @@ cdef inline uint32_t length32(Py_ssize_t size, str kind) except? 0xFFFFFFFF:
 
 cdef int raise_size_changed(str kind) except -1:
     raise EncodeError(f"{kind} changed size while it was encoded")
-
-
-cdef str type_name(object value):
-    kind = type(value)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 cdef str unsupported_reason(object value):

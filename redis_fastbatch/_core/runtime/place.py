@@ -13,6 +13,12 @@ LONGEST_PLACE = 12
 """Subscripts that a message shows; the middle of a longer place is left out."""
 
 
+def type_name(value: Any) -> str:
+    """Return the name of a value's type, with its module unless that is builtins."""
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
 def misfit(value: Any, reason: str) -> EncodeError:
     """Return the error about a value somewhere inside the one that is packed; placed() adds where."""
     error = EncodeError(reason)

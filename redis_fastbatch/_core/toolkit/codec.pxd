@@ -2,11 +2,13 @@
 from redis_fastbatch._core.codec cimport ValueCodec
 from redis_fastbatch._core.msgpack.pack cimport Packer
 from redis_fastbatch._core.msgpack.unpack cimport Unpacker
-from redis_fastbatch._core.toolkit.read cimport JsonReader
+from redis_fastbatch._core.toolkit.read cimport WrapperReader
+from redis_fastbatch._core.toolkit.write cimport WrapperWriter
 
 
 cdef class ToolkitCodec(ValueCodec):
-    cdef JsonReader reader
+    cdef WrapperReader reader
+    cdef WrapperWriter writer
     cdef readonly bint preserve_int
 
     cdef object decode_plain(self, const char* data, Py_ssize_t size)

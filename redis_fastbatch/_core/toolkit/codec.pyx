@@ -11,8 +11,8 @@ from redis_fastbatch._core.runtime.buffer cimport OutputBuffer, reserve
 from redis_fastbatch._core.codec cimport ValueCodec
 from redis_fastbatch._core.msgpack.pack cimport Packer
 from redis_fastbatch._core.msgpack.unpack cimport Unpacker
-from redis_fastbatch._core.toolkit.read cimport JsonReader
-from redis_fastbatch._core.toolkit.write cimport write_wrapper
+from redis_fastbatch._core.toolkit.read cimport WrapperReader
+from redis_fastbatch._core.toolkit.write cimport WrapperWriter
 from redis_fastbatch._core.runtime.utf8 cimport PyUnicode_GET_LENGTH
 
 from redis_fastbatch._core.toolkit import plain
@@ -33,7 +33,8 @@ cdef class ToolkitCodec(ValueCodec):
 
     def __cinit__(self):
         # Not in __init__(), which a subclass may forget to call.
-        self.reader = JsonReader()
+        self.reader = WrapperReader()
+        self.writer = WrapperWriter()
 
     def __init__(self, *, bint preserve_int=False):
         self.preserve_int = preserve_int
@@ -44,7 +45,7 @@ cdef class ToolkitCodec(ValueCodec):
     cdef int encode(self, object value, OutputBuffer out) except -1:
         cdef Py_ssize_t start = out.end
         try:
-            return write_wrapper(value, out)
+            return self.writer.write_wrapper(value, out)
         except Unusual:
             out.end = start
         try:

@@ -1,33 +1,10 @@
 # cython: language_level=3
-from redis_fastbatch._core.runtime.interned cimport Floats, Keys, ShortTexts
-from redis_fastbatch._core.runtime.rows cimport RowShape, Shapes
-
-cdef struct Place:
-    const char* p
-    const char* end
-    int depth
+from redis_fastbatch._core.json.reader cimport JsonReader, Place
 
 
-cdef class JsonReader:
-    """Reads JSON as the toolkit writes it. Keeps repeated keys, shapes and texts between calls."""
-
-    cdef Keys keys
-    cdef ShortTexts texts
-    cdef Floats floats
-    cdef Shapes shapes
+cdef class WrapperReader(JsonReader):
+    """Reads JSON as the toolkit writes it."""
 
     cdef object read_wrapper(self, const char* data, Py_ssize_t size, bint preserve_int)
-    cdef object read_data(self, Place* at, const char* data, Py_ssize_t size)
-    cdef object read(self, Place* at)
-    cdef object read_word(self, Place* at)
-    cdef object read_number(self, Place* at)
-    cdef object read_text(self, Place* at)
-    cdef object read_key(self, Place* at)
-    cdef list read_list(self, Place* at)
-    cdef object read_object(self, Place* at)
-    cdef object read_bytes_wrapper(self, Place* at)
+    cdef object read_data(self, Place* at)
     cdef object read_bytes(self, Place* at)
-    cdef dict read_row(self, Place* at, RowShape shape)
-    cdef dict read_pairs(self, Place* at, dict row)
-    cdef dict read_other_row(self, Place* at, RowShape shape, dict started, Py_ssize_t done)
-    cdef dict read_learning(self, Place* at, Py_ssize_t slot)
