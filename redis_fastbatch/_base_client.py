@@ -91,6 +91,14 @@ class BaseClient:
         if hasattr(client, "execute"):
             raise TypeError(f"{name} takes a client, not its pipeline: a batch would not wait for execute()")
 
+    def _with_codec(self, codec: AnyCodec) -> Any:
+        """Return a client that differs in its codec, and shares what is known of the values' sizes."""
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        made.__dict__.pop("_cluster", None)
+        made._codec = resolve(codec)
+        return made
+
     def __reduce__(self) -> tuple[Any, ...]:
         if self._url is None:
             raise TypeError(f"{type(self).__name__} can be pickled when it was made by from_url()")

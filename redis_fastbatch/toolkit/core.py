@@ -15,7 +15,7 @@ from redis import Redis
 from redis_fastbatch._arguments import checked_keys
 from redis_fastbatch._core.codec import ValueCodec
 from redis_fastbatch._core.toolkit.codec import ToolkitCodec, ToolkitMsgpackCodec
-from redis_fastbatch._engine.commands import SetOptions
+from redis_fastbatch._engine.commands import set_options
 from redis_fastbatch._messages import format_key
 from redis_fastbatch._transports.single import UNSENT, SingleCommands
 from redis_fastbatch.client import FastBatch
@@ -90,6 +90,7 @@ class RedisToolkit(ListeningToolkit):
         self._using_shared_pool = redis is None and self.options.use_connection_pool
         self._redis_client: Any = redis if redis is not None else self._connect(config)
         self._commands = SingleCommands(self._redis_client)
+        self._batches: dict[type[FastBatch], FastBatch] = {}
         self._prepare_to_listen(channels or [], message_handler)
 
     def _connect(self, config: RedisConnectionConfig | None) -> Redis:
@@ -242,7 +243,10 @@ class RedisToolkit(ListeningToolkit):
         if self._redis_client is None:
             # The same exception as from the methods that call the client directly.
             raise AttributeError("there is no client after cleanup()")
-        return kind(self._redis_client, codec)
+        made = self._batches.get(kind)
+        if made is None:
+            made = self._batches[kind] = kind(self._redis_client, self._codec)
+        return made if codec is self._codec else made._with_codec(codec)
 
     def batch_get(
         self,
@@ -338,6 +342,7 @@ class RedisToolkit(ListeningToolkit):
             self._subscription_manager.stop()
         client, self._redis_client = self._redis_client, None
         self._commands = SingleCommands(None)
+        self._batches.clear()
         if client is None or self._using_shared_pool:
             return
         try:
@@ -394,5 +399,6 @@ def _expiry(ex: Seconds | None, expire: Seconds | None) -> Seconds | None:
     if ex is not None and expire is not None:
         raise ValueError("ex and expire are two names of one setting: give one")
     expiry = expire if ex is None else ex
-    SetOptions(ex=expiry)
+    # Raises an exception if that is no expiry.
+    set_options(expiry, None, None, None, keepttl=False, nx=False, xx=False)
     return expiry
