@@ -3,78 +3,30 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, TypeAlias
+from typing import Any
 
-from redis_fastbatch._arguments import check_hook, checked_chunk_size, checked_items, checked_on_error, progress_of
-from redis_fastbatch._base_client import BaseClient, Reporting, raise_failures
-from redis_fastbatch._core.resp.encoder import Command
-from redis_fastbatch._core.resp.hashes import MappingWriter
-from redis_fastbatch._engine.commands import PointInTime, Seconds, SetOptions
-from redis_fastbatch._engine.flight import FIRST_COMMAND_BYTES
-from redis_fastbatch._engine.hashes import HashFlight, expire_command
-from redis_fastbatch._engine.options import WriteOptions
-from redis_fastbatch._engine.outcome import OnError, WriteOutcome
+from redis_fastbatch._arguments import (
+    Key,
+    checked_chunk_size,
+    checked_items,
+    checked_keys,
+    checked_on_error,
+    progress_of,
+)
+from redis_fastbatch._base_client import ITER_ROUND, Found, Reporting, empty_result, parts_of, raise_failures
+from redis_fastbatch._core.runtime import gc_pause
+from redis_fastbatch._engine.commands import PointInTime, Seconds
+from redis_fastbatch._engine.flight import COMMAND_ITEMS
+from redis_fastbatch._engine.options import ReadOptions
+from redis_fastbatch._engine.outcome import OnError
+from redis_fastbatch._engine.pacing import ROUND_BYTES, Slices
+from redis_fastbatch._engine.read import read_ended
+from redis_fastbatch._hash_client import Fields, FieldTypes, HashClient, HashItems, HashReading, HashWriting
 from redis_fastbatch._transports.threads import affordable, check_workers, one_at_a_time, write
-from redis_fastbatch.codecs import AnyCodec, ValueCodec, resolve
+from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback
-
-HashItems: TypeAlias = "Mapping[Any, Mapping[Any, Any]] | Iterable[tuple[Any, Mapping[Any, Any]]]"
-
-
-class HashWriting:
-    """How a batch of hashes is written: the arguments of batch_hset(), checked.
-
-    Args:
-        ex, px, exat, pxat, codec, chunk_size, on_error, on_chunk: the arguments of batch_hset().
-
-    Attributes:
-        options: how the hashes are written.
-        expire: the command that lets a hash expire, or None.
-        codec: makes bytes of the values of fields; None writes them as redis-py does.
-    """
-
-    def __init__(
-        self,
-        ex: Seconds | None,
-        px: Seconds | None,
-        exat: PointInTime | None,
-        pxat: PointInTime | None,
-        codec: AnyCodec | None,
-        chunk_size: int | None,
-        on_error: OnError,
-        on_chunk: OnChunk | None,
-    ) -> None:
-        check_hook("on_chunk", on_chunk)
-        self.options = WriteOptions(
-            SetOptions(ex, px, exat, pxat), checked_chunk_size(chunk_size), checked_on_error(on_error), on_chunk
-        )
-        self.expire: Command | None = expire_command(self.options.set)
-        self.codec: ValueCodec | None = None if codec is None else resolve(codec)
-
-
-class HashClient(BaseClient):
-    """Makes flights of the arguments of the methods for hashes, for both clients."""
-
-    def _hset_flight(
-        self, items: Any, writing: HashWriting, report: BatchReport, progress: Progress | None
-    ) -> Any:
-        """Return a flight that writes hashes, to a single server or over a cluster."""
-        options = writing.options
-        outcome = WriteOutcome(report, options.on_error, progress, options.on_chunk)
-        if self._is_cluster:
-            return self._cluster.hash_flight(items, writing.codec, writing.expire, options, outcome)
-        encoding, errors = self._key_encoding
-        writer = MappingWriter(
-            items,
-            writing.codec,
-            max_items=options.chunk_size,
-            max_bytes=FIRST_COMMAND_BYTES,
-            encoding=encoding,
-            errors=errors,
-        )
-        return HashFlight(writer, writing.expire, outcome)
 
 
 class HashMethods(HashClient):
@@ -153,3 +105,148 @@ class HashMethods(HashClient):
 
         pairs = items.items() if isinstance(items, Mapping) else items
         write(self._lease, pairs, workers, make_flight, report, heard)
+
+    def batch_hgetall(
+        self,
+        keys: Iterable[Key],
+        *,
+        types: FieldTypes | None = None,
+        codec: AnyCodec | None = None,
+        default: Any = None,
+        on_error: OnError = "raise",
+    ) -> dict[Key, Any]:
+        """Read whole hashes, as redis-py's hgetall() does for one.
+
+        Args:
+            keys: an iterable of str, bytes or int, as for batch_get().
+            types: the types of the values. None leaves names and values as the client's hgetall() gives them:
+                bytes, or str with `decode_responses`. A type (str, bytes, int, float or bool) is that of all
+                values, and names are str then. A mapping from names to types is for these fields; the values of
+                others are as without types. A bool is "1" or "0" in the hash.
+            codec: decodes the values of fields that have no type, as batch_hset(codec=) has encoded them.
+            default: the value of a key that is missing.
+            on_error: what to do with a key of another type, or with a value that does not have the type that was
+                asked for. "raise" raises the error; "report" uses `default` and logs how many keys failed; a
+                callable is called with (key, bytes of the value or None, exception), and the key gets `default`.
+
+        Returns:
+            A dict of every key, in the order given, to the dict of its fields, or `default`.
+
+        Raises:
+            DecodeError: a value does not have its type, and on_error is "raise"; it names the key and the field.
+            redis.exceptions.ResponseError: a key holds another type, and on_error is "raise"; it names the key.
+            EncodeError: a key has a wrong type.
+            TypeError, ValueError: arguments have a wrong type.
+            redis.exceptions.RedisError: the server refused to read, or the connection was lost and could not be
+                replaced.
+        """
+        reading = HashReading(self, None, types, codec)
+        return self._all_hashes(checked_keys(keys, method="batch_hgetall"), reading, default, on_error)
+
+    def batch_hmget(
+        self,
+        keys: Iterable[Key],
+        fields: Fields,
+        *,
+        types: FieldTypes | None = None,
+        codec: AnyCodec | None = None,
+        default: Any = None,
+        on_error: OnError = "raise",
+    ) -> dict[Key, Any]:
+        """Read some fields of hashes, as redis-py's hmget() does for one.
+
+        Args:
+            keys, types, codec, on_error: as for batch_hgetall().
+            fields: the names of the fields. They are the keys of each row, as they are given here.
+            default: the value of a key that has none of the fields. HMGET does not tell it from a missing key.
+
+        Returns:
+            A dict of every key, in the order given, to the dict of its fields, in the order of `fields`, or
+            `default`. A field that a hash does not have is None.
+
+        Raises:
+            The exceptions of batch_hgetall().
+        """
+        reading = HashReading(self, fields, types, codec)
+        return self._all_hashes(checked_keys(keys, method="batch_hmget"), reading, default, on_error)
+
+    def batch_hgetall_iter(
+        self,
+        keys: Iterable[Key],
+        *,
+        types: FieldTypes | None = None,
+        codec: AnyCodec | None = None,
+        default: Any = None,
+        chunk_size: int | None = None,
+        on_error: OnError = "raise",
+    ) -> Iterator[tuple[Key, Any]]:
+        """Read any number of whole hashes in bounded memory, without holding a connection between them.
+
+        Args:
+            keys, types, codec, default, on_error: as for batch_hgetall().
+            chunk_size: the most keys read at a time; fewer are read if their hashes are large or `keys` is slow.
+
+        Yields:
+            (key, dict of its fields or `default`) in the order of the keys.
+
+        Raises:
+            The exceptions of batch_hgetall(). Pairs that were read together with the failed one are not yielded.
+            An exception of `keys` is raised after the pairs of all keys before it.
+        """
+        reading = HashReading(self, None, types, codec)
+        keys = checked_keys(keys, method="batch_hgetall_iter")
+        return self._each_hash(keys, reading, default, chunk_size, checked_on_error(on_error))
+
+    def batch_hmget_iter(
+        self,
+        keys: Iterable[Key],
+        fields: Fields,
+        *,
+        types: FieldTypes | None = None,
+        codec: AnyCodec | None = None,
+        default: Any = None,
+        chunk_size: int | None = None,
+        on_error: OnError = "raise",
+    ) -> Iterator[tuple[Key, Any]]:
+        """Read some fields of any number of hashes in bounded memory.
+
+        Args:
+            keys, fields, types, codec, default, on_error: as for batch_hmget().
+            chunk_size: as for batch_hgetall_iter().
+
+        Yields:
+            (key, dict of its fields or `default`) in the order of the keys.
+
+        Raises:
+            The exceptions of batch_hgetall_iter().
+        """
+        reading = HashReading(self, fields, types, codec)
+        keys = checked_keys(keys, method="batch_hmget_iter")
+        return self._each_hash(keys, reading, default, chunk_size, checked_on_error(on_error))
+
+    def _all_hashes(self, keys: Any, reading: HashReading, default: Any, on_error: OnError) -> dict[Key, Any]:
+        found = empty_result(keys)
+        self._read_hashes(keys, reading, found, ReadOptions(default, checked_on_error(on_error)))
+        return found
+
+    def _each_hash(
+        self, keys: Any, reading: HashReading, default: Any, chunk_size: int | None, on_error: OnError
+    ) -> Iterator[tuple[Key, Any]]:
+        size = checked_chunk_size(chunk_size, ITER_ROUND)
+        options = ReadOptions(default, on_error, min(size, COMMAND_ITEMS), ROUND_BYTES)
+        return self._hash_rounds(Slices(keys), size, reading, options)
+
+    def _hash_rounds(
+        self, source: Slices, size: int, reading: HashReading, options: ReadOptions
+    ) -> Iterator[tuple[Key, Any]]:
+        for some in source.rounds(size):
+            for part in parts_of(some):
+                found: list[tuple[Key, Any]] = []
+                self._read_hashes(part, reading, found, options)
+                yield from found
+
+    def _read_hashes(self, keys: Any, reading: HashReading, out: Found, options: ReadOptions) -> None:
+        with self._lease(self._max_value_size) as borrowed, gc_pause.Pause(self._pause_gc) as pause:
+            flight = self._hash_read_flight(keys, reading, out, pause, options)
+            borrowed.run(flight)
+        read_ended(flight.outcome, options.on_error, reading.method)

@@ -21,3 +21,9 @@ def error_text(error: BaseException) -> str:
 def cluster_hint(error: BaseException) -> str:
     """Return advice for a client that uses a cluster's node as a single server; empty for other errors."""
     return CLUSTER_HINT if isinstance(error, (AskError, ClusterCrossSlotError)) else ""
+
+
+def is_wrong_type(error: BaseException) -> bool:
+    """Return whether the server refused a command because its key holds another type."""
+    # redis-py removes the code of some errors from their text.
+    return str(error).startswith("WRONGTYPE") or "wrong kind of value" in str(error)

@@ -46,16 +46,20 @@ class DecodeError(FastBatchError):
         reason: what was expected and what was found.
         offset: the position in the value, in bytes.
         key: the item's key; None if bytes were decoded alone.
+        field: the field of a hash; None if the value is not one of a hash.
     """
 
-    def __init__(self, reason: str, offset: int = 0, key: Key = None) -> None:
+    def __init__(self, reason: str, offset: int = 0, key: Key = None, field: Key = None) -> None:
         super().__init__(reason, offset, key)
         self.reason = reason
         self.offset = offset
         self.key = key
+        self.field = field
 
     def __str__(self) -> str:
         place = f"at byte {self.offset}: {self.reason}"
+        if self.field is not None:
+            place = f"field {format_key(self.field)}, {place}"
         return place if self.key is None else f"key {format_key(self.key)}, {place}"
 
 

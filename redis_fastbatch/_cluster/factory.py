@@ -7,6 +7,7 @@ from typing import Any
 
 from redis_fastbatch._cluster.count import ClusterCount
 from redis_fastbatch._cluster.execute import ClusterExecute, ClusterReplies
+from redis_fastbatch._cluster.hash_read import ClusterHashRead
 from redis_fastbatch._cluster.hashes import ClusterHashWrite
 from redis_fastbatch._cluster.read import ClusterRead
 from redis_fastbatch._cluster.slot_route import OneSlotWrite, one_slot
@@ -16,6 +17,7 @@ from redis_fastbatch._cluster.write import ClusterWrite
 from redis_fastbatch._core.codec import ValueCodec
 from redis_fastbatch._core.resp.commands import CommandEncoder
 from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk, Command
+from redis_fastbatch._core.resp.hash_rows import HashRows
 from redis_fastbatch._core.resp.hashes import HSET, RoutedMappingWriter
 from redis_fastbatch._core.resp.replies import ReplyFormat
 from redis_fastbatch._core.resp.routed import RoutedCommandWriter, RoutedWriter, Router
@@ -300,6 +302,31 @@ class ClusterFlights:
             patience=patience_of(self._client),
             pairs=pairs,
             order=order,
+        )
+
+    def hash_read_flight(
+        self, keys: Any, command: Command, rows: HashRows, out: Any, outcome: ReadOutcome, options: ReadOptions
+    ) -> ClusterHashRead:
+        """Return a flight that reads hashes.
+
+        Args:
+            keys: what batch_hgetall() takes.
+            command: HGETALL, or HMGET with its fields.
+            rows: reads the replies.
+            out: a dict, or a list of pairs.
+            outcome: counts the hashes.
+            options: how they are read.
+        """
+        pairs = out if isinstance(out, list) else None
+        found = {} if isinstance(out, list) else out
+        order: list[Any] | None = None if pairs is None else []
+        topology = topology_of(self._client, reading=True)
+        writer = self._routed(
+            keys, command, topology, options.limit, found=found, default=options.default, order=order
+        )
+        patience = patience_of(self._client)
+        return ClusterHashRead(
+            writer, topology, rows, found, outcome, options, patience=patience, pairs=pairs, order=order
         )
 
     def count_flight(self, keys: Any) -> ClusterCount:

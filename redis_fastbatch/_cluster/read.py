@@ -16,7 +16,8 @@ from redis_fastbatch._engine.flight import NO_LIMIT
 from redis_fastbatch._engine.options import ReadOptions
 from redis_fastbatch._engine.outcome import ReadOutcome
 from redis_fastbatch._engine.pacing import FIRST_KEYS, REPLY_BYTES
-from redis_fastbatch._engine.read import READ_WINDOW
+from redis_fastbatch._engine.read import READ_WINDOW, ReadFailure
+from redis_fastbatch._redirections import is_wrong_type
 
 
 class ClusterRead(ClusterBatch):
@@ -81,10 +82,9 @@ class ClusterRead(ClusterBatch):
             self._read_asked(sent, reader)
             return
         keys = sent.chunk.keys
-        failures: list[tuple[Any, bytes | None, Exception]] = []
+        failures: list[ReadFailure] = []
         before, had = len(reader), sent.done
-        most = NO_LIMIT if budget is None else budget
-        sent.done = reader.values(keys, had, self._codec, self._default, self._out, failures, most)
+        sent.done = self._values(reader, keys, had, failures, NO_LIMIT if budget is None else budget)
         self.outcome.count(sent.done - had, before - len(reader))
         refused: dict[Any, Exception] = {}
         for key, data, error in failures:
@@ -95,6 +95,12 @@ class ClusterRead(ClusterBatch):
         if refused:
             numbers = (item for item in range(had, sent.done) if keys[item] in refused)
             sent.non_ok_replies += [(item, refused[keys[item]]) for item in numbers]
+
+    def _values(
+        self, reader: ReplyReader, keys: list[Any], done: int, failures: list[ReadFailure], most: int
+    ) -> int:
+        """Read the values of `keys`, from key number `done` on. See ReplyReader.values()."""
+        return reader.values(keys, done, self._codec, self._default, self._out, failures, most)
 
     def _read_asked(self, sent: NodeChunk, reader: ReplyReader) -> None:
         while sent.done < sent.replies:
@@ -107,7 +113,7 @@ class ClusterRead(ClusterBatch):
 
     def _take(self, sent: NodeChunk, item: int, reply: Any) -> None:
         if isinstance(reply, Exception):
-            if not _is_wrong_type(reply):
+            if not is_wrong_type(reply):
                 sent.non_ok_replies.append((item, reply))
             return
         if reply is not None and not isinstance(reply, bytes):
@@ -136,7 +142,3 @@ class ClusterRead(ClusterBatch):
     def abort(self, error: BaseException) -> None:
         """End the batch."""
         self._dissolve()
-
-
-def _is_wrong_type(error: Exception) -> bool:
-    return str(error).startswith("WRONGTYPE") or "wrong kind of value" in str(error)

@@ -324,8 +324,12 @@ class ReadOutcome(ErrorKeeper):
         self.failed += 1
         if callable(self._on_error):
             self.call(self._on_error, key, data, error)
-        elif self._on_error != "report" or not isinstance(error, DecodeError):
+        elif self._on_error != "report" or not self._concerns_key(error):
             self.end_with(error)
+
+    def _concerns_key(self, error: Exception) -> bool:
+        """Return whether an error is about a single value, so that the others can still be read."""
+        return isinstance(error, DecodeError)
 
     def loads(self, key: Any, data: bytes | None) -> Any:
         """Decode a value that no ReplyReader has decoded."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, TypeAlias
 
 from redis.exceptions import BusyLoadingError
 
@@ -16,6 +16,9 @@ from redis_fastbatch._engine.outcome import OnError, ReadOutcome
 from redis_fastbatch._engine.pacing import FIRST_KEYS, REPLY_BYTES, FlushTimer
 
 logger = logging.getLogger("redis_fastbatch")
+
+ReadFailure: TypeAlias = tuple[Any, "bytes | None", Exception]
+"""A key, the bytes that cannot be decoded or None, and why its value cannot be read."""
 
 READ_WINDOW = 6
 """The most commands that read and are in flight at the same time."""
@@ -126,7 +129,7 @@ class ReadFlight(ServerFlight):
             reading = self._in_flight[0]
             keys = reading.chunk.keys
             if not reading.begun:
-                begun = reader.array(len(keys))
+                begun = self._begin(reader, keys)
                 if begun is False:
                     return
                 if begun is not True:
@@ -134,18 +137,33 @@ class ReadFlight(ServerFlight):
                     continue
                 reading.begun = True
                 reading.mark = len(self._out)
-            failures: list[tuple[Any, bytes | None, Exception]] = []
+            failures: list[ReadFailure] = []
             before, had = len(reader), reading.done
-            most = NO_LIMIT if budget is None else budget
-            reading.done = reader.values(keys, had, self._codec, self._default, self._out, failures, most)
+            reading.done = self._values(reader, keys, had, failures, NO_LIMIT if budget is None else budget)
             self.outcome.count(reading.done - had, before - len(reader))
             for key, data, error in failures:
-                self.outcome.fail(key, data, explain(error) if isinstance(error, ErrorReply) else error)
+                if isinstance(error, ErrorReply):
+                    error = self._refusal(explain(error))
+                self.outcome.fail(key, data, error)
             if reading.done < len(keys):
                 return
             self._settle_oldest()
             if budget is not None:
                 return
+
+    def _begin(self, reader: ReplyReader, keys: list[Any]) -> bool | ErrorReply:
+        """Begin to read the reply with the values of `keys`. See ReplyReader.array()."""
+        return reader.array(len(keys))
+
+    def _values(
+        self, reader: ReplyReader, keys: list[Any], done: int, failures: list[ReadFailure], most: int
+    ) -> int:
+        """Read the values of `keys`, from key number `done` on. See ReplyReader.values()."""
+        return reader.values(keys, done, self._codec, self._default, self._out, failures, most)
+
+    def _refusal(self, error: Exception) -> Exception:
+        """Return the exception about a key that the server did not read."""
+        return error
 
     def _settle_oldest(self) -> None:
         """Settle the oldest command, which has its whole reply. Until then all of it would be read again."""
@@ -171,8 +189,8 @@ class ReadFlight(ServerFlight):
         self._ready.clear()
 
 
-def read_ended(outcome: ReadOutcome, on_error: OnError) -> None:
+def read_ended(outcome: ReadOutcome, on_error: OnError, method: str = "batch_get") -> None:
     """Raise what ended a batch that reads; log what was tolerated."""
     outcome.raise_error()
     if outcome.failed and on_error == "report":
-        logger.warning("batch_get: %d values could not be decoded", outcome.failed)
+        logger.warning("%s: %d values could not be decoded", method, outcome.failed)

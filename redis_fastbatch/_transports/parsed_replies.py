@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, NoReturn
 
 from redis.exceptions import InvalidResponse
 
 from redis_fastbatch._core.codec import ValueCodec
 from redis_fastbatch._core.resp.replies import ErrorReply, ReplyFormat
+from redis_fastbatch._redirections import is_wrong_type
 from redis_fastbatch.errors import DecodeError
 
 _NOTHING = object()
@@ -58,6 +59,10 @@ class ParsedReplies:
     def finished(self) -> bool:
         """Return whether everything is read."""
         return not self._replies and not self._elements
+
+    def broken(self, reason: str) -> NoReturn:
+        """Raise the error about a reply that is not one that was expected."""
+        raise InvalidResponse(reason)
 
     def reply(self) -> tuple[Any] | None:
         """Return the next reply in a tuple; None if there is none."""
@@ -148,7 +153,7 @@ class ParsedReplies:
         if reply is None:
             return _NOTHING
         if isinstance(reply, ErrorReply):
-            if not _is_wrong_type(reply):
+            if not is_wrong_type(reply):
                 failures.append((key, None, reply))
             return _NOTHING
         if not isinstance(reply, bytes):
@@ -163,11 +168,6 @@ class ParsedReplies:
             return _NOTHING
 
 
-def _is_wrong_type(error: ErrorReply) -> bool:
-    # redis-py removes the code of some errors from their text.
-    return str(error).startswith("WRONGTYPE") or "wrong kind of value" in str(error)
-
-
 def _longest(reply: Any) -> int:
     """Return the size of the longest string in a reply, in bytes."""
     if isinstance(reply, (bytes, str)):
@@ -180,4 +180,6 @@ def _longest(reply: Any) -> int:
 def _size_of(reply: Any) -> int:
     if isinstance(reply, (bytes, str)):
         return len(reply)
+    if isinstance(reply, dict):
+        return sum(map(_size_of, (*reply, *reply.values())))
     return sum(map(_size_of, reply)) if isinstance(reply, list) else 0

@@ -100,6 +100,15 @@ class Blocking:
     def batch_hset(self, *arguments: Any, **options: Any) -> BatchReport:
         return self._loop.run_until_complete(self._batch.batch_hset(*arguments, **options))
 
+    def batch_hgetall(self, *arguments: Any, **options: Any) -> Any:
+        return self._loop.run_until_complete(self._batch.batch_hgetall(*arguments, **options))
+
+    def batch_hmget(self, *arguments: Any, **options: Any) -> Any:
+        return self._loop.run_until_complete(self._batch.batch_hmget(*arguments, **options))
+
+    def batch_hgetall_iter(self, *arguments: Any, **options: Any) -> Iterator[Any]:
+        return self._each(self._batch.batch_hgetall_iter(*arguments, **options))
+
     def batch_get_iter(self, *arguments: Any, **options: Any) -> Iterator[Any]:
         return self._each(self._batch.batch_get_iter(*arguments, **options))
 

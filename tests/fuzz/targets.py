@@ -20,6 +20,7 @@ from fuzz.values import Values
 from msgpack_reference import their_value
 from redis_fastbatch import DecodeError, EncodeError, JsonCodec, MsgpackCodec
 from redis_fastbatch._core.resp.encoder import BatchWriter, Command
+from redis_fastbatch._core.resp.hash_rows import HashRows
 from redis_fastbatch._core.resp.hashes import counts
 from redis_fastbatch._core.resp.replies import ErrorReply, ReplyFormat, ReplyReader
 from redis_fastbatch._core.toolkit import plain as plain
@@ -114,6 +115,7 @@ def check_replies(data: bytes) -> None:
     read_as(data, step, values_of)
     read_as(data, step, statuses_of)
     read_as(data, step, counts_of)
+    check_hash_rows(data, step, whole[0])
     check_any_replies(data, step, whole[0])
 
 
@@ -173,6 +175,35 @@ def counts_of(reader: ReplyReader, out: dict[str, Any]) -> None:
     others: list[tuple[int, Any]] = []
     done = counts(reader, 100, 0, others, 3)
     assert len(others) <= done
+
+
+def hash_rows(data: bytes, step: int, rows: HashRows) -> tuple[list[Any], list[str]]:
+    """Return the hashes of a stream that arrives in pieces, and what cannot be read."""
+    reader, out, failures, done = reply_reader(1000), list[Any](), list[Any](), 0
+    keys = [str(i) for i in range(100)]
+    try:
+        for start in range(0, len(data), step):
+            reader.feed(data[start : start + step])
+            done = rows.read(reader, keys, done, "missing", out, failures)
+            assert done == len(out)
+    except (InvalidResponse, DecodeError):
+        out.append(("", REFUSED))
+    return [row for _, row in out], [str(failure) for failure in failures]
+
+
+def check_hash_rows(data: bytes, step: int, replies: list[Any]) -> None:
+    """Hashes are the same in pieces, and those that hiredis' lists and dicts have."""
+    for types, codec in ((None, None), ({"a": int, "b": float}, None), (None, msgpack_codec)):
+        found, failed = hash_rows(data, max(1, len(data)), HashRows(types, codec))
+        in_pieces, failed_in_pieces = hash_rows(data, step, HashRows(types, codec))
+        if REFUSED not in (*found, *in_pieces):
+            assert as_text((found, failed)) == as_text((in_pieces, failed_in_pieces))
+        if types is None and codec is None and not failed:
+            for row, reply in zip(found, replies, strict=False):
+                if isinstance(row, dict) and reply is not REFUSED:
+                    items = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
+                    assert row == dict(items)
+        hash_rows(data, step, HashRows(types, codec, [("a", b"a"), ("b", b"b")]))
 
 
 def read_as(data: bytes, step: int, read: Callable[[ReplyReader, dict[str, Any]], None]) -> None:
@@ -303,6 +334,7 @@ REPLY_TOKENS = (
         b"-ERR x\r\n",
         b"-WRONGTYPE x\r\n",
     ),
+    *(b"$1\r\na\r\n", b"$1\r\nb\r\n", b"$4\r\n-1.5\r\n", b"*2\r\n$1\r\na\r\n$1\r\n7\r\n"),
     *(b">1\r\n+a\r\n", b"|1\r\n+a\r\n+b\r\n", b"=5\r\ntxt:a\r\n", b"+QUEUED\r\n"),
     *(
         line + b"\r\n"
@@ -313,6 +345,7 @@ REPLY_SEEDS = (
     b"\x05+OK\r\n+OK\r\n:1\r\n-ERR no\r\n$-1\r\n",
     b"\x01*3\r\n$1\r\n\x05\r\n$-1\r\n$6\r\n\x81\xa1a\x91\x01\x02\r\n",
     b"\x0b>2\r\n+a\r\n:1\r\n*2\r\n%1\r\n+a\r\n#t\r\n_\r\n",
+    b"\x03" + 6 * b"*4\r\n$1\r\na\r\n$1\r\n1\r\n$1\r\nb\r\n$3\r\n2.5\r\n" + b"%1\r\n$1\r\nb\r\n$2\r\n-1\r\n*0\r\n",
 )
 JSON_TOKENS = (
     *(
