@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from redis_fastbatch._transports.threads import affordable, run_threads
-from redis_fastbatch.cli.command_template import prepare, row_command, words_as_text
+from redis_fastbatch.cli.command_template import json_command, prepare, row_command, words_as_text
 from redis_fastbatch.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -58,7 +58,7 @@ def add_to(commands: Any, name: str, summary: str) -> None:
     parser = commands.add_parser(
         name,
         help=summary,
-        description="Write each row of a file under its own key, as a MessagePack map of its fields.",
+        description="Write each row of a file under its own key, as a map of its fields in MessagePack or JSON.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -82,7 +82,7 @@ def add_to(commands: Any, name: str, summary: str) -> None:
         help="store a row as one value (the default), or as a hash that other programs read by field",
     )  # fmt: skip
     parser.add_argument(
-        "--codec", choices=("msgpack", "toolkit-msgpack"), default="msgpack", help="how values are encoded"
+        "--codec", choices=("msgpack", "toolkit-msgpack", "json"), default="msgpack", help="how values are encoded"
     )
     parser.add_argument(
         "--workers", type=positive, default=1, metavar="N",
@@ -247,9 +247,9 @@ class Load:
             row, error = named(row, error)
             self._failures(row, words_as_text(value), error)
 
-        command = self._options.row_command
-        if command is not None:
-            send = partial(self._batch.batch_execute_table, table, command.template, progress=progress)
+        template = self._template()
+        if template is not None:
+            send = partial(self._batch.batch_execute_table, table, template, progress=progress)
             self._counted(partial(send, on_error=failures), named)
             return
         write = partial(
@@ -264,6 +264,15 @@ class Load:
             on_error=failures,
         )
         self._counted(write, named)
+
+    def _template(self) -> Any:
+        """Return the command for each row; None if batch_set_table() writes the rows."""
+        if self._options.row_command is not None:
+            return self._options.row_command.template
+        if self._options.codec != "json" or self._options.as_ == "hash":
+            return None
+        columns: list[str] = self._options.columns or self._source.reader.schema.names
+        return json_command(self._options.key, self._options.prefix, columns, self._options.ex)
 
     def _counted(self, write: Callable[[], BatchReport], named: Named) -> None:
         """Call `write` and count its report, even if it raises, with failures as `named` returns them."""

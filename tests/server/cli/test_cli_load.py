@@ -121,6 +121,35 @@ def test_rows_can_be_written_as_hashes(shell: Shell, tmp_path: Path) -> None:
         assert 90 < shell.client.ttl("2") <= 100
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [
+        (["--key", "id"], "7"),
+        (["--key", "id", "--prefix", "{p}:"], "{p}:7"),
+        (["--key", "a{{b}}:{name}:{id}", "--prefix", "x"], "xa{b}:é:7"),
+    ],
+    ids=str,
+)
+def test_rows_can_be_written_as_json(
+    shell: Shell, tmp_path: Path, arguments: list[str], key: str, workers: str
+) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("id,name,score\n7,é,1.5\n", encoding="utf-8")
+    options = ["--codec", "json", "--ex", "60", "--workers", workers]
+    assert shell("load", file, *arguments, *options, "--type", "score=float64")[0] == 0
+    assert shell.client.keys() == [key.encode()]
+    assert shell.client.get(key) == '{"id":"7","name":"é","score":1.5}'.encode()
+    assert 0 < shell.client.ttl(key) <= 60
+    lines = tmp_path / "rows.ndjson"
+    lines.write_text(
+        '{"id": "7", "name": "é", "more": [1, null]}\n{"id": "8", "name": "é", "bad": NaN}\n', encoding="utf-8"
+    )
+    assert shell("load", lines, *arguments, *options)[0] == 1
+    assert shell.client.keys() == [key.encode()]
+    assert shell.client.get(key) == '{"id":"7","name":"é","more":[1,null]}'.encode()
+
+
 def test_values_can_be_written_with_another_codec(shell: Shell, tmp_path: Path) -> None:
     assert shell("load", written(tmp_path / "a.csv"), "--key", "id", "--codec", "toolkit-msgpack")[0] == 0
     assert shell.client.get("1")[:1] == b"\xc1"  # type: ignore[index]
