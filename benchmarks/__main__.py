@@ -18,6 +18,7 @@ from benchmarks import (
     commands,
     engine,
     environment,
+    hashes,
     lag,
     latency,
     load,
@@ -42,6 +43,7 @@ EVERYTHING = (
     "calls --turns 25 --name calls",
     "commands --name commands",
     "pipelines --name pipelines",
+    "hashes --name hashes",
     "cluster --shapes dict5 --rounds 7 --name cluster",
     "aio --rounds 7 --name aio",
     "network --name network",
@@ -84,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         (calls, "small batches, call by call"),
         (commands, "batches of any commands"),
         (pipelines, "pipelines of commands, against redis-py's"),
+        (hashes, "hashes, written and read"),
     ):
         own_command = subparsers.add_parser(module.__name__.rpartition(".")[2], help=shown)
         module.add_arguments(own_command)

@@ -9,11 +9,9 @@ same data as after redis-py's pipeline.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import gc
 import json
 import random
-import socket
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -24,14 +22,13 @@ from typing import Any
 import hiredis
 
 from benchmarks import environment, results, tables
+from benchmarks.floor import Sliced
 from benchmarks.measure import WrongResult, frozen_heap
 from benchmarks.servers import BINARIES, Endpoint, apart, empty, running
 from redis_fastbatch import FastBatch, col
 
 OURS, ITER, TABLE = "batch_execute", "batch_execute_iter", "batch_execute_table"
 PIPELINE, FLOOR = "redis-py pipeline", "floor"
-SLICE = 32 * 1024
-UNREAD = 64 * 1024
 
 Work = Callable[[], Any]
 
@@ -178,43 +175,8 @@ class Contenders(ExitStack):
     def _floor(self) -> Work:
         """Return a call that sends the same bytes, and receives as many bytes of replies as there are."""
         data = b"".join(hiredis.pack_command(command) for command in self._commands)
-        sock = self.enter_context(socket.create_connection((self._endpoint.host, self._endpoint.port)))
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        scrap, view = memoryview(bytearray(256 * 1024)), memoryview(data)
         self._begin()
-        wanted = self._reply_bytes(sock, data)
-
-        def exchange() -> None:
-            received = 0
-            for start in range(0, len(view), SLICE):
-                sock.sendall(view[start : start + SLICE])
-                # So that neither side's buffers fill up.
-                while wanted * start // len(view) - received > UNREAD:
-                    received += sock.recv_into(scrap)
-            while received < wanted:
-                received += sock.recv_into(scrap)
-
-        return exchange
-
-    def _reply_bytes(self, sock: socket.socket, data: bytes) -> int:
-        """Send all commands once, and return how many bytes their replies have."""
-        reader, size, replies = hiredis.Reader(), 0, 0
-        sock.setblocking(False)
-        sent = 0
-        while replies < self._count:
-            if sent < len(data):
-                with contextlib.suppress(BlockingIOError):
-                    sent += sock.send(data[sent : sent + SLICE])
-            try:
-                some = sock.recv(65536)
-            except BlockingIOError:
-                continue
-            size += len(some)
-            reader.feed(some)
-            while reader.gets() is not False:
-                replies += 1
-        sock.setblocking(True)
-        return size
+        return self.enter_context(Sliced(self._endpoint, data, self._count)).run
 
     def _begin(self) -> None:
         """Bring the server into the state in which every run begins."""

@@ -7,12 +7,15 @@ So each batch is sent in several ways, and the fastest is the floor.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+
+import hiredis
 
 from benchmarks import wire
 from benchmarks.servers import Endpoint
@@ -141,6 +144,60 @@ class BareSocket:
             owed -= _some(receive())
         if owed:
             raise FloorError(f"{script.name}: {-owed} bytes more than the replies are long")
+
+
+class Sliced:
+    """A bare socket that sends commands of any kind in slices of 32 KiB, and drops the replies.
+
+    Args:
+        endpoint: the server, in the state in which the replies have their size.
+        data: the commands.
+        count: how many replies they have.
+    """
+
+    def __init__(self, endpoint: Endpoint, data: bytes, count: int) -> None:
+        self._socket = socket.create_connection((endpoint.host, endpoint.port))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._data = memoryview(data)
+        self._scrap = memoryview(bytearray(256 * 1024))
+        self._wanted = self._reply_bytes(count)
+
+    def __enter__(self) -> Sliced:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def run(self) -> None:
+        """Send all commands and receive their replies."""
+        sock, data, scrap, wanted = self._socket, self._data, self._scrap, self._wanted
+        received = 0
+        for start in range(0, len(data), SLICE):
+            sock.sendall(data[start : start + SLICE])
+            # So that neither side's buffers fill up.
+            while wanted * start // len(data) - received > UNREAD:
+                received += _some(sock.recv_into(scrap))
+        while received < wanted:
+            received += _some(sock.recv_into(scrap))
+
+    def _reply_bytes(self, count: int) -> int:
+        """Send all commands once, and return how many bytes their replies have."""
+        reader, size, replies, sent = hiredis.Reader(), 0, 0, 0
+        self._socket.setblocking(False)
+        while replies < count:
+            if sent < len(self._data):
+                with contextlib.suppress(BlockingIOError):
+                    sent += self._socket.send(self._data[sent : sent + SLICE])
+            try:
+                some = self._socket.recv(65536)
+            except BlockingIOError:
+                continue
+            size += _some(len(some))
+            reader.feed(some)
+            while reader.gets() is not False:
+                replies += 1
+        self._socket.setblocking(True)
+        return size
 
 
 def _some(received: int) -> int:
