@@ -64,12 +64,13 @@ class LoopPause(gc_pause.Pause):
         self._wind_up()
 
 
-async def fill(writer: BatchWriter, chunk: Chunk, slices: FirstSlices) -> None:
+async def fill(writer: BatchWriter, chunk: Chunk, slices: FirstSlices, borrowed: AsyncLease) -> None:
     """Encode items until the chunk is full or the writer has no more. Give the loop turns if it takes long."""
     budget = LoopBudget()
     writer.fill_some(chunk, slices.encoding)
     if chunk.sealed:
         return
+    borrowed.waited()
     pace = loop_pace(slices.encoding)
     pace.took(budget.spent)
     while not chunk.sealed:

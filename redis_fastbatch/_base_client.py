@@ -188,7 +188,16 @@ class BaseClient:
         return ReadFlight(self._mget_writer(keys, options), self._codec, out, outcome, options)
 
     def _mget_writer(self, keys: Any, options: ReadOptions) -> BatchWriter:
-        return self._writer(keys, commands.MGET, options.limit, COMMAND_BYTES)
+        encoding, errors = self._key_encoding
+        return BatchWriter(
+            keys,
+            commands.MGET,
+            self._codec,
+            max_items=options.limit,
+            max_bytes=COMMAND_BYTES,
+            encoding=encoding,
+            errors=errors,
+        )
 
     def _read_on(
         self, writer: BatchWriter, chunk: Chunk, out: Found, options: ReadOptions, state: ChunkState
@@ -205,9 +214,10 @@ class BaseClient:
             self._sizes.saw(chunk.count, size)
         return bool(size)
 
-    def _fit_one_reply(self, keys: Any) -> bool:
-        """Return whether the values of some keys are likely to fit into one short reply of a single server."""
-        return not self._is_cluster and self._sizes.fit(len(keys), SHORT_REPLY_BYTES)
+    def _fit_one_reply(self, keys: Any, most: int = COMMAND_ITEMS) -> bool:
+        """Return whether the values of up to `most` keys are likely to fit into one short reply of one server."""
+        count = len(keys)
+        return count <= most and not self._is_cluster and self._sizes.fit(count, SHORT_REPLY_BYTES)
 
     def _read_outcome(self, pause: gc_pause.Pause | None, options: ReadOptions) -> ReadOutcome:
         return ReadOutcome(
@@ -335,7 +345,8 @@ def empty_result(keys: Any) -> dict[Key, Any]:
     """Return a dict with room for the values of these keys."""
     if not hasattr(keys, "__len__"):
         return {}
-    return new_dict(min(len(keys), LARGEST_PRESIZED), next(iter(keys), None))
+    count = min(len(keys), LARGEST_PRESIZED)
+    return new_dict(count, next(iter(keys), None) if count > COMMAND_ITEMS else None)
 
 
 def raise_failures(report: BatchReport, on_error: OnError) -> None:

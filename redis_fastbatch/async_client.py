@@ -64,6 +64,7 @@ from redis_fastbatch._transports.asyncio import AsyncLease
 from redis_fastbatch._transports.borrowing import check_free
 from redis_fastbatch._transports.capabilities import has_msetex_async
 from redis_fastbatch._transports.loop_budget import FirstSlices, LoopBudget
+from redis_fastbatch._transports.reply_protocol import Deadlines
 from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback
 from redis_fastbatch.templates import Column, Row
@@ -94,6 +95,7 @@ class AsyncFastBatch(AsyncHashMethods):
     ) -> None:
         super().__init__(client, codec, max_value_size=max_value_size, pause_gc=pause_gc)
         self._slices = FirstSlices()
+        self._deadlines = Deadlines()
         self._codec_is_slow = isinstance(self._codec, PythonCodec)
 
     @classmethod
@@ -143,7 +145,7 @@ class AsyncFastBatch(AsyncHashMethods):
             from redis_fastbatch._cluster.asyncio import cluster_lease
 
             return cluster_lease(self._client, max_value_size)
-        return AsyncLease(self._client, max_value_size, slices=self._slices)
+        return AsyncLease(self._client, max_value_size, None, self._slices, self._deadlines)
 
     @property
     def client(self) -> redis.asyncio.Redis:
@@ -227,7 +229,7 @@ class AsyncFastBatch(AsyncHashMethods):
         """Write a batch of one short command, and return None. Else return a flight that goes on."""
         writer = self._set_writer(items, options, msetex=msetex)
         chunk = writer.blank()
-        await fill(writer, chunk, self._slices)
+        await fill(writer, chunk, self._slices, borrowed)
         if writes_alone(writer, chunk, options):
             reader = await borrowed.exchange(chunk)
             if reader is not None and confirms_all(reader, chunk, report):
@@ -291,7 +293,8 @@ class AsyncFastBatch(AsyncHashMethods):
                         yield pair
 
     async def _read(self, keys: AsyncKeys, out: Found, options: ReadOptions) -> None:
-        if type(out) is dict and self._are_few(keys):
+        few = self._slices.decoding if self._codec_is_slow else COMMAND_ITEMS
+        if isinstance(out, dict) and type(keys) in IN_MEMORY and self._fit_one_reply(keys, few):
             async with self._lease(self._max_value_size) as borrowed:
                 flight = await self._read_at_once(borrowed, keys, out, options)
                 if flight is None:
@@ -304,11 +307,6 @@ class AsyncFastBatch(AsyncHashMethods):
                     flight = self._read_flight(source or keys, out, pause, options)
                     await carry_out(borrowed, flight, source)
         read_ended(flight.outcome, options.on_error)
-
-    def _are_few(self, keys: Any) -> bool:
-        """Return whether the values of keys in memory are likely to fit into one short reply, decoded at once."""
-        most = self._slices.decoding if self._codec_is_slow else COMMAND_ITEMS
-        return type(keys) in IN_MEMORY and len(keys) <= most and self._fit_one_reply(keys)
 
     async def _read_at_once(
         self, borrowed: AsyncLease, keys: Any, out: dict[Key, Any], options: ReadOptions

@@ -20,7 +20,7 @@ from redis_fastbatch._transports.async_source import AsyncSource
 from redis_fastbatch._transports.parsed_replies import ParsedReplies, explain
 from redis_fastbatch._transports.redispy import asyncio as redispy
 from redis_fastbatch._transports.redispy import push_handler, reply_reader
-from redis_fastbatch._transports.reply_protocol import ReplyProtocol
+from redis_fastbatch._transports.reply_protocol import Deadlines, ReplyProtocol
 
 MAX_WRITE_BYTES = 256 * 1024
 """The most bytes that the asyncio transport is given at a time."""
@@ -34,6 +34,7 @@ class TransportChannel:
         transport: its transport.
         max_value_size: longer values are refused on reading, in bytes; 0 for no limit.
         reader: reads the replies; a new one by default.
+        deadlines: ends waits that last too long; by default, each has a timer of its own.
 
     Attributes:
         reader: holds the received bytes.
@@ -46,12 +47,13 @@ class TransportChannel:
         transport: asyncio.Transport,
         max_value_size: int = 0,
         reader: ReplyReader | None = None,
+        deadlines: Deadlines | None = None,
     ) -> None:
         self.reader = reply_reader(max_value_size) if reader is None else reader
         self.sent_all = False
         self._connection = connection
         self._transport = transport
-        self._protocol = ReplyProtocol(transport, self.reader)
+        self._protocol = ReplyProtocol(transport, self.reader, deadlines)
 
     async def __aenter__(self) -> TransportChannel:
         self._protocol.take_over()

@@ -20,7 +20,8 @@ from redis_fastbatch._transports.async_source import AsyncSource
 from redis_fastbatch._transports.borrowing import borrow_single_async, is_single
 from redis_fastbatch._transports.loop_budget import FirstSlices, LoopBudget, loop_pace
 from redis_fastbatch._transports.redispy import asyncio as redispy
-from redis_fastbatch._transports.redispy.async_pool import give_back, take_from_pool
+from redis_fastbatch._transports.redispy.async_pool import give_back, take_from_pool, take_ready
+from redis_fastbatch._transports.reply_protocol import Deadlines
 from redis_fastbatch._transports.retry import Attempts
 
 
@@ -34,53 +35,67 @@ class AsyncLease:
         max_value_size: longer values are refused on reading, in bytes; 0 for no limit.
         connection: a connection that the caller has borrowed. Then it is used without the context.
         slices: what is known about the time that items take.
+        deadlines: ends waits that last too long; by default, each has a timer of its own.
 
     Attributes:
         connection: the connection, within the context.
     """
 
     def __init__(
-        self, client: Any, max_value_size: int = 0, connection: Any = None, slices: FirstSlices | None = None
+        self,
+        client: Any,
+        max_value_size: int = 0,
+        connection: Any = None,
+        slices: FirstSlices | None = None,
+        deadlines: Deadlines | None = None,
     ) -> None:
         self.client = client
         self.connection = connection
         self._max_value_size = max_value_size
         self._slices = slices
+        self._deadlines = deadlines
         self._channel: TransportChannel | None = None
         self._failure: BaseException | None = None
         self._single: AbstractAsyncContextManager[Any] | None = None
         self._pool: Any = None
+        self._taken_ready = False
+        # The transport of a connection that was ready when it was taken, until it is used or other tasks run.
+        self._transport: asyncio.Transport | None = None
 
     async def __aenter__(self) -> AsyncLease:
         if is_single(self.client):
             self._single = borrow_single_async(self.client)
             self.connection = await self._single.__aenter__()
-        else:
+            return self
+        pool = self._pool = self.client.connection_pool
+        ready = take_ready(pool)
+        if ready is None:
             await self.client.initialize()
-            self._pool = self.client.connection_pool
-            self.connection = await take_from_pool(self._pool)
+            self.connection = await take_from_pool(pool)
+        else:
+            self.connection, self._transport = ready
+            self._taken_ready = True
         return self
+
+    def waited(self) -> None:
+        """Note that other tasks have run since the connection was taken. So it is checked again before its use."""
+        self._transport = None
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
             if self._channel is not None:
-                await self._end_exchange(error)
+                # No flight has gone on with what exchange() has begun.
+                self._channel.give_back()
+                if error is not None:
+                    # Perhaps not all of the reply has been read.
+                    await self._disconnect()
         finally:
             if self._single is not None:
                 await self._single.__aexit__(kind, error, trace)
-            else:
-                await give_back(self._pool, self.connection)
-
-    async def _end_exchange(self, error: BaseException | None) -> None:
-        """End what exchange() has begun, and no flight has gone on with."""
-        channel, self._channel = self._channel, None
-        assert channel is not None
-        channel.give_back()
-        if error is not None:
-            # Perhaps not all of the reply has been read.
-            await self._disconnect()
+            elif not (self._taken_ready and give_back(self._pool, self.connection)):
+                await self._pool.release(self.connection)
 
     async def exchange(self, chunk: Chunk) -> ReplyReader | None:
         """Send a small command, and receive its reply, as Lease.exchange() does.
@@ -90,7 +105,7 @@ class AsyncLease:
             Then run() is to be called with a flight that begins with this chunk.
         """
         try:
-            channel = await self.channel()
+            channel = self._ready_channel() or await self.channel()
             if not isinstance(channel, TransportChannel):
                 return None
             self._channel = channel
@@ -201,13 +216,26 @@ class AsyncLease:
 
     async def channel(self) -> Any:
         """Connect, and return the channel over which a flight uses the connection; an async context manager."""
-        transport = redispy.ready_transport(self.connection)
-        if transport is None:
-            await self._make_ready()
-            transport = redispy.known_transport(self.connection)
+        ready = self._ready_channel()
+        if ready is not None:
+            return ready
+        await self._make_ready()
+        transport = redispy.known_transport(self.connection)
         if transport is None:
             return PublicChannel(self.connection, self._max_value_size)
-        return TransportChannel(self.connection, transport, self._max_value_size)
+        return self._transport_channel(transport)
+
+    def _ready_channel(self) -> TransportChannel | None:
+        """Return a channel if the connection is ready, without connecting or checking its health; else None."""
+        transport, self._transport = self._transport, None
+        if transport is None:
+            transport = redispy.ready_transport(self.connection, asyncio.get_running_loop())
+        if transport is None:
+            return None
+        return self._transport_channel(transport)
+
+    def _transport_channel(self, transport: asyncio.Transport) -> TransportChannel:
+        return TransportChannel(self.connection, transport, self._max_value_size, deadlines=self._deadlines)
 
     async def _make_ready(self) -> None:
         cancelled = _times_cancelled()
@@ -224,6 +252,7 @@ class AsyncLease:
         Raises:
             redis.exceptions.ResponseError: the server has refused the command.
         """
+        self.waited()
         ask = functools.partial(self._ask, command)
         return await self.connection.retry.call_with_retry(ask, self._disconnect)
 

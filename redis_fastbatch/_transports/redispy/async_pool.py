@@ -7,6 +7,7 @@ In all other cases the pool does it.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from typing import Any
 
@@ -29,44 +30,41 @@ except ImportError:
 _METHODS = ("get_connection", "get_available_connection", "ensure_connection", "release")
 
 
+def take_ready(pool: Any) -> tuple[Any, asyncio.Transport] | None:
+    """Take the connection that a pool would give next, if it is connected and ready.
+
+    Returns:
+        The connection, and its transport, which may be used directly. None if the pool has to be asked.
+    """
+    if not _is_known(pool) or not pool._available_connections:
+        return None
+    connection = pool._available_connections[-1]
+    transport = ready_transport(connection, asyncio.get_running_loop())
+    if transport is None:
+        return None
+    pool._available_connections.pop()
+    pool._in_use_connections.add(connection)
+    return connection, transport
+
+
 async def take_from_pool(pool: Any) -> Any:
-    """Return a connection of a pool, which is to be given back to it.
+    """Return a connection that a pool gives, and which is to be given back to it.
 
     Raises:
         RuntimeError: the connection belongs to another event loop.
     """
-    connection = _take(pool)
-    if connection is None:
-        connection = await pool.get_connection(*GET_CONNECTION_ARGUMENTS)
-        try:
-            check_loop(connection)
-        except BaseException:
-            await pool.release(connection)
-            raise
-    return connection
-
-
-async def give_back(pool: Any, connection: Any) -> None:
-    """Give a connection back to the pool from which it was taken."""
-    if not _give_back(pool, connection):
+    connection = await pool.get_connection(*GET_CONNECTION_ARGUMENTS)
+    try:
+        check_loop(connection)
+    except BaseException:
         await pool.release(connection)
-
-
-def _take(pool: Any) -> Any:
-    """Take the connection that the pool would give next, if it is connected and ready; else return None."""
-    if not _is_known(pool) or not pool._available_connections:
-        return None
-    connection = pool._available_connections[-1]
-    if ready_transport(connection) is None:
-        return None
-    pool._available_connections.pop()
-    pool._in_use_connections.add(connection)
+        raise
     return connection
 
 
-def _give_back(pool: Any, connection: Any) -> bool:
-    """Give a connection back; return False if the pool has more to do."""
-    if not _is_known(pool) or is_observed(pool, AsyncAfterConnectionReleasedEvent, AsyncReAuthConnectionListener):
+def give_back(pool: Any, connection: Any) -> bool:
+    """Give a connection back that take_ready() has taken. Return False if the pool has to release it."""
+    if _is_locked(pool) or is_observed(pool, AsyncAfterConnectionReleasedEvent, AsyncReAuthConnectionListener):
         return False
     if connection not in pool._in_use_connections or not is_settled(connection):
         return False
@@ -80,8 +78,12 @@ def _is_known(pool: Any) -> bool:
     kind: Any = type(pool)
     if not _has_own_methods(kind):
         return False
+    return not _is_locked(pool) and not records_metrics(recorder)
+
+
+def _is_locked(pool: Any) -> bool:
     lock = getattr(pool, "_lock", None)
-    return (lock is None or not lock.locked()) and not records_metrics(recorder)
+    return lock is not None and lock.locked()
 
 
 @functools.lru_cache(maxsize=64)

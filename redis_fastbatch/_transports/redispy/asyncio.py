@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -11,7 +12,7 @@ from redis.asyncio.sentinel import SentinelManagedConnection
 
 from redis_fastbatch._core.resp.replies import ErrorReply
 from redis_fastbatch._transports import redispy
-from redis_fastbatch._transports.waiting import wait_for
+from redis_fastbatch._transports.waiting import can_read
 
 
 def single_connection_lock(client: Any) -> AbstractAsyncContextManager[Any]:
@@ -57,46 +58,49 @@ def known_transport(connection: Any) -> asyncio.Transport | None:
     It may if the connection reads and writes as redis-py does, and neither its stream nor its parser holds
     received bytes.
     """
-    kind = type(connection)
-    if not isinstance(connection, AbstractConnection):
+    kind: Any = type(connection)
+    if not _uses_streams(kind):
         return None
-    if kind.send_packed_command is not AbstractConnection.send_packed_command:
-        return None
-    if kind.read_response not in (
-        AbstractConnection.read_response,
-        SentinelManagedConnection.read_response,
-    ):
-        return None
-    stream: Any = connection._reader
-    writer: Any = connection._writer
+    stream, writer = connection._reader, connection._writer
     if type(stream) is not asyncio.StreamReader or type(writer) is not asyncio.StreamWriter:
         return None
-    transport: Any = writer.transport
+    transport: asyncio.Transport = writer.transport  # type: ignore[assignment]
     if transport.is_closing() or getattr(stream, "_buffer", None):
         return None
     return transport if redispy.parser_is_empty(connection._parser) else None
 
 
-def ready_transport(connection: Any) -> asyncio.Transport | None:
+@functools.lru_cache(maxsize=64)
+def _uses_streams(kind: Any) -> bool:
+    """Return whether a class of connections reads and writes as redis-py does."""
+    if not issubclass(kind, AbstractConnection):
+        return False
+    if kind.send_packed_command is not AbstractConnection.send_packed_command:
+        return False
+    return kind.read_response in (
+        AbstractConnection.read_response,
+        SentinelManagedConnection.read_response,
+    )
+
+
+def ready_transport(connection: Any, loop: asyncio.AbstractEventLoop) -> asyncio.Transport | None:
     """Return the asyncio transport of a connection that may be used directly, now.
+
+    Args:
+        connection: the connection.
+        loop: the running event loop.
 
     Returns:
         The transport. None also if something has arrived over the connection, or a health check may be due: then
         close_if_stale(), connect() and check_health() make it ready.
     """
-    if not isinstance(connection, AbstractConnection) or not connection.is_connected:
-        return None
     if connection.health_check_interval or getattr(connection, "_should_reconnect", False):
         return None
     transport = known_transport(connection)
-    reader: Any = connection._reader
-    writer: Any = connection._writer
-    if transport is None or writer._loop is not asyncio.get_running_loop():
+    if transport is None or connection._reader.at_eof() or connection._writer._loop is not loop:
         return None
     sock = transport.get_extra_info("socket")
-    if sock is None or any(wait_for(sock, False, 0.0)) or reader.at_eof():
-        return None
-    return transport
+    return None if sock is None or can_read(sock) else transport
 
 
 def is_closing(connection: Any) -> bool:
@@ -121,7 +125,7 @@ def _has_arrived(connection: Any) -> bool:
     if is_closing(connection) or getattr(connection._reader, "_buffer", None) or _parser_holds(connection):
         return True
     sock = connection._writer.get_extra_info("socket")
-    return sock is not None and any(wait_for(sock, False, 0.0))
+    return sock is not None and can_read(sock)
 
 
 def _is_spoilt(connection: Any) -> bool:

@@ -239,6 +239,44 @@ def test_a_server_that_does_not_answer_is_a_timeout(run: Runner, proxy: FaultPro
     run(main())
 
 
+def test_batches_at_the_same_time_have_their_own_timeouts(run: Runner, proxy: FaultProxy) -> None:
+    async def main() -> None:
+        async with connected(proxy, socket_timeout=0.3) as batch:
+            await warm(batch)
+            results = await asyncio.gather(*(batch.batch_get(KEYS) for _ in range(3)))
+            assert results == [ITEMS] * 3
+            proxy.inject_now(Fault(then=Then.STALL))
+
+            async def later(seconds: float) -> Any:
+                await asyncio.sleep(seconds)
+                return await batch.batch_get(KEYS)
+
+            ended = await asyncio.gather(*(later(n / 10) for n in range(3)), return_exceptions=True)
+            assert [type(error) for error in ended] == [redis.TimeoutError] * 3
+            assert await batch.batch_get(KEYS) == ITEMS
+            assert counts(batch) == (3, 0)
+
+    run(main())
+
+
+def test_timeouts_hold_in_a_second_event_loop(run: Runner, proxy: FaultProxy) -> None:
+    batch = connected(proxy, socket_timeout=0.2)
+
+    async def first() -> None:
+        await warm(batch)
+        await batch.aclose()
+
+    async def second() -> None:
+        await warm(batch)
+        proxy.inject_now(Fault(then=Then.STALL))
+        with pytest.raises(redis.TimeoutError):
+            await batch.batch_get(KEYS)
+        await batch.aclose()
+
+    run(first())
+    run(second())
+
+
 @pytest.mark.parametrize("then", [Then.CUT, Then.RESET])
 @pytest.mark.parametrize(
     "fault", [{"after_bytes": 0}, {"after_bytes": 3}, {"direction": Direction.TO_SERVER, "after_bytes": 100}]
