@@ -123,9 +123,9 @@ class FastBatch(HashMethods):
     def _lease(self, max_value_size: int = 0) -> AbstractContextManager[Any]:
         """Borrow a connection, or the connections of a cluster's nodes, to carry out flights."""
         if self._is_cluster:
-            from redis_fastbatch._cluster.sync import cluster_lease
+            from redis_fastbatch._cluster.sync import ClusterLease
 
-            return cluster_lease(self._client, max_value_size)
+            return ClusterLease(self._client, max_value_size)
         return Lease(self._client, max_value_size)
 
     @property

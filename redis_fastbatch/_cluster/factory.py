@@ -47,6 +47,7 @@ class SplitWriter:
     def __init__(self, writer: Any, command: Command, router: Router) -> None:
         writer.use(command)
         self.command = command
+        self.in_memory = False
         self.taken = 0
         self._writer = writer
         self._router = router

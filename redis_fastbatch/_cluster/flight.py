@@ -183,6 +183,18 @@ class ClusterBatch(NodesBatch):
             self._flush()
             self.record_unencoded()
 
+    def encode_short(self) -> bool:
+        """Encode the items. Return whether they are all encoded, and each node has one short chunk at most.
+
+        Only items in memory are taken, as others may have to be waited for.
+        """
+        if not self._writer.in_memory or self._parked or not self.nodes:
+            return False
+        self.encode_for(self.nodes[0])
+        if not self._ended or self._halted is not None:
+            return False
+        return all(node.is_short for node in self.nodes)
+
     @property
     def takes_items(self) -> bool:
         return not self._ended and not self._crowded

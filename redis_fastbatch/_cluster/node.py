@@ -12,7 +12,7 @@ from redis.exceptions import InvalidResponse
 from redis_fastbatch._cluster.topology import Topology
 from redis_fastbatch._core.resp.encoder import Chunk
 from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
-from redis_fastbatch._engine.flight import ChunkState, Event, Explain, InFlightChunk, Send
+from redis_fastbatch._engine.flight import COMMAND_BYTES, ChunkState, Event, Explain, InFlightChunk, Send
 
 
 class NodeChunk(InFlightChunk):
@@ -169,6 +169,13 @@ class NodeFlight:
     @property
     def in_flight(self) -> bool:
         return bool(self.sent)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether nothing but one short chunk, or nothing at all, is to be sent, and may be sent now."""
+        if self.held_until is not None or self.sent or len(self.ready) > 1:
+            return False
+        return not self.ready or len(self.ready[0].chunk) <= COMMAND_BYTES
 
     @property
     def flush_seconds(self) -> float | None:

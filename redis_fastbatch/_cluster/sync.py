@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
 from redis.exceptions import (
@@ -62,15 +60,15 @@ class Link:
     def __init__(self, flight: NodeFlight, client: Any, max_value_size: int, forks: int) -> None:
         self.flight = flight
         self._forks = forks
-        self._stack = ExitStack()
         self._out: Chunk | None = None
         self._sent = 0
         self._active = time.monotonic()
-        with ExitStack() as opening:
-            self._lease = opening.enter_context(Lease(client, max_value_size))
-            self.channel = opening.enter_context(self._lease.channel())
-            self._stack = opening.pop_all()
-
+        self._lease = Lease(client, max_value_size).__enter__()
+        try:
+            self.channel = self._lease.channel()
+        except BaseException:
+            self._lease.__exit__(None, None, None)
+            raise
         self.polled = isinstance(self.channel, SocketChannel)
 
     @property
@@ -83,6 +81,23 @@ class Link:
         """When the node has sent nothing for too long; None for no limit."""
         timeout = self._lease.connection.socket_timeout
         return None if timeout is None or not self.flight.in_flight else self._active + timeout
+
+    def send(self) -> bool:
+        """Send the node's next chunk, and wait until that is done."""
+        event = self.flight.poll()
+        Forks.check(self._forks)
+        if not isinstance(event, Send):
+            return False
+        self._active = time.monotonic()
+        self.channel.send(event.chunk, self.flight)
+        return True
+
+    def receive_all(self) -> bool:
+        """Receive the replies to all chunks in flight, and wait for them."""
+        while self.flight.in_flight:
+            self.channel.receive(self.flight)
+            self._active = time.monotonic()
+        return True
 
     def advance(self) -> bool:
         """Send as much of a chunk as goes without waiting. Return False if nothing can be sent."""
@@ -123,21 +138,32 @@ class Link:
 
     def give_back(self) -> None:
         """Give the connection back to its pool: all replies have come."""
-        with self._stack:
-            try:
-                self.channel.finish()
-            except BaseException:
-                self._lease.connection.disconnect()
-                raise
+        try:
+            self.channel.finish()
+        except BaseException:
+            self._lease.connection.disconnect()
+            raise
+        finally:
+            self._release()
 
     def drop(self) -> None:
         """Close the connection and give it back."""
-        with self._stack:
+        try:
             self._lease.connection.disconnect()
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        try:
+            self.channel.__exit__(None, None, None)
+        finally:
+            self._lease.__exit__(None, None, None)
 
 
 class ClusterLease:
     """Carries out flights over the nodes of a RedisCluster, as Lease does over one connection.
+
+    It is a context manager, as Lease is, but borrows a connection from each node only while a flight needs it.
 
     Args:
         client: the RedisCluster.
@@ -149,9 +175,15 @@ class ClusterLease:
         self._max_value_size = max_value_size
         self._forks = Forks.count
         self._links: dict[int, Link] = {}
-        self._watch = Watch()
+        self._watch: Watch | None = None
         self._checked = 0.0
         self._refreshed = 0.0
+
+    def __enter__(self) -> ClusterLease:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing: after each flight the connections are given back."""
 
     def run(self, flight: Any) -> None:
         """Carry out a flight: a ClusterBatch over all nodes, a OneSlotWrite over the node that has its slot.
@@ -166,6 +198,7 @@ class ClusterLease:
         if flight.topology.doubted:
             self._refresh(flight.topology)
         try:
+            self._begin(flight)
             while not flight.done:
                 self._round(flight)
             while self._links:
@@ -182,19 +215,42 @@ class ClusterLease:
             self._refresh(flight.topology)
         flight.completed()
 
+    def _begin(self, batch: ClusterBatch) -> None:
+        """Carry out a batch that has at most one short chunk for each node, without polling the sockets.
+
+        For any other batch, do nothing. What redirections and lost nodes leave is carried out in rounds.
+        """
+        if not batch.encode_short():
+            return
+        for node in list(batch.nodes):
+            if node.ready:
+                self._attempt(batch, node, lambda node: self._link(node).send())
+        for link in list(self._links.values()):
+            self._attempt(batch, link.flight, lambda _, link=link: link.receive_all())
+
     def _round(self, batch: ClusterBatch) -> None:
         moved = False
+        watch = self._watched()
         for node in list(batch.nodes):
             link = self._links.get(node.number)
             if node.held_until is None and ((link is not None and link.blocked) or not batch.is_full(node)):
-                moved |= self._attempt(batch, node, self._advance)
+                moved |= self._attempt(batch, node, lambda node: self._advance(node, watch))
         wake = batch.wake()
         if wake is not None and time.monotonic() >= wake:
             self._refresh(batch.topology)
             batch.revive()
             moved = True
         if not moved and not batch.done:
-            self._wait(batch, wake)
+            self._wait(batch, wake, watch)
+
+    def _watched(self) -> Watch:
+        """Return what watches the sockets of all links."""
+        if self._watch is None:
+            self._watch = Watch()
+            for link in self._links.values():
+                if link.polled:
+                    self._watch.add(link.channel.socket, link)
+        return self._watch
 
     def _attempt(self, batch: ClusterBatch, node: NodeFlight, step: Any) -> bool:
         """Do a step that may lose the node's connection. Return whether anything was done."""
@@ -212,27 +268,32 @@ class ClusterLease:
             batch.lost(node, error)
             return True
 
-    def _advance(self, node: NodeFlight) -> bool:
-        link = self._links.get(node.number)
-        if link is None:
-            if not isinstance(node.poll(), Send):
-                return False
-            client = self.client.get_redis_connection(node.node)
-            link = self._links[node.number] = Link(node, client, self._max_value_size, self._forks)
-            if link.polled:
-                self._watch.add(link.channel.socket, link)
+    def _advance(self, node: NodeFlight, watch: Watch) -> bool:
+        if node.number not in self._links and not isinstance(node.poll(), Send):
+            return False
+        link = self._link(node)
         moved = link.advance()
         if link.polled:
-            self._watch.writing(link.channel.socket, link.blocked)
+            watch.writing(link.channel.socket, link.blocked)
         return moved
+
+    def _link(self, node: NodeFlight) -> Link:
+        """Return the node's link. Borrow a connection for it if it has none."""
+        link = self._links.get(node.number)
+        if link is None:
+            client = self.client.get_redis_connection(node.node)
+            link = self._links[node.number] = Link(node, client, self._max_value_size, self._forks)
+            if link.polled and self._watch is not None:
+                self._watch.add(link.channel.socket, link)
+        return link
 
     def _forget(self, number: int) -> Link:
         link = self._links.pop(number)
-        if link.polled:
+        if link.polled and self._watch is not None:
             self._watch.remove(link.channel.socket)
         return link
 
-    def _wait(self, batch: ClusterBatch, wake: float | None) -> None:
+    def _wait(self, batch: ClusterBatch, wake: float | None, watch: Watch) -> None:
         """Wait until a node can be read or written, or sent nothing for too long, or it is time to wake."""
         public = [link for link in self._links.values() if not link.polled and link.flight.in_flight]
         if public:
@@ -242,7 +303,7 @@ class ClusterLease:
             return
         times = [when for when in (wake, *(link.deadline for link in self._links.values())) if when is not None]
         timeout = max(0.0, min(times) - time.monotonic()) if times else None
-        readable: list[Link] = self._watch.wait(timeout)
+        readable: list[Link] = watch.wait(timeout)
         for link in readable:
             self._attempt(batch, link.flight, lambda node, link=link: link.receive())
         now = time.monotonic()
@@ -281,9 +342,3 @@ class ClusterLease:
             except (ConnectionError, TimeoutError, OSError):
                 route.lost()
                 raise
-
-
-@contextlib.contextmanager
-def cluster_lease(client: Any, max_value_size: int = 0) -> Iterator[ClusterLease]:
-    """Give what carries out flights over a RedisCluster. It borrows a connection from each node that it needs."""
-    yield ClusterLease(client, max_value_size)
