@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from redis.exceptions import ConnectionError, RedisClusterException, RedisError, TimeoutError
@@ -19,7 +19,7 @@ from redis_fastbatch._cluster.node import NodeFlight
 from redis_fastbatch._cluster.slot_route import OneSlotWrite, Redirected, SlotRoute
 from redis_fastbatch._cluster.sync import FINAL, REFRESH_SECONDS, patience_of
 from redis_fastbatch._cluster.topology import Topology, topology_of
-from redis_fastbatch._engine.flight import Event, Send
+from redis_fastbatch._engine.flight import NO_LIMIT, Event, Send
 from redis_fastbatch._transports.async_source import AsyncSource
 from redis_fastbatch._transports.asyncio import AsyncLease, receive_some, wait_for_items
 from redis_fastbatch._transports.loop_budget import LoopBudget, loop_pace
@@ -72,9 +72,11 @@ class AsyncClusterLease:
             return
         if flight.topology.doubted:
             await self.refresh(flight.topology)
-        tasks = ClusterTasks(self, flight, source)
         try:
-            await tasks.run()
+            if source is None:
+                await self._begin(flight)
+            if not flight.done:
+                await ClusterTasks(self, flight, source).run()
         except BaseException as error:
             flight.topology.doubted |= flight.stale
             flight.abort(error)
@@ -82,6 +84,24 @@ class AsyncClusterLease:
         if flight.stale:
             await self.refresh(flight.topology)
         flight.completed()
+
+    async def _begin(self, batch: ClusterBatch) -> None:
+        """Carry out a batch that has at most one short chunk for each node, without a task for each.
+
+        For any other batch, do nothing. What redirections and lost nodes leave is carried out by tasks.
+        """
+        if not batch.encode_short():
+            return
+        exchanges = [NodeExchange(self, batch, node) for node in batch.nodes if node.ready]
+        try:
+            for each in exchanges:
+                await each.attempt(each.send)
+            for each in exchanges:
+                await each.attempt(each.receive)
+        except BaseException:
+            for each in exchanges:
+                await each.close()
+            raise
 
     def node_lease(self, node: NodeFlight) -> Any:
         """Borrow a connection of a node. Return an async context manager."""
@@ -117,6 +137,66 @@ class AsyncClusterLease:
             except (ConnectionError, TimeoutError, OSError):
                 route.lost()
                 raise
+
+
+class NodeExchange:
+    """One short chunk for a node, and its replies.
+
+    Args:
+        lease: gives the connection.
+        batch: the batch.
+        node: the node's flight.
+    """
+
+    def __init__(self, lease: AsyncClusterLease, batch: ClusterBatch, node: NodeFlight) -> None:
+        self._lease = lease
+        self._batch = batch
+        self._node = node
+        self._borrowing = contextlib.AsyncExitStack()
+        self._connection: Any = None
+        self._channel: Any = None
+
+    async def attempt(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Do a step. If that loses the node's connection, the batch decides what becomes of the items."""
+        try:
+            await step()
+        except FINAL:
+            raise
+        except (ConnectionError, TimeoutError, OSError) as error:
+            if self._batch.hook_raised:
+                raise
+            logger.debug("node %s was lost: %s", self._node.node.name, error)
+            await self.close(lost=True)
+            self._batch.lost(self._node, error)
+
+    async def send(self) -> None:
+        """Borrow a connection and send the chunk."""
+        borrowed = await self._borrowing.enter_async_context(self._lease.node_lease(self._node))
+        self._connection = borrowed.connection
+        self._channel = await self._borrowing.enter_async_context(await borrowed.channel())
+        event = self._node.poll()
+        if isinstance(event, Send):
+            await self._channel.send(event.chunk, self._node)
+
+    async def receive(self) -> None:
+        """Receive the replies and give the connection back. Do nothing if it was lost."""
+        channel = self._channel
+        if channel is None:
+            return
+        while self._node.in_flight:
+            if channel.receive(self._node, NO_LIMIT):
+                await channel.hand_on_pushes()
+            else:
+                await channel.arrival()
+        await channel.finish()
+        await self.close()
+
+    async def close(self, *, lost: bool = False) -> None:
+        """Give the connection back, if there is one. Close it before if it was lost or replies may still come."""
+        connection, self._connection, self._channel = self._connection, None, None
+        if connection is not None and (lost or self._node.in_flight):
+            await connection.disconnect(nowait=True)
+        await self._borrowing.aclose()
 
 
 class ClusterTasks:
