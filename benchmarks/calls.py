@@ -15,7 +15,7 @@ import random
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any
 
 import redis.asyncio
 
-from benchmarks import environment, results, shapes, tables, wire
+from benchmarks import cluster, environment, results, shapes, tables, wire
 from benchmarks.equality import same
 from benchmarks.measure import frozen_heap
 from benchmarks.peers.base import DATABASES, LARGEST_VALUE
@@ -88,6 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--turns", type=int, default=60, help="turns of each contender")
     parser.add_argument("--shape", choices=sorted(shapes.SHAPES), default="dict5")
     parser.add_argument("--server", choices=sorted(BINARIES), default="valkey")
+    parser.add_argument("--cluster", action="store_true", help="over a cluster of three masters")
     parser.add_argument("--name", help="write results/<name>.json and .md")
     parser.add_argument("--chart", type=Path, help="draw the ratios over the number of items into this file")
 
@@ -95,11 +96,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Measure and print the tables; return the exit code."""
     measured: dict[str, dict[int, dict[str, dict[str, float]]]] = {name: {} for name in options.ops}
-    with running(options.server) as endpoint, apart(endpoint):
+    with ExitStack() as stack:
+        contenders_of = stack.enter_context(_over_cluster() if options.cluster else _over_server(options.server))
         for operation in options.ops:
             for size in options.sizes:
                 items = shapes.make(options.shape, size)
-                with _Contenders(endpoint, operation, items) as contenders, frozen_heap():
+                with contenders_of(operation, items) as contenders, frozen_heap():
                     measured[operation][size] = take_turns(contenders, options.turns)
                 print(f"{operation}, {size:,} items: measured", flush=True)
     described = environment.describe([options.server])
@@ -112,6 +114,18 @@ def run(options: argparse.Namespace) -> int:
     if options.chart:
         draw(measured, options.chart)
     return 0
+
+
+@contextmanager
+def _over_server(name: str) -> Iterator[Callable[..., Any]]:
+    with running(name) as endpoint, apart(endpoint):
+        yield partial(_Contenders, endpoint)
+
+
+@contextmanager
+def _over_cluster() -> Iterator[Callable[..., Any]]:
+    with cluster.deployment() as nodes, cluster.apart([node.pid for node in nodes.nodes]):
+        yield partial(_ClusterContenders, nodes)
 
 
 def take_turns(contenders: dict[str, Work], turns: int) -> dict[str, dict[str, float]]:
@@ -328,6 +342,80 @@ class _Contenders(ExitStack):
                 left -= bare.recv_into(scrap)
 
         return exchange
+
+
+class _ClusterContenders(ExitStack):
+    """What is called, by name, for one operation on some items over a cluster; closes the clients at its end."""
+
+    def __init__(self, nodes: Any, operation: str, items: dict[str, Any]) -> None:
+        super().__init__()
+        self._nodes = nodes
+        self._reads = operation == "get"
+        self._items = items
+        self._keys = list(items)
+        self._ex = EXPIRY_SECONDS if operation == "set_ex" else None
+
+    def __enter__(self) -> dict[str, Work]:  # type: ignore[override]
+        super().__enter__()
+        everything = {**self._synchronous(), **self._asynchronous()}
+        everything[OURS]()
+        FastBatch(self.enter_context(self._nodes.client())).batch_set(self._items)
+        for name, work in everything.items():
+            if self._reads and not same(self._items, work()):
+                raise AssertionError(f"{name}: not what was written")
+        return everything
+
+    def _synchronous(self) -> dict[str, Work]:
+        ours, client = (self.enter_context(self._nodes.client()) for _ in range(2))
+        fast, items, keys, ex = FastBatch(ours), self._items, self._keys, self._ex
+        key, value = keys[0], items[keys[0]]
+        works: dict[str, Work] = {}
+        if self._reads:
+            works[OURS] = partial(fast.batch_get, keys)
+            works[ONE_COMMAND] = lambda: _decoded(keys, client.mget_nonatomic(keys))
+            works[SINGLE] = lambda: _decoded(keys, [client.get(key)])
+        else:
+            works[OURS] = partial(fast.batch_set, items, ex=ex)
+            works[SINGLE] = lambda: client.set(key, MSGSPEC.dumps(value), ex=ex)
+            if ex is None:
+                works[ONE_COMMAND] = lambda: client.mset_nonatomic(_encoded(items))
+        if len(keys) > 1:
+            del works[SINGLE]
+        return works
+
+    def _asynchronous(self) -> dict[str, Work]:
+        loop = asyncio.new_event_loop()
+        self.callback(loop.close)
+        node = self._nodes.masters[0]
+        ours, theirs = (redis.asyncio.RedisCluster(host=node.host, port=node.port) for _ in range(2))
+        for client in (ours, theirs):
+            loop.run_until_complete(client.initialize())
+            self.callback(lambda client=client: loop.run_until_complete(client.aclose()))
+        fast, items, keys, ex = AsyncFastBatch(ours), self._items, self._keys, self._ex
+
+        async def get_all() -> dict[str, Any]:
+            return _decoded(keys, await theirs.mget_nonatomic(keys))
+
+        async def set_all() -> Any:
+            return await theirs.mset_nonatomic(_encoded(items))
+
+        if self._reads:
+            return {
+                OURS_ASYNC: lambda: loop.run_until_complete(fast.batch_get(keys)),
+                ONE_COMMAND_ASYNC: lambda: loop.run_until_complete(get_all()),
+            }
+        works = {OURS_ASYNC: lambda: loop.run_until_complete(fast.batch_set(items, ex=ex))}
+        if ex is None:
+            works[ONE_COMMAND_ASYNC] = lambda: loop.run_until_complete(set_all())
+        return works
+
+
+def _encoded(items: dict[str, Any]) -> dict[str, bytes]:
+    return {key: MSGSPEC.dumps(value) for key, value in items.items()}
+
+
+def _decoded(keys: Sequence[str], values: Sequence[bytes]) -> dict[str, Any]:
+    return {key: MSGSPEC.loads(value) for key, value in zip(keys, values, strict=True)}
 
 
 def _document(described: dict[str, Any], measured: dict[str, dict[int, dict[str, dict[str, float]]]]) -> str:

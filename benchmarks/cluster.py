@@ -49,9 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def cells(options: argparse.Namespace) -> Iterator[Cell]:
     """Yield a cell for each shape, size and operation, then one for the client's own processor time."""
     with ExitStack() as stack:
-        cluster = stack.enter_context(_deployment())
+        cluster = stack.enter_context(deployment())
         single = stack.enter_context(running("valkey"))
-        stack.enter_context(_apart([node.pid for node in cluster.nodes] + [single.pid]))
+        stack.enter_context(apart([node.pid for node in cluster.nodes] + [single.pid]))
         client = stack.enter_context(cluster.client())
         alone = FastBatch(single.client())
         for shape in options.shapes:
@@ -69,7 +69,7 @@ def cells(options: argparse.Namespace) -> Iterator[Cell]:
 
 
 @contextmanager
-def _deployment() -> Iterator[Any]:
+def deployment() -> Iterator[Any]:
     """Return the tests' cluster of three masters and three replicas."""
     tests = str(Path(__file__).resolve().parent.parent / "tests" / "support")
     if tests not in sys.path:
@@ -81,7 +81,7 @@ def _deployment() -> Iterator[Any]:
 
 
 @contextmanager
-def _apart(pids: Sequence[int]) -> Iterator[None]:
+def apart(pids: Sequence[int]) -> Iterator[None]:
     """Give the servers a processor of their own."""
     processors = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     if len(processors) < 2:
