@@ -71,15 +71,15 @@ class TransportChannel:
 
     async def exchange(self, chunk: Chunk) -> None:
         """Send the first chunk over the connection, and receive the first bytes of its replies."""
-        self._protocol.take_over()
-        with memoryview(chunk) as view:
-            # A copy: the transport may keep what it is given.
-            self._transport.write(bytes(view))
-        while self._protocol.blocked:
-            await self._protocol.wait(self._connection.socket_timeout)
+        protocol, timeout = self._protocol, self._connection.socket_timeout
+        protocol.take_over()
+        # A copy: the transport may keep what it is given.
+        self._transport.write(bytes(chunk))
+        while protocol.blocked:
+            await protocol.wait(timeout)
         self.sent_all = True
-        if not len(self.reader):
-            await self._protocol.wait(self._connection.socket_timeout)
+        if not self.reader:
+            await protocol.wait(timeout)
 
     async def send(self, chunk: Chunk, flight: Flight) -> None:
         """Give the chunk to the transport. Wait whenever that has enough to send."""

@@ -64,7 +64,10 @@ async def take_from_pool(pool: Any) -> Any:
 
 def give_back(pool: Any, connection: Any) -> bool:
     """Give a connection back that take_ready() has taken. Return False if the pool has to release it."""
-    if _is_locked(pool) or is_observed(pool, AsyncAfterConnectionReleasedEvent, AsyncReAuthConnectionListener):
+    lock = getattr(pool, "_lock", None)
+    if lock is not None and lock.locked():
+        return False
+    if is_observed(pool, AsyncAfterConnectionReleasedEvent, AsyncReAuthConnectionListener):
         return False
     if connection not in pool._in_use_connections or not is_settled(connection):
         return False
@@ -78,12 +81,8 @@ def _is_known(pool: Any) -> bool:
     kind: Any = type(pool)
     if not _has_own_methods(kind):
         return False
-    return not _is_locked(pool) and not records_metrics(recorder)
-
-
-def _is_locked(pool: Any) -> bool:
     lock = getattr(pool, "_lock", None)
-    return lock is not None and lock.locked()
+    return not (lock is not None and lock.locked()) and not records_metrics(recorder)
 
 
 @functools.lru_cache(maxsize=64)

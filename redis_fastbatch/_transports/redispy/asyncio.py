@@ -94,10 +94,10 @@ def ready_transport(connection: Any, loop: asyncio.AbstractEventLoop) -> asyncio
         The transport. None also if something has arrived over the connection, or a health check may be due: then
         close_if_stale(), connect() and check_health() make it ready.
     """
-    if connection.health_check_interval or getattr(connection, "_should_reconnect", False):
-        return None
     transport = known_transport(connection)
     if transport is None or connection._reader.at_eof() or connection._writer._loop is not loop:
+        return None
+    if connection.health_check_interval or getattr(connection, "_should_reconnect", False):
         return None
     sock = transport.get_extra_info("socket")
     return None if sock is None or can_read(sock) else transport
