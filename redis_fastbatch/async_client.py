@@ -6,10 +6,10 @@ Encoding and decoding are split into slices of about a millisecond. Between them
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import redis
 import redis.asyncio
@@ -18,7 +18,6 @@ from redis_fastbatch._arguments import (
     Key,
     check_hook,
     checked_chunk_size,
-    checked_commands,
     checked_items,
     checked_keys,
     checked_on_error,
@@ -36,13 +35,13 @@ from redis_fastbatch._async_batches import (
     rounds_of,
     write_out,
 )
+from redis_fastbatch._async_command_methods import AsyncCommandMethods
 from redis_fastbatch._async_hash_methods import AsyncHashMethods
+from redis_fastbatch._async_table_methods import AsyncTableMethods
 from redis_fastbatch._base_client import (
     ITER_ROUND,
-    NO_CLUSTER_PIPELINE,
     Found,
     Reporting,
-    checked_replies,
     confirms_all,
     empty_result,
     goes_alone,
@@ -52,11 +51,11 @@ from redis_fastbatch._base_client import (
 )
 from redis_fastbatch._core.codec import PythonCodec
 from redis_fastbatch._core.resp.encoder import IN_MEMORY
-from redis_fastbatch._engine.commands import PointInTime, Seconds, SetOptions, set_options
+from redis_fastbatch._engine.commands import PointInTime, Seconds, set_options
 from redis_fastbatch._engine.flight import COMMAND_ITEMS, NO_LIMIT
-from redis_fastbatch._engine.options import ExecuteOptions, ReadOptions, WriteOptions
+from redis_fastbatch._engine.options import ReadOptions, WriteOptions
 from redis_fastbatch._engine.outcome import OnError
-from redis_fastbatch._engine.pacing import ROUND_BYTES, ValueSizes
+from redis_fastbatch._engine.pacing import ROUND_BYTES
 from redis_fastbatch._engine.read import ReadFlight, read_ended
 from redis_fastbatch._engine.write import WriteFlight
 from redis_fastbatch._transports.async_source import acting_task
@@ -67,12 +66,9 @@ from redis_fastbatch._transports.loop_budget import FirstSlices, LoopBudget
 from redis_fastbatch._transports.reply_protocol import Deadlines
 from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback
-from redis_fastbatch.templates import Column, Row
-
-AsyncCommands: TypeAlias = "Iterable[tuple[Any, ...] | list[Any]] | AsyncIterable[tuple[Any, ...] | list[Any]]"
 
 
-class AsyncFastBatch(AsyncHashMethods):
+class AsyncFastBatch(AsyncHashMethods, AsyncCommandMethods, AsyncTableMethods):
     """Reads and writes batches of values through a redis.asyncio client.
 
     Calls may run concurrently: each borrows its own connection from the client's pool. It can be pickled when it
@@ -321,190 +317,6 @@ class AsyncFastBatch(AsyncHashMethods):
                 return None
         return self._read_on(writer, chunk, out, options, borrowed.begun)
 
-    async def batch_execute(
-        self,
-        commands: AsyncCommands,
-        *,
-        chunk_size: int | None = None,
-        progress: bool | ProgressCallback | None = None,
-        on_error: OnError = "raise",
-        on_chunk: OnChunk | None = None,
-        repeatable: bool = False,
-    ) -> BatchReport:
-        """Send any commands, as FastBatch.batch_execute() does.
-
-        Args:
-            commands: as for FastBatch.batch_execute(), or an async iterable.
-            chunk_size, repeatable: as for FastBatch.batch_execute().
-            progress, on_error, on_chunk: as for FastBatch.batch_execute(). A callable must be a plain function.
-
-        Returns:
-            The report of what was carried out and what failed.
-
-        Raises:
-            asyncio.CancelledError: as from batch_set().
-            BatchError, ValueError, TypeError, redis.exceptions.RedisError: as from FastBatch.batch_execute().
-        """
-        commands = checked_commands(commands, asynchronous=True)
-        size, on_error = checked_chunk_size(chunk_size), checked_on_error(on_error)
-        check_hook("on_chunk", on_chunk)
-        options = ExecuteOptions(size, on_error, on_chunk, repeatable)
-        report = BatchReport(item="command")
-        heard = progress_of(commands, progress)
-        with Reporting(report, heard):
-            source = async_source(commands)
-            async with self._lease() as borrowed:
-                flight = self._execute_flight(source or commands, options, report, heard)
-                await write_out(borrowed, flight, source)
-            if flight.source_error is not None:
-                raise flight.source_error
-            raise_failures(report, on_error)
-        return report
-
-    async def batch_execute_iter(
-        self, commands: AsyncCommands, *, raise_on_error: bool = True
-    ) -> AsyncIterator[Any]:
-        """Send any commands and yield their replies, as FastBatch.batch_execute_iter() does.
-
-        Args:
-            commands: as for FastBatch.batch_execute(), or an async iterable.
-            raise_on_error: as for FastBatch.batch_execute_iter().
-
-        Yields:
-            The replies in the order of the commands.
-
-        Raises:
-            The exceptions of FastBatch.batch_execute_iter().
-        """
-        commands = checked_commands(commands, asynchronous=True, method="batch_execute_iter")
-        sizes, position = ValueSizes(), 0
-        async with contextlib.aclosing(rounds_of(commands, ITER_ROUND)) as rounds:
-            async for some in rounds:
-                for part in parts_of(some):
-                    replies: list[Any] = []
-                    lost: Exception | None = None
-                    try:
-                        async with self._lease(self._max_value_size) as borrowed:
-                            flight = self._reply_flight(part, replies, sizes, position)
-                            await borrowed.run(flight)
-                    except Exception as error:
-                        lost = error
-                    budget = LoopBudget()
-                    for index, reply in enumerate(checked_replies(replies, raise_on_error)):
-                        if index % PAIRS == 0:
-                            await budget.yield_if_spent()
-                        yield reply
-                    if lost is not None:
-                        raise lost
-                    position += len(replies)
-
-    async def batch_execute_table(
-        self,
-        table: Any,
-        command: Sequence[str | bytes | int | float | Column | Row],
-        *,
-        chunk_size: int | None = None,
-        progress: bool | ProgressCallback | None = None,
-        on_error: OnError = "raise",
-        repeatable: bool = False,
-    ) -> BatchReport:
-        """Send a command for each row of a table, as FastBatch.batch_execute_table() does.
-
-        Args:
-            table: the table. If it is a reader, waiting for its rows blocks the event loop.
-            command, chunk_size, progress, on_error, repeatable: as for FastBatch.batch_execute_table().
-
-        Returns:
-            The report of what was carried out and what failed.
-
-        Raises:
-            The exceptions of FastBatch.batch_execute_table().
-        """
-        from redis_fastbatch._tables.execute import CommandTableOptions, plan_commands
-
-        options = CommandTableOptions(chunk_size, progress, on_error, repeatable)
-        plan = plan_commands(self, table, command, options)
-        try:
-            async with self._lease() as borrowed:
-                flight = plan.flight()
-                with flight:
-                    await borrowed.run(flight)
-            return plan.outcome(flight)
-        except BaseException as error:
-            plan.attach_report(error)
-            raise
-
-    async def batch_set_table(
-        self,
-        table: Any,
-        *,
-        key: str,
-        prefix: str | bytes = "",
-        columns: Iterable[str] | None = None,
-        codec: AnyCodec | None = None,
-        as_: Literal["value", "hash"] = "value",
-        chunk_size: int | None = None,
-        progress: bool | ProgressCallback | None = None,
-        on_error: OnError = "raise",
-        **options: Any,
-    ) -> BatchReport:
-        """Write the rows of anything with `__arrow_c_stream__()`, as FastBatch.batch_set_table() does.
-
-        Args:
-            table: the table. If it is a reader, waiting for its rows blocks the event loop.
-            key, prefix, columns, codec, as_, chunk_size, progress, on_error: as for FastBatch.batch_set_table().
-            options: ex, px, exat, pxat, keepttl, nx, xx.
-
-        Returns:
-            The report of what was written, skipped and failed.
-
-        Raises:
-            The exceptions of FastBatch.batch_set_table().
-        """
-        from redis_fastbatch._tables.write import TableOptions, plan_table
-
-        expiry = SetOptions(**options)
-        plan = plan_table(
-            self,
-            table,
-            TableOptions(key, expiry, prefix, columns, codec, as_, chunk_size, progress, on_error),
-        )
-        try:
-            async with self._lease() as borrowed:
-                flight = plan.flight(msetex=plan.wants_msetex and await has_msetex_async(borrowed))
-                with flight:
-                    await borrowed.run(flight)
-            return plan.outcome(flight)
-        except BaseException as error:
-            plan.attach_report(error)
-            raise
-
-    async def batch_get_table(self, keys: AsyncKeys, *, schema: Any = None, key: str | None = None) -> Any:
-        """Read maps as the rows of a pyarrow.Table, as FastBatch.batch_get_table() does.
-
-        Args:
-            keys: an iterable or an async iterable of str, bytes or int.
-            schema, key: as for FastBatch.batch_get_table().
-
-        Returns:
-            A table with one row for each key, in the order of the keys.
-
-        Raises:
-            The exceptions of FastBatch.batch_get_table().
-        """
-        from redis_fastbatch._tables.read import TableReading, rows_flight
-
-        keys = checked_keys(keys, asynchronous=True)
-        reading = TableReading(self, schema, key)
-        found: list[Any] = []
-        source = async_source(keys)
-        with LoopPause(self._pause_gc) as pause:
-            async with self._lease(self._max_value_size) as borrowed:
-                flight = rows_flight(self, source or keys, reading.builder, found, pause)
-                await carry_out(borrowed, flight, source)
-        read_ended(flight.outcome, "raise")
-        return reading.table(found)
-
     async def batch_delete(self, keys: AsyncKeys) -> int:
         """Delete keys with UNLINK, as FastBatch.batch_delete() does.
 
@@ -525,29 +337,6 @@ class AsyncFastBatch(AsyncHashMethods):
         flight.outcome.raise_error()
         total: int = flight.outcome.total
         return total
-
-    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> redis.asyncio.client.Pipeline:
-        """Return a pipeline of redis.asyncio whose commands are packed, sent and read by this package.
-
-        It has all methods of redis.asyncio.client.Pipeline, and the same results and errors. It is an async
-        context manager.
-
-        Args:
-            transaction, shard_hint: as for FastBatch.pipeline().
-
-        Returns:
-            A redis.asyncio.client.Pipeline that uses the client's connection pool and response callbacks.
-
-        Raises:
-            ValueError: the client is one of a cluster, which has a pipeline() of its own.
-        """
-        if self._is_cluster:
-            raise ValueError(NO_CLUSTER_PIPELINE)
-        from redis_fastbatch._transports.redispy.async_pipeline import AsyncFastPipeline
-
-        return AsyncFastPipeline(
-            self._client.connection_pool, self._client.response_callbacks, transaction, shard_hint
-        )
 
     def scan(self, match: str | bytes | None = None, count: int = 1000) -> AsyncIterator[Key]:
         """Iterate over the server's keys, as redis.asyncio.Redis.scan_iter() does.

@@ -1,0 +1,134 @@
+"""The methods of AsyncFastBatch for Arrow tables and DataFrames."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Literal
+
+from redis_fastbatch._arguments import checked_keys
+from redis_fastbatch._async_batches import AsyncKeys, LoopPause, async_source, carry_out
+from redis_fastbatch._base_client import BaseClient
+from redis_fastbatch._engine.commands import SetOptions
+from redis_fastbatch._engine.outcome import OnError
+from redis_fastbatch._engine.read import read_ended
+from redis_fastbatch._transports.capabilities import has_msetex_async
+from redis_fastbatch.codecs import AnyCodec
+from redis_fastbatch.report import BatchReport, ProgressCallback
+from redis_fastbatch.templates import Column, Row
+
+
+class AsyncTableMethods(BaseClient):
+    """The methods of AsyncFastBatch for Arrow tables and DataFrames."""
+
+    @abstractmethod
+    def _lease(self, max_value_size: int = 0) -> AbstractAsyncContextManager[Any]:
+        """Borrow a connection, or the connections of a cluster's nodes, to carry out flights."""
+
+    async def batch_execute_table(
+        self,
+        table: Any,
+        command: Sequence[str | bytes | int | float | Column | Row],
+        *,
+        chunk_size: int | None = None,
+        progress: bool | ProgressCallback | None = None,
+        on_error: OnError = "raise",
+        repeatable: bool = False,
+    ) -> BatchReport:
+        """Send a command for each row of a table, as FastBatch.batch_execute_table() does.
+
+        Args:
+            table: the table. If it is a reader, waiting for its rows blocks the event loop.
+            command, chunk_size, progress, on_error, repeatable: as for FastBatch.batch_execute_table().
+
+        Returns:
+            The report of what was carried out and what failed.
+
+        Raises:
+            The exceptions of FastBatch.batch_execute_table().
+        """
+        from redis_fastbatch._tables.execute import CommandTableOptions, plan_commands
+
+        options = CommandTableOptions(chunk_size, progress, on_error, repeatable)
+        plan = plan_commands(self, table, command, options)
+        try:
+            async with self._lease() as borrowed:
+                flight = plan.flight()
+                with flight:
+                    await borrowed.run(flight)
+            return plan.outcome(flight)
+        except BaseException as error:
+            plan.attach_report(error)
+            raise
+
+    async def batch_set_table(
+        self,
+        table: Any,
+        *,
+        key: str,
+        prefix: str | bytes = "",
+        columns: Iterable[str] | None = None,
+        codec: AnyCodec | None = None,
+        as_: Literal["value", "hash"] = "value",
+        chunk_size: int | None = None,
+        progress: bool | ProgressCallback | None = None,
+        on_error: OnError = "raise",
+        **options: Any,
+    ) -> BatchReport:
+        """Write the rows of anything with `__arrow_c_stream__()`, as FastBatch.batch_set_table() does.
+
+        Args:
+            table: the table. If it is a reader, waiting for its rows blocks the event loop.
+            key, prefix, columns, codec, as_, chunk_size, progress, on_error: as for FastBatch.batch_set_table().
+            options: ex, px, exat, pxat, keepttl, nx, xx.
+
+        Returns:
+            The report of what was written, skipped and failed.
+
+        Raises:
+            The exceptions of FastBatch.batch_set_table().
+        """
+        from redis_fastbatch._tables.write import TableOptions, plan_table
+
+        expiry = SetOptions(**options)
+        plan = plan_table(
+            self,
+            table,
+            TableOptions(key, expiry, prefix, columns, codec, as_, chunk_size, progress, on_error),
+        )
+        try:
+            async with self._lease() as borrowed:
+                flight = plan.flight(msetex=plan.wants_msetex and await has_msetex_async(borrowed))
+                with flight:
+                    await borrowed.run(flight)
+            return plan.outcome(flight)
+        except BaseException as error:
+            plan.attach_report(error)
+            raise
+
+    async def batch_get_table(self, keys: AsyncKeys, *, schema: Any = None, key: str | None = None) -> Any:
+        """Read maps as the rows of a pyarrow.Table, as FastBatch.batch_get_table() does.
+
+        Args:
+            keys: an iterable or an async iterable of str, bytes or int.
+            schema, key: as for FastBatch.batch_get_table().
+
+        Returns:
+            A table with one row for each key, in the order of the keys.
+
+        Raises:
+            The exceptions of FastBatch.batch_get_table().
+        """
+        from redis_fastbatch._tables.read import TableReading, rows_flight
+
+        keys = checked_keys(keys, asynchronous=True)
+        reading = TableReading(self, schema, key)
+        found: list[Any] = []
+        source = async_source(keys)
+        with LoopPause(self._pause_gc) as pause:
+            async with self._lease(self._max_value_size) as borrowed:
+                flight = rows_flight(self, source or keys, reading.builder, found, pause)
+                await carry_out(borrowed, flight, source)
+        read_ended(flight.outcome, "raise")
+        return reading.table(found)
