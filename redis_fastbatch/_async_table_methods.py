@@ -107,12 +107,20 @@ class AsyncTableMethods(BaseClient):
             plan.attach_report(error)
             raise
 
-    async def batch_get_table(self, keys: AsyncKeys, *, schema: Any = None, key: str | None = None) -> Any:
-        """Read maps as the rows of a pyarrow.Table, as FastBatch.batch_get_table() does.
+    async def batch_get_table(
+        self,
+        keys: AsyncKeys,
+        *,
+        schema: Any = None,
+        key: str | None = None,
+        as_: Literal["value", "hash"] = "value",
+        columns: Iterable[str] | None = None,
+    ) -> Any:
+        """Read maps or hashes as the rows of a pyarrow.Table, as FastBatch.batch_get_table() does.
 
         Args:
             keys: an iterable or an async iterable of str, bytes or int.
-            schema, key: as for FastBatch.batch_get_table().
+            schema, key, as_, columns: as for FastBatch.batch_get_table().
 
         Returns:
             A table with one row for each key, in the order of the keys.
@@ -120,15 +128,15 @@ class AsyncTableMethods(BaseClient):
         Raises:
             The exceptions of FastBatch.batch_get_table().
         """
-        from redis_fastbatch._tables.read import TableReading, rows_flight
+        from redis_fastbatch._tables.read import table_reading
 
         keys = checked_keys(keys, asynchronous=True)
-        reading = TableReading(self, schema, key)
+        reading = table_reading(self, schema, key, as_, columns)
         found: list[Any] = []
         source = async_source(keys)
         with LoopPause(self._pause_gc) as pause:
             async with self._lease(self._max_value_size) as borrowed:
-                flight = rows_flight(self, source or keys, reading.builder, found, pause)
+                flight = reading.flight(source or keys, found, pause)
                 await carry_out(borrowed, flight, source)
         read_ended(flight.outcome, "raise")
         return reading.table(found)

@@ -70,6 +70,7 @@ class BaseClient:
         self._max_value_size = min(counted("max_value_size", max_value_size, 0), NO_LIMIT)
         self._pause_gc = pause_gc
         self._sizes = ValueSizes()
+        self._hash_sizes = ValueSizes()
         self._is_cluster = is_cluster(client)
         self._url: str | None = None
         self._settings: dict[str, Any] = {}

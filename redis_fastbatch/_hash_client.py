@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -19,7 +18,6 @@ from redis_fastbatch._engine.hash_read import HashReadFlight, HashReadOutcome
 from redis_fastbatch._engine.hashes import HashFlight, expire_command
 from redis_fastbatch._engine.options import ReadOptions, WriteOptions
 from redis_fastbatch._engine.outcome import OnError, WriteOutcome
-from redis_fastbatch._engine.pacing import ValueSizes
 from redis_fastbatch._transports.redispy import reply_decoding
 from redis_fastbatch.codecs import AnyCodec, ValueCodec, resolve
 from redis_fastbatch.report import BatchReport, OnChunk, Progress
@@ -130,11 +128,6 @@ class HashClient(BaseClient):
             errors=errors,
         )
         return HashFlight(writer, writing.expire, outcome)
-
-    @functools.cached_property
-    def _hash_sizes(self) -> ValueSizes:
-        """What is known of the sizes of hashes."""
-        return ValueSizes()
 
     def _hash_read_flight(
         self, keys: Any, reading: HashReading, out: Found, pause: gc_pause.Pause, options: ReadOptions

@@ -559,11 +559,20 @@ class FastBatch(HashMethods):
                 return None
         return self._read_on(writer, chunk, out, options, borrowed.begun)
 
-    def batch_get_table(self, keys: Iterable[Key], *, schema: Any = None, key: str | None = None) -> Any:
-        """Read maps as the rows of a pyarrow.Table; see redis_fastbatch._tables.read.get_table()."""
+    def batch_get_table(
+        self,
+        keys: Iterable[Key],
+        *,
+        schema: Any = None,
+        key: str | None = None,
+        as_: Literal["value", "hash"] = "value",
+        columns: Iterable[str] | None = None,
+    ) -> Any:
+        """Read maps or hashes as the rows of a pyarrow.Table; see redis_fastbatch._tables.read.get_table()."""
         from redis_fastbatch._tables.read import get_table
 
-        return get_table(self, checked_keys(keys, method="batch_get_table"), schema=schema, key=key)
+        keys = checked_keys(keys, method="batch_get_table")
+        return get_table(self, keys, schema=schema, key=key, as_=as_, columns=columns)
 
     def batch_delete(self, keys: Iterable[Key]) -> int:
         """Delete keys with UNLINK: the server frees their memory in the background.

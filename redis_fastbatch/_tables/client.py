@@ -17,6 +17,8 @@ class TableClient(Protocol):
     _codec: ValueCodec
     _is_cluster: bool
     _sizes: ValueSizes
+    _hash_sizes: ValueSizes
+    _max_value_size: int
 
     @property
     def _cluster(self) -> Any:
@@ -32,7 +34,6 @@ class TableClient(Protocol):
 class SyncTableClient(TableClient, Protocol):
     """FastBatch, as tables see it."""
 
-    _max_value_size: int
     _pause_gc: bool
 
     def _lease(self, max_value_size: int = 0) -> AbstractContextManager[Any]:

@@ -275,7 +275,7 @@ def cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
         fine = "ns" if kind.unit == "ns" else "us"
         return moments.cast(pa.timestamp(fine)).cast(pa.time64(fine)).cast(kind)
     if pa.types.is_string(column.type) and pa.types.is_timestamp(kind) and kind.unit in ("s", "ms"):
-        return column.cast(pa.timestamp("us")).cast(kind)
+        return column.cast(pa.timestamp("us", kind.tz)).cast(kind)
     return column.cast(kind)
 
 

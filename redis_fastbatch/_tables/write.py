@@ -147,7 +147,7 @@ def plan_table(batch: TableClient, table: Any, options: TableOptions) -> TablePl
     """Check a table and how it is to be written. Raise what batch_set_table() raises before it sends anything."""
     encoding, errors = key_encoding(batch._client)
     layout: dict[str, Any] = {
-        "columns": None if options.columns is None else _names(options.columns),
+        "columns": None if options.columns is None else names_of(options.columns),
         "key": _key_parts(options.key, options.prefix, encoding, errors),
         "max_items": checked_chunk_size(options.chunk_size),
         "max_bytes": FIRST_COMMAND_BYTES,
@@ -232,7 +232,8 @@ def _row_format(batch: TableClient, codec: AnyCodec | None) -> tuple[ValueCodec,
     raise ValueError(f'the codec of a table must be "msgpack" or "toolkit-msgpack", got {name}')
 
 
-def _names(columns: Iterable[str]) -> list[str]:
+def names_of(columns: Iterable[str]) -> list[str]:
+    """Return the names of columns as a list."""
     if isinstance(columns, str):
         raise TypeError(f"columns must be a list of names, got the str {columns!r}")
     if not isinstance(columns, Iterable):

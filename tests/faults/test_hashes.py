@@ -26,6 +26,7 @@ READS = [
     Operation("hgetall", "batch_hgetall"),
     Operation("hmget", "batch_hmget"),
     Operation("hgetall iter", "batch_hgetall_iter"),
+    Operation("table of hashes", "batch_get_table"),
 ]
 BATCHES = [*WRITES, *READS]
 AnyBench = Bench | ClusterBench
@@ -82,6 +83,9 @@ def run_read(ready: AnyBench, operation: Operation, keys: list[str]) -> Exceptio
     try:
         if operation.method == "batch_hmget":
             found = read([*keys, "none"], ["of", "text"], types=str)
+        elif operation.method == "batch_get_table":
+            rows = read([*keys, "none"], as_="hash", columns=["of", "text"], key="key").to_pylist()
+            found = {row.pop("key"): row if row["of"] else None for row in rows}
         elif operation.method == "batch_hgetall":
             found = read([*keys, "none"], types=str)
         else:

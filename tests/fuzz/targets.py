@@ -19,6 +19,9 @@ from redis.exceptions import InvalidResponse
 from fuzz.values import Values
 from msgpack_reference import their_value
 from redis_fastbatch import DecodeError, EncodeError, JsonCodec, MsgpackCodec
+from redis_fastbatch._core.arrow.builder import ColumnBuilder
+from redis_fastbatch._core.arrow.hash_columns import HashColumns
+from redis_fastbatch._core.arrow.rows_builder import RowsBuilder
 from redis_fastbatch._core.resp.encoder import BatchWriter, Command
 from redis_fastbatch._core.resp.hash_rows import HashRows
 from redis_fastbatch._core.resp.hashes import counts
@@ -177,7 +180,7 @@ def counts_of(reader: ReplyReader, out: dict[str, Any]) -> None:
     assert len(others) <= done
 
 
-def hash_rows(data: bytes, step: int, rows: HashRows) -> tuple[list[Any], list[str]]:
+def hash_rows(data: bytes, step: int, rows: HashRows | HashColumns) -> tuple[list[Any], list[str]]:
     """Return the hashes of a stream that arrives in pieces, and what cannot be read."""
     reader, out, failures, done = reply_reader(1000), list[Any](), list[Any](), 0
     keys = [str(i) for i in range(100)]
@@ -204,6 +207,9 @@ def check_hash_rows(data: bytes, step: int, replies: list[Any]) -> None:
                     items = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
                     assert row == dict(items)
         hash_rows(data, step, HashRows(types, codec, [("a", b"a"), ("b", b"b")]))
+    for shapes in (None, ("int", "float64"), ("bool", "text"), ("uint", "binary")):
+        names = None if shapes is None else list(map(ColumnBuilder, "ab", shapes))
+        hash_rows(data, step, HashColumns(RowsBuilder(names), wanted=shapes is not None))
 
 
 def read_as(data: bytes, step: int, read: Callable[[ReplyReader, dict[str, Any]], None]) -> None:

@@ -10,6 +10,10 @@ from redis.exceptions import BusyLoadingError, ConnectionError, InvalidResponse
 from flights import CODEC, KEYS, LOST, LOW, Driver, moved, two_nodes, writer
 from redis_fastbatch import DecodeError
 from redis_fastbatch._cluster.hash_read import ClusterHashRead
+from redis_fastbatch._core.arrow.builder import ColumnBuilder
+from redis_fastbatch._core.arrow.export import ExportedRows
+from redis_fastbatch._core.arrow.hash_columns import HashColumns
+from redis_fastbatch._core.arrow.rows_builder import RowsBuilder
 from redis_fastbatch._core.resp.encoder import Command
 from redis_fastbatch._core.resp.hash_rows import HashRows
 from redis_fastbatch._core.resp.replies import ErrorReply
@@ -18,6 +22,8 @@ from redis_fastbatch._engine.flight import Event
 from redis_fastbatch._engine.hash_read import HashReadFlight, HashReadOutcome
 from redis_fastbatch._engine.options import ReadOptions
 from redis_fastbatch._transports.redispy import reply_reader
+
+pyarrow = pytest.importorskip("pyarrow")
 
 HGETALL = Command(b"HGETALL", many=False, with_values=False)
 HMGET = Command(b"HMGET", many=False, with_values=False, tail=(b"a", b"b"))
@@ -248,3 +254,50 @@ def test_an_abort_forgets_everything() -> None:
     Driver(flight).send_all()
     flight.abort(ConnectionError("gone"))
     assert not flight.in_flight
+
+
+def columns_in_pieces(data: bytes, step: int, wanted: bool, count: int) -> tuple[Any, list[Any]]:
+    builders = [ColumnBuilder("a", "int"), ColumnBuilder("b", "float64")] if wanted else None
+    columns = HashColumns(RowsBuilder(builders), wanted=wanted)
+    reader, out, failures, done = reply_reader(0), list[Any](), list[Any](), 0
+    for start in range(0, len(data), step):
+        reader.feed(data[start : start + step])
+        done = columns.read(reader, [f"k{i}" for i in range(count)], done, None, out, failures)
+    assert done == count
+    assert reader.finished()
+    rows = pyarrow.record_batch(ExportedRows(columns.builder)).to_pylist()
+    return [None if row is None else rows[row] for _, row in out], failures
+
+
+@pytest.mark.parametrize("step", [1, 3, 10_000])
+def test_columns_are_read_in_pieces(step: int) -> None:
+    texts = {"a": "1", "b": "2.5"}
+    rows, failures = columns_in_pieces(FLAT + b"*0\r\n" + MAP + b"-WRONGTYPE no\r\n" + FLAT, step, False, 5)
+    assert rows == [texts, None, texts, None, texts]
+    assert [failure[0] for failure in failures] == ["k3"]
+    nulls = b"*2\r\n_\r\n$-1\r\n"
+    rows, failures = columns_in_pieces(VALUES + nulls + VALUES, step, True, 3)
+    assert (rows, failures) == ([ROW, {"a": None, "b": None}, ROW], [])
+
+
+@pytest.mark.parametrize("step", [1, 10_000])
+def test_no_rows_are_taken_after_one_that_does_not_fit(step: int) -> None:
+    columns = HashColumns(RowsBuilder([ColumnBuilder("a", "int"), ColumnBuilder("b", "int")]), wanted=True)
+    reader, out, failures, done = reply_reader(0), list[Any](), list[Any](), 0
+    data = VALUES + b"*2\r\n$1\r\n1\r\n$1\r\n2\r\n"
+    for start in range(0, len(data), step):
+        reader.feed(data[start : start + step])
+        done = columns.read(reader, ["x", "y"], done, None, out, failures)
+    assert out == [("x", None), ("y", None)]
+    [(key, _, error)] = failures
+    assert str(error) == "key 'x', field 'b', at byte 0: an integer of 64 bits was expected, found b'2.5'"
+    assert key == "x"
+
+
+@pytest.mark.parametrize("data", BROKEN)
+@pytest.mark.parametrize("wanted", [False, True])
+def test_columns_refuse_other_replies(data: bytes, wanted: bool) -> None:
+    if wanted and data.startswith(b"*2\r\n$"):
+        return
+    with pytest.raises(InvalidResponse):
+        columns_in_pieces(data, 10_000, wanted, 1)

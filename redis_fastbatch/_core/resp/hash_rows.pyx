@@ -418,9 +418,8 @@ cdef class HashRows:
         if field.kind == INT:
             return integer(data, size)
         if field.kind == FLOAT:
-            if short_float(data, size, &number):
-                return number
-            return any_float(data, size)
+            parse_float(data, size, &number)
+            return number
         if field.kind == TEXT:
             return self.text(data, size)
         if field.kind == CODEC:
@@ -561,14 +560,15 @@ cdef bint short_float(const char* data, Py_ssize_t size, double* number) noexcep
     return True
 
 
-cdef object any_float(const char* data, Py_ssize_t size):
-    """Return the float of a text, which is followed by a byte that cannot be part of a number."""
+cdef int parse_float(const char* data, Py_ssize_t size, double* number) except -1:
+    """Read the float of a text, which is followed by a byte that cannot be part of a number."""
     cdef char* end = NULL
-    cdef double number = 0.0
+    if short_float(data, size, number):
+        return 0
     try:
-        number = PyOS_string_to_double(data, &end, NULL)
+        number[0] = PyOS_string_to_double(data, &end, NULL)
     except ValueError:
         end = NULL
     if end != data + size or size == 0:
         raise unfit(FLOAT, data, size)
-    return number
+    return 0
