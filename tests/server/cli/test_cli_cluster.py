@@ -36,6 +36,22 @@ def test_load_ends_early_with_advice(
     assert sum(node.client().dbsize() for node in cluster.masters) < 60_000
 
 
+@pytest.mark.parametrize("form", ["csv", "ndjson"])
+def test_load_writes_hashes_to_all_nodes(
+    cluster: Cluster, cluster_client: redis.RedisCluster, tmp_path: Path, form: str
+) -> None:
+    pytest.importorskip("pyarrow")
+    path = tmp_path / f"a.{form}"
+    header = "id,name\n" if form == "csv" else ""
+    line = "{0},n{0}\n" if header else '{{"id": {0}, "name": "n{0}"}}\n'
+    path.write_text(header + "".join(line.format(i) for i in range(3000)))
+    options = ["--key", "id", "--as", "hash", "--ex", "100", "--cluster", "--url", cluster.url]
+    assert main(["load", str(path), *options]) == 0
+    assert cluster_client.hgetall("2999") == {b"id": b"2999", b"name": b"n2999"}
+    assert 0 < cluster_client.ttl("7") <= 100
+    assert all(node.client().dbsize() > 500 for node in cluster.masters)
+
+
 @pytest.mark.parametrize("form", ["csv", "parquet", "ndjson"])
 def test_dump_is_refused_with_advice(
     cluster: Cluster,
