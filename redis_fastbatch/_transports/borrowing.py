@@ -50,9 +50,16 @@ def borrow_single(client: Any) -> Iterator[Any]:
     connection = client.connection
     taker = threading.get_ident()
     check_free(connection, taker)
-    with redispy_sync.single_connection_lock(client), _lending(connection, taker):
-        redispy_sync.close_if_stale(connection)
-        yield connection
+    lock = redispy_sync.single_connection_lock(client)
+    try:
+        with lock, _lending(connection, taker):
+            redispy_sync.close_if_stale(connection)
+            yield connection
+    except Exception:
+        raise
+    except BaseException:
+        redispy_sync.unlock(lock)
+        raise
 
 
 def is_single(client: Any) -> bool:

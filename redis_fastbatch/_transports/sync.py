@@ -27,7 +27,7 @@ from redis_fastbatch._transports.borrowing import borrow_single
 from redis_fastbatch._transports.parsed_replies import ParsedReplies, explain
 from redis_fastbatch._transports.redispy import push_handler, reply_reader
 from redis_fastbatch._transports.redispy import sync as redispy
-from redis_fastbatch._transports.redispy.sync_pool import give_back, take_from_pool
+from redis_fastbatch._transports.redispy.sync_pool import give_back, release, take_from_pool
 from redis_fastbatch._transports.retry import Attempts
 from redis_fastbatch._transports.waiting import wait_for
 from redis_fastbatch.errors import FastBatchError
@@ -349,7 +349,7 @@ class Lease:
         if self._single is not None:
             self._single.__exit__(kind, error, trace)
         elif self.ready is None:
-            self._pool.release(self.connection)
+            release(self._pool, self.connection)
         else:
             give_back(self._pool, self.connection)
 

@@ -38,6 +38,16 @@ def single_connection_lock(client: Any) -> AbstractContextManager[Any]:
     return lock or _locks.setdefault(client, threading.RLock())
 
 
+def unlock(lock: Any) -> None:
+    """Release an RLock as often as this thread has it; do nothing with another lock. Call it after an interrupt.
+
+    In Python 3.14, Ctrl-C within `with lock:` may leave the lock taken for good (CPython issue 148874).
+    """
+    is_owned = getattr(lock, "_is_owned", None)
+    while is_owned is not None and is_owned():
+        lock.release()
+
+
 def close_if_stale(connection: Any) -> None:
     """Close an idle connection if the server has closed it or has sent a reply that was not asked for.
 

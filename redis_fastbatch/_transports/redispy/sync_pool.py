@@ -16,7 +16,7 @@ from redis.connection import ConnectionPool
 
 from redis_fastbatch._transports.redispy import GET_CONNECTION_ARGUMENTS
 from redis_fastbatch._transports.redispy.pools import is_observed, is_settled, records_metrics
-from redis_fastbatch._transports.redispy.sync import close_if_stale, known_socket
+from redis_fastbatch._transports.redispy.sync import close_if_stale, known_socket, unlock
 from redis_fastbatch._transports.waiting import wait_for
 
 # Earlier versions of redis-py have no metrics, and still earlier ones no events.
@@ -40,38 +40,63 @@ def take_from_pool(pool: Any) -> tuple[Any, socket.socket | None]:
         is to take it back.
     """
     kind: Any = type(pool)
-    if _has_own_methods(kind) and pool.pid == os.getpid() and not records_metrics(recorder):
-        with pool._lock:
-            available = pool._available_connections
-            # The pool would hand out the same one.
-            sock = _ready_socket(available[-1]) if available else None
-            if sock is not None:
-                connection = available.pop()
-                pool._in_use_connections.add(connection)
-                return connection, sock
     try:
-        connection = pool.get_connection(*GET_CONNECTION_ARGUMENTS)
-        # With RESP3 redis-py 8 does not, as what has arrived may be a push message.
-        close_if_stale(connection)
-        return connection, None
+        if _has_own_methods(kind) and pool.pid == os.getpid() and not records_metrics(recorder):
+            with pool._lock:
+                available = pool._available_connections
+                # The pool would hand out the same one.
+                sock = _ready_socket(available[-1]) if available else None
+                if sock is not None:
+                    connection = available.pop()
+                    pool._in_use_connections.add(connection)
+                    return connection, sock
+        try:
+            connection = pool.get_connection(*GET_CONNECTION_ARGUMENTS)
+            # With RESP3 redis-py 8 does not, as what has arrived may be a push message.
+            close_if_stale(connection)
+            return connection, None
+        except Exception:
+            raise
+        except BaseException:
+            # After Ctrl-C while it connects, redis-py puts the connection back. Replies may still come over it.
+            pool.disconnect(inuse_connections=False)
+            raise
     except Exception:
         raise
     except BaseException:
-        # After Ctrl-C while it connects, redis-py puts the connection back. Replies may still come over it.
-        pool.disconnect(inuse_connections=False)
+        unlock(getattr(pool, "_lock", None))
         raise
 
 
 def give_back(pool: Any, connection: Any) -> None:
     """Give back a connection that the pool has not handed out itself."""
-    if pool.pid == os.getpid() and not is_observed(pool, AfterConnectionReleasedEvent, ReAuthConnectionListener):
-        with pool._lock:
-            in_use = pool._in_use_connections
-            if connection in in_use and connection.pid == pool.pid and is_settled(connection):
-                in_use.remove(connection)
-                pool._available_connections.append(connection)
-                return
-    pool.release(connection)
+    try:
+        if pool.pid == os.getpid() and not is_observed(
+            pool, AfterConnectionReleasedEvent, ReAuthConnectionListener
+        ):
+            with pool._lock:
+                in_use = pool._in_use_connections
+                if connection in in_use and connection.pid == pool.pid and is_settled(connection):
+                    in_use.remove(connection)
+                    pool._available_connections.append(connection)
+                    return
+        pool.release(connection)
+    except Exception:
+        raise
+    except BaseException:
+        unlock(getattr(pool, "_lock", None))
+        raise
+
+
+def release(pool: Any, connection: Any) -> None:
+    """Give back a connection that the pool has handed out."""
+    try:
+        pool.release(connection)
+    except Exception:
+        raise
+    except BaseException:
+        unlock(getattr(pool, "_lock", None))
+        raise
 
 
 def _ready_socket(connection: Any) -> socket.socket | None:

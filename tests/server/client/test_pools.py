@@ -11,6 +11,7 @@ import redis
 from redis.connection import BlockingConnectionPool, ConnectionPool
 
 from redis_fastbatch import FastBatch
+from redis_fastbatch._transports.redispy import sync
 from redis_fastbatch.server import EmbeddedServer
 
 
@@ -147,3 +148,54 @@ def test_a_connection_that_is_to_be_replaced_is_closed_after_the_batch(pool: Con
 
     FastBatch(client).batch_set(items())
     assert client.client_id() != number
+
+
+class Interrupted(ConnectionPool):
+    """A pool in whose methods an interrupt leaves the lock taken, as it may in Python 3.14."""
+
+    interrupt = ""
+
+    def get_connection(self, *arguments: Any, **options: Any) -> Any:
+        return self._leave_taken("take") or super().get_connection(*arguments, **options)
+
+    def release(self, connection: Any) -> None:
+        super().release(connection)
+        self._leave_taken("give back")
+
+    def _leave_taken(self, moment: str) -> None:
+        if self.interrupt == moment:
+            self.interrupt = ""
+            self._lock.acquire()
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("moment", ["take", "give back"])
+def test_an_interrupt_cannot_leave_the_lock_of_a_pool_taken(valkey: EmbeddedServer, moment: str) -> None:
+    pool = Interrupted(host=valkey.host, port=valkey.port)
+    if not hasattr(pool._lock, "_is_owned"):
+        pytest.skip("this redis-py's lock does not know its owner")
+    fast = FastBatch(redis.Redis(connection_pool=pool))
+    pool.interrupt = moment
+    with pytest.raises(KeyboardInterrupt):
+        fast.batch_set({"a": 1})
+    assert not pool._lock._is_owned()
+    assert fast.batch_set({"a": 1}, workers=2).written == 1
+    pool.disconnect()
+
+
+def test_an_interrupt_cannot_leave_the_lock_of_a_single_connection_taken(
+    valkey: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with redis.Redis(host=valkey.host, port=valkey.port, single_connection_client=True) as client:
+        lock = sync.single_connection_lock(client)
+
+        def interrupted(connection: Any) -> None:
+            lock.__enter__()
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(sync, "close_if_stale", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                FastBatch(client).batch_set({"a": 1})
+        assert not lock._is_owned()  # type: ignore[attr-defined]
+        assert FastBatch(client).batch_set({"a": 1}).written == 1

@@ -31,13 +31,24 @@ def python(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def finish(process: subprocess.Popen[str], seconds: float) -> tuple[str, str]:
+    """Wait for a process, and return its output. Kill it if it does not end in time."""
+    try:
+        return process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        # SIGABRT lets faulthandler show where its threads are.
+        process.send_signal(signal.SIGABRT)
+        _, err = process.communicate()
+        pytest.fail(f"the process did not end within {seconds} s:\n{err[-4000:]}")
+
+
 @pytest.mark.parametrize("kind", ["single", "cluster"])
 def test_interrupts_at_random_moments_leave_a_right_report(kind: str, request: pytest.FixtureRequest) -> None:
     servers = request.getfixturevalue("valkey" if kind == "single" else "cluster")
     port = servers.port if kind == "single" else servers.masters[0].port
     count = by_tier(200, 500)
     process = python(str(SCRIPT), str(port), str(count), kind)
-    out, err = process.communicate(timeout=120)
+    out, err = finish(process, 120)
     assert process.returncode == 0, err[-4000:]
     counts = ast.literal_eval(out)
     interrupted = counts.pop("interrupted")
@@ -96,7 +107,7 @@ def test_ctrl_c_ends_an_endless_batch_with_a_right_report(valkey: EmbeddedServer
     process = run_endless(valkey, ending, options)
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = finish(process, 30)
     assert process.returncode == 0, err[-4000:]
     assert out in ("written True True\n", "written False True\n")
 
@@ -114,7 +125,7 @@ def test_an_interpreter_may_exit_while_batches_run(valkey: EmbeddedServer, endin
         {ending}
     """
     process = run_endless(valkey, body)
-    _, err = process.communicate(timeout=30)
+    _, err = finish(process, 30)
     assert process.returncode == 0, err[-4000:]
     assert "Fatal" not in err
 
@@ -122,7 +133,7 @@ def test_an_interpreter_may_exit_while_batches_run(valkey: EmbeddedServer, endin
 def test_a_killed_process_leaves_only_whole_values(valkey: EmbeddedServer, valkey_client: redis.Redis) -> None:
     process = run_endless(valkey, "write()")
     process.kill()
-    process.communicate(timeout=30)
+    finish(process, 30)
     fast = FastBatch(valkey_client)
     wait_until(lambda: valkey_client.dbsize() > 0, "its last commands are executed")
     found = fast.batch_get(fast.scan("endless:*"))
