@@ -1,8 +1,9 @@
 """Build the sdist and the wheels, and prove that they work: `python tools/wheels.py`.
 
-For each installed CPython, a wheel is built from the sdist in an isolated environment, repaired to manylinux, and
-checked for its size and contents. It is then installed into an empty environment without a compiler, its import is
-timed, and the sdist's test suite runs against it.
+For each installed CPython, or those of --interpreter, a wheel is built from the sdist in an isolated environment,
+repaired to manylinux, and checked for its size and contents. It is then installed into an empty environment without
+a compiler, its import is timed, and the sdist's test suite runs against it. It also works within a chroot that has
+other CPythons: `chroot DIRECTORY python3.14 tools/wheels.py`.
 Linux only; for other systems .github/workflows/wheels.yml uses cibuildwheel.
 """
 
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-VERSIONS = ("3.10", "3.11", "3.12", "3.13")
+VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
 
 MAX_WHEEL_BYTES = 1_500_000
 MAX_IMPORT_MS = 25.0
@@ -84,6 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do all, and return the exit status."""
     options = _parser().parse_args(arguments)
     interpreters = {version: _interpreter(version) for version in options.python}
+    if options.interpreter:
+        interpreters = {_version(path): path for path in options.interpreter}
     for version in [version for version, path in interpreters.items() if path is None]:
         print(f"CPython {version} is not installed here: left out", flush=True)
         del interpreters[version]
@@ -102,6 +105,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python tools/wheels.py", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="run only a part of the test suite")
     parser.add_argument("--python", nargs="+", default=list(VERSIONS), metavar="X.Y", help="the versions wanted")
+    parser.add_argument(
+        "--interpreter", nargs="+", type=Path, metavar="PATH", help="programs to use instead of versions"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="directory for sdist and wheels (dist/)")
     return parser
 
@@ -117,6 +123,12 @@ def _interpreter(version: str) -> Path | None:
         return installed[-1]
     found = shutil.which(f"python{version}")
     return Path(found) if found else None
+
+
+def _version(interpreter: Path) -> str:
+    """Return the version of an interpreter, as in "3.14"."""
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    return subprocess.run([interpreter, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
 class Workshop:
