@@ -40,7 +40,7 @@ class ProtocolError(Exception):
 
 cdef extern from *:
     """
-    #if !defined(PYPY_VERSION) && PY_VERSION_HEX < 0x030E0000 \\
+    #if !defined(PYPY_VERSION) && PY_VERSION_HEX < 0x03100000 \\
         && !(defined(_WIN32) && PY_VERSION_HEX >= 0x030D0000)
     PyAPI_FUNC(PyObject *) _PyDict_NewPresized(Py_ssize_t);
     #define FASTBATCH_NEW_DICT(size) _PyDict_NewPresized(size)
@@ -50,7 +50,7 @@ cdef extern from *:
 
     /* Merging a dict into another one makes room for all of its keys first. So merge a dict of one key that, for
        that moment, claims to have more. An assertion of a debug build would object. */
-    #if !defined(PYPY_VERSION) && PY_VERSION_HEX < 0x030E0000 && !defined(Py_DEBUG) && !defined(Py_GIL_DISABLED)
+    #if !defined(PYPY_VERSION) && PY_VERSION_HEX < 0x03100000 && !defined(Py_DEBUG) && !defined(Py_GIL_DISABLED)
     static int fastbatch_make_room(PyObject *dict, Py_ssize_t size, PyObject *key) {
         PyObject *claims = PyDict_New();
         int result;

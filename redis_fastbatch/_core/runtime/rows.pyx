@@ -19,7 +19,7 @@ cdef enum:
 
 cdef extern from *:
     """
-    #if PY_VERSION_HEX >= 0x030A0000 && PY_VERSION_HEX < 0x030F0000 \\
+    #if PY_VERSION_HEX >= 0x030A0000 && PY_VERSION_HEX < 0x03100000 \\
         && !defined(PYPY_VERSION) && !defined(Py_GIL_DISABLED)
     static PyObject **fastbatch_dict_slots(PyObject *dict)
     {
@@ -71,6 +71,11 @@ cdef bint slots_are_where_expected(tuple names):
         if slots[i] != <PyObject*>witnesses[i]:
             return False
     return True
+
+
+def writes_directly():
+    """Return whether values are stored where this version of Python keeps them, without PyDict_SetItem."""
+    return slots_are_where_expected(("first", "second", "third"))
 
 
 cdef class RowShape:
