@@ -1,7 +1,7 @@
 """Build the sdist and the wheels, and prove that they work: `python tools/wheels.py`.
 
 For each installed CPython, or those of --interpreter, a wheel is built from the sdist in an isolated environment,
-repaired to manylinux, and checked for its size and contents. It is then installed into an empty environment without
+repaired to manylinux, and checked for size and contents. It is then installed into an empty environment without
 a compiler, its import is timed, and the sdist's test suite runs against it. It also works within a chroot that has
 other CPythons: `chroot DIRECTORY python3.14 tools/wheels.py`.
 Linux only; for other systems .github/workflows/wheels.yml uses cibuildwheel.
