@@ -18,8 +18,11 @@ from typing import Any
 import msgpack
 
 from redis_fastbatch import JsonCodec, MsgpackCodec
+from redis_fastbatch._core.arrow.hash_columns import HashColumns
+from redis_fastbatch._core.arrow.rows_builder import RowsBuilder
 from redis_fastbatch._core.raw import RawCodec
 from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk, Command
+from redis_fastbatch._core.resp.hash_rows import HashRows
 from redis_fastbatch._core.resp.replies import ErrorReply
 from redis_fastbatch._core.toolkit.codec import ToolkitCodec, ToolkitMsgpackCodec
 from redis_fastbatch._transports.redispy import reply_reader
@@ -29,7 +32,15 @@ MOST = 20_000
 ENOUGH_RUNS = 1000
 # The codecs make a class for each shape of rows. Without memory, CPython cannot remove a class from the list of
 # its base's subclasses, so a weak reference to it stays there.
-MAKE_TYPES = ("msgpack loads", "msgpack loads odd", "toolkit loads", "json loads", "reader values")
+MAKE_TYPES = (
+    "msgpack loads",
+    "msgpack loads odd",
+    "toolkit loads",
+    "json loads",
+    "reader values",
+    "hash rows",
+    "hash fields",
+)
 # From 3.12 on, an object that dies before its `__dict__` leaks its values if there is no memory to copy them.
 TYPES_LEFT = 60 if sys.version_info < (3, 12) else 400
 
@@ -55,6 +66,29 @@ BIG = {"text": "x" * 9000, "wide": "é" * 5000, "bytes": b"b" * 20_000}
 ROWS = [{"number": i, "name": f"name {i}", "items": [i, str(i)]} for i in range(8)]
 BULKS = [b"$%d\r\n%b\r\n" % (len(data), data) for data in map(msgpack.packb, ROWS)]
 ARRAY = b"*8\r\n" + b"".join(BULKS)
+HASHES: dict[Any, Any] = {f"key {i}": {"number": i, "half": i / 7, "näme": f"é {i}"} for i in range(8)}
+HASH_TYPES = {"number": int, "half": float}
+HASH_FIELDS = [("number", b"number"), ("half", b"half"), ("none", b"none")]
+
+
+def _bulks(words: list[Any]) -> bytes:
+    return b"".join(b"$%d\r\n%b\r\n" % (len(data), data) for data in (str(word).encode() for word in words))
+
+
+HASH_REPLIES = b"".join(
+    b"*6\r\n" + _bulks([word for pair in HASHES[f"key {i}"].items() for word in pair]) for i in range(8)
+)
+FIELD_REPLIES = b"".join(b"*3\r\n" + _bulks([i, i / 7]) + b"$-1\r\n" for i in range(8))
+
+
+def hash_fields() -> Any:
+    return HashRows(HASH_TYPES, fields=HASH_FIELDS)
+
+
+def hash_columns() -> Any:
+    return HashColumns(RowsBuilder(), wanted=False)
+
+
 # No error reply: hiredis crashes on one if there is no memory for its text.
 STATUSES = b"+OK\r\n" * 3 + b"$-1\r\n:1\r\n$2\r\nab\r\n"
 
@@ -125,6 +159,25 @@ def read_statuses() -> Any:
     return [(index, str(one) if isinstance(one, ErrorReply) else one) for index, one in non_ok_replies]
 
 
+def read_hashes(rows: Callable[[], Any], data: bytes) -> Callable[[], Any]:
+    """Return a function that reads the replies of 8 hashes, which arrive in pieces."""
+
+    def run() -> Any:
+        reader, out, failures, done = reply_reader(), {}, [], 0
+        keys, hashes = list(range(8)), rows()
+        for start in range(0, len(data), 150):
+            reader.feed(data[start : start + 150])
+            done = hashes.read(reader, keys, done, None, out, failures)
+        return [out, done, len(failures)]
+
+    return run
+
+
+def hashes_checked(result: Any) -> Any:
+    out, done, failed = result
+    return "partial" if failed else [out, done]
+
+
 def returned(result: Any) -> Any:
     return result
 
@@ -168,6 +221,12 @@ def operations() -> dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]:
     return {
         **{name: (run, returned) for name, run in made.items()},
         "reader values": (read_values, values_checked),
+        "hash rows": (read_hashes(lambda: HashRows(HASH_TYPES), HASH_REPLIES), hashes_checked),
+        "hash fields": (
+            read_hashes(lambda: HashRows(HASH_TYPES, fields=HASH_FIELDS), FIELD_REPLIES),
+            hashes_checked,
+        ),
+        "hash columns": (read_hashes(hash_columns, HASH_REPLIES), hashes_checked),
         "fill MSET": fill(mset),
         "fill SET": fill(single),
         "extract": fill(mset, single),

@@ -36,6 +36,9 @@ OPERATIONS = [
     "fill MSET",
     "fill SET",
     "extract",
+    "hash rows",
+    "hash fields",
+    "hash columns",
 ]
 
 

@@ -238,25 +238,29 @@ cdef class HashRows:
             failures.append((key, None, whole[0]))
             return MISSING
         self.undecodable = None
+        failure = None
+        found = MISSING
+        # No `return` within `except`: Cython 3.3 crashes there if there was no memory for a traceback.
         try:
             found = self.row(reader)
-            if found is not NOT_ENOUGH:
-                return found
-            reader.position = start
-            if reader.whole_end() != INCOMPLETE:
-                reader.broken("a hash whose parts do not end where it does")
-            return NOT_ENOUGH
         except DecodeError as error:
-            reader.position = start
             error.key = key
             if self.undecodable is None:
                 raise
-            stop = reader.whole_end()
-            if stop == INCOMPLETE:
-                return NOT_ENOUGH
-            reader.position = stop
-            failures.append((key, self.undecodable, error))
-            return MISSING
+            failure = error
+        if failure is None and found is not NOT_ENOUGH:
+            return found
+        reader.position = start
+        stop = reader.whole_end()
+        if failure is None:
+            if stop != INCOMPLETE:
+                reader.broken("a hash whose parts do not end where it does")
+            return NOT_ENOUGH
+        if stop == INCOMPLETE:
+            return NOT_ENOUGH
+        reader.position = stop
+        failures.append((key, self.undecodable, failure))
+        return MISSING
 
     cdef object row(self, ReplyReader reader):
         """Return the hash at the reader's position; NOT_ENOUGH if it has not arrived whole."""
@@ -447,8 +451,9 @@ cdef class HashRows:
             failures.append((key, None, whole[0]))
             return MISSING
         self.undecodable = None
+        found = MISSING
         try:
-            return self.parsed(whole[0])
+            found = self.parsed(whole[0])
         except ProtocolError as error:
             reader.broken(str(error))
         except DecodeError as error:
@@ -456,7 +461,7 @@ cdef class HashRows:
             if self.undecodable is None:
                 raise
             failures.append((key, self.undecodable, error))
-            return MISSING
+        return found
 
     cdef object parsed(self, object reply):
         cdef dict row = {}
