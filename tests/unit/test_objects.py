@@ -195,7 +195,7 @@ def test_what_is_not_resp(data: bytes) -> None:
 
 
 def test_a_key_that_cannot_be_one() -> None:
-    with pytest.raises(TypeError, match="unhashable"):
+    with pytest.raises(TypeError, match=r"unhashable|cannot use"):
         ours(object_reader(), iter([b"%1\r\n*0\r\n:1\r\n"]), 1)
 
 

@@ -29,7 +29,7 @@ def cycle() -> Any:
 
 def deep() -> Any:
     value: Any = MARK
-    for i in range(10_000):
+    for i in range(100_000):
         value = [value] if i % 2 else {"k": value}
     return value
 
@@ -325,7 +325,7 @@ def test_other_values_of_on_error_are_refused(valkey_client: redis.Redis, on_err
         ("json", float("nan"), r"JSON has no nan; use None, or JsonCodec\(allow_nan=True\)"),
         ("json", {1, 2}, "set"),
         ("json", cycle(), "Circular"),
-        ("json", deep(), "recursion|nested"),
+        ("json", deep(), "recursion|nested|overflow"),
         ("json", "\ud800", "surrogate"),
         ("raw", None, "NoneType"),
         ("raw", True, "bool"),

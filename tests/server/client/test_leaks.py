@@ -61,11 +61,12 @@ def test_values_have_no_extra_references(valkey_client: redis.Redis) -> None:
         fast.batch_set(items, **options)
     assert [sys.getrefcount(one) for one in watched[:5]] == before
     found = fast.batch_get(items)
-    one = found["k7"]
-    # The references: the dict, the name here, and the argument.
-    assert (count := sys.getrefcount(one)) == 3, count
-    inner = one["list"]
-    assert (count := sys.getrefcount(inner)) == 3, count
+    # Newer versions of Python lend the reference of a name to the call, so compare with a dict of our own.
+    ours: Any = {"k7": {"list": [1]}}
+    one, own = found["k7"], ours["k7"]
+    assert sys.getrefcount(one) == sys.getrefcount(own)
+    inner, own_inner = one["list"], own["list"]
+    assert sys.getrefcount(inner) == sys.getrefcount(own_inner)
 
 
 def test_resident_memory_does_not_grow(valkey_client: redis.Redis) -> None:
