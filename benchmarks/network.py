@@ -16,7 +16,6 @@ from pathlib import Path
 
 from benchmarks import servers, shapes, verify
 from benchmarks.measure import Contender, Role, frozen_heap, interleaved
-from benchmarks.peers import glide
 from benchmarks.peers.base import OURS, Peer
 from benchmarks.peers.fastbatch import Ours
 from benchmarks.peers.redispy import OneCommand, Pipeline
@@ -50,6 +49,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--large-rounds", type=int, default=5, help=f"rounds of {MANY:,} items or more")
 
 
+def _glide(endpoint: Endpoint) -> list[Peer]:
+    """Return valkey-glide's contenders; none where it is not installed, as it has no wheel for Python 3.15."""
+    try:
+        from benchmarks.peers import glide
+    except ImportError:
+        return []
+    return [glide.Pipeline(endpoint, MSGSPEC), glide.OneCommand(endpoint, MSGSPEC)]
+
+
 def cells(options: argparse.Namespace) -> Iterator[Cell]:
     """Yield a cell for each network, size and operation, as soon as it is measured."""
     for name in options.links:
@@ -58,8 +66,7 @@ def cells(options: argparse.Namespace) -> Iterator[Cell]:
                 Ours(endpoint, "msgpack"),
                 Pipeline(endpoint, MSGSPEC, transaction=False),
                 OneCommand(endpoint, MSGSPEC),
-                glide.Pipeline(endpoint, MSGSPEC),
-                glide.OneCommand(endpoint, MSGSPEC),
+                *_glide(endpoint),
             ]
             for peer in everyone:
                 stack.callback(peer.close)
