@@ -204,6 +204,9 @@ class ClusterLease:
             while self._links:
                 self._forget(next(iter(self._links))).give_back()
         except BaseException as error:
+            if not isinstance(error, Exception):
+                flight.topology.unlock()
+                redispy.unlock_cluster(self.client)
             while self._links:
                 link = self._forget(next(iter(self._links)))
                 with contextlib.suppress(RedisError, OSError):

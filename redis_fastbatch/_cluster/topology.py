@@ -12,6 +12,7 @@ from redis.exceptions import AskError
 
 from redis_fastbatch._core.resp.routed import Router
 from redis_fastbatch._transports.redispy.cluster import Nodes, read_strategy
+from redis_fastbatch._transports.redispy.sync import unlock
 
 SLOTS = 16384
 
@@ -37,7 +38,8 @@ class Topology:
         self._known = known
         self._strategy = strategy
         self._numbers: dict[str, int] = {}
-        self._lock = threading.Lock()
+        # Of a kind that its thread can take again: an interrupt may leave it taken in Python 3.14, see unlock().
+        self._lock = threading.RLock()
         self._loaded: Any = None
         self.router = Router(array("h", bytes(2 * SLOTS)))
         self.reload()
@@ -94,6 +96,11 @@ class Topology:
         with self._lock:
             number = self._numbers.get(f"{host}:{port}")
             return self._number(self._known.at(host, port, answered)) if number is None else number
+
+
+    def unlock(self) -> None:
+        """Release the lock if this thread has it. Call it after an interrupt."""
+        unlock(self._lock)
 
 
 # A topology refers to nodes, and they refer to the client. As an attribute of the client it is freed with it. A

@@ -9,6 +9,7 @@ from typing import Any
 from redis.exceptions import AskError
 
 from redis_fastbatch._transports.redispy.asyncio import check_loop
+from redis_fastbatch._transports.redispy.sync import unlock
 
 
 class Nodes:
@@ -97,3 +98,10 @@ def _new_node(like: Any, host: str, port: int) -> Any:
         connection_class=like.connection_class,
         **others,
     )
+
+
+def unlock_cluster(client: Any) -> None:
+    """Release the locks of a RedisCluster that this thread has. Call it after an interrupt, see unlock()."""
+    for owner in (client, getattr(client, "nodes_manager", None)):
+        for name in ("_lock", "_initialization_lock"):
+            unlock(getattr(owner, name, None))
