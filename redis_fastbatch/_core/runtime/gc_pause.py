@@ -1,9 +1,10 @@
 """Pauses the cyclic garbage collector while a batch builds its result.
 
 A batch makes thousands of containers that all stay alive, and the collector would run again and again for
-nothing. With 50,000 dicts that hold a list each it takes three quarters of the time. Pauses are counted, so that
-threads and nested batches work; after the last one the collector is as it was before. During a pause it runs after
-every `EVERY` items, so that the garbage of other threads does not wait for the end of a long batch.
+nothing. With 50,000 dicts that hold a list each it takes half of the time in Python 3.11, a third in 3.15. Pauses
+are counted, so that threads and nested batches work; after the last one the collector is as it was before. During
+a pause it runs after every `EVERY` items, so that the garbage of other threads does not wait for the end of a long
+batch.
 """
 
 from __future__ import annotations
