@@ -64,7 +64,7 @@ def take_from_pool(pool: Any) -> tuple[Any, socket.socket | None]:
     except Exception:
         raise
     except BaseException:
-        unlock(getattr(pool, "_lock", None))
+        unlock_pool(pool)
         raise
 
 
@@ -84,7 +84,7 @@ def give_back(pool: Any, connection: Any) -> None:
     except Exception:
         raise
     except BaseException:
-        unlock(getattr(pool, "_lock", None))
+        unlock_pool(pool)
         raise
 
 
@@ -95,8 +95,15 @@ def release(pool: Any, connection: Any) -> None:
     except Exception:
         raise
     except BaseException:
-        unlock(getattr(pool, "_lock", None))
+        unlock_pool(pool)
         raise
+
+
+def unlock_pool(pool: Any) -> None:
+    """Release the locks of a pool, and of its events, that this thread has. See unlock()."""
+    for owner in (pool, getattr(pool, "_event_dispatcher", None)):
+        for name in ("_lock", "_fork_lock"):
+            unlock(getattr(owner, name, None))
 
 
 def _ready_socket(connection: Any) -> socket.socket | None:

@@ -166,7 +166,12 @@ class Interrupted(ConnectionPool):
         if self.interrupt == moment:
             self.interrupt = ""
             self._lock.acquire()
+            if events := self._events_lock():
+                events.acquire()
             raise KeyboardInterrupt
+
+    def _events_lock(self) -> Any:
+        return getattr(getattr(self, "_event_dispatcher", None), "_lock", None)
 
 
 @pytest.mark.parametrize("moment", ["take", "give back"])
@@ -179,6 +184,8 @@ def test_an_interrupt_cannot_leave_the_lock_of_a_pool_taken(valkey: EmbeddedServ
     with pytest.raises(KeyboardInterrupt):
         fast.batch_set({"a": 1})
     assert not pool._lock._is_owned()
+    events = pool._events_lock()
+    assert not hasattr(events, "_is_owned") or not events._is_owned()
     assert fast.batch_set({"a": 1}, workers=2).written == 1
     pool.disconnect()
 
