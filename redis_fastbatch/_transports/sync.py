@@ -331,6 +331,8 @@ class Lease:
         self._failure: BaseException | None = None
         self._pool: Any = None
         self.ready: socket.socket | None = None
+        # The same, until it is used: the connection may be lost then, and another socket take its place.
+        self._unused: socket.socket | None = None
         self._single: AbstractContextManager[Any] | None = None
 
     def __enter__(self) -> Lease:
@@ -338,6 +340,7 @@ class Lease:
         if client.connection is None:
             self._pool = client.connection_pool
             self.connection, self.ready = take_from_pool(self._pool)
+            self._unused = self.ready
         else:
             self._single = borrow_single(client)
             self.connection = self._single.__enter__()
@@ -364,13 +367,10 @@ class Lease:
         """
         try:
             Forks.check(self._forks)
-            sock, connection = self.ready, self.connection
-            if sock is None or connection.health_check_interval:
-                connection = redispy.connected(connection)
-                sock = redispy.known_socket(connection)
-                if sock is None:
-                    return None
-            channel = self._channel = SocketChannel(connection, sock, self._max_value_size)
+            channel = self.channel()
+            if not isinstance(channel, SocketChannel):
+                return None
+            self._channel = channel
             channel.exchange(chunk)
         except BaseException as error:
             self._failure = error
@@ -466,10 +466,13 @@ class Lease:
 
     def channel(self) -> Any:
         """Connect, and return the channel over which a flight uses the connection; a context manager."""
-        connection = redispy.connected(self.connection)
-        sock = redispy.known_socket(connection)
-        if sock is None:
-            return PublicChannel(connection, self._max_value_size)
+        sock, self._unused = self._unused, None
+        connection = self.connection
+        if sock is None or connection.health_check_interval:
+            connection = redispy.connected(connection)
+            sock = redispy.known_socket(connection)
+            if sock is None:
+                return PublicChannel(connection, self._max_value_size)
         return SocketChannel(connection, sock, self._max_value_size)
 
     def ask(self, *command: str) -> Any:
