@@ -67,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_scope(engine_command)
     _add_servers(engine_command)
     engine_command.add_argument("--ops", type=_words(engine.OPERATIONS), default=list(engine.OPERATIONS))
+    engine_command.add_argument(
+        "--codec", choices=("msgpack", "json"), default="msgpack", help="json: against peers that store JSON"
+    )
     engine_command.set_defaults(command=_run_engine)
 
     codec_command = subparsers.add_parser("codec", help="encoding and decoding alone")
@@ -184,6 +187,7 @@ def _engine_cells(options: argparse.Namespace) -> Iterable[Cell]:
         options.repeats,
         options.only,
         options.fresh,
+        options.codec,
     )
     return engine.run(plan)
 

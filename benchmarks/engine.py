@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
-from benchmarks import floor, peers, servers, shapes, verify, wire
+from benchmarks import floor, peers, serializers, servers, shapes, verify, wire
 from benchmarks.disturbance import Watch
 from benchmarks.measure import Contender, Role, frozen_heap, interleaved
 from benchmarks.peers.base import OURS, Peer
@@ -28,6 +28,7 @@ class Plan:
         only: parts of names; a peer is measured if its name contains one of them.
         fresh: empty the server before each write. Otherwise the keys exist and hold the same bytes
             already, as in a cache that is refreshed.
+        codec: "msgpack" for all peers, or "json" for those that store JSON.
     """
 
     servers: Sequence[str]
@@ -38,6 +39,7 @@ class Plan:
     repeats: int
     only: Sequence[str] = ()
     fresh: bool = False
+    codec: str = "msgpack"
 
 
 def run(plan: Plan) -> Iterator[Cell]:
@@ -45,11 +47,13 @@ def run(plan: Plan) -> Iterator[Cell]:
     for server in plan.servers:
         with (
             servers.running(server) as endpoint,
-            peers.connected(endpoint) as everyone,
+            peers.connected(endpoint, plan.codec) as everyone,
             servers.apart(endpoint),
         ):
             contenders = [peer for peer in everyone if _wanted(peer, plan.only)]
             for shape in plan.shapes:
+                if plan.codec == "json" and not shapes.SHAPES[shape].json:
+                    continue
                 for size in plan.sizes:
                     if size <= shapes.SHAPES[shape].largest:
                         yield from _Batch(plan, server, endpoint, contenders, shape, size).cells()
@@ -73,6 +77,9 @@ class _Batch:
         self._items = shapes.make(shape, size)
         self._keys = list(self._items)
         self._pairs = wire.encoded(self._items)
+        if plan.codec == "json":
+            self._items = shapes.as_json(self._items)
+            self._pairs = wire.encoded(self._items, serializers.ORJSON)
 
     def cells(self) -> Iterator[Cell]:
         """Measure the operations one after the other."""
@@ -125,7 +132,7 @@ class _Batch:
                 "floor",
                 partial(bare.run, script),
                 partial(bare.check, script),
-                "msgpack",
+                self._plan.codec,
                 seconds,
             )
             for script in floor.write_scripts(self._pairs, seconds, self._endpoint.msetex)

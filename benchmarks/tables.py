@@ -106,7 +106,7 @@ def cell(cell: Cell) -> str:
 def _heading(cell: Cell) -> str:
     what = f"{OPERATION_TITLES[cell.operation].capitalize()} {cell.size:,} x {SHAPES[cell.shape].title}"
     where = f" on {cell.server}" if cell.server != "none" else ""
-    average = f"{cell.value_bytes / cell.size:,.0f} bytes a value as MessagePack"
+    average = f"{cell.value_bytes / cell.size:,.0f} bytes a value"
     notes = [average, f"{len(cell.timings[0].samples)} rounds"]
     if cell.disturbance is not None:
         notes.append(f"other programs took {cell.disturbance:.0%} of the machine")

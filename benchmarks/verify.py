@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -56,6 +57,8 @@ def reader(wire: str) -> Callable[[bytes], Any]:
 
         loads: Callable[[bytes], Any] = deserialize_value
         return loads
+    if wire == "json":
+        return json.loads
     if wire == "toolkit-msgpack":
         return _tagged
     return MSGPACK.loads

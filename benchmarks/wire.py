@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.serializers import MSGPACK
+from benchmarks.serializers import MSGPACK, Serializer
 
 Pair = tuple[bytes, bytes]
 
@@ -19,9 +19,9 @@ class Command:
     reply: bytes
 
 
-def encoded(items: Mapping[str, Any]) -> list[Pair]:
+def encoded(items: Mapping[str, Any], serializer: Serializer = MSGPACK) -> list[Pair]:
     """Return keys and values as bytes."""
-    return [(key.encode(), MSGPACK.dumps(value)) for key, value in items.items()]
+    return [(key.encode(), serializer.dumps(value)) for key, value in items.items()]
 
 
 def mset(pairs: Sequence[Pair]) -> Command:

@@ -9,7 +9,7 @@ from importlib import import_module
 from types import ModuleType
 
 from benchmarks import serializers
-from benchmarks.peers.base import DATABASES, Peer
+from benchmarks.peers.base import Peer
 from benchmarks.servers import Endpoint
 
 Factory = Callable[[ModuleType, Endpoint], list[Peer]]
@@ -17,9 +17,13 @@ Factory = Callable[[ModuleType, Endpoint], list[Peer]]
 
 def _ours(module: ModuleType, endpoint: Endpoint) -> list[Peer]:
     return [
-        *(module.Ours(endpoint, codec) for codec in DATABASES),
-        *(module.DropIn(endpoint, codec) for codec in DATABASES if codec != "msgpack"),
+        *(module.Ours(endpoint, codec) for codec in ("msgpack", "toolkit", "toolkit-msgpack")),
+        *(module.DropIn(endpoint, codec) for codec in ("toolkit", "toolkit-msgpack")),
     ]
+
+
+def _ours_in_json(module: ModuleType, endpoint: Endpoint) -> list[Peer]:
+    return [module.Ours(endpoint, "json")]
 
 
 def _toolkit(module: ModuleType, endpoint: Endpoint) -> list[Peer]:
@@ -33,6 +37,14 @@ def _redispy(module: ModuleType, endpoint: Endpoint) -> list[Peer]:
         *(module.OneCommand(endpoint, serializer) for serializer in serializers.ALL),
         *(module.Chunked(endpoint, serializer) for serializer in serializers.ALL),
         module.CollectorOff(endpoint, serializers.MSGSPEC),
+    ]
+
+
+def _redispy_with_json(module: ModuleType, endpoint: Endpoint) -> list[Peer]:
+    return [
+        module.Pipeline(endpoint, serializers.ORJSON, transaction=False, wire="json"),
+        *(module.OneCommand(endpoint, serializer, wire="json") for serializer in serializers.JSON),
+        module.Chunked(endpoint, serializers.ORJSON, wire="json"),
     ]
 
 
@@ -51,14 +63,18 @@ FAMILIES: dict[str, Factory] = {
     "coredis": _asynchronous,
     "glide": _asynchronous,
 }
+JSON_FAMILIES: dict[str, Factory] = {"fastbatch": _ours_in_json, "redispy": _redispy_with_json}
 
 
 @contextmanager
-def connected(endpoint: Endpoint) -> Iterator[list[Peer]]:
-    """Connect all the peers that can be imported, ours first, and close them at the end."""
+def connected(endpoint: Endpoint, codec: str = "msgpack") -> Iterator[list[Peer]]:
+    """Connect all the peers that can be imported, ours first, and close them at the end.
+
+    With the codec `json` these are the ones that store JSON.
+    """
     with ExitStack() as stack:
         peers: list[Peer] = []
-        for family, make in FAMILIES.items():
+        for family, make in (JSON_FAMILIES if codec == "json" else FAMILIES).items():
             module = _imported(family)
             for peer in make(module, endpoint) if module else []:
                 stack.callback(peer.close)

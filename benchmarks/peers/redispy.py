@@ -19,7 +19,8 @@ from benchmarks.servers import Endpoint
 class RedisPy(Peer):
     """The common base of the redis-py peers: a client and a serializer."""
 
-    def __init__(self, endpoint: Endpoint, serializer: Serializer) -> None:
+    def __init__(self, endpoint: Endpoint, serializer: Serializer, wire: str = "msgpack") -> None:
+        self.wire = wire
         self._client = endpoint.client(DATABASES[self.wire])
         self._dumps = serializer.dumps
         self._loads = serializer.loads
@@ -31,8 +32,10 @@ class RedisPy(Peer):
 class Pipeline(RedisPy):
     """A pipeline of SETs or GETs, in MULTI/EXEC or not."""
 
-    def __init__(self, endpoint: Endpoint, serializer: Serializer, *, transaction: bool) -> None:
-        super().__init__(endpoint, serializer)
+    def __init__(
+        self, endpoint: Endpoint, serializer: Serializer, wire: str = "msgpack", *, transaction: bool
+    ) -> None:
+        super().__init__(endpoint, serializer, wire)
         self._transaction = transaction
         self.name = f"redis-py pipeline{' MULTI' if transaction else ''} + {serializer.name}"
 
@@ -60,8 +63,8 @@ class Pipeline(RedisPy):
 class OneCommand(RedisPy):
     """The whole batch in one MSET, MSETEX or MGET."""
 
-    def __init__(self, endpoint: Endpoint, serializer: Serializer) -> None:
-        super().__init__(endpoint, serializer)
+    def __init__(self, endpoint: Endpoint, serializer: Serializer, wire: str = "msgpack") -> None:
+        super().__init__(endpoint, serializer, wire)
         self.name = f"redis-py mset/mget + {serializer.name}"
         if not endpoint.msetex:
             self.operations = frozenset({"set", "get"})
@@ -81,8 +84,8 @@ class OneCommand(RedisPy):
 class Chunked(OneCommand):
     """MSET or MGET of a thousand items each, as for batches whose size is not known beforehand."""
 
-    def __init__(self, endpoint: Endpoint, serializer: Serializer) -> None:
-        super().__init__(endpoint, serializer)
+    def __init__(self, endpoint: Endpoint, serializer: Serializer, wire: str = "msgpack") -> None:
+        super().__init__(endpoint, serializer, wire)
         self.name += ", chunked"
 
     def set(self, items: Mapping[str, Any]) -> None:
