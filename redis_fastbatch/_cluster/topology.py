@@ -97,7 +97,6 @@ class Topology:
             number = self._numbers.get(f"{host}:{port}")
             return self._number(self._known.at(host, port, answered)) if number is None else number
 
-
     def unlock(self) -> None:
         """Release the lock if this thread has it. Call it after an interrupt."""
         unlock(self._lock)
