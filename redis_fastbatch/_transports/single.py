@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from redis.exceptions import ResponseError
+
 from redis_fastbatch._core.resp.commands import CommandEncoder, CommandWriter
 from redis_fastbatch._core.resp.encoder import Chunk
 from redis_fastbatch._core.resp.replies import ReplyFormat
@@ -62,10 +64,11 @@ class SingleCommands:
                 return connection.retry.call_with_retry(
                     lambda: _exchange(connection, chunk), lambda _: connection.disconnect()
                 )
-            except BaseException as error:
-                if not isinstance(error, Exception):
-                    # A reply may still be on its way.
-                    connection.disconnect()
+            except ResponseError:
+                raise
+            except BaseException:
+                # Such as Ctrl-C, or bytes that are not RESP: the rest of the reply may still come.
+                connection.disconnect()
                 raise
 
     def _packed(self, words: tuple[str | bytes | int, ...]) -> Chunk | None:

@@ -90,6 +90,19 @@ def test_a_late_reply_is_not_taken_for_another(valkey: EmbeddedServer) -> None:
         assert toolkit.getter("b") == "second"
 
 
+def test_bytes_that_are_not_resp_end_the_connection(valkey: EmbeddedServer) -> None:
+    with proxied(valkey, retry=retry(0)) as (proxy, client):
+        toolkit = quiet(client)
+        toolkit.setter("a", "first")
+        (connection,) = client.connection_pool._available_connections
+        proxy.inject_now(Fault(Direction.TO_CLIENT, after_bytes=0, insert=b"?\r\n"))
+        with pytest.raises(SerializationError) as caught:
+            toolkit.getter("a")
+        assert type(caught.value.original_exception) is redis.exceptions.InvalidResponse
+        assert connection._sock is None
+        assert toolkit.getter("a") == "first"
+
+
 def test_refusals_are_redis_pys(valkey_client: redis.Redis) -> None:
     toolkit = quiet(valkey_client)
     valkey_client.rpush("list", 1)
