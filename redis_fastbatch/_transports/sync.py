@@ -27,7 +27,7 @@ from redis_fastbatch._transports.borrowing import borrow_single
 from redis_fastbatch._transports.parsed_replies import ParsedReplies, explain
 from redis_fastbatch._transports.redispy import push_handler, reply_reader
 from redis_fastbatch._transports.redispy import sync as redispy
-from redis_fastbatch._transports.redispy.sync_pool import give_back, release, take_from_pool
+from redis_fastbatch._transports.redispy.sync_pool import give_back, take_from_pool
 from redis_fastbatch._transports.retry import Attempts
 from redis_fastbatch._transports.waiting import wait_for
 from redis_fastbatch.errors import FastBatchError
@@ -351,10 +351,8 @@ class Lease:
     ) -> None:
         if self._single is not None:
             self._single.__exit__(kind, error, trace)
-        elif self.ready is None:
-            release(self._pool, self.connection)
         else:
-            give_back(self._pool, self.connection)
+            give_back(self._pool, self.connection, handed_out=self.ready is None)
 
     def exchange(self, chunk: Chunk) -> ReplyReader | None:
         """Send a small command, and receive its reply.

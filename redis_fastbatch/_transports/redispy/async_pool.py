@@ -8,14 +8,13 @@ In all other cases the pool does it.
 from __future__ import annotations
 
 import asyncio
-import functools
 from typing import Any
 
 from redis.asyncio import ConnectionPool
 
 from redis_fastbatch._transports.redispy import GET_CONNECTION_ARGUMENTS
 from redis_fastbatch._transports.redispy.asyncio import check_loop, ready_transport
-from redis_fastbatch._transports.redispy.pools import is_observed, is_settled, records_metrics
+from redis_fastbatch._transports.redispy.pools import has_own_methods, is_observed, is_settled, records_metrics
 
 # Earlier versions of redis-py have no metrics, and still earlier ones no events.
 try:
@@ -79,15 +78,7 @@ def give_back(pool: Any, connection: Any) -> bool:
 def _is_known(pool: Any) -> bool:
     """Return whether the pool keeps its connections as redis-py does, and nothing else is to be done with them."""
     kind: Any = type(pool)
-    if not _has_own_methods(kind):
+    if not has_own_methods(kind, ConnectionPool, _METHODS):
         return False
     lock = getattr(pool, "_lock", None)
     return not (lock is not None and lock.locked()) and not records_metrics(recorder)
-
-
-@functools.lru_cache(maxsize=64)
-def _has_own_methods(kind: Any) -> bool:
-    """Return whether a class of pools takes and releases connections as redis.asyncio's ConnectionPool does."""
-    return issubclass(kind, ConnectionPool) and all(
-        getattr(kind, name, None) is getattr(ConnectionPool, name, NotImplemented) for name in _METHODS
-    )

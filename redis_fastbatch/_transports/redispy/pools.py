@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from types import ModuleType
 from typing import Any
 
@@ -10,6 +11,20 @@ try:
     from redis.event import EventDispatcher
 except ImportError:
     EventDispatcher = None  # type: ignore[assignment, misc]
+
+
+@functools.lru_cache(maxsize=64)
+def has_own_methods(kind: Any, own: Any, methods: tuple[str, ...]) -> bool:
+    """Return whether a class of pools takes and gives back connections as redis-py's own class does.
+
+    Args:
+        kind: the class.
+        own: redis-py's ConnectionPool, synchronous or asyncio.
+        methods: the methods with which it does so. The result is False if this version of redis-py lacks one.
+    """
+    return issubclass(kind, own) and all(
+        getattr(kind, name, None) is getattr(own, name, NotImplemented) for name in methods
+    )
 
 
 def records_metrics(recorder: ModuleType | None) -> bool:

@@ -7,7 +7,6 @@ pool's lock. In all other cases the pool does it.
 
 from __future__ import annotations
 
-import functools
 import os
 import socket
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from redis.connection import ConnectionPool
 
 from redis_fastbatch._transports.redispy import GET_CONNECTION_ARGUMENTS
-from redis_fastbatch._transports.redispy.pools import is_observed, is_settled, records_metrics
+from redis_fastbatch._transports.redispy.pools import has_own_methods, is_observed, is_settled, records_metrics
 from redis_fastbatch._transports.redispy.sync import close_if_stale, known_socket, unlock
 from redis_fastbatch._transports.waiting import wait_for
 
@@ -39,67 +38,77 @@ def take_from_pool(pool: Any) -> tuple[Any, socket.socket | None]:
         The connection, and its socket. None in place of the socket if the pool has handed the connection out, and
         is to take it back.
     """
+    try:
+        return _take_ready(pool) or (_ask_for(pool), None)
+    except Exception:
+        raise
+    except BaseException:
+        _unlock_pool(pool)
+        raise
+
+
+def give_back(pool: Any, connection: Any, *, handed_out: bool) -> None:
+    """Give a connection back to its pool.
+
+    Args:
+        pool: the pool.
+        connection: the connection.
+        handed_out: the pool has handed it out, and is to take it back.
+    """
+    try:
+        if handed_out or not _put_back(pool, connection):
+            pool.release(connection)
+    except Exception:
+        raise
+    except BaseException:
+        _unlock_pool(pool)
+        raise
+
+
+def _take_ready(pool: Any) -> tuple[Any, socket.socket] | None:
+    """Take the connection that a pool would hand out next, if it is ready. None if the pool has to be asked."""
     kind: Any = type(pool)
+    if not has_own_methods(kind, ConnectionPool, _METHODS) or pool.pid != os.getpid() or records_metrics(recorder):
+        return None
+    with pool._lock:
+        available = pool._available_connections
+        sock = _ready_socket(available[-1]) if available else None
+        if sock is None:
+            return None
+        connection = available.pop()
+        pool._in_use_connections.add(connection)
+        return connection, sock
+
+
+def _ask_for(pool: Any) -> Any:
+    """Return a connection that a pool hands out."""
     try:
-        if _has_own_methods(kind) and pool.pid == os.getpid() and not records_metrics(recorder):
-            with pool._lock:
-                available = pool._available_connections
-                # The pool would hand out the same one.
-                sock = _ready_socket(available[-1]) if available else None
-                if sock is not None:
-                    connection = available.pop()
-                    pool._in_use_connections.add(connection)
-                    return connection, sock
-        try:
-            connection = pool.get_connection(*GET_CONNECTION_ARGUMENTS)
-            # With RESP3 redis-py 8 does not, as what has arrived may be a push message.
-            close_if_stale(connection)
-            return connection, None
-        except Exception:
-            raise
-        except BaseException:
-            # After Ctrl-C while it connects, redis-py puts the connection back. Replies may still come over it.
-            pool.disconnect(inuse_connections=False)
-            raise
+        connection = pool.get_connection(*GET_CONNECTION_ARGUMENTS)
+        # With RESP3 redis-py 8 does not, as what has arrived may be a push message.
+        close_if_stale(connection)
+        return connection
     except Exception:
         raise
     except BaseException:
-        unlock_pool(pool)
+        # After Ctrl-C while it connects, redis-py puts the connection back. Replies may still come over it.
+        pool.disconnect(inuse_connections=False)
         raise
 
 
-def give_back(pool: Any, connection: Any) -> None:
-    """Give back a connection that the pool has not handed out itself."""
-    try:
-        if pool.pid == os.getpid() and not is_observed(
-            pool, AfterConnectionReleasedEvent, ReAuthConnectionListener
-        ):
-            with pool._lock:
-                in_use = pool._in_use_connections
-                if connection in in_use and connection.pid == pool.pid and is_settled(connection):
-                    in_use.remove(connection)
-                    pool._available_connections.append(connection)
-                    return
-        pool.release(connection)
-    except Exception:
-        raise
-    except BaseException:
-        unlock_pool(pool)
-        raise
+def _put_back(pool: Any, connection: Any) -> bool:
+    """Put a connection back that _take_ready() has taken. Return False if the pool has to take it back."""
+    if pool.pid != os.getpid() or is_observed(pool, AfterConnectionReleasedEvent, ReAuthConnectionListener):
+        return False
+    with pool._lock:
+        in_use = pool._in_use_connections
+        if connection not in in_use or connection.pid != pool.pid or not is_settled(connection):
+            return False
+        in_use.remove(connection)
+        pool._available_connections.append(connection)
+        return True
 
 
-def release(pool: Any, connection: Any) -> None:
-    """Give back a connection that the pool has handed out."""
-    try:
-        pool.release(connection)
-    except Exception:
-        raise
-    except BaseException:
-        unlock_pool(pool)
-        raise
-
-
-def unlock_pool(pool: Any) -> None:
+def _unlock_pool(pool: Any) -> None:
     """Release the locks of a pool, and of its events, that this thread has. See unlock()."""
     for owner in (pool, getattr(pool, "_event_dispatcher", None)):
         for name in ("_lock", "_fork_lock"):
@@ -110,11 +119,3 @@ def _ready_socket(connection: Any) -> socket.socket | None:
     """Return the socket of a connection that is open and over which nothing has arrived; else None."""
     sock = known_socket(connection)
     return None if sock is None or wait_for(sock, False, 0.0)[0] else sock
-
-
-@functools.lru_cache(maxsize=64)
-def _has_own_methods(kind: Any) -> bool:
-    """Return whether a class of pools takes and gives back connections as redis-py's ConnectionPool does."""
-    return issubclass(kind, ConnectionPool) and all(
-        getattr(kind, name, None) is getattr(ConnectionPool, name, NotImplemented) for name in _METHODS
-    )
