@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from abc import abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeAlias
 
 import redis.asyncio
@@ -38,10 +36,6 @@ AsyncCommands: TypeAlias = "Iterable[tuple[Any, ...] | list[Any]] | AsyncIterabl
 
 class AsyncCommandMethods(BaseClient):
     """The methods of AsyncFastBatch for any commands."""
-
-    @abstractmethod
-    def _lease(self, max_value_size: int = 0) -> AbstractAsyncContextManager[Any]:
-        """Borrow a connection, or the connections of a cluster's nodes, to carry out flights."""
 
     async def batch_execute(
         self,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from abc import abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeAlias
 
 from redis_fastbatch._arguments import (
@@ -42,10 +40,6 @@ AsyncHashItems: TypeAlias = "HashItems | AsyncIterable[tuple[Any, Mapping[Any, A
 
 class AsyncHashMethods(HashClient):
     """The methods of AsyncFastBatch for hashes."""
-
-    @abstractmethod
-    def _lease(self, max_value_size: int = 0) -> AbstractAsyncContextManager[Any]:
-        """Borrow a connection, or the connections of a cluster's nodes, to carry out flights."""
 
     async def batch_hset(
         self,

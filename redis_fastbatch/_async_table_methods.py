@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal
 
 from redis_fastbatch._arguments import checked_keys
@@ -21,10 +19,6 @@ from redis_fastbatch.templates import Column, Row
 
 class AsyncTableMethods(BaseClient):
     """The methods of AsyncFastBatch for Arrow tables and DataFrames."""
-
-    @abstractmethod
-    def _lease(self, max_value_size: int = 0) -> AbstractAsyncContextManager[Any]:
-        """Borrow a connection, or the connections of a cluster's nodes, to carry out flights."""
 
     async def batch_execute_table(
         self,

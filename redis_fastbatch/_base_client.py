@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
 from operator import length_hint
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -27,7 +28,7 @@ from redis_fastbatch._engine.flight import (
 )
 from redis_fastbatch._engine.options import ExecuteOptions, ReadOptions, WriteOptions
 from redis_fastbatch._engine.outcome import CountOutcome, OnError, ReadOutcome, WriteOutcome
-from redis_fastbatch._engine.pacing import SHORT_REPLY_BYTES, ValueSizes
+from redis_fastbatch._engine.pacing import SHORT_REPLY_BYTES, Slices, ValueSizes
 from redis_fastbatch._engine.read import ReadFlight
 from redis_fastbatch._engine.transaction import AtomicFlight
 from redis_fastbatch._engine.write import WriteFlight
@@ -91,6 +92,14 @@ class BaseClient:
             raise TypeError(f"{name} takes a client such as {wanted}, not {kind.__module__}.{kind.__qualname__}")
         if hasattr(client, "execute"):
             raise TypeError(f"{name} takes a client, not its pipeline: a batch would not wait for execute()")
+
+    @abstractmethod
+    def _lease(self, max_value_size: int = 0) -> Any:
+        """Borrow a connection, or the connections of a cluster's nodes, to carry out flights.
+
+        Returns:
+            A context manager, asynchronous in the asyncio client.
+        """
 
     def _with_codec(self, codec: AnyCodec) -> Any:
         """Return a client that differs in its codec, and shares what is known of the values' sizes."""
@@ -189,16 +198,7 @@ class BaseClient:
         return ReadFlight(self._mget_writer(keys, options), self._codec, out, outcome, options)
 
     def _mget_writer(self, keys: Any, options: ReadOptions) -> BatchWriter:
-        encoding, errors = self._key_encoding
-        return BatchWriter(
-            keys,
-            commands.MGET,
-            self._codec,
-            max_items=options.limit,
-            max_bytes=COMMAND_BYTES,
-            encoding=encoding,
-            errors=errors,
-        )
+        return self._writer(keys, commands.MGET, options.limit, COMMAND_BYTES)
 
     def _read_on(
         self, writer: BatchWriter, chunk: Chunk, out: Found, options: ReadOptions, state: ChunkState
@@ -340,6 +340,23 @@ def parts_of(some: list[Key]) -> Iterator[Iterator[Key]]:
     keys = iter(some)
     while length_hint(keys):
         yield keys
+
+
+def read_rounds(
+    source: Slices, size: int, read: Callable[[Iterator[Key], list[tuple[Key, Any]]], None]
+) -> Iterator[tuple[Key, Any]]:
+    """Yield (key, what was read) of any number of keys.
+
+    Args:
+        source: the keys.
+        size: the most keys that are read at a time.
+        read: reads the first of some keys, and appends the pairs to a list.
+    """
+    for some in source.rounds(size):
+        for part in parts_of(some):
+            found: list[tuple[Key, Any]] = []
+            read(part, found)
+            yield from found
 
 
 def empty_result(keys: Any) -> dict[Key, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from typing import Any
 
 from redis_fastbatch._arguments import (
@@ -15,7 +13,7 @@ from redis_fastbatch._arguments import (
     checked_on_error,
     progress_of,
 )
-from redis_fastbatch._base_client import ITER_ROUND, Found, Reporting, empty_result, parts_of, raise_failures
+from redis_fastbatch._base_client import ITER_ROUND, Found, Reporting, empty_result, raise_failures, read_rounds
 from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch._engine.commands import PointInTime, Seconds
 from redis_fastbatch._engine.flight import COMMAND_ITEMS
@@ -31,10 +29,6 @@ from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallb
 
 class HashMethods(HashClient):
     """The methods of FastBatch for hashes."""
-
-    @abstractmethod
-    def _lease(self, max_value_size: int = 0) -> AbstractContextManager[Any]:
-        """Borrow a connection, or the connections of a cluster's nodes, to carry out flights."""
 
     def batch_hset(
         self,
@@ -234,16 +228,9 @@ class HashMethods(HashClient):
     ) -> Iterator[tuple[Key, Any]]:
         size = checked_chunk_size(chunk_size, ITER_ROUND)
         options = ReadOptions(default, on_error, min(size, COMMAND_ITEMS), ROUND_BYTES)
-        return self._hash_rounds(Slices(keys), size, reading, options)
-
-    def _hash_rounds(
-        self, source: Slices, size: int, reading: HashReading, options: ReadOptions
-    ) -> Iterator[tuple[Key, Any]]:
-        for some in source.rounds(size):
-            for part in parts_of(some):
-                found: list[tuple[Key, Any]] = []
-                self._read_hashes(part, reading, found, options)
-                yield from found
+        return read_rounds(
+            Slices(keys), size, lambda some, found: self._read_hashes(some, reading, found, options)
+        )
 
     def _read_hashes(self, keys: Any, reading: HashReading, out: Found, options: ReadOptions) -> None:
         with self._lease(self._max_value_size) as borrowed, gc_pause.Pause(self._pause_gc) as pause:

@@ -33,6 +33,7 @@ from redis_fastbatch._base_client import (
     goes_alone,
     parts_of,
     raise_failures,
+    read_rounds,
     writes_alone,
 )
 from redis_fastbatch._core.resp.encoder import IN_MEMORY
@@ -527,11 +528,7 @@ class FastBatch(HashMethods):
         source = Slices(checked_keys(keys, method="batch_get_iter"))
         size = checked_chunk_size(chunk_size, ITER_ROUND)
         options = ReadOptions(default, checked_on_error(on_error), min(size, COMMAND_ITEMS), ROUND_BYTES)
-        for some in source.rounds(size):
-            for part in parts_of(some):
-                found: list[tuple[Key, Any]] = []
-                self._read(part, found, options)
-                yield from found
+        yield from read_rounds(source, size, lambda some, found: self._read(some, found, options))
 
     def _read(self, keys: Iterable[Key], out: Found, options: ReadOptions) -> None:
         with self._lease(self._max_value_size) as borrowed:
