@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import json
 import random
 import statistics
 import time
@@ -108,9 +107,7 @@ def run(options: argparse.Namespace) -> int:
     document = _document(described, measured)
     print(document)
     if options.name:
-        path = results.DIRECTORY / f"{options.name}.json"
-        path.write_text(json.dumps({"environment": described, "calls": measured}, indent=1), encoding="utf-8")
-        path.with_suffix(".md").write_text(document + "\n", encoding="utf-8")
+        results.publish(options.name, {"environment": described, "calls": measured}, document)
     if options.chart:
         draw(measured, options.chart)
     return 0

@@ -9,11 +9,7 @@ same data as after redis-py's pipeline.
 from __future__ import annotations
 
 import argparse
-import gc
-import json
-import random
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,7 +19,7 @@ import hiredis
 
 from benchmarks import environment, results, tables
 from benchmarks.floor import Sliced
-from benchmarks.measure import WrongResult, frozen_heap
+from benchmarks.measure import WrongResult, frozen_heap, in_turns
 from benchmarks.servers import BINARIES, Endpoint, apart, empty, running
 from redis_fastbatch import FastBatch, col
 
@@ -102,9 +98,7 @@ def run(options: argparse.Namespace) -> int:
     document = _document(described, measured, options.count)
     print(document)
     if options.name:
-        path = results.DIRECTORY / f"{options.name}.json"
-        path.write_text(json.dumps({"environment": described, "commands": measured}, indent=1), encoding="utf-8")
-        path.with_suffix(".md").write_text(document + "\n", encoding="utf-8")
+        results.publish(options.name, {"environment": described, "commands": measured}, document)
     return 0
 
 
@@ -209,13 +203,7 @@ class Contenders(ExitStack):
 
     def measure(self, rounds: int) -> dict[str, dict[str, float]]:
         """Return medians in nanoseconds for a command: of the wall time, and of this process's CPU time."""
-        samples: dict[str, list[tuple[int, int]]] = {name: [] for name in self._work}
-        order = random.Random(rounds)
-        for _ in range(rounds):
-            for name in order.sample(list(self._work), len(self._work)):
-                if self._workload.prepare is None:
-                    self._begin()
-                samples[name].append(_timed(self._work[name]))
+        samples = in_turns(self._work, rounds, self._begin if self._workload.prepare is None else lambda: None)
         return {
             name: {
                 "wall": statistics.median(wall for wall, _ in found) / self._count,
@@ -223,15 +211,6 @@ class Contenders(ExitStack):
             }
             for name, found in samples.items()
         }
-
-
-def _timed(work: Work) -> tuple[int, int]:
-    gc.collect()
-    began, cpu = time.perf_counter_ns(), time.process_time_ns()
-    result = work()
-    elapsed = time.perf_counter_ns() - began, time.process_time_ns() - cpu
-    del result
-    return elapsed
 
 
 def _document(described: dict[str, Any], measured: dict[str, dict[str, dict[str, float]]], count: int) -> str:

@@ -11,11 +11,7 @@ polars-redis and adbc-driver-redis are not measured: the package index has neith
 from __future__ import annotations
 
 import argparse
-import gc
-import json
-import random
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -25,7 +21,7 @@ import hiredis
 from benchmarks import environment, results, tables
 from benchmarks.equality import same
 from benchmarks.floor import Sliced
-from benchmarks.measure import WrongResult, frozen_heap
+from benchmarks.measure import WrongResult, frozen_heap, in_turns
 from benchmarks.servers import BINARIES, Endpoint, apart, empty, running
 from redis_fastbatch import FastBatch
 
@@ -83,9 +79,7 @@ def run(options: argparse.Namespace) -> int:
     document = _document(described, measured)
     print(document)
     if options.name:
-        path = results.DIRECTORY / f"{options.name}.json"
-        path.write_text(json.dumps({"environment": described, "hashes": measured}, indent=1), encoding="utf-8")
-        path.with_suffix(".md").write_text(document + "\n", encoding="utf-8")
+        results.publish(options.name, {"environment": described, "hashes": measured}, document)
     return 0
 
 
@@ -257,13 +251,7 @@ class Contenders(ExitStack):
 
     def measure(self, rounds: int) -> dict[str, dict[str, float]]:
         """Return figures in nanoseconds for a hash: wall time and this process's CPU time, as medians, and p99."""
-        samples: dict[str, list[tuple[int, int]]] = {name: [] for name in self._work}
-        order = random.Random(rounds)
-        for _ in range(rounds):
-            for name in order.sample(list(self._work), len(self._work)):
-                if self._operation in WRITES:
-                    self._begin()
-                samples[name].append(_timed(self._work[name]))
+        samples = in_turns(self._work, rounds, self._begin if self._operation in WRITES else lambda: None)
         count = len(self._keys)
         return {
             name: {
@@ -280,15 +268,6 @@ def _as_dict(reply: Any) -> Any:
     return list(reply) if isinstance(reply, tuple) else reply
 
 
-def _timed(work: Work) -> tuple[int, int]:
-    gc.collect()
-    began, cpu = time.perf_counter_ns(), time.process_time_ns()
-    result = work()
-    elapsed = time.perf_counter_ns() - began, time.process_time_ns() - cpu
-    del result
-    return elapsed
-
-
 def _document(described: dict[str, Any], measured: dict[str, dict[str, dict[str, float]]]) -> str:
     parts = ["# Hashes", tables.circumstances(described)]
     names = list(dict.fromkeys(name for found in measured.values() for name in found))
@@ -300,13 +279,7 @@ def _document(described: dict[str, Any], measured: dict[str, dict[str, dict[str,
             for kind, found in measured.items()
         ]
         parts += [f"## {title}: nanoseconds a hash", tables.table(heads, rows, numbers=numbers)]
-        rows = [
-            (
-                kind,
-                *(f"{found[name][figure] / found[OURS][figure]:.2f}" if name in found else "" for name in names),
-            )
-            for kind, found in measured.items()
-        ]
+        rows = [(kind, *(_faster(found, name, figure) for name in names)) for kind, found in measured.items()]
         parts += [f"## {title}: how many times faster ours is", tables.table(heads, rows, numbers=numbers)]
     return "\n\n".join(parts)
 

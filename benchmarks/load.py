@@ -9,7 +9,6 @@ and a key's value must be its last row.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -257,13 +256,10 @@ def _comparisons(done: Sequence[Loaded]) -> Iterator[str]:
 
 
 def _save(done: Sequence[Loaded], options: argparse.Namespace) -> None:
-    path = results.DIRECTORY / f"{options.name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     about = environment.describe([options.server])
     content = {"environment": about, "keys": options.keys, "loads": [asdict(each) for each in done]}
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     parts = ["# Loading files in bounded memory", tables.circumstances(about), document(done, options.keys)]
-    path.with_suffix(".md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    results.publish(options.name, content, "\n\n".join(parts))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

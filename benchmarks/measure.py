@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from time import perf_counter_ns
+from time import perf_counter_ns, process_time_ns
 from typing import Any, Literal
 
 from benchmarks.disturbance import Watch
@@ -110,6 +110,28 @@ def interleaved(contenders: Sequence[Contender], rounds: int, watch: Watch | Non
     return list(timings.values())
 
 
+def in_turns(
+    works: dict[str, Callable[[], Any]], rounds: int, before: Callable[[], object]
+) -> dict[str, list[tuple[int, int]]]:
+    """Do each work once in a round, in a random order that is the same in every run.
+
+    Args:
+        works: the timed calls, by name. Their results are dropped after the clocks have stopped.
+        rounds: how many.
+        before: called before each of them, outside the timing.
+
+    Returns:
+        For each of them the wall time and the CPU time of this process, in nanoseconds, in each round.
+    """
+    samples: dict[str, list[tuple[int, int]]] = {name: [] for name in works}
+    order = random.Random(rounds)
+    for _ in range(rounds):
+        for name in order.sample(list(works), len(works)):
+            before()
+            samples[name].append(_both_clocks(works[name]))
+    return samples
+
+
 @contextmanager
 def frozen_heap() -> Iterator[None]:
     """Keep the benchmark's own objects out of the garbage collections that happen while contenders run.
@@ -152,6 +174,15 @@ def _timed(contender: Contender) -> int:
     start = perf_counter_ns()
     result = contender.run()
     elapsed = perf_counter_ns() - start
+    del result
+    return elapsed
+
+
+def _both_clocks(work: Callable[[], Any]) -> tuple[int, int]:
+    gc.collect()
+    start, busy = perf_counter_ns(), process_time_ns()
+    result = work()
+    elapsed = perf_counter_ns() - start, process_time_ns() - busy
     del result
     return elapsed
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -92,10 +91,8 @@ def run(options: argparse.Namespace) -> int:
     document = _document({**described, "settings": settings}, measured)
     print(document)
     if options.name:
-        path = results.DIRECTORY / f"{options.name}.json"
         found = {"environment": described, "settings": settings, "pipelines": measured}
-        path.write_text(json.dumps(found, indent=1), encoding="utf-8")
-        path.with_suffix(".md").write_text(document + "\n", encoding="utf-8")
+        results.publish(options.name, found, document)
     return 0
 
 

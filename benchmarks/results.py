@@ -75,15 +75,26 @@ class Results:
 
     def save(self, path: Path) -> None:
         """Write a JSON file."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         content = {"environment": self.environment, "cells": [_cell_to_json(cell) for cell in self.cells]}
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        _write_json(path, content)
+
+
+def publish(name: str, content: dict[str, Any], document: str) -> None:
+    """Write results/<name>.json with what was measured, and results/<name>.md with its tables."""
+    path = DIRECTORY / f"{name}.json"
+    _write_json(path, content)
+    path.with_suffix(".md").write_text(document + "\n", encoding="utf-8")
 
 
 def load(path: Path) -> Results:
     """Read a file that `save` wrote."""
     content = json.loads(path.read_text(encoding="utf-8"))
     return Results(content["environment"], [_cell_from_json(cell) for cell in content["cells"]])
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _fastest(timings: Iterable[Timing]) -> Timing | None:
