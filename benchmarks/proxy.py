@@ -91,7 +91,7 @@ class _Direction:
             left = due - time.perf_counter()
             if left > 0:
                 time.sleep(left)
-            # The other side may have gone, and then there is nobody to tell.
+            # The other side may have closed its connection.
             with contextlib.suppress(OSError):
                 if block:
                     self._target.sendall(block)

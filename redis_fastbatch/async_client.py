@@ -178,9 +178,8 @@ class AsyncFastBatch(AsyncHashMethods, AsyncCommandMethods, AsyncTableMethods):
 
         Raises:
             asyncio.CancelledError: the task was cancelled. Like all errors that end a batch early, it has a
-            `report`
-                of what was confirmed until then. On Python 3.10 a caller that awaits the cancelled task finds this
-                error in the `__context__` of the one that it receives.
+                `report` of what was confirmed until then. On Python 3.10 a caller that awaits the cancelled task
+                finds this error in the `__context__` of the one that it receives.
             BatchError, ValueError, TypeError, redis.exceptions.RedisError: as from FastBatch.batch_set().
         """
         items = checked_items(items, asynchronous=True)
