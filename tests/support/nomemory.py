@@ -30,6 +30,8 @@ from redis_fastbatch.errors import FastBatchError
 
 MOST = 20_000
 ENOUGH_RUNS = 1000
+# What is made once, such as the entries of caches, must weigh little beside a leak in each sweep.
+ENOUGH_SWEEPS = 32
 # The codecs make a class for each shape of rows. Without memory, CPython cannot remove a class from the list of
 # its base's subclasses, so a weak reference to it stays there.
 MAKE_TYPES = (
@@ -291,7 +293,7 @@ def main(name: str) -> None:
     sweep(run, check, expected) if not isinstance(expected, type) else sweep_refused(run)
     blocks, used = in_use()
     sweeps = count = 0
-    while sweeps < 8 or sweeps * count < ENOUGH_RUNS:
+    while sweeps < ENOUGH_SWEEPS or sweeps * count < ENOUGH_RUNS:
         count = sweep(run, check, expected) if not isinstance(expected, type) else sweep_refused(run)
         sweeps += 1
     more_blocks, more_used = in_use()
