@@ -66,11 +66,11 @@ class AsyncCommandMethods(BaseClient):
         check_hook("on_chunk", on_chunk)
         options = ExecuteOptions(size, on_error, on_chunk, repeatable)
         report = BatchReport(item="command")
-        heard = progress_of(commands, progress)
-        with Reporting(report, heard):
+        display = progress_of(commands, progress)
+        with Reporting(report, display):
             source = async_source(commands)
             async with self._lease() as borrowed:
-                flight = self._execute_flight(source or commands, options, report, heard)
+                flight = self._execute_flight(source or commands, options, report, display)
                 await write_out(borrowed, flight, source)
             if flight.source_error is not None:
                 raise flight.source_error

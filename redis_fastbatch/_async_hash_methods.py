@@ -72,11 +72,11 @@ class AsyncHashMethods(HashClient):
         items = checked_items(items, asynchronous=True, method="batch_hset")
         writing = HashWriting(ex, px, exat, pxat, codec, chunk_size, on_error, on_chunk)
         report = BatchReport()
-        heard = progress_of(items, progress)
-        with Reporting(report, heard):
+        display = progress_of(items, progress)
+        with Reporting(report, display):
             source = async_source(items)
             async with self._lease() as borrowed:
-                flight = self._hset_flight(source or items, writing, report, heard)
+                flight = self._hset_flight(source or items, writing, report, display)
                 await write_out(borrowed, flight, source)
             if flight.source_error is not None:
                 raise flight.source_error

@@ -281,14 +281,14 @@ class Reporting:
 
     Args:
         report: gets the duration. An error that leaves the context gets the report.
-        heard: the display of progress, which ends with the context.
+        display: shows the progress, and ends with the context.
     """
 
-    __slots__ = ("_heard", "_report", "_started")
+    __slots__ = ("_display", "_report", "_started")
 
-    def __init__(self, report: BatchReport, heard: Progress | None) -> None:
+    def __init__(self, report: BatchReport, display: Progress | None) -> None:
         self._report = report
-        self._heard = heard
+        self._display = display
 
     def __enter__(self) -> None:
         self._started = time.perf_counter()
@@ -298,8 +298,8 @@ class Reporting:
     ) -> None:
         self._report.seconds = time.perf_counter() - self._started
         try:
-            if self._heard is not None:
-                self._heard.close()
+            if self._display is not None:
+                self._display.close()
         except BaseException as failure:
             attach(failure, self._report)
             raise

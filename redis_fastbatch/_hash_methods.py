@@ -74,22 +74,22 @@ class HashMethods(HashClient):
             check_workers(workers)
             workers = affordable(self._client, workers)
         report = BatchReport()
-        heard = progress_of(items, progress)
-        with Reporting(report, heard):
+        display = progress_of(items, progress)
+        with Reporting(report, display):
             if workers == 1:
                 with self._lease() as borrowed:
-                    flight = self._hset_flight(items, writing, report, heard)
+                    flight = self._hset_flight(items, writing, report, display)
                     with flight:
                         borrowed.run(flight)
                 if flight.source_error is not None:
                     raise flight.source_error
             else:
-                self._hset_in_threads(items, writing, report, heard, workers)
+                self._hset_in_threads(items, writing, report, display, workers)
             raise_failures(report, on_error)
         return report
 
     def _hset_in_threads(
-        self, items: HashItems, writing: HashWriting, report: BatchReport, heard: Progress | None, workers: int
+        self, items: HashItems, writing: HashWriting, report: BatchReport, display: Progress | None, workers: int
     ) -> None:
         options = writing.options
         options.on_error, options.on_chunk = one_at_a_time(options.on_error), one_at_a_time(options.on_chunk)
@@ -98,7 +98,7 @@ class HashMethods(HashClient):
             return self._hset_flight(some, writing, part, progress)
 
         pairs = items.items() if isinstance(items, Mapping) else items
-        write(self._lease, pairs, workers, make_flight, report, heard)
+        write(self._lease, pairs, workers, make_flight, report, display)
 
     def batch_hgetall(
         self,

@@ -192,23 +192,25 @@ class AsyncFastBatch(AsyncHashMethods, AsyncCommandMethods, AsyncTableMethods):
             check_hook("on_chunk", on_chunk)
             options.on_chunk = on_chunk
         report = BatchReport()
-        heard = None if progress is None else progress_of(items, progress)
-        with Reporting(report, heard):
+        display = None if progress is None else progress_of(items, progress)
+        with Reporting(report, display):
             if atomic and self._is_cluster and isinstance(items, AsyncIterable):
                 # The slots of all keys are compared before anything is sent.
                 items = [pair async for pair in items]
-            await self._write(items, options, report, heard)
+            await self._write(items, options, report, display)
             if report.failed:
                 raise_failures(report, on_error)
         return report
 
-    async def _write(self, items: Any, options: WriteOptions, report: BatchReport, heard: Progress | None) -> None:
+    async def _write(
+        self, items: Any, options: WriteOptions, report: BatchReport, display: Progress | None
+    ) -> None:
         source = async_source(items)
         async with self._lease() as borrowed:
             msetex = options.set.msetex_helps and not self._is_cluster and await has_msetex_async(borrowed)
-            hooked = heard is not None or options.on_chunk is not None
+            hooked = display is not None or options.on_chunk is not None
             if hooked or self._is_cluster or type(items) not in IN_MEMORY:
-                flight = self._write_flight(source or items, options, report, heard, msetex=msetex)
+                flight = self._write_flight(source or items, options, report, display, msetex=msetex)
             else:
                 flight = await self._write_at_once(borrowed, items, options, report, msetex)
                 if flight is None:

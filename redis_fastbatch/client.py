@@ -194,22 +194,22 @@ class FastBatch(HashMethods):
             check_workers(workers, atomic)
             workers = affordable(self._client, workers)
         report = BatchReport()
-        heard = None if progress is None else progress_of(items, progress)
-        with Reporting(report, heard):
+        display = None if progress is None else progress_of(items, progress)
+        with Reporting(report, display):
             if workers == 1:
-                self._write(items, options, report, heard)
+                self._write(items, options, report, display)
             else:
-                self._write_in_threads(items, options, report, heard, workers)
+                self._write_in_threads(items, options, report, display, workers)
             if report.failed:
                 raise_failures(report, on_error)
         return report
 
-    def _write(self, items: Items, options: WriteOptions, report: BatchReport, heard: Progress | None) -> None:
+    def _write(self, items: Items, options: WriteOptions, report: BatchReport, display: Progress | None) -> None:
         with self._lease() as borrowed:
             msetex = options.set.msetex_helps and not self._is_cluster and has_msetex(borrowed)
-            hooked = heard is not None or options.on_chunk is not None
+            hooked = display is not None or options.on_chunk is not None
             if hooked or self._is_cluster or type(items) not in IN_MEMORY:
-                flight = self._write_flight(items, options, report, heard, msetex=msetex)
+                flight = self._write_flight(items, options, report, display, msetex=msetex)
             else:
                 flight = self._write_at_once(borrowed, items, options, report, msetex)
                 if flight is None:
@@ -233,7 +233,7 @@ class FastBatch(HashMethods):
         return self._write_on(writer, chunk, options, report, borrowed.begun)
 
     def _write_in_threads(
-        self, items: Items, options: WriteOptions, report: BatchReport, heard: Progress | None, workers: int
+        self, items: Items, options: WriteOptions, report: BatchReport, display: Progress | None, workers: int
     ) -> None:
         options.on_error, options.on_chunk = one_at_a_time(options.on_error), one_at_a_time(options.on_chunk)
 
@@ -242,7 +242,7 @@ class FastBatch(HashMethods):
             return self._write_flight(some, options, part, progress, msetex=msetex)
 
         pairs = items.items() if isinstance(items, Mapping) else items
-        write(self._lease, pairs, workers, make_flight, report, heard)
+        write(self._lease, pairs, workers, make_flight, report, display)
 
     def batch_execute(
         self,
@@ -291,11 +291,11 @@ class FastBatch(HashMethods):
         check_hook("on_chunk", on_chunk)
         options = ExecuteOptions(size, on_error, on_chunk, repeatable)
         report = BatchReport(item="command")
-        heard = progress_of(commands, progress)
+        display = progress_of(commands, progress)
 
-        with Reporting(report, heard):
+        with Reporting(report, display):
             with self._lease() as borrowed:
-                flight = self._execute_flight(commands, options, report, heard)
+                flight = self._execute_flight(commands, options, report, display)
                 with flight:
                     borrowed.run(flight)
             if flight.source_error is not None:

@@ -39,8 +39,8 @@ def replies(commands: Any = COMMANDS, size: int = 2, position: int = 0) -> tuple
 
 
 def test_replies_of_all_kinds_are_counted() -> None:
-    heard: list[Any] = []
-    flight = execute(on_error=lambda *failure: heard.append(failure))
+    received: list[Any] = []
+    flight = execute(on_error=lambda *failure: received.append(failure))
     driver = Driver(flight)
     assert driver.send_all() == ([b"INCR"] * 5, Event.NEED_REPLIES)
     driver.receive(b":1\r\n+OK\r\n*1\r\n*2\r\n:1\r\n$2\r\n")
@@ -48,7 +48,7 @@ def test_replies_of_all_kinds_are_counted() -> None:
     driver.receive(b"ab\r\n-ERR no\r\n_\r\n")
     assert flight.poll() is Event.DONE
     assert (flight.report.written, flight.report.failed, flight.confirmed_prefix()) == (4, 1, 5)
-    [(position, command, error)] = heard
+    [(position, command, error)] = received
     assert (position, command) == (3, ("INCR", "key:3"))
     assert str(error) == "command 3 (INCR key:3): ERR no"
     assert flight.report.failures == {3: error}

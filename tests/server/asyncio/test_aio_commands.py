@@ -84,9 +84,9 @@ def test_failures(valkey: EmbeddedServer, valkey_client: redis.Redis) -> None:
             fast = AsyncFastBatch(client)
             with pytest.raises(BatchError, match=r"3 of 4 commands failed; the first: command 1 \(INCR a\)"):
                 await fast.batch_execute(commands)
-            heard: list[Any] = []
-            await fast.batch_execute(streamed(commands), on_error=lambda *failure: heard.append(failure[:2]))
-            assert sorted(heard, key=str) == [(1, commands[1]), (2, commands[2]), (3, commands[3])]
+            received: list[Any] = []
+            await fast.batch_execute(streamed(commands), on_error=lambda *failure: received.append(failure[:2]))
+            assert sorted(received, key=str) == [(1, commands[1]), (2, commands[2]), (3, commands[3])]
             kinds = [type(one) async for one in fast.batch_execute_iter(commands, raise_on_error=False)]
             assert kinds == [bytes, redis.ResponseError, EncodeError, EncodeError]
             with pytest.raises(redis.ResponseError, match=r"^command 1 \(INCR a\)"):

@@ -373,7 +373,7 @@ def test_listeners_to_released_connections_are_called(emptied: EmbeddedServer) -
 
 
 def test_a_connection_that_is_to_be_replaced_is_replaced(emptied: EmbeddedServer) -> None:
-    """redis-py closes it when it is released, as after it has heard that a server moves."""
+    """redis-py closes it when it is released, as after a message that the server moves."""
 
     async def main() -> None:
         async with connected(emptied, max_connections=1) as batch:

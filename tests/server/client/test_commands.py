@@ -126,7 +126,7 @@ def test_large_arguments_and_large_replies(valkey_client: redis.Redis) -> None:
 
 
 def test_failures_are_named_by_their_positions(valkey_client: redis.Redis) -> None:
-    heard: list[Any] = []
+    received: list[Any] = []
     commands = [("SET", "a", "text"), ("INCR", "a"), ("GET", object()), ("NOSUCH", "x" * 1000), ("SET", "b", 1)]
     fast = FastBatch(valkey_client)
     with pytest.raises(BatchError) as caught:
@@ -134,10 +134,10 @@ def test_failures_are_named_by_their_positions(valkey_client: redis.Redis) -> No
     assert str(caught.value) == (
         "3 of 5 commands failed; the first: command 1 (INCR a): value is not an integer or out of range"
     )
-    report = fast.batch_execute(commands, on_error=lambda *failure: heard.append(failure))
+    report = fast.batch_execute(commands, on_error=lambda *failure: received.append(failure))
     assert valkey_client.get("b") == b"1"
     assert (report.written, report.failed, sorted(report.failures)) == (2, 3, [1, 2, 3])
-    assert sorted(heard, key=lambda failure: failure[0]) == [
+    assert sorted(received, key=lambda failure: failure[0]) == [
         (position, commands[position], report.failures[position]) for position in (1, 2, 3)
     ]
     assert isinstance(report.failures[2], EncodeError)

@@ -107,16 +107,16 @@ def test_a_blocking_pool_makes_batches_wait(valkey: EmbeddedServer) -> None:
 
 def test_listeners_hear_of_a_released_connection(pool: ConnectionPool) -> None:
     event = pytest.importorskip("redis.event", reason="events not installed: they need redis-py 5.3")
-    heard: list[Any] = []
+    received: list[Any] = []
 
     class Listener(event.EventListenerInterface):  # type: ignore[misc, name-defined]
         def listen(self, event: Any) -> None:
-            heard.append(event.connection)
+            received.append(event.connection)
 
     fast = FastBatch(redis.Redis(connection_pool=pool))
     pool._event_dispatcher.register_listeners({event.AfterConnectionReleasedEvent: [Listener()]})
     fast.batch_set({"a": 1})
-    assert heard == pool._available_connections
+    assert received == pool._available_connections
 
 
 def test_a_new_token_is_sent_after_the_batch(pool: ConnectionPool) -> None:

@@ -112,11 +112,11 @@ def test_commands_that_no_node_carries_out_fail_alone(
 def test_error_replies_are_named(cluster_client: redis.RedisCluster) -> None:
     commands = [("SET", f"key:{i}", "text") for i in range(50)]
     commands += [("INCR", f"key:{i}") for i in range(50)]
-    heard: list[int] = []
+    received: list[int] = []
     fast = FastBatch(cluster_client)
-    report = fast.batch_execute(commands, on_error=lambda position, *_: heard.append(position))
+    report = fast.batch_execute(commands, on_error=lambda position, *_: received.append(position))
     assert (report.written, report.failed) == (50, 50)
-    assert sorted(heard) == list(range(50, 100))
+    assert sorted(received) == list(range(50, 100))
     assert report.first_failure().startswith("command 50 (INCR key:0): value is not an integer")
     found = list(fast.batch_execute_iter(commands[40:60], raise_on_error=False))
     assert [type(reply).__name__ for reply in found] == ["bytes"] * 10 + ["ResponseError"] * 10

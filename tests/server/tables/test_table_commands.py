@@ -253,11 +253,11 @@ def test_a_table_is_carried_out(valkey: EmbeddedServer, valkey_client: redis.Red
 
 def test_failed_rows_are_named(valkey_client: redis.Redis) -> None:
     table = pa.table({"key": ["a", "b", None, "d"], "by": ["1", "x", "1", "2"]})
-    heard: list[Any] = []
+    received: list[Any] = []
     fast, command = FastBatch(valkey_client), ["INCRBY", col("key"), col("by")]
-    report = fast.batch_execute_table(table, command, on_error=lambda *failure: heard.append(failure))
+    report = fast.batch_execute_table(table, command, on_error=lambda *failure: received.append(failure))
     assert (report.written, report.failed) == (2, 2)
-    assert sorted(each[:2] for each in heard) == [(1, [b"INCRBY", b"b", b"x"]), (2, [b"INCRBY", None, b"1"])]
+    assert sorted(each[:2] for each in received) == [(1, [b"INCRBY", b"b", b"x"]), (2, [b"INCRBY", None, b"1"])]
     assert str(report.failures[1]) == "row 1 (INCRBY b x): value is not an integer or out of range"
     with pytest.raises(BatchError, match=r"^the commands of 2 of 4 rows failed; the first: row 1 \(INCRBY b x\)"):
         fast.batch_execute_table(table, command)
