@@ -95,9 +95,9 @@ class BareSocket:
         self._socket = socket.create_connection((endpoint.host, endpoint.port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # The kernel's timeout, because Python's own polls before every send and receive.
-        patience = struct.pack("ll", TIMEOUT_SECONDS, 0)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+        timeout = struct.pack("ll", TIMEOUT_SECONDS, 0)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
         self._scrap = memoryview(bytearray(256 * 1024))
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from redis.exceptions import ConnectionError, RedisClusterException, RedisError,
 from redis_fastbatch._cluster.flight import ClusterBatch
 from redis_fastbatch._cluster.node import NodeFlight
 from redis_fastbatch._cluster.slot_route import OneSlotWrite, Redirected, SlotRoute
-from redis_fastbatch._cluster.sync import FINAL, REFRESH_SECONDS, patience_of
+from redis_fastbatch._cluster.sync import FINAL, REFRESH_SECONDS, max_outage_of
 from redis_fastbatch._cluster.topology import Topology, topology_of
 from redis_fastbatch._engine.flight import NO_LIMIT, Event, Send
 from redis_fastbatch._transports.async_source import AsyncSource
@@ -123,7 +123,7 @@ class AsyncClusterLease:
         topology = topology_of(self.client)
         if topology.doubted:
             await self.refresh(topology)
-        route = SlotRoute(topology, flight, patience_of(self.client))
+        route = SlotRoute(topology, flight, max_outage_of(self.client))
         while True:
             try:
                 async with node_lease(self.client, route.node(), self._max_value_size) as borrowed:

@@ -22,13 +22,13 @@ class ClusterCount(ClusterBatch):
         writer: encodes the keys, a command for each.
         topology: the nodes.
         outcome: adds up the numbers.
-        patience: seconds for which a key is tried again.
+        max_outage: seconds for which a key is tried again.
     """
 
     def __init__(
-        self, writer: RoutedWriter, topology: Topology, outcome: CountOutcome, *, patience: float
+        self, writer: RoutedWriter, topology: Topology, outcome: CountOutcome, *, max_outage: float
     ) -> None:
-        super().__init__(topology, writer, outcome, patience=patience)
+        super().__init__(topology, writer, outcome, max_outage=max_outage)
         self.outcome = outcome
 
     @property

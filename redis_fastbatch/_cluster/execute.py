@@ -29,7 +29,7 @@ class ClusterExecute(ClusterWrite):
 
     Args:
         writer: encodes the commands.
-        topology, outcome, patience, repeatable: as for ClusterWrite.
+        topology, outcome, max_outage, repeatable: as for ClusterWrite.
     """
 
     def __init__(
@@ -38,10 +38,10 @@ class ClusterExecute(ClusterWrite):
         topology: Topology,
         outcome: WriteOutcome,
         *,
-        patience: float,
+        max_outage: float,
         repeatable: bool,
     ) -> None:
-        super().__init__(writer, topology, outcome, patience=patience, repeatable=repeatable)
+        super().__init__(writer, topology, outcome, max_outage=max_outage, repeatable=repeatable)
         self._commands = writer
 
     def read(self, sent: NodeChunk, reader: ReplyReader, budget: int | None) -> None:
@@ -71,7 +71,7 @@ class ClusterReplies(ClusterBatch):
         out: gets the replies.
         sizes: what is known of the replies' sizes, which the batch learns.
         form: how replies become Python objects.
-        patience: seconds for which a command is tried again.
+        max_outage: seconds for which a command is tried again.
     """
 
     def __init__(
@@ -82,9 +82,9 @@ class ClusterReplies(ClusterBatch):
         sizes: ValueSizes,
         form: ReplyFormat,
         *,
-        patience: float,
+        max_outage: float,
     ) -> None:
-        super().__init__(topology, writer, HookCaller(), patience=patience, repeatable=False)
+        super().__init__(topology, writer, HookCaller(), max_outage=max_outage, repeatable=False)
         self._commands = writer
         self._out = out
         self._sizes = sizes

@@ -11,7 +11,7 @@ from redis_fastbatch._cluster.hash_read import ClusterHashRead
 from redis_fastbatch._cluster.hashes import ClusterHashWrite
 from redis_fastbatch._cluster.read import ClusterRead
 from redis_fastbatch._cluster.slot_route import OneSlotWrite, one_slot
-from redis_fastbatch._cluster.sync import patience_of
+from redis_fastbatch._cluster.sync import max_outage_of
 from redis_fastbatch._cluster.topology import Topology, topology_of
 from redis_fastbatch._cluster.write import ClusterWrite
 from redis_fastbatch._core.codec import ValueCodec
@@ -152,8 +152,8 @@ class ClusterFlights:
             return self._one_slot_flight(items, options.set, outcome)
         topology = topology_of(self._client)
         writer = self._routed(items, options.set.single, topology, options.chunk_size)
-        patience = patience_of(self._client)
-        return ClusterWrite(writer, topology, outcome, patience=patience, repeatable=options.set.repeatable)
+        max_outage = max_outage_of(self._client)
+        return ClusterWrite(writer, topology, outcome, max_outage=max_outage, repeatable=options.set.repeatable)
 
     def _one_slot_flight(self, items: Any, options: SetOptions, outcome: WriteOutcome) -> OneSlotWrite:
         pairs, slot = one_slot(items, **self._key_encoding)
@@ -180,8 +180,8 @@ class ClusterFlights:
         writer = RoutedCommandWriter(
             some, encoder, topology.router, max_items=options.chunk_size, max_bytes=CHUNK_BYTES
         )
-        patience = patience_of(self._client)
-        return ClusterExecute(writer, topology, outcome, patience=patience, repeatable=options.repeatable)
+        max_outage = max_outage_of(self._client)
+        return ClusterExecute(writer, topology, outcome, max_outage=max_outage, repeatable=options.repeatable)
 
     def reply_flight(
         self,
@@ -206,7 +206,7 @@ class ClusterFlights:
         writer = RoutedCommandWriter(
             some, encoder, topology.router, max_items=COMMAND_ITEMS, max_bytes=CHUNK_BYTES, position=position
         )
-        return ClusterReplies(writer, topology, out, sizes, form, patience=patience_of(self._client))
+        return ClusterReplies(writer, topology, out, sizes, form, max_outage=max_outage_of(self._client))
 
     def hash_flight(
         self,
@@ -234,7 +234,7 @@ class ClusterFlights:
             max_bytes=CHUNK_BYTES,
             **self._key_encoding,
         )
-        return ClusterHashWrite(writer, topology, expire, outcome, patience=patience_of(self._client))
+        return ClusterHashWrite(writer, topology, expire, outcome, max_outage=max_outage_of(self._client))
 
     def hash_rows_flight(self, rows: Any, expire: Command | None, outcome: WriteOutcome) -> ClusterHashWrite:
         """Return a flight that writes the rows of a table as hashes.
@@ -246,7 +246,7 @@ class ClusterFlights:
         """
         topology = topology_of(self._client)
         writer: Any = SplitWriter(rows, HSET, topology.router)
-        return ClusterHashWrite(writer, topology, expire, outcome, patience=patience_of(self._client))
+        return ClusterHashWrite(writer, topology, expire, outcome, max_outage=max_outage_of(self._client))
 
     def rows_flight(self, rows: Any, options: SetOptions, outcome: WriteOutcome) -> ClusterWrite:
         """Return a flight that writes the rows of a table.
@@ -258,8 +258,8 @@ class ClusterFlights:
         """
         topology = topology_of(self._client)
         writer: Any = SplitWriter(rows, options.single, topology.router)
-        patience = patience_of(self._client)
-        return ClusterWrite(writer, topology, outcome, patience=patience, repeatable=options.repeatable)
+        max_outage = max_outage_of(self._client)
+        return ClusterWrite(writer, topology, outcome, max_outage=max_outage, repeatable=options.repeatable)
 
     def command_rows_flight(self, rows: Any, outcome: WriteOutcome, *, repeatable: bool) -> ClusterExecute:
         """Return a flight of a command for each row of a table.
@@ -271,8 +271,8 @@ class ClusterFlights:
         """
         topology = topology_of(self._client)
         writer: Any = SplitWriter(rows, rows.command, topology.router)
-        patience = patience_of(self._client)
-        return ClusterExecute(writer, topology, outcome, patience=patience, repeatable=repeatable)
+        max_outage = max_outage_of(self._client)
+        return ClusterExecute(writer, topology, outcome, max_outage=max_outage, repeatable=repeatable)
 
     def read_flight(
         self, keys: Any, out: Any, outcome: ReadOutcome, options: ReadOptions, codec: ValueCodec | None = None
@@ -300,7 +300,7 @@ class ClusterFlights:
             found,
             outcome,
             options,
-            patience=patience_of(self._client),
+            max_outage=max_outage_of(self._client),
             pairs=pairs,
             order=order,
         )
@@ -325,13 +325,13 @@ class ClusterFlights:
         writer = self._routed(
             keys, command, topology, options.limit, found=found, default=options.default, order=order
         )
-        patience = patience_of(self._client)
+        max_outage = max_outage_of(self._client)
         return ClusterHashRead(
-            writer, topology, rows, found, outcome, options, patience=patience, pairs=pairs, order=order
+            writer, topology, rows, found, outcome, options, max_outage=max_outage, pairs=pairs, order=order
         )
 
     def count_flight(self, keys: Any) -> ClusterCount:
         """Return a flight that deletes keys and counts them."""
         topology = topology_of(self._client)
         writer = self._routed(keys, UNLINK, topology, COMMAND_ITEMS)
-        return ClusterCount(writer, topology, CountOutcome(), patience=patience_of(self._client))
+        return ClusterCount(writer, topology, CountOutcome(), max_outage=max_outage_of(self._client))

@@ -29,8 +29,8 @@ from redis_fastbatch._engine.flight import each_once
 from redis_fastbatch._engine.outcome import HookCaller, outcome_unknown
 from redis_fastbatch._engine.pacing import MOST_ITEMS, FlushTimer
 
-PATIENCE = 30.0
-"""Seconds for which an item is tried again while the cluster has no node for it: a failover takes
+MAX_OUTAGE_SECONDS = 30.0
+"""Seconds for which an item is tried again while no node carries it out: a failover takes
 cluster-node-timeout, 15 s by default, and a little more."""
 
 FIRST_DELAY = 0.05
@@ -56,14 +56,13 @@ class ClusterBatch(NodesBatch):
         topology: the nodes.
         writer: encodes the items.
         outcome: records what became of the items.
-        patience: seconds for which items are tried again.
+        max_outage: seconds for which an item is tried again while no node carries it out.
         repeatable: whether commands of unknown outcome may be sent again.
 
     Attributes:
         topology: the nodes.
         nodes: a flight for each of them.
         settled: how many items have their outcome.
-        patience: seconds for which items are tried again; 0 once that was in vain, until something succeeds.
         stale: a node has redirected: the cluster's own view should be refreshed.
         handed: chunks handed to nodes so far.
         answers_stand: where a connection is lost within the replies to a chunk, those that came are kept.
@@ -77,13 +76,15 @@ class ClusterBatch(NodesBatch):
         writer: RoutedWriter,
         outcome: HookCaller,
         *,
-        patience: float,
+        max_outage: float,
         repeatable: bool = True,
     ) -> None:
         self.topology = topology
         self.nodes: list[NodeFlight] = []
         self.settled = 0
-        self.patience = self._patience = patience
+        self._max_outage = max_outage
+        # 0 after an item was tried for that long without success, until an item succeeds: others do not wait too.
+        self._allowed_outage = max_outage
         self.stale = False
         self.handed = 0
         self._hooks = outcome
@@ -226,7 +227,7 @@ class ClusterBatch(NodesBatch):
                 final.append((item, reply))
         answered = sent.answered
         if len(detours) + len(final) < answered:
-            self.patience, self._delay = self._patience, FIRST_DELAY
+            self._allowed_outage, self._delay = self._max_outage, FIRST_DELAY
         successors = self._redirected(node, sent, detours) if detours else []
         sent.settled = answered
         self.record(sent, answered, final, len(detours))
@@ -241,9 +242,9 @@ class ClusterBatch(NodesBatch):
         if isinstance(refusal, AskError) and sent.hops < MAX_HOPS:
             # Nothing is waited for where the node is known.
             return True
-        if sent.since is None or time.monotonic() - sent.since <= self.patience:
-            return self.patience > 0
-        self.patience = 0.0
+        if sent.since is None or time.monotonic() - sent.since <= self._allowed_outage:
+            return self._allowed_outage > 0
+        self._allowed_outage = 0.0
         return False
 
     def _redirected(
@@ -304,7 +305,7 @@ class ClusterBatch(NodesBatch):
         """Take back what a node had, whose connection is lost: the node that has the slots after a while gets it.
 
         Raises:
-            Exception: `error`, when no node took the slots over for `patience` seconds.
+            Exception: `error`, when no node has taken the slots over within `max_outage` seconds.
         """
         again: list[NodeChunk] = []
         for sent in node.sent:
@@ -327,7 +328,7 @@ class ClusterBatch(NodesBatch):
         self.stale = True
         now = time.monotonic()
         oldest = min((chunk.since for chunk in node.ready if chunk.since is not None), default=now)
-        if node.ready and now - oldest >= self.patience:
+        if node.ready and now - oldest >= self._allowed_outage:
             raise error
         for chunk in node.ready:
             chunk.since = now if chunk.since is None else chunk.since

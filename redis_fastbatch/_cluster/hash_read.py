@@ -23,7 +23,7 @@ class ClusterHashRead(ClusterRead):
         writer: encodes the keys, a command for each, and puts them into `out`.
         topology: the nodes.
         rows: reads the replies.
-        out, outcome, options, patience, pairs, order: as for ClusterRead.
+        out, outcome, options, max_outage, pairs, order: as for ClusterRead.
     """
 
     def __init__(
@@ -35,12 +35,12 @@ class ClusterHashRead(ClusterRead):
         outcome: ReadOutcome,
         options: ReadOptions,
         *,
-        patience: float,
+        max_outage: float,
         pairs: list[tuple[Any, Any]] | None = None,
         order: list[Any] | None = None,
     ) -> None:
         super().__init__(
-            writer, topology, ValueCodec(), out, outcome, options, patience=patience, pairs=pairs, order=order
+            writer, topology, ValueCodec(), out, outcome, options, max_outage=max_outage, pairs=pairs, order=order
         )
         self._rows = rows
 

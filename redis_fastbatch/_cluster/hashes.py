@@ -26,7 +26,7 @@ class ClusterHashWrite(ClusterWrite):
         topology: the nodes.
         expire: the command that lets a hash expire, or None.
         outcome: records what became of the hashes.
-        patience: seconds for which an item is tried again.
+        max_outage: seconds for which an item is tried again.
     """
 
     def __init__(
@@ -36,9 +36,9 @@ class ClusterHashWrite(ClusterWrite):
         expire: Command | None,
         outcome: WriteOutcome,
         *,
-        patience: float,
+        max_outage: float,
     ) -> None:
-        super().__init__(writer, topology, outcome, patience=patience)
+        super().__init__(writer, topology, outcome, max_outage=max_outage)
         self._expire = expire
         self._slow = False
 

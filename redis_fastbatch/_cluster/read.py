@@ -30,7 +30,7 @@ class ClusterRead(ClusterBatch):
         out: gets the values.
         outcome: counts the values and handles those that cannot be decoded.
         options: how they are read.
-        patience: seconds for which a key is tried again.
+        max_outage: seconds for which a key is tried again.
         pairs: where given, gets (key, value) of all keys in their order at the end.
         order: the keys in their order, for that.
     """
@@ -47,11 +47,11 @@ class ClusterRead(ClusterBatch):
         outcome: ReadOutcome,
         options: ReadOptions,
         *,
-        patience: float,
+        max_outage: float,
         pairs: list[tuple[Any, Any]] | None = None,
         order: list[Any] | None = None,
     ) -> None:
-        super().__init__(topology, writer, outcome, patience=patience)
+        super().__init__(topology, writer, outcome, max_outage=max_outage)
         self.outcome = outcome
         self._codec = codec
         self._out = out

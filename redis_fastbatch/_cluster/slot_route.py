@@ -66,13 +66,13 @@ class SlotRoute:
     Args:
         topology: the nodes.
         flight: the batch.
-        patience: seconds for which it is tried again while no node takes it.
+        max_outage: seconds for which it is tried again while no node carries it out.
     """
 
-    def __init__(self, topology: Topology, flight: OneSlotWrite, patience: float) -> None:
+    def __init__(self, topology: Topology, flight: OneSlotWrite, max_outage: float) -> None:
         self._topology = topology
         self._flight = flight
-        self._deadline = time.monotonic() + patience
+        self._deadline = time.monotonic() + max_outage
         self._delay = FIRST_DELAY
         self._hops = 0
         self._asked: Any = None

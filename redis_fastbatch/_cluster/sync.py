@@ -20,7 +20,7 @@ from redis.exceptions import (
     TimeoutError,
 )
 
-from redis_fastbatch._cluster.flight import PATIENCE, ClusterBatch
+from redis_fastbatch._cluster.flight import MAX_OUTAGE_SECONDS, ClusterBatch
 from redis_fastbatch._cluster.node import NodeFlight
 from redis_fastbatch._cluster.slot_route import OneSlotWrite, Redirected, SlotRoute
 from redis_fastbatch._cluster.topology import Topology, topology_of
@@ -42,9 +42,9 @@ CHECK_SECONDS = 0.1
 FINAL = (AuthenticationError, AuthorizationError, MaxConnectionsError)
 
 
-def patience_of(cluster: Any) -> float:
-    """Return for how many seconds a batch waits for a cluster that is down: 0 if its client never retries."""
-    return PATIENCE if redispy.retries(cluster) else 0.0
+def max_outage_of(cluster: Any) -> float:
+    """Return for how many seconds a batch goes on while no node answers: 0 if its client never retries."""
+    return MAX_OUTAGE_SECONDS if redispy.retries(cluster) else 0.0
 
 
 class Link:
@@ -331,7 +331,7 @@ class ClusterLease:
         topology = topology_of(self.client)
         if topology.doubted:
             self._refresh(topology)
-        route = SlotRoute(topology, flight, patience_of(self.client))
+        route = SlotRoute(topology, flight, max_outage_of(self.client))
         while True:
             try:
                 with Lease(self.client.get_redis_connection(route.node()), self._max_value_size) as borrowed:

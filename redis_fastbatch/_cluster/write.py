@@ -21,7 +21,7 @@ class ClusterWrite(ClusterBatch, RecordedBatch):
         writer: encodes the items, a command for each.
         topology: the nodes.
         outcome: records what became of the items.
-        patience: seconds for which an item is tried again.
+        max_outage: seconds for which an item is tried again.
         repeatable: whether commands of unknown outcome may be sent again.
     """
 
@@ -31,10 +31,10 @@ class ClusterWrite(ClusterBatch, RecordedBatch):
         topology: Topology,
         outcome: WriteOutcome,
         *,
-        patience: float,
+        max_outage: float,
         repeatable: bool = True,
     ) -> None:
-        super().__init__(topology, writer, outcome, patience=patience, repeatable=repeatable)
+        super().__init__(topology, writer, outcome, max_outage=max_outage, repeatable=repeatable)
         self.outcome = outcome
         self._conditional = b"NX" in writer.command.tail or b"XX" in writer.command.tail
         self._hooks_due: deque[tuple[NodeChunk, int]] = deque()

@@ -338,7 +338,7 @@ def test_a_node_that_stays_lost_fails_its_items(
     make: Callable[..., ClusterBench], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Items sent before the loss may be stored, so they must not be reported as not sent."""
-    monkeypatch.setattr("redis_fastbatch._cluster.sync.PATIENCE", 0.2)
+    monkeypatch.setattr("redis_fastbatch._cluster.sync.MAX_OUTAGE_SECONDS", 0.2)
     ready = make(kind=kind, retries=3)
     keys = ready.keys(COUNT)
     ready.inject(Fault(after_bytes=0, then=Then.CUT), 0)

@@ -42,14 +42,14 @@ def routed(items: Any, command: Command, topology: Topology, **more: Any) -> Rou
 
 def write(items: Any, command: Command = SET, **options: Any) -> tuple[ClusterWrite, list[Driver]]:
     topology = two_nodes()
-    batch = ClusterWrite(routed(items, command, topology), topology, outcome(), patience=30.0, **options)
+    batch = ClusterWrite(routed(items, command, topology), topology, outcome(), max_outage=30.0, **options)
     return batch, [Driver(node) for node in batch.nodes]
 
 
 def read(keys: Any) -> tuple[ClusterRead, list[Driver], dict[str, Any]]:
     topology, found = two_nodes(), dict[str, Any]()
     encoder = routed(keys, GET, topology, found=found)
-    batch = ClusterRead(encoder, topology, CODEC, found, ReadOutcome(CODEC), ReadOptions(), patience=30.0)
+    batch = ClusterRead(encoder, topology, CODEC, found, ReadOutcome(CODEC), ReadOptions(), max_outage=30.0)
     return batch, [Driver(node) for node in batch.nodes], found
 
 
@@ -176,7 +176,7 @@ def test_a_moved_value_and_a_moving_value_are_read_from_the_new_node() -> None:
 
 def test_counts_of_two_nodes_are_added_up() -> None:
     topology = two_nodes()
-    batch = ClusterCount(routed(KEYS, UNLINK, topology), topology, CountOutcome(), patience=30.0)
+    batch = ClusterCount(routed(KEYS, UNLINK, topology), topology, CountOutcome(), max_outage=30.0)
     low, high = (Driver(node) for node in batch.nodes)
     low.send_all()
     high.send_all()
@@ -186,13 +186,13 @@ def test_counts_of_two_nodes_are_added_up() -> None:
     assert batch.outcome.total == len(LOW)
 
 
-def one_slot_write(patience: float = 30.0) -> tuple[OneSlotWrite, SlotRoute, Topology]:
+def one_slot_write(max_outage: float = 30.0) -> tuple[OneSlotWrite, SlotRoute, Topology]:
     topology = two_nodes()
     options = SetOptions(atomic=True)
     encoder = writer({LOW[0]: 1}, options.command(msetex=False))
     slot = slot_of_key(LOW[0], "utf-8", "strict")
     batch = OneSlotWrite(slot, encoder, options.single, outcome(), repeatable=False)
-    return batch, SlotRoute(topology, batch, patience), topology
+    return batch, SlotRoute(topology, batch, max_outage), topology
 
 
 def test_an_atomic_batch_follows_a_redirection() -> None:
@@ -220,7 +220,7 @@ def test_an_atomic_batch_waits_longer_each_time_and_then_gives_up() -> None:
     assert waits == sorted(waits)
     assert waits[-1] == limits.MAX_DELAY
     assert route.node() is node
-    _, route, topology = one_slot_write(patience=-1.0)
+    _, route, topology = one_slot_write(max_outage=-1.0)
     with pytest.raises(ClusterDownError):
         route.redirected(down)
     assert topology.doubted

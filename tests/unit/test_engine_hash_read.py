@@ -193,7 +193,7 @@ def cluster_of(keys: list[str], pairs: list[Any] | None = None) -> tuple[Cluster
         found,
         HashReadOutcome(CODEC),
         ReadOptions(),
-        patience=30.0,
+        max_outage=30.0,
         pairs=pairs,
         order=order,
     )

@@ -29,7 +29,7 @@ def cluster_of(keys: list[str], options: SetOptions) -> tuple[ClusterHashWrite, 
     topology = two_nodes()
     items = {key: {"x": 1, "of": key} for key in keys}
     writer = RoutedMappingWriter(items, None, topology.router, max_items=100, max_bytes=64 * 1024)
-    batch = ClusterHashWrite(writer, topology, expire_command(options), outcome(), patience=30.0)
+    batch = ClusterHashWrite(writer, topology, expire_command(options), outcome(), max_outage=30.0)
     return batch, [Driver(node) for node in batch.nodes]
 
 

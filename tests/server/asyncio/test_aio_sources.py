@@ -17,7 +17,7 @@ from aio import Runner, gathered, report_of, runner, streamed
 from redis_fastbatch import AsyncFastBatch, BatchReport, DecodeError
 from servers import Cluster
 
-PATIENCE = 20
+WAIT_SECONDS = 20
 """Seconds after which a test fails because nothing happens."""
 
 
@@ -103,7 +103,7 @@ def test_items_are_confirmed_while_the_source_waits(run: Runner, connect: Callab
                 confirmed.set()
 
         async with connect() as batch:
-            return await asyncio.wait_for(batch.batch_set(source(confirmed), progress=progress), PATIENCE)
+            return await asyncio.wait_for(batch.batch_set(source(confirmed), progress=progress), WAIT_SECONDS)
 
     report = run(main())
     assert report.written == report.confirmed_prefix == 15
@@ -121,7 +121,7 @@ def test_a_batch_can_be_cancelled_while_its_source_waits(
                     confirmed.set()
 
             task = asyncio.ensure_future(batch.batch_set(source, progress=progress))
-            await asyncio.wait_for(confirmed.wait(), PATIENCE)
+            await asyncio.wait_for(confirmed.wait(), WAIT_SECONDS)
             task.cancel()
             with pytest.raises(asyncio.CancelledError) as caught:
                 await task
@@ -155,7 +155,7 @@ def test_pairs_are_returned_while_the_source_of_keys_waits(
                     if len(found) == 2:
                         read.set()
 
-            await asyncio.wait_for(iterate(), PATIENCE)
+            await asyncio.wait_for(iterate(), WAIT_SECONDS)
             assert found == [("a", 1), ("b", 2), ("c", 3)]
 
     run(main())
@@ -285,9 +285,9 @@ def test_a_batch_that_ends_early_leaves_no_task(run: Runner, connect: Callable[[
             await batch.client.set("foreign", b"\xc1")
             for read in (batch.batch_get, batch.batch_get_table):
                 with pytest.raises(DecodeError):
-                    await asyncio.wait_for(read(keys(["foreign"])), PATIENCE)
+                    await asyncio.wait_for(read(keys(["foreign"])), WAIT_SECONDS)
             pairs = batch.batch_get_iter(keys(["missing"]))
-            assert await asyncio.wait_for(pairs.__anext__(), PATIENCE) == ("missing", None)
+            assert await asyncio.wait_for(pairs.__anext__(), WAIT_SECONDS) == ("missing", None)
             await pairs.aclose()  # type: ignore[attr-defined]
             assert cleaned_up == 3
             assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -310,7 +310,7 @@ def test_a_source_may_raise_another_error_when_it_is_cancelled(
         async with connect() as batch:
             confirmed = asyncio.Event()
             task = asyncio.ensure_future(batch.batch_set(source(), progress=lambda *_: confirmed.set()))
-            await asyncio.wait_for(confirmed.wait(), PATIENCE)
+            await asyncio.wait_for(confirmed.wait(), WAIT_SECONDS)
             task.cancel()
             with pytest.raises(LookupError, match="cleaning up") as caught:
                 await task
@@ -334,9 +334,9 @@ def test_a_source_may_ignore_its_cancellation(run: Runner, connect: Callable[[],
         async with connect() as batch:
             confirmed = asyncio.Event()
             task = asyncio.ensure_future(batch.batch_set(source(), progress=lambda *_: confirmed.set()))
-            await asyncio.wait_for(confirmed.wait(), PATIENCE)
+            await asyncio.wait_for(confirmed.wait(), WAIT_SECONDS)
             task.cancel()
-            assert await asyncio.wait([task], timeout=PATIENCE) == ({task}, set())
+            assert await asyncio.wait([task], timeout=WAIT_SECONDS) == ({task}, set())
             with pytest.raises(asyncio.CancelledError) as caught:
                 await task
             report = report_of(caught.value)
@@ -352,10 +352,10 @@ def test_eager_tasks_can_be_used(run: Runner, connect: Callable[[], AsyncFastBat
         async with connect() as batch:
             for count in (3000, 1):
                 pairs = [(f"key:{n}", n) for n in range(count)]
-                written = await asyncio.wait_for(batch.batch_set(streamed(pairs)), PATIENCE)
+                written = await asyncio.wait_for(batch.batch_set(streamed(pairs)), WAIT_SECONDS)
                 assert written.written == count
                 read = batch.batch_get_iter(streamed([key for key, _ in pairs]))
-                assert await asyncio.wait_for(gathered(read), PATIENCE) == pairs
+                assert await asyncio.wait_for(gathered(read), WAIT_SECONDS) == pairs
 
     run(main())
 

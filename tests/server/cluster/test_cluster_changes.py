@@ -175,7 +175,7 @@ def test_a_batch_waits_while_the_cluster_is_down(changing: Cluster, batch: FastB
 def test_items_fail_if_the_cluster_stays_down(
     changing: Cluster, batch: FastBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("redis_fastbatch._cluster.sync.PATIENCE", 0.5)
+    monkeypatch.setattr("redis_fastbatch._cluster.sync.MAX_OUTAGE_SECONDS", 0.5)
     slots = tags_of(range(2))
     items = items_in(slots, 100) | {f"key:{n}": n for n in range(3000)}
     with changing.masters[0].client() as client:
@@ -267,7 +267,7 @@ def test_iteration_continues_after_a_master_is_killed(embedded: Path) -> None:
 @pytest.mark.full
 def test_a_shard_without_nodes_ends_the_batch(embedded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When master and replica of a shard are gone, the batch ends with an error that has a report."""
-    monkeypatch.setattr("redis_fastbatch._cluster.sync.PATIENCE", 1.0)
+    monkeypatch.setattr("redis_fastbatch._cluster.sync.MAX_OUTAGE_SECONDS", 1.0)
     items = {f"key:{n}": n for n in range(20_000)}
     with cluster_deployment(3, embedded) as cluster, cluster.client() as client:
         batch = FastBatch(client)
@@ -285,4 +285,4 @@ def test_a_shard_without_nodes_ends_the_batch(embedded: Path, monkeypatch: pytes
 
 
 def test_batches_wait_longer_than_a_failover_takes() -> None:
-    assert limits.PATIENCE > 15 + 5
+    assert limits.MAX_OUTAGE_SECONDS > 15 + 5
