@@ -70,7 +70,7 @@ class AsyncClusterLease:
         if isinstance(flight, OneSlotWrite):
             await self._run_on_one(flight)
             return
-        if flight.topology.doubted:
+        if flight.topology.is_stale:
             await self.refresh(flight.topology)
         try:
             if source is None:
@@ -78,7 +78,7 @@ class AsyncClusterLease:
             if not flight.done:
                 await ClusterTasks(self, flight, source).run()
         except BaseException as error:
-            flight.topology.doubted |= flight.stale
+            flight.topology.is_stale |= flight.stale
             flight.abort(error)
             raise
         if flight.stale:
@@ -113,7 +113,7 @@ class AsyncClusterLease:
             return
         try:
             await redispy.refresh(self.client)
-            topology.doubted = False
+            topology.is_stale = False
         except (RedisError, RedisClusterException, OSError) as error:
             logger.debug("the cluster cannot be asked for its slots: %s", error)
         self._refreshed = time.monotonic()
@@ -121,7 +121,7 @@ class AsyncClusterLease:
 
     async def _run_on_one(self, flight: OneSlotWrite) -> None:
         topology = topology_of(self.client)
-        if topology.doubted:
+        if topology.is_stale:
             await self.refresh(topology)
         route = SlotRoute(topology, flight, max_outage_of(self.client))
         while True:

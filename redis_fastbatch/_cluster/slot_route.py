@@ -106,7 +106,7 @@ class SlotRoute:
 
     def lost(self) -> None:
         """Note that the node was lost, or took nothing: the next batch asks the cluster for its slots first."""
-        self._topology.doubted = True
+        self._topology.is_stale = True
 
 
 def one_slot(items: Any, encoding: str, errors: str) -> tuple[list[Any], int]:

@@ -195,7 +195,7 @@ class ClusterLease:
         if isinstance(flight, OneSlotWrite):
             self._run_on_one(flight)
             return
-        if flight.topology.doubted:
+        if flight.topology.is_stale:
             self._refresh(flight.topology)
         try:
             self._begin(flight)
@@ -211,7 +211,7 @@ class ClusterLease:
                 link = self._forget(next(iter(self._links)))
                 with contextlib.suppress(RedisError, OSError):
                     link.drop() if link.flight.in_flight else link.give_back()
-            flight.topology.doubted |= flight.stale
+            flight.topology.is_stale |= flight.stale
             flight.abort(error)
             raise
         if flight.stale:
@@ -321,7 +321,7 @@ class ClusterLease:
             return
         try:
             redispy.refresh(self.client)
-            topology.doubted = False
+            topology.is_stale = False
         except (RedisError, RedisClusterException, OSError) as error:
             logger.debug("the cluster cannot be asked for its slots: %s", error)
         self._refreshed = time.monotonic()
@@ -329,7 +329,7 @@ class ClusterLease:
 
     def _run_on_one(self, flight: OneSlotWrite) -> None:
         topology = topology_of(self.client)
-        if topology.doubted:
+        if topology.is_stale:
             self._refresh(topology)
         route = SlotRoute(topology, flight, max_outage_of(self.client))
         while True:

@@ -23,8 +23,8 @@ class Topology:
     All batches of a client share it, in all threads: a node keeps its number, and new nodes come at the end.
 
     Attributes:
-        doubted: a lost node or a redirection has ended a batch early: the cluster should be asked for its slots
-            before the next batch.
+        is_stale: it may be out of date, because a lost node or a redirection has ended a batch early. The next
+            batch asks the cluster for its slots first.
 
     Args:
         known: the cluster's own view of its nodes.
@@ -34,7 +34,7 @@ class Topology:
 
     def __init__(self, known: Nodes, strategy: str | None = None) -> None:
         self.nodes: list[Any] = []
-        self.doubted = False
+        self.is_stale = False
         self._known = known
         self._strategy = strategy
         self._numbers: dict[str, int] = {}

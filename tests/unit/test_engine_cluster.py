@@ -223,7 +223,7 @@ def test_an_atomic_batch_waits_longer_each_time_and_then_gives_up() -> None:
     _, route, topology = one_slot_write(max_outage=-1.0)
     with pytest.raises(ClusterDownError):
         route.redirected(down)
-    assert topology.doubted
+    assert topology.is_stale
 
 
 def test_an_atomic_batch_waits_after_too_many_redirections() -> None:
