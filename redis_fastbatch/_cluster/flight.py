@@ -92,8 +92,8 @@ class ClusterBatch(NodesBatch):
         self._repeatable = repeatable
         self._command: Command = writer.command
         self._asking = AskingCommand(writer.command)
-        self._parked: list[NodeChunk] = []
-        self._parked_until = 0.0
+        self._postponed: list[NodeChunk] = []
+        self._postponed_until = 0.0
         self._delay = FIRST_DELAY
         self._flush_timer = FlushTimer()
         self._halted: BaseException | None = None
@@ -133,7 +133,7 @@ class ClusterBatch(NodesBatch):
     def done(self) -> bool:
         return (
             self._ended
-            and not self._parked
+            and not self._postponed
             and not any(node.sent or node.ready for node in self.nodes)
             and not self._writer.begun()
         )
@@ -189,7 +189,7 @@ class ClusterBatch(NodesBatch):
 
         Only items in memory are taken, as others may have to be waited for.
         """
-        if not self._writer.in_memory or self._parked or not self.nodes:
+        if not self._writer.in_memory or self._postponed or not self.nodes:
             return False
         self.encode_for(self.nodes[0])
         if not self._ended or self._halted is not None:
@@ -253,10 +253,10 @@ class ClusterBatch(NodesBatch):
         """Return chunks of the items that a node has refused, each with its node's number, or None if it waits."""
         moved: list[int] = []
         asked: dict[int, list[int]] = {}
-        parked: list[int] = []
+        postponed: list[int] = []
         for item, error in detours:
             if refused.hops >= MAX_HOPS or not isinstance(error, AskError):
-                parked.append(item)
+                postponed.append(item)
             elif isinstance(error, MovedError):
                 self.topology.router.move(error.slot_id, self.topology.target(error, node.node))
                 self.stale = True
@@ -267,8 +267,8 @@ class ClusterBatch(NodesBatch):
         for number, items in asked.items():
             chunk = refused.chunk.extract(self._asking, items)
             successors.append((number, refused.successor(chunk, asking=True, hop=True)))
-        if parked:
-            successors.append((None, refused.successor(refused.chunk.extract(self._command, parked))))
+        if postponed:
+            successors.append((None, refused.successor(refused.chunk.extract(self._command, postponed))))
         return successors
 
     def _routed(
@@ -282,7 +282,7 @@ class ClusterBatch(NodesBatch):
         self.know_nodes()
         for number, successor in successors:
             if number is None:
-                self._park(successor)
+                self._postpone(successor)
             else:
                 self._hand(number, successor)
 
@@ -292,12 +292,12 @@ class ClusterBatch(NodesBatch):
         waiting.settled = waiting.chunk.count
         self._hand_on(successors)
 
-    def _park(self, chunk: NodeChunk) -> None:
-        """Let a chunk wait for a while: its items are tried again then."""
-        if not self._parked:
-            self._parked_until = time.monotonic() + self._delay
+    def _postpone(self, chunk: NodeChunk) -> None:
+        """Keep a chunk for a while, after which its items are tried again."""
+        if not self._postponed:
+            self._postponed_until = time.monotonic() + self._delay
             self._delay = min(2 * self._delay, MAX_DELAY)
-        self._parked.append(chunk)
+        self._postponed.append(chunk)
 
     # Nodes that are lost.
 
@@ -338,8 +338,8 @@ class ClusterBatch(NodesBatch):
     def wake(self) -> float | None:
         """Return when revive() has something to do; None if nothing waits."""
         times = [node.held_until for node in self.nodes if node.held_until is not None]
-        if self._parked:
-            times.append(self._parked_until)
+        if self._postponed:
+            times.append(self._postponed_until)
         return min(times, default=None)
 
     def revive(self) -> None:
@@ -354,10 +354,10 @@ class ClusterBatch(NodesBatch):
                     self._reroute(chunk)
                 for _ in waiting:
                     node.ready.popleft()
-        if self._parked and self._parked_until <= now:
-            for chunk in self._parked:
+        if self._postponed and self._postponed_until <= now:
+            for chunk in self._postponed:
                 self._reroute(chunk)
-            self._parked = []
+            self._postponed = []
 
     # The end.
 
@@ -367,7 +367,7 @@ class ClusterBatch(NodesBatch):
 
     def _dissolve(self) -> None:
         """Forget the nodes' flights."""
-        self._parked.clear()
+        self._postponed.clear()
         # Each of them refers to the batch: its items would stay until the cyclic garbage collector ran.
         self.nodes.clear()
 
@@ -376,4 +376,4 @@ class ClusterBatch(NodesBatch):
         self._flush()
         sent = (chunk for node in self.nodes for chunk in node.sent)
         ready = (chunk for node in self.nodes for chunk in node.ready)
-        return each_once(sent, ready, self._parked)
+        return each_once(sent, ready, self._postponed)
