@@ -32,9 +32,9 @@ cdef class RowShape:
 cdef class Shapes:
     """The shapes of the rows that a reader has met. A row's first key chooses the slot of its shape."""
 
-    cdef list slots                             # of RowShape or None
-    cdef unsigned short[SHAPE_SLOTS] seen       # rows read key by key since a shape was last made
-    cdef unsigned short[SHAPE_SLOTS] patience   # `seen` at which a shape is made
+    cdef list slots                              # of RowShape or None
+    cdef unsigned short[SHAPE_SLOTS] seen        # rows read key by key since a shape was last made
+    cdef unsigned short[SHAPE_SLOTS] threshold   # `seen` at which a shape is made
 
     cdef int learn(self, Py_ssize_t slot, dict row, list encoded) except -1
     cdef dict missed(self, RowShape shape, dict started, Py_ssize_t done)
@@ -49,7 +49,7 @@ cdef inline Py_ssize_t slot_of(uint32_t head, Py_ssize_t salt) noexcept:
 cdef inline bint is_worth_learning(Shapes shapes, Py_ssize_t slot) noexcept:
     """Count a row that matches no shape. Return whether enough have come to make a shape of this one."""
     shapes.seen[slot] += 1
-    if shapes.seen[slot] < shapes.patience[slot]:
+    if shapes.seen[slot] < shapes.threshold[slot]:
         return False
     shapes.seen[slot] = 0
     return True

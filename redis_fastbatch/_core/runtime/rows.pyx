@@ -15,7 +15,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 
 cdef enum:
-    FIRST_PATIENCE = 4  # rows of one shape before it becomes a template
+    FIRST_THRESHOLD = 4  # rows of one shape before it becomes a template
 
 cdef extern from *:
     """
@@ -115,7 +115,7 @@ cdef class Shapes:
     def __init__(self):
         self.slots = [None] * SHAPE_SLOTS
         for slot in range(SHAPE_SLOTS):
-            self.patience[slot] = FIRST_PATIENCE
+            self.threshold[slot] = FIRST_THRESHOLD
 
     cdef int learn(self, Py_ssize_t slot, dict row, list encoded) except -1:
         """Make a shape of the keys of a row, which are str; `encoded` has the bytes of each of them."""
@@ -132,7 +132,7 @@ cdef class Shapes:
         for i in range(done):
             row[shape.names[i]] = started[shape.names[i]]
         shape.misses += 1
-        if shape.misses >= FIRST_PATIENCE:
+        if shape.misses >= FIRST_THRESHOLD:
             self.forget(shape)
         return row
 
@@ -143,5 +143,5 @@ cdef class Shapes:
             if self.slots[slot] is shape:
                 self.slots[slot] = None
                 self.seen[slot] = 0
-                self.patience[slot] = min(self.patience[slot] * 4, 0x8000)
+                self.threshold[slot] = min(self.threshold[slot] * 4, 0x8000)
         return 0
