@@ -7,7 +7,7 @@ from typing import Any
 from redis.exceptions import InvalidResponse
 
 from redis_fastbatch._cluster.flight import ClusterBatch
-from redis_fastbatch._cluster.node import NodeChunk, NodeFlight
+from redis_fastbatch._cluster.node import NodeChunk, NodeFlight, without_asking
 from redis_fastbatch._cluster.topology import Topology
 from redis_fastbatch._core.resp.replies import ReplyReader
 from redis_fastbatch._core.resp.routed import RoutedWriter
@@ -44,10 +44,9 @@ class ClusterCount(ClusterBatch):
         news = sent.non_ok_replies[had:]
         del sent.non_ok_replies[had:]
         if sent.asking:
-            # An error reply to ASKING itself is followed by one to the command.
-            news = [(index // 2, reply) for index, reply in news if index % 2]
+            news = without_asking(news)
         if len(news) < sent.answered - answered:
-            raise InvalidResponse("a number expected, found OK")
+            raise InvalidResponse("a number was expected, got OK")
         for item, reply in news:
             self._count(sent, item, reply)
 
@@ -58,7 +57,7 @@ class ClusterCount(ClusterBatch):
             self.outcome.total += reply
             self.settled += 1
         else:
-            raise InvalidResponse(f"0 or 1 expected, found {reply!r:.80}")
+            raise InvalidResponse(f"0 or 1 was expected, got {reply!r:.80}")
 
     def record(self, sent: NodeChunk, answered: int, final: list[tuple[int, Any]], open_items: int) -> None:
         for _, error in final:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from redis_fastbatch._cluster.flight import ClusterBatch
-from redis_fastbatch._cluster.node import NodeChunk, NodeFlight
+from redis_fastbatch._cluster.node import NodeChunk, NodeFlight, without_asking
 from redis_fastbatch._cluster.topology import Topology
 from redis_fastbatch._cluster.write import ClusterWrite
 from redis_fastbatch._core.resp.replies import ReplyFormat, ReplyReader
@@ -16,12 +16,6 @@ from redis_fastbatch._engine.flight import COMMAND_ITEMS, Explain
 from redis_fastbatch._engine.outcome import HookCaller, WriteOutcome
 from redis_fastbatch._engine.pacing import FIRST_KEYS, REPLY_BYTES, ROUND_BYTES, ValueSizes
 from redis_fastbatch._engine.read import READ_WINDOW
-
-
-def of_items(errors: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
-    """Return the errors of commands that each had an ASKING before it, with the indices of the commands."""
-    # An error reply to ASKING itself is followed by one to the command.
-    return [(index // 2, error) for index, error in errors if index % 2]
 
 
 class ClusterExecute(ClusterWrite):
@@ -47,7 +41,7 @@ class ClusterExecute(ClusterWrite):
     def read(self, sent: NodeChunk, reader: ReplyReader, budget: int | None) -> None:
         errors: list[tuple[int, Any]] = []
         sent.done += reader.skip(sent.replies - sent.done, sent.done, errors)
-        sent.non_ok_replies += of_items(errors) if sent.asking else errors
+        sent.non_ok_replies += without_asking(errors) if sent.asking else errors
 
     def record(self, sent: NodeChunk, answered: int, final: list[tuple[int, Any]], open_items: int) -> None:
         failed = failures_of(sent.chunk, final, self.outcome.report.item)
@@ -115,7 +109,7 @@ class ClusterReplies(ClusterBatch):
         self._size += before - len(reader)
         refused = [(sent.done + i, replies[i]) for i in errors]
         if sent.asking:
-            refused = of_items(refused)
+            refused = without_asking(refused)
             replies = replies[1 - sent.done % 2 :: 2]
         positions = sent.chunk.keys
         first, failed = sent.answered, {item for item, _ in refused}

@@ -52,7 +52,7 @@ class ClusterHashRead(ClusterRead):
     def _read_asked(self, sent: NodeChunk, reader: ReplyReader) -> None:
         while sent.done < sent.replies:
             if sent.done % 2 == 0:
-                # An error reply to ASKING itself is followed by one to the command.
+                # The reply to ASKING: after an error, the command gets one too.
                 if not reader.skip(1, 0, []):
                     return
                 sent.done += 1

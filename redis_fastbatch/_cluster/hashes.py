@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from redis_fastbatch._cluster.execute import of_items
-from redis_fastbatch._cluster.node import NodeChunk, NodeFlight
+from redis_fastbatch._cluster.node import NodeChunk, NodeFlight, without_asking
 from redis_fastbatch._cluster.topology import Topology
 from redis_fastbatch._cluster.write import ClusterWrite
 from redis_fastbatch._core.resp.encoder import Command
@@ -64,7 +63,7 @@ class ClusterHashWrite(ClusterWrite):
         chunk: Any = sent.chunk
         others: list[tuple[int, Any]] = []
         sent.done += counts(reader, sent.replies - sent.done, sent.done, others, chunk.most_fields)
-        sent.non_ok_replies += of_items(others) if sent.asking else others
+        sent.non_ok_replies += without_asking(others) if sent.asking else others
 
     def is_outcome(self, reply: Any) -> bool:
         return False

@@ -54,6 +54,14 @@ class NodeChunk(InFlightChunk):
         return successor
 
 
+def without_asking(replies: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
+    """Return the replies to commands that each had an ASKING before it, with the indices of their items.
+
+    The replies to ASKING itself are left out: after an error reply to it, the command gets one too.
+    """
+    return [(index // 2, reply) for index, reply in replies if index % 2]
+
+
 class NodesBatch:
     """A batch over a cluster, as the flights of its nodes see it.
 

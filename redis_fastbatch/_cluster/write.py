@@ -6,7 +6,7 @@ from collections import deque
 from typing import Any
 
 from redis_fastbatch._cluster.flight import ClusterBatch
-from redis_fastbatch._cluster.node import NodeChunk, NodeFlight
+from redis_fastbatch._cluster.node import NodeChunk, NodeFlight, without_asking
 from redis_fastbatch._cluster.topology import Topology
 from redis_fastbatch._core.resp.replies import ReplyReader
 from redis_fastbatch._core.resp.routed import RoutedWriter
@@ -48,8 +48,7 @@ class ClusterWrite(ClusterBatch, RecordedBatch):
         seen = len(replies)
         sent.done += reader.statuses(sent.replies - sent.done, sent.done, replies, False)
         if sent.asking:
-            # An error reply to ASKING itself is followed by one to the command.
-            replies[seen:] = [(index // 2, reply) for index, reply in replies[seen:] if index % 2]
+            replies[seen:] = without_asking(replies[seen:])
 
     def is_outcome(self, reply: Any) -> bool:
         return reply is None and self._conditional
