@@ -193,7 +193,7 @@ def compare(client: redis.Redis, make_rounds: Callable[[], Iterator[tuple[int, l
             outcome.fast_set.bytes += sum(len(codec.dumps(row)) for row in rows)
             _plain(client, prefix, first, rows, outcome)
             outcome.items += len(rows)
-            _tell(f"{outcome.items:,} written")
+            _show_progress(f"{outcome.items:,} written")
         # Then everything is read.
         done = 0
         for first, rows in make_rounds():
@@ -201,10 +201,10 @@ def compare(client: redis.Redis, make_rounds: Callable[[], Iterator[tuple[int, l
             found = outcome.fast_get.timed(lambda keys=keys: fast.batch_get(keys))  # type: ignore[misc]
             outcome.different += sum(value != row for value, row in zip(found.values(), rows, strict=True))
             done += len(rows)
-            _tell(f"{done:,} of {outcome.items:,} read")
+            _show_progress(f"{done:,} of {outcome.items:,} read")
         outcome.fast_get.bytes = outcome.fast_set.bytes
     finally:
-        _tell("")
+        _show_progress("")
         # Ctrl-C may have left replies to redis-py's own pipeline unread.
         client.connection_pool.disconnect()
         for some in _batched(fast.scan(f"{prefix}*"), ROUND):
@@ -255,7 +255,7 @@ def _batched(items: Iterable[Result], size: int) -> Iterator[list[Result]]:
         yield some
 
 
-def _tell(what: str) -> None:
+def _show_progress(what: str) -> None:
     """Show the progress in a line on a terminal, which the next one replaces."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{what}", end="", file=sys.stderr, flush=True)

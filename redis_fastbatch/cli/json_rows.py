@@ -10,7 +10,7 @@ from redis_fastbatch._tables.write import split_key
 from redis_fastbatch.cli.common import CliError
 from redis_fastbatch.cli.failed_rows import FailedRows
 from redis_fastbatch.cli.json_lines import json_text
-from redis_fastbatch.cli.json_values import JsonValue, shown
+from redis_fastbatch.cli.json_values import JsonValue, excerpt
 from redis_fastbatch.errors import EncodeError
 from redis_fastbatch.report import BatchReport
 
@@ -79,7 +79,7 @@ class JsonRows:
             if error is None:
                 try:
                     if not isinstance(value, dict):
-                        raise EncodeError(f"expected an object, found {shown(json_text(value))}")
+                        raise EncodeError(f"expected an object, found {excerpt(json_text(value))}")
                     key = key_of(value)
                 except EncodeError as no_row:
                     error = no_row

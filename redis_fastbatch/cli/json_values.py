@@ -70,7 +70,7 @@ def json_values(file: str, source: ByteSource) -> Iterator[JsonValue]:
         return
     while line:
         if len(line) > LONGEST_VALUE and not line.endswith(b"\n"):
-            yield number, shown(line), EncodeError(f"the line is longer than {LONGEST_VALUE:,} bytes")
+            yield number, excerpt(line), EncodeError(f"the line is longer than {LONGEST_VALUE:,} bytes")
             while line and not line.endswith(b"\n"):
                 line = source.readline(PIECE)
         else:
@@ -295,7 +295,7 @@ class _Document:
         return CliError(f"{self._file}: line {self._line if line is None else line}: {reason}")
 
 
-def shown(text: bytes | str) -> str:
+def excerpt(text: bytes | str) -> str:
     """Return the beginning of a text, for a message."""
     return f"{_text(text[:100])}..." if len(text) > 100 else _text(text)
 

@@ -137,7 +137,7 @@ def run(options: argparse.Namespace) -> int:
     report.seconds = time.perf_counter() - started
     if broken is None or report.total:
         early = "interrupted: " if interrupted else "ended early: " if broken else ""
-        _tell(options, report, early, failures.place)
+        _print_result(options, report, early, failures.place)
         if source.csv is not None and not early and not options.quiet:
             say(f"columns: {source.csv.columns}")
     if broken is not None:
@@ -147,7 +147,7 @@ def run(options: argparse.Namespace) -> int:
     return EXIT_FAILED if report.failed or failures.stopped else 0
 
 
-def _tell(options: argparse.Namespace, report: BatchReport, early: str, place: str) -> None:
+def _print_result(options: argparse.Namespace, report: BatchReport, early: str, place: str) -> None:
     if options.on_error == "stop" and report.failures:
         key, error = next(iter(report.failures.items()))
         say(f"stopped at {reason_of(key, error, place)}")

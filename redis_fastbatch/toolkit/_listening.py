@@ -82,7 +82,7 @@ class ListeningToolkit:
         """
         manager = self._subscription_manager
         if manager is None:
-            self._tell(logging.ERROR, "dynamic subscriptions are off")
+            self._log_event(logging.ERROR, "dynamic subscriptions are off")
             return False
         manager.subscribe_dynamic(channel, callback)
         self._listen_to(channel)
@@ -92,7 +92,7 @@ class ListeningToolkit:
         """Resume a subscription that has ended; return False if there is none or they are off."""
         manager = self._subscription_manager
         if manager is None:
-            self._tell(logging.ERROR, "dynamic subscriptions are off")
+            self._log_event(logging.ERROR, "dynamic subscriptions are off")
             return False
         if not manager.resubscribe(channel):
             return False
@@ -104,13 +104,13 @@ class ListeningToolkit:
             self._channels.append(channel)
         self._subscriber.start()
         if not self._subscriber.wait_for(channel):
-            self._tell(logging.DEBUG, "the subscription to %r is not confirmed yet", channel)
+            self._log_event(logging.DEBUG, "the subscription to %r is not confirmed yet", channel)
 
     def unsubscribe_dynamic(self, channel: str) -> bool:
         """End a dynamic subscription; return False if there is none or they are off."""
         manager = self._subscription_manager
         if manager is None:
-            self._tell(logging.ERROR, "dynamic subscriptions are off")
+            self._log_event(logging.ERROR, "dynamic subscriptions are off")
             return False
         if not manager.unsubscribe_dynamic(channel):
             return False
@@ -170,6 +170,6 @@ class ListeningToolkit:
     def _tells_of(self, opts: RedisOptions) -> bool:
         return opts.is_logger_info and self._log_level <= logging.INFO and logger.isEnabledFor(logging.INFO)
 
-    def _tell(self, level: int, message: str, *arguments: object) -> None:
+    def _log_event(self, level: int, message: str, *arguments: object) -> None:
         if level >= self._log_level:
             logger.log(level, message, *arguments)

@@ -122,7 +122,7 @@ class RedisToolkit(ListeningToolkit):
         try:
             self._redis_client.ping()
         except Exception as error:
-            self._tell(logging.WARNING, "health check: %s: %s", type(error).__name__, error)
+            self._log_event(logging.WARNING, "health check: %s: %s", type(error).__name__, error)
             return False
         return True
 
@@ -350,7 +350,7 @@ class RedisToolkit(ListeningToolkit):
                 client.connection_pool.disconnect()
             client.close()
         except Exception as error:
-            self._tell(logging.WARNING, "the client did not close: %s", error)
+            self._log_event(logging.WARNING, "the client did not close: %s", error)
 
     def _set(self, name: str, data: bytes, expiry: Seconds | None) -> None:
         seconds = int(expiry.total_seconds()) if isinstance(expiry, timedelta) else expiry

@@ -48,7 +48,7 @@ async def close_if_stale(connection: Any) -> None:
     # reads the socket.
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    if _is_spoilt(connection):
+    if _is_unusable(connection):
         await connection.disconnect(nowait=True)
 
 
@@ -128,7 +128,7 @@ def _has_arrived(connection: Any) -> bool:
     return sock is not None and can_read(sock)
 
 
-def _is_spoilt(connection: Any) -> bool:
+def _is_unusable(connection: Any) -> bool:
     """Return whether an idle connection has ended, or holds a reply. A push message is redis-py's to read."""
     stream = connection._reader
     if stream is None or stream.at_eof() or is_closing(connection) or _parser_holds(connection):

@@ -49,7 +49,7 @@ def call_with_retry(
             seconds = pause(attempt)
             logger.warning("%s failed at attempt %d: %s; trying again in %.2f s", name, attempt, error, seconds)
             if on_retry is not None:
-                _tell(on_retry, error, attempt)
+                _call_on_retry(on_retry, error, attempt)
             time.sleep(seconds)
             attempt += 1
         else:
@@ -58,7 +58,7 @@ def call_with_retry(
             return result
 
 
-def _tell(on_retry: Callable[[Exception, int], object], error: Exception, attempt: int) -> None:
+def _call_on_retry(on_retry: Callable[[Exception, int], object], error: Exception, attempt: int) -> None:
     try:
         on_retry(error, attempt)
     except Exception as failure:
