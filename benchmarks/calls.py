@@ -35,7 +35,7 @@ SIZES = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
 OPERATIONS = ("set", "set_ex", "get")
 EXPIRY_SECONDS = 3600
 TURN_SECONDS = 0.004
-"""Length of a turn, about. It holds several calls, so that each finds the caches as its own calls left them."""
+"""About how long a turn takes. It has several calls, so that most find in the caches what the same call left."""
 
 OURS, OURS_ASYNC = "redis_fastbatch", "redis_fastbatch, asyncio"
 DROP_IN, DROP_IN_SINGLE = "redis_fastbatch.toolkit batch", "redis_fastbatch.toolkit setter/getter"
@@ -138,7 +138,7 @@ def take_turns(contenders: dict[str, Work], turns: int) -> dict[str, dict[str, f
         for name in order.sample(list(contenders), len(contenders)):
             work, calls = contenders[name], measured[name]
             gc.collect()
-            # What the contender before left in the caches is not this one's cost.
+            # Not timed: this call replaces what the contender before has left in the caches.
             work()
             if isinstance(work, Awaited):
                 work.timed(calls, counts[name])
@@ -201,7 +201,7 @@ class Awaited:
 
 
 class _Contenders(ExitStack):
-    """What is called, by name, for one operation on some items; closes the clients at its end."""
+    """The calls to time, by name, for one operation on some items. Closes the clients at its end."""
 
     def __init__(self, endpoint: Endpoint, operation: str, items: dict[str, Any]) -> None:
         super().__init__()
@@ -342,7 +342,7 @@ class _Contenders(ExitStack):
 
 
 class _ClusterContenders(ExitStack):
-    """What is called, by name, for one operation on some items over a cluster; closes the clients at its end."""
+    """The calls to time, by name, for one operation on items over a cluster. Closes the clients at its end."""
 
     def __init__(self, nodes: Any, operation: str, items: dict[str, Any]) -> None:
         super().__init__()

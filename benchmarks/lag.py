@@ -1,8 +1,8 @@
 """How long a batch holds its event loop at a time: `python -m benchmarks lag`.
 
-Another task of the loop asks for a turn all the time, and measures how long it waits. What holds the loop is told
-apart: a slice of work, a run of Python's garbage collector over the new objects, one over all objects, or freeing
-the result. The first turn of a read makes the dict of its result.
+Another task of the loop asks for a turn all the time, and measures how long it waits. It tells what
+holds the loop: a slice of work, a run of Python's garbage collector over the new objects, one over all objects, or
+freeing the result. The first turn of a read makes the dict of its result.
 """
 
 from __future__ import annotations

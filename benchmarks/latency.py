@@ -168,7 +168,7 @@ def _commands(endpoint: Endpoint) -> tuple[str, str, str, str]:
 def _load(name: str, port: int, count: int) -> None:
     load = LOADS[name]
     if load is None:
-        raise ValueError(f"{name!r} is no load")
+        raise ValueError(f"the load must be one that sends commands, got {name!r}")
     with redis.Redis(port=port, socket_timeout=600) as client:
         for number in itertools.count():
             load(client, count)

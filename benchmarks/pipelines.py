@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 class _Contenders(ExitStack):
-    """What is called, by name, for one operation; closes the clients at its end."""
+    """The calls to time, by name, for one operation. Closes the clients at its end."""
 
     def __init__(self, endpoint: Endpoint, operation: str, size: int, options: argparse.Namespace) -> None:
         super().__init__()

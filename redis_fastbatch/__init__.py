@@ -42,7 +42,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # redis.asyncio takes a while to import: only who uses it waits for it.
+    # Importing redis.asyncio takes long, so only programs that use it wait for that.
     if name == "AsyncFastBatch":
         from redis_fastbatch.async_client import AsyncFastBatch
 

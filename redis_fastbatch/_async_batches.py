@@ -28,8 +28,8 @@ PAIRS = 100
 class LoopPause(gc_pause.Pause):
     """A pause of the garbage collector during which other tasks of the event loop run and make garbage.
 
-    So the collector runs more often, for few objects at a time, and at least every tenth of a second. Nothing else
-    runs while it looks at them, for about a microsecond each ten.
+    So the collector runs more often, for few objects at a time, and at least every tenth of a second. It takes
+    about a microsecond for ten objects, during which nothing else runs.
     """
 
     OBJECTS = 10_000

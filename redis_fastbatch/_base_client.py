@@ -1,4 +1,4 @@
-"""What the synchronous and the asyncio client share: making flights of the arguments of their methods."""
+"""What both clients share: they make flights from the arguments of their methods."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ NO_CLUSTER_PIPELINE = (
 
 
 class BaseClient:
-    """What both clients have in common: a redis-py client, a codec, and making flights with them.
+    """The base of both clients: has a redis-py client and a codec, and makes flights.
 
     Args:
         client: a redis-py client of one server, synchronous or asyncio.
@@ -277,7 +277,7 @@ def _unexplained(reply: ErrorReply) -> Exception:
 
 
 class Reporting:
-    """A context in which a batch is carried out. It completes the report, also where an error ends the batch.
+    """A context in which a batch is carried out. It completes the report, also if an error ends the batch.
 
     Args:
         report: gets the duration. An error that leaves the context gets the report.
@@ -336,7 +336,7 @@ def confirms_all(reader: ReplyReader, chunk: Chunk, report: BatchReport) -> bool
 
 
 def parts_of(some: list[Key]) -> Iterator[Iterator[Key]]:
-    """Yield one and the same iterator over `some` until it is used up."""
+    """Yield the same iterator over `some`, again and again, until it is used up."""
     keys = iter(some)
     while length_hint(keys):
         yield keys

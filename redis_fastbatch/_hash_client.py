@@ -1,4 +1,4 @@
-"""What both clients share for hashes: making flights of the arguments of their methods."""
+"""What both clients share for hashes: they make flights from the arguments of their methods."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ async def node_lease(cluster: Any, node: Any, max_value_size: int) -> AsyncItera
 
 @contextlib.asynccontextmanager
 async def cluster_lease(client: Any, max_value_size: int = 0) -> AsyncIterator[AsyncClusterLease]:
-    """Give what carries out flights over a redis.asyncio.RedisCluster. It borrows connections as it needs them."""
+    """Yield an AsyncClusterLease for a redis.asyncio.RedisCluster. It borrows connections as it needs them."""
     await client.initialize()
     yield AsyncClusterLease(client, max_value_size)
 
@@ -157,7 +157,7 @@ class NodeExchange:
         self._channel: Any = None
 
     async def attempt(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Do a step. If that loses the node's connection, the batch decides what becomes of the items."""
+        """Do a step. If that loses the node's connection, the batch decides whether to send the items again."""
         try:
             await step()
         except FINAL:
@@ -216,8 +216,8 @@ class ClusterTasks:
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
         self._encoding = loop_pace()
-        # Being cancelled is not enough: up to Python 3.11 asyncio.wait_for(), which redis-py calls when it
-        # connects, may lose that.
+        # Cancelling the tasks is not enough: up to Python 3.11 asyncio.wait_for(), which redis-py calls when it
+        # connects, may lose a cancellation.
         self._stopped = False
 
     @property
@@ -261,7 +261,7 @@ class ClusterTasks:
                 self._end.set_exception(error)
 
     async def _revive(self) -> None:
-        """Hand what has waited long enough to the nodes that have it now."""
+        """Hand chunks that have waited long enough to the nodes that have their slots now."""
         while not self._batch.done:
             wake = self._batch.wake()
             if wake is None:

@@ -1,4 +1,4 @@
-"""Makes flights over a cluster of the arguments of the clients' methods."""
+"""Makes flights over a cluster from the arguments of the clients' methods."""
 
 from __future__ import annotations
 

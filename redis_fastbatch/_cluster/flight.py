@@ -1,7 +1,7 @@
 """A batch over a cluster in flight, and where redirections lead its items. No input or output happens here.
 
-To its caller it is one batch. To a transport it is one flight for each node, and each is carried out as one of a
-single server is. Items that a node refuses, because another node has their slot, go back to the batch, which hands
+To its caller it is one batch. To a transport it is a flight for each node, which is carried out like that of a
+single server. Items that a node refuses, because another node has their slot, go back to the batch, which hands
 them to that node.
 """
 
@@ -65,7 +65,7 @@ class ClusterBatch(NodesBatch):
         settled: how many items have their outcome.
         stale: a node has redirected: the cluster's own view should be refreshed.
         handed: chunks handed to nodes so far.
-        answers_stand: where a connection is lost within the replies to a chunk, those that came are kept.
+        answers_stand: replies that came before a connection was lost count. Otherwise their items are sent again.
     """
 
     answers_stand = True
@@ -240,7 +240,7 @@ class ClusterBatch(NodesBatch):
 
     def _is_tried_again(self, sent: NodeChunk, refusal: Exception) -> bool:
         if isinstance(refusal, AskError) and sent.hops < MAX_HOPS:
-            # Nothing is waited for where the node is known.
+            # The other node is known, so there is nothing to wait for.
             return True
         if sent.since is None or time.monotonic() - sent.since <= self._allowed_outage:
             return self._allowed_outage > 0
@@ -302,7 +302,7 @@ class ClusterBatch(NodesBatch):
     # Nodes that are lost.
 
     def lost(self, node: NodeFlight, error: Exception) -> None:
-        """Take back what a node had, whose connection is lost: the node that has the slots after a while gets it.
+        """Take back the chunks of a node whose connection is lost. The node that has their slots later gets them.
 
         Raises:
             Exception: `error`, when no node has taken the slots over within `max_outage` seconds.
@@ -343,7 +343,10 @@ class ClusterBatch(NodesBatch):
         return min(times, default=None)
 
     def revive(self) -> None:
-        """Hand what has waited long enough to the nodes that have it now. Refresh the topology before."""
+        """Hand chunks that have waited long enough to the nodes that have their slots now.
+
+        Refresh the topology before.
+        """
         self.know_nodes()
         now = time.monotonic()
         for node in self.nodes:
@@ -362,17 +365,17 @@ class ClusterBatch(NodesBatch):
     # The end.
 
     def completed(self) -> None:
-        """End a batch that is done, and that nothing has ended as a whole."""
+        """End a batch that is done and that no error has ended."""
         self._dissolve()
 
     def _dissolve(self) -> None:
         """Forget the nodes' flights."""
         self._postponed.clear()
-        # Each of them refers to the batch: its items would stay until the cyclic garbage collector ran.
+        # Each of them refers to the batch, whose items would otherwise stay until the cyclic collector runs.
         self.nodes.clear()
 
     def _open_chunks(self) -> list[NodeChunk]:
-        """Return the chunks that are not done with, those included that are partly full."""
+        """Return the chunks with items that are not settled, including those that are being filled."""
         self._flush()
         sent = (chunk for node in self.nodes for chunk in node.sent)
         ready = (chunk for node in self.nodes for chunk in node.ready)

@@ -134,7 +134,7 @@ class NodesBatch:
 
 
 class NodeFlight:
-    """The flight of one node: its end is that of the whole batch.
+    """The flight of one node. It ends when the whole batch ends.
 
     Args:
         batch: the batch.
@@ -180,7 +180,7 @@ class NodeFlight:
 
     @property
     def is_short(self) -> bool:
-        """Whether nothing but one short chunk, or nothing at all, is to be sent, and may be sent now."""
+        """Whether at most one short chunk is to be sent, and it may be sent now."""
         if self.held_until is not None or self.sent or len(self.ready) > 1:
             return False
         return not self.ready or len(self.ready[0].chunk) <= COMMAND_BYTES
@@ -226,7 +226,7 @@ class NodeFlight:
                 if isinstance(reply, ErrorReply):
                     replies[i] = item, explain(reply)
                 elif not self._batch.is_outcome(reply):
-                    # Here and not when all replies are there: items before it are still counted, and once only.
+                    # Raised before all replies are there, so that the items before it are counted, and only once.
                     oldest.done = 2 * item if oldest.asking else item
                     del replies[i:]
                     raise InvalidResponse(f"a key's command was answered with {reply!r:.80}")

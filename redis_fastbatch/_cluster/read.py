@@ -35,7 +35,7 @@ class ClusterRead(ClusterBatch):
         order: the keys in their order, for that.
     """
 
-    # Where a reply was left out, those after it were taken for other keys'.
+    # If a reply was missing, those after it were taken for the replies to other keys.
     answers_stand = False
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Where an atomic batch over a cluster goes, whose keys share a slot. No input or output happens here."""
+"""Finds the node of a cluster for an atomic batch, whose keys share a slot. No input or output happens here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from redis_fastbatch.errors import EncodeError
 
 
 class Redirected(Exception):
-    """A node did nothing of an atomic batch, because another one has its slot, or none has for the moment."""
+    """A node has refused an atomic batch, because another node has its slot, or no node has it now."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))

@@ -297,7 +297,7 @@ class ClusterLease:
         return link
 
     def _wait(self, batch: ClusterBatch, wake: float | None, watch: Watch) -> None:
-        """Wait until a node can be read or written, or sent nothing for too long, or it is time to wake."""
+        """Wait until a node can be read or written, or has sent nothing for too long, or it is time to wake."""
         public = [link for link in self._links.values() if not link.polled and link.flight.in_flight]
         if public:
             # The socket of such a connection is not known: it is read until it has answered.

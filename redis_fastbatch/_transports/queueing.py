@@ -1,4 +1,4 @@
-"""Queues the commands that pipelines carry most, with what redis-py's methods queue for them and less work."""
+"""Queues the most frequent commands of pipelines: the same ones as redis-py's methods queue, in fewer calls."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _DICT_OR_NONE = (dict, type(None))
 
 
 class QuickCommands:
-    """Methods of a pipeline that queue a command without the calls between redis-py's.
+    """Methods of a pipeline that queue a command directly, where redis-py's call several others.
 
     Each handles the usual arguments, and leaves all others to redis-py's method. While a pipeline watches keys,
     all commands are redis-py's.
     """
 
-    # Those of redis-py's pipeline, of which a subclass is a subclass too.
+    # Attributes of redis-py's pipeline. A subclass of this class is a subclass of that too.
     watching: Any
     explicit_transaction: Any
     command_stack: Any

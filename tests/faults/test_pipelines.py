@@ -1,4 +1,4 @@
-"""Pipelines whose connection is lost at every byte: they end as redis-py's do, and no reply goes astray."""
+"""Pipelines whose connection is lost at every byte. They end as redis-py's do, and leave no reply to be read."""
 
 from __future__ import annotations
 

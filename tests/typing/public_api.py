@@ -1,6 +1,6 @@
 """Uses the whole public API, for type checkers alone: `mypy --strict tests/typing`, `pyright tests/typing`.
 
-It is never run. What a name is said to be stands in assert_type().
+It is never run. assert_type() states the type that an expression must have.
 """
 
 from __future__ import annotations

@@ -370,9 +370,9 @@ cdef class HashRows:
         return row
 
     cdef Py_ssize_t bulk(self, ReplyReader reader, Py_ssize_t* size) except -1:
-        """Return where the bytes of the next bulk string begin, and move behind it; INCOMPLETE.
+        """Return where the bytes of the next bulk string begin, and move to its end.
 
-        The size is -1 for a null.
+        Return INCOMPLETE if it has not arrived. The size is -1 for a null.
         """
         cdef Py_ssize_t at = reader.position
         cdef Py_ssize_t start

@@ -53,7 +53,7 @@ def connected(server: EmbeddedServer | FaultProxy, retries: int = 0, **options: 
 
 
 async def warm(batch: AsyncFastBatch) -> None:
-    """Let the client connect, and know the size of the values."""
+    """Let the client connect, and learn the size of the values."""
     assert (await batch.batch_set(ITEMS)).written == len(ITEMS)
     assert await batch.batch_get(KEYS) == ITEMS
 
