@@ -26,8 +26,9 @@ from redis_fastbatch._cluster.slot_route import OneSlotWrite, Redirected, SlotRo
 from redis_fastbatch._cluster.topology import Topology, topology_of
 from redis_fastbatch._core.resp.encoder import Chunk
 from redis_fastbatch._engine.flight import Send
+from redis_fastbatch._transports.channels import SocketChannel
 from redis_fastbatch._transports.redispy import cluster as redispy
-from redis_fastbatch._transports.sync import Forks, Lease, SocketChannel
+from redis_fastbatch._transports.sync import Forks, Lease
 from redis_fastbatch._transports.waiting import Watch
 
 logger = logging.getLogger("redis_fastbatch")

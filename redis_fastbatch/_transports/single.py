@@ -16,9 +16,10 @@ from redis_fastbatch._core.resp.encoder import Chunk
 from redis_fastbatch._core.resp.replies import ReplyFormat
 from redis_fastbatch._engine.command_rules import RULES
 from redis_fastbatch._engine.flight import COMMAND_BYTES
+from redis_fastbatch._transports.channels import SocketChannel
 from redis_fastbatch._transports.redispy import key_encoding
 from redis_fastbatch._transports.redispy import sync as redispy
-from redis_fastbatch._transports.sync import Lease, SocketChannel
+from redis_fastbatch._transports.sync import Lease
 
 UNSENT: Any = object()
 """In the place of a reply: nothing was sent, and the client has to send the command itself."""

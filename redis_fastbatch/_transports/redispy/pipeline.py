@@ -21,10 +21,10 @@ from redis_fastbatch._core.resp.objects import ObjectReader
 from redis_fastbatch._core.resp.queue import CommandQueue, PackedCommands
 from redis_fastbatch._engine.flight import Event, Send
 from redis_fastbatch._engine.pipeline import PipelineFlight, TransactionFlight
+from redis_fastbatch._transports.channels import SocketChannel
 from redis_fastbatch._transports.queueing import QuickCommands, keep_exact
 from redis_fastbatch._transports.redispy import is_utf8, push_handler
 from redis_fastbatch._transports.redispy.sync import explain, known_socket
-from redis_fastbatch._transports.sync import SocketChannel
 
 _THEIR_PARSE_RESPONSE = Pipeline.parse_response
 

@@ -21,8 +21,8 @@ from redis.retry import Retry
 from checks import in_use, proxied
 from exercise import channel_of, exercise, number_of_connections, pool_unchanged
 from redis_fastbatch import AsyncFastBatch, DecodeError, FastBatch, FastBatchError
+from redis_fastbatch._transports.channels import PublicChannel, SocketChannel
 from redis_fastbatch._transports.redispy import GET_CONNECTION_ARGUMENTS
-from redis_fastbatch._transports.sync import PublicChannel, SocketChannel
 from redis_fastbatch.server import EmbeddedServer
 from servers import AclUser, TlsServer, wait_until
 

@@ -11,7 +11,7 @@ from redis.retry import Retry
 
 from exercise import ROWS, channel_of, exercise, pool_unchanged
 from redis_fastbatch import BatchError, FastBatch
-from redis_fastbatch._transports.sync import SocketChannel
+from redis_fastbatch._transports.channels import SocketChannel
 from servers import SentinelGroup, sentinel_deployment, wait_until
 
 
