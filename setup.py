@@ -10,6 +10,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 CORE = Path("redis_fastbatch", "_core")
+POSIX_ONLY = {CORE / "runtime" / "sockets.pyx"}
 
 # Environment variables switch on line tracing (for coverage of the .pyx files), sanitizers and symbols (for
 # profilers): see CONTRIBUTING.md. Cython's coverage plugin needs the C files beside their sources.
@@ -48,6 +49,7 @@ def extensions() -> list[Extension]:
             define_macros=[("CYTHON_TRACE_NOGIL", "1")] if TRACE else [],
         )
         for source in sorted(CORE.rglob("*.pyx"))
+        if sys.platform != "win32" or source not in POSIX_ONLY
     ]
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import builtins
 import socket
-import ssl
 import time
 from typing import Any, Protocol
 
@@ -21,12 +20,11 @@ from redis_fastbatch._engine.flight import COMMAND_BYTES, Flight
 from redis_fastbatch._transports.parsed_replies import ParsedReplies, explain
 from redis_fastbatch._transports.redispy import push_handler, reply_reader
 from redis_fastbatch._transports.redispy import sync as redispy
+from redis_fastbatch._transports.sockets import PythonSocket, opened
 from redis_fastbatch._transports.waiting import wait_for
 
 DRAIN_SECONDS = 2.0
 """How long to wait for replies after Ctrl-C."""
-
-_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Channel(Protocol):
@@ -77,6 +75,7 @@ class SocketChannel:
         self.socket = sock
         self.reader = reply_reader(max_value_size) if reader is None else reader
         self.sent_all = False
+        self._opened = opened(sock)
         self._blocking = True
         self._connection = connection
         # Whether all received bytes are in the reader and in the flight. False while they are on their way.
@@ -98,19 +97,19 @@ class SocketChannel:
 
     def _send_all(self, chunk: Chunk) -> None:
         try:
-            self.socket.sendall(chunk)
+            self._opened.send_all(chunk)
         except builtins.TimeoutError as error:
             raise self._late() from error
         except OSError as error:
             raise self._lost("writing to", error) from error
 
     def __exit__(self, *_: object) -> None:
-        if not self._blocking:
+        if not self._blocking and isinstance(self._opened, PythonSocket):
             redispy.restore_socket(self._connection, self.socket)
 
     def _stop_blocking(self) -> None:
         if self._blocking:
-            self.socket.setblocking(False)
+            self._opened.stop_blocking()
             self._blocking = False
 
     def send(self, chunk: Chunk, flight: Flight) -> None:
@@ -119,15 +118,12 @@ class SocketChannel:
             return
         self._stop_blocking()
         flight.started(chunk)
-        with memoryview(chunk) as view:
-            sent = 0
-            while sent < len(view):
-                try:
-                    sent += self.socket.send(view[sent:] if sent else view)
-                except _WOULD_BLOCK as error:
-                    self._wait_to_send(error)
-                except OSError as error:
-                    raise self._lost("writing to", error) from error
+        sent, size = self._send_now(chunk, 0), len(chunk)
+        while sent < size:
+            readable, _ = self._wait(write=True)
+            if readable:
+                self._receive_some()
+            sent += self._send_now(chunk, sent)
         flight.finished(chunk)
 
     def _send_first(self, chunk: Chunk, flight: Flight) -> None:
@@ -139,18 +135,13 @@ class SocketChannel:
     def send_some(self, chunk: Chunk, sent: int) -> int:
         """Send what the socket accepts of a chunk, after its first `sent` bytes. Return how many."""
         self._stop_blocking()
-        with memoryview(chunk) as view:
-            try:
-                return self.socket.send(view[sent:])
-            except _WOULD_BLOCK:
-                return 0
-            except OSError as error:
-                raise self._lost("writing to", error) from error
+        return self._send_now(chunk, sent)
 
-    def _wait_to_send(self, reason: OSError) -> None:
-        readable, _ = self._wait(write=not isinstance(reason, ssl.SSLWantReadError))
-        if readable:
-            self._receive_some()
+    def _send_now(self, chunk: Chunk, sent: int) -> int:
+        try:
+            return self._opened.send_some(chunk, sent)
+        except OSError as error:
+            raise self._lost("writing to", error) from error
 
     def receive(self, flight: Flight) -> None:
         self.receive_more()
@@ -188,20 +179,15 @@ class SocketChannel:
         """Receive what has arrived. Return False if nothing has; a socket that blocks waits for it."""
         in_order, self._in_order = self._in_order, False
         try:
-            with self.reader.free_space() as free:
-                size = self.socket.recv_into(free)
-        except _WOULD_BLOCK:
-            self._in_order = in_order
-            return False
+            size = self._opened.receive(self.reader)
         except builtins.TimeoutError as error:
             raise self._late() from error
         except OSError as error:
             raise self._lost("reading from", error) from error
         if size == 0:
             raise ConnectionError("Connection closed by server.")
-        self.reader.received(size)
         self._in_order = in_order
-        return True
+        return size > 0
 
     def _wait(self, *, write: bool) -> tuple[bool, bool]:
         """Wait until the socket can be read, or written if `write` is set, for socket_timeout at most."""

@@ -33,4 +33,5 @@ cdef class ReceiveBuffer:
     cdef Py_ssize_t exports
 
     cdef int make_room(self, Py_ssize_t size) except -1
+    cdef int make_space(self) except -1
     cdef int shrink(self, Py_ssize_t capacity) except -1

@@ -135,16 +135,21 @@ cdef class ReceiveBuffer:
             self.capacity = capacity
         return 0
 
-    def free_space(self):
-        """Return a writable memoryview of the space after the received bytes.
-
-        It grows with the bytes that have arrived, never with the length that a reply's header announces.
-        """
+    cdef int make_space(self) except -1:
+        """Make sure that half of the buffer is free."""
         if self.position == self.end:
             self.position = 0
             self.end = 0
         if self.capacity - self.end < self.capacity // 2:
             self.make_room(self.capacity // 2)
+        return 0
+
+    def free_space(self):
+        """Return a writable memoryview of the space after the received bytes.
+
+        It grows with the bytes that have arrived, never with the length that a reply's header announces.
+        """
+        self.make_space()
         return memoryview(self)
 
     def received(self, Py_ssize_t size):

@@ -16,7 +16,7 @@ from redis.connection import ConnectionPool
 from redis_fastbatch._transports.redispy import GET_CONNECTION_ARGUMENTS
 from redis_fastbatch._transports.redispy.pools import has_own_methods, is_observed, is_settled, records_metrics
 from redis_fastbatch._transports.redispy.sync import close_if_stale, known_socket, unlock
-from redis_fastbatch._transports.waiting import wait_for
+from redis_fastbatch._transports.sockets import has_arrived
 
 # Earlier versions of redis-py have no metrics, and still earlier ones no events.
 try:
@@ -118,4 +118,4 @@ def _unlock_pool(pool: Any) -> None:
 def _ready_socket(connection: Any) -> socket.socket | None:
     """Return the socket of a connection that is open and over which nothing has arrived; else None."""
     sock = known_socket(connection)
-    return None if sock is None or wait_for(sock, False, 0.0)[0] else sock
+    return None if sock is None or has_arrived(sock) else sock
