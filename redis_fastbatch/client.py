@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import redis
 
@@ -15,7 +15,6 @@ from redis_fastbatch._arguments import (
     Key,
     check_hook,
     checked_chunk_size,
-    checked_commands,
     checked_items,
     checked_keys,
     checked_on_error,
@@ -24,42 +23,39 @@ from redis_fastbatch._arguments import (
 )
 from redis_fastbatch._base_client import (
     ITER_ROUND,
-    NO_CLUSTER_PIPELINE,
     Found,
     Reporting,
-    checked_replies,
     confirms_all,
     empty_result,
     goes_alone,
-    parts_of,
     raise_failures,
     read_rounds,
     writes_alone,
 )
+from redis_fastbatch._command_methods import CommandMethods
 from redis_fastbatch._core.resp.encoder import IN_MEMORY
 from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch._engine.commands import PointInTime, Seconds, set_options
 from redis_fastbatch._engine.flight import COMMAND_ITEMS, NO_LIMIT
-from redis_fastbatch._engine.options import ExecuteOptions, ReadOptions, WriteOptions
+from redis_fastbatch._engine.options import ReadOptions, WriteOptions
 from redis_fastbatch._engine.outcome import OnError
-from redis_fastbatch._engine.pacing import ROUND_BYTES, Slices, ValueSizes
+from redis_fastbatch._engine.pacing import ROUND_BYTES, Slices
 from redis_fastbatch._engine.read import ReadFlight, read_ended
 from redis_fastbatch._hash_methods import HashMethods
+from redis_fastbatch._table_methods import TableMethods
 from redis_fastbatch._transports.borrowing import check_free
 from redis_fastbatch._transports.capabilities import has_msetex
 from redis_fastbatch._transports.sync import Lease
 from redis_fastbatch._transports.threads import affordable, check_workers, one_at_a_time, read, write
 from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback
-from redis_fastbatch.templates import Column, Row
 
 logger = logging.getLogger("redis_fastbatch")
 
 Items = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
-AnyCommand = tuple[Any, ...] | list[Any]
 
 
-class FastBatch(HashMethods):
+class FastBatch(HashMethods, CommandMethods, TableMethods):
     """Reads and writes batches of values through a redis-py client.
 
     It is thread-safe: each call borrows its own connection from the client's pool. It can be pickled when it was
@@ -244,219 +240,6 @@ class FastBatch(HashMethods):
         pairs = items.items() if isinstance(items, Mapping) else items
         write(self._lease, pairs, workers, make_flight, report, display)
 
-    def batch_execute(
-        self,
-        commands: Iterable[AnyCommand],
-        *,
-        chunk_size: int | None = None,
-        progress: bool | ProgressCallback | None = None,
-        on_error: OnError = "raise",
-        on_chunk: OnChunk | None = None,
-        repeatable: bool = False,
-    ) -> BatchReport:
-        """Send any commands, and send while encoding. Memory stays bounded for any number of commands.
-
-        Replies are only counted. batch_execute_iter() returns them.
-
-        Args:
-            commands: an iterable of commands, such as a generator. Each is a tuple or list of its name and
-                arguments, such as ("ZADD", "board", 5, "amina"). Arguments are str, bytes, int or float, and are
-                sent as redis-py sends them.
-            chunk_size: the most commands that are sent at a time; by default 1,000, or fewer if they are large.
-            progress: True for a progress bar on a terminal, or a callable (commands done, total or None).
-            on_error: "raise" raises BatchError after all other commands were carried out; "report" leaves failures
-                to the report; a callable is called with (position, command, exception) for each failed command.
-                The first command has position 0.
-            on_chunk: called with the ChunkStats of each chunk of commands when all its replies have arrived.
-            repeatable: commands whose outcome is unknown, because the connection was lost, may be sent again. Set
-                it only if carrying out a command twice does no harm, as with SET, HSET, SADD or ZADD.
-
-        Returns:
-            The report of the commands that were carried out (`written`) and of those that failed. Its `failures`
-            have the positions of commands as keys.
-
-        Raises:
-            BatchError: commands failed, and on_error is "raise". Its `report` names them.
-            TypeError, ValueError: arguments have a wrong type. A command that cannot be encoded fails alone.
-            redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: the connection was lost. Its `report`
-                says which commands have an unknown outcome. These, and exceptions that `commands` raises, have a
-                `report` of what was done until then.
-
-        These commands fail because they would change the connection or its replies: those of transactions, of
-        publishing and subscribing, SELECT, AUTH, HELLO, RESET, QUIT, MONITOR and CLIENT REPLY. Over a cluster, a
-        command fails if it has no key, or keys of several slots.
-        """
-        commands = checked_commands(commands)
-        size, on_error = checked_chunk_size(chunk_size), checked_on_error(on_error)
-        check_hook("on_chunk", on_chunk)
-        options = ExecuteOptions(size, on_error, on_chunk, repeatable)
-        report = BatchReport(item="command")
-        display = progress_of(commands, progress)
-
-        with Reporting(report, display):
-            with self._lease() as borrowed:
-                flight = self._execute_flight(commands, options, report, display)
-                with flight:
-                    borrowed.run(flight)
-            if flight.source_error is not None:
-                raise flight.source_error
-            raise_failures(report, on_error)
-        return report
-
-    def batch_execute_iter(self, commands: Iterable[AnyCommand], *, raise_on_error: bool = True) -> Iterator[Any]:
-        """Send any commands and yield their replies, in bounded memory.
-
-        Between replies no connection is held. Commands are sent before the replies to those before them are taken
-        from the iterator: up to 4,000 of them.
-
-        Args:
-            commands: as for batch_execute().
-            raise_on_error: raise the first error in the place of its reply. Otherwise errors are yielded, as
-                exceptions.
-
-        Yields:
-            The replies in the order of the commands, as the server sends them: bytes, int, float, bool, None,
-            lists and dicts, without redis-py's response callbacks. Strings are decoded if the client has
-            `decode_responses`.
-
-        Raises:
-            redis.exceptions.ResponseError: a command was refused; the message says its position and its
-                arguments. Commands after it may have been carried out.
-            EncodeError: a command cannot be encoded, or is one that batch_execute() refuses.
-            DecodeError: a reply is longer than `max_value_size`, or cannot be decoded.
-            redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: the connection was lost. The replies
-                that had come were yielded before. No command is sent again.
-        """
-        source = Slices(checked_commands(commands, method="batch_execute_iter"))
-        sizes, position = ValueSizes(), 0
-        for some in source.rounds(ITER_ROUND):
-            for part in parts_of(some):
-                replies: list[Any] = []
-                flight = self._reply_flight(part, replies, sizes, position)
-                try:
-                    with self._lease(self._max_value_size) as borrowed:
-                        borrowed.run(flight)
-                except Exception:
-                    yield from checked_replies(replies, raise_on_error)
-                    raise
-                yield from checked_replies(replies, raise_on_error)
-                position += len(replies)
-
-    def batch_execute_table(
-        self,
-        table: Any,
-        command: Sequence[str | bytes | int | float | Column | Row],
-        *,
-        chunk_size: int | None = None,
-        progress: bool | ProgressCallback | None = None,
-        on_error: OnError = "raise",
-        repeatable: bool = False,
-    ) -> BatchReport:
-        """Send a command for each row of a table or DataFrame, without a Python object for any value.
-
-        Args:
-            table: anything with `__arrow_c_stream__()`, as for batch_set_table().
-            command: a template of the command: its name and its arguments. An argument is col("name") for a
-                column, row() for several columns as JSON or MessagePack, a text with columns in braces, such as
-                "board:{region}", or the same for all rows. Names of columns in doubled braces are text. Values
-                are written as batch_set_table(as_="hash") writes fields.
-            chunk_size, progress, repeatable: as for batch_execute().
-            on_error: "raise", "report", or a callable that gets (row number, the command as a list of bytes,
-                exception) of each failed row. An argument that cannot be written is None there.
-
-        Returns:
-            The report of the rows whose command was carried out (`written`) and of those that failed. It names
-            rows by their number, which begins at 0. A row fails alone when a column is null, unless its col()
-            leaves the argument out, or a value cannot be written.
-
-        Raises:
-            EncodeError: before anything is sent: there is no such column, it is of a type that cannot be written,
-                or the command is one that batch_execute() refuses.
-            BatchError: rows failed, and on_error is "raise".
-            TypeError, ValueError: `table` is not a table, or arguments are wrong.
-            redis.exceptions.RedisError: as from batch_execute(). This, and what the table's own stream raises, has
-                a `report` of what was done until then.
-        """
-        from redis_fastbatch._tables.execute import CommandTableOptions, plan_commands
-
-        options = CommandTableOptions(chunk_size, progress, on_error, repeatable)
-        plan = plan_commands(self, table, command, options)
-        try:
-            with self._lease() as borrowed:
-                flight = plan.flight()
-                with flight:
-                    borrowed.run(flight)
-            return plan.outcome(flight)
-        except BaseException as error:
-            plan.attach_report(error)
-            raise
-
-    def batch_set_table(
-        self,
-        table: Any,
-        *,
-        key: str,
-        prefix: str | bytes = "",
-        columns: Iterable[str] | None = None,
-        ex: Seconds | None = None,
-        px: Seconds | None = None,
-        exat: PointInTime | None = None,
-        pxat: PointInTime | None = None,
-        keepttl: bool = False,
-        nx: bool = False,
-        xx: bool = False,
-        codec: AnyCodec | None = None,
-        as_: Literal["value", "hash"] = "value",
-        chunk_size: int | None = None,
-        progress: bool | ProgressCallback | None = None,
-        on_error: OnError = "raise",
-    ) -> BatchReport:
-        """Write the rows of a table or DataFrame, each under a key of its own.
-
-        Memory is bounded by the table's own batches, however many there are. The GIL is free while rows are
-        encoded.
-
-        Args:
-            table: anything with `__arrow_c_stream__()`: pyarrow's Table and RecordBatchReader, polars' and
-                pandas' DataFrame (where NaN becomes null, as in pyarrow), DuckDB's results. A reader is consumed.
-            key: the column whose values are the keys, or a template of columns, such as
-                "flight:{carrier}:{number}". These columns hold integers, strings, binaries, decimals, dates or
-                times. Of rows with equal keys the last one wins. Text is written in the client's encoding, as
-                batch_set() writes keys; a row fails if that cannot encode its key.
-            prefix: goes before every key.
-            columns: the columns that make up a row's value; all by default, also those of the key.
-            ex, px, exat, pxat, keepttl, nx, xx, chunk_size, progress: as for batch_set().
-            codec: "msgpack" or "toolkit-msgpack"; the client's by default.
-            as_: "value" stores a row as one value. "hash" stores it as a hash of its fields, as strings that
-                other programs read: integers and floats as redis-py writes them, bools as 1 and 0, strings and
-                binaries as they are, dates, times and durations in ISO 8601, decimals as str() writes them.
-                Fields that are null are left out. Other fields of a hash that exists stay, as with HSET. EXPIRE
-                sets an expiry a round trip after HSET. A row whose EXPIRE fails counts as failed, for that
-                reason, though its hash is there. nx, xx and codec have no meaning for hashes.
-            on_error: "raise", "report", or a callable that gets (row number, row as a dict, exception) of each
-                failed row. Where a date or time cannot be written, the row has Arrow's number; where a text is
-                not UTF-8, it has the bytes; another value that cannot be written is None. A row that is null as
-                a whole is None.
-
-        Returns:
-            What was written, skipped and failed. It names rows by their number, which begins at 0. A row fails
-            alone when a column of its key is null or empty, a text is not UTF-8, a map has a key twice, or a date
-            is not one that Python has.
-
-        Raises:
-            EncodeError: before anything is sent: there is no such column, or it is of a type that cannot be
-                written. A hash has no nested values.
-            BatchError: rows failed, and on_error is "raise".
-            TypeError, ValueError: `table` is not a table, or arguments are wrong.
-            redis.exceptions.RedisError: as from batch_set(). This, and what the table's own stream raises, has a
-                `report` of what was done until then.
-        """
-        from redis_fastbatch._tables.write import TableOptions, set_table
-
-        expiry = set_options(ex, px, exat, pxat, keepttl, nx, xx)
-        options = TableOptions(key, expiry, prefix, columns, codec, as_, chunk_size, progress, on_error)
-        return set_table(self, table, options)
-
     def batch_get(
         self, keys: Iterable[Key], *, default: Any = None, on_error: OnError = "raise", workers: int = 1
     ) -> dict[Key, Any]:
@@ -556,21 +339,6 @@ class FastBatch(HashMethods):
                 return None
         return self._read_on(writer, chunk, out, options, borrowed.begun)
 
-    def batch_get_table(
-        self,
-        keys: Iterable[Key],
-        *,
-        schema: Any = None,
-        key: str | None = None,
-        as_: Literal["value", "hash"] = "value",
-        columns: Iterable[str] | None = None,
-    ) -> Any:
-        """Read maps or hashes as the rows of a pyarrow.Table; see redis_fastbatch._tables.read.get_table()."""
-        from redis_fastbatch._tables.read import get_table
-
-        keys = checked_keys(keys, method="batch_get_table")
-        return get_table(self, keys, schema=schema, key=key, as_=as_, columns=columns)
-
     def batch_delete(self, keys: Iterable[Key]) -> int:
         """Delete keys with UNLINK: the server frees their memory in the background.
 
@@ -591,27 +359,6 @@ class FastBatch(HashMethods):
         flight.outcome.raise_error()
         total: int = flight.outcome.total
         return total
-
-    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> redis.client.Pipeline:
-        """Return a pipeline of redis-py whose commands are packed, sent and read by this package.
-
-        It has all methods of redis.client.Pipeline, and the same results and errors. It is a context manager.
-
-        Args:
-            transaction: send the commands between MULTI and EXEC, so that no other client's come between them.
-            shard_hint: as for redis.Redis.pipeline().
-
-        Returns:
-            A redis.client.Pipeline that uses the client's connection pool and response callbacks.
-
-        Raises:
-            ValueError: the client is one of a cluster, which has a pipeline() of its own.
-        """
-        if self._is_cluster:
-            raise ValueError(NO_CLUSTER_PIPELINE)
-        from redis_fastbatch._transports.redispy.pipeline import FastPipeline
-
-        return FastPipeline(self._client.connection_pool, self._client.response_callbacks, transaction, shard_hint)
 
     def scan(self, match: str | bytes | None = None, count: int = 1000) -> Iterator[Key]:
         """Iterate over the server's keys, as redis.Redis.scan_iter() does.

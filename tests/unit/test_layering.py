@@ -34,7 +34,10 @@ LAYERS = (
     {"_cluster", "_tables"},
     {"_async_batches", "_base_client"},
     {"_hash_client"},
-    {"_async_command_methods", "_async_hash_methods", "_async_table_methods", "_hash_methods"},
+    {
+        *("_async_command_methods", "_async_hash_methods", "_async_table_methods"),
+        *("_command_methods", "_hash_methods", "_table_methods"),
+    },
     {"client", "async_client"},
     {"toolkit", "cli"},
     {"__init__", "__main__"},

@@ -1,0 +1,148 @@
+"""The methods of FastBatch for tables and DataFrames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from redis_fastbatch._arguments import Key, checked_keys
+from redis_fastbatch._base_client import BaseClient
+from redis_fastbatch._engine.commands import PointInTime, Seconds, set_options
+from redis_fastbatch._engine.outcome import OnError
+from redis_fastbatch.codecs import AnyCodec
+from redis_fastbatch.report import BatchReport, ProgressCallback
+from redis_fastbatch.templates import Column, Row
+
+
+class TableMethods(BaseClient):
+    """The methods of FastBatch for tables and DataFrames."""
+
+    def batch_execute_table(
+        self,
+        table: Any,
+        command: Sequence[str | bytes | int | float | Column | Row],
+        *,
+        chunk_size: int | None = None,
+        progress: bool | ProgressCallback | None = None,
+        on_error: OnError = "raise",
+        repeatable: bool = False,
+    ) -> BatchReport:
+        """Send a command for each row of a table or DataFrame, without a Python object for any value.
+
+        Args:
+            table: anything with `__arrow_c_stream__()`, as for batch_set_table().
+            command: a template of the command: its name and its arguments. An argument is col("name") for a
+                column, row() for several columns as JSON or MessagePack, a text with columns in braces, such as
+                "board:{region}", or the same for all rows. Names of columns in doubled braces are text. Values
+                are written as batch_set_table(as_="hash") writes fields.
+            chunk_size, progress, repeatable: as for batch_execute().
+            on_error: "raise", "report", or a callable that gets (row number, the command as a list of bytes,
+                exception) of each failed row. An argument that cannot be written is None there.
+
+        Returns:
+            The report of the rows whose command was carried out (`written`) and of those that failed. It names
+            rows by their number, which begins at 0. A row fails alone when a column is null, unless its col()
+            leaves the argument out, or a value cannot be written.
+
+        Raises:
+            EncodeError: before anything is sent: there is no such column, it is of a type that cannot be written,
+                or the command is one that batch_execute() refuses.
+            BatchError: rows failed, and on_error is "raise".
+            TypeError, ValueError: `table` is not a table, or arguments are wrong.
+            redis.exceptions.RedisError: as from batch_execute(). This, and what the table's own stream raises, has
+                a `report` of what was done until then.
+        """
+        from redis_fastbatch._tables.execute import CommandTableOptions, plan_commands
+
+        options = CommandTableOptions(chunk_size, progress, on_error, repeatable)
+        plan = plan_commands(self, table, command, options)
+        try:
+            with self._lease() as borrowed:
+                flight = plan.flight()
+                with flight:
+                    borrowed.run(flight)
+            return plan.outcome(flight)
+        except BaseException as error:
+            plan.attach_report(error)
+            raise
+
+    def batch_set_table(
+        self,
+        table: Any,
+        *,
+        key: str,
+        prefix: str | bytes = "",
+        columns: Iterable[str] | None = None,
+        ex: Seconds | None = None,
+        px: Seconds | None = None,
+        exat: PointInTime | None = None,
+        pxat: PointInTime | None = None,
+        keepttl: bool = False,
+        nx: bool = False,
+        xx: bool = False,
+        codec: AnyCodec | None = None,
+        as_: Literal["value", "hash"] = "value",
+        chunk_size: int | None = None,
+        progress: bool | ProgressCallback | None = None,
+        on_error: OnError = "raise",
+    ) -> BatchReport:
+        """Write the rows of a table or DataFrame, each under a key of its own.
+
+        Memory is bounded by the table's own batches, however many there are. The GIL is free while rows are
+        encoded.
+
+        Args:
+            table: anything with `__arrow_c_stream__()`: pyarrow's Table and RecordBatchReader, polars' and
+                pandas' DataFrame (where NaN becomes null, as in pyarrow), DuckDB's results. A reader is consumed.
+            key: the column whose values are the keys, or a template of columns, such as
+                "flight:{carrier}:{number}". These columns hold integers, strings, binaries, decimals, dates or
+                times. Of rows with equal keys the last one wins. Text is written in the client's encoding, as
+                batch_set() writes keys; a row fails if that cannot encode its key.
+            prefix: goes before every key.
+            columns: the columns that make up a row's value; all by default, also those of the key.
+            ex, px, exat, pxat, keepttl, nx, xx, chunk_size, progress: as for batch_set().
+            codec: "msgpack" or "toolkit-msgpack"; the client's by default.
+            as_: "value" stores a row as one value. "hash" stores it as a hash of its fields, as strings that
+                other programs read: integers and floats as redis-py writes them, bools as 1 and 0, strings and
+                binaries as they are, dates, times and durations in ISO 8601, decimals as str() writes them.
+                Fields that are null are left out. Other fields of a hash that exists stay, as with HSET. EXPIRE
+                sets an expiry a round trip after HSET. A row whose EXPIRE fails counts as failed, for that
+                reason, though its hash is there. nx, xx and codec have no meaning for hashes.
+            on_error: "raise", "report", or a callable that gets (row number, row as a dict, exception) of each
+                failed row. Where a date or time cannot be written, the row has Arrow's number; where a text is
+                not UTF-8, it has the bytes; another value that cannot be written is None. A row that is null as
+                a whole is None.
+
+        Returns:
+            What was written, skipped and failed. It names rows by their number, which begins at 0. A row fails
+            alone when a column of its key is null or empty, a text is not UTF-8, a map has a key twice, or a date
+            is not one that Python has.
+
+        Raises:
+            EncodeError: before anything is sent: there is no such column, or it is of a type that cannot be
+                written. A hash has no nested values.
+            BatchError: rows failed, and on_error is "raise".
+            TypeError, ValueError: `table` is not a table, or arguments are wrong.
+            redis.exceptions.RedisError: as from batch_set(). This, and what the table's own stream raises, has a
+                `report` of what was done until then.
+        """
+        from redis_fastbatch._tables.write import TableOptions, set_table
+
+        expiry = set_options(ex, px, exat, pxat, keepttl, nx, xx)
+        options = TableOptions(key, expiry, prefix, columns, codec, as_, chunk_size, progress, on_error)
+        return set_table(self, table, options)
+
+    def batch_get_table(
+        self,
+        keys: Iterable[Key],
+        *,
+        schema: Any = None,
+        key: str | None = None,
+        as_: Literal["value", "hash"] = "value",
+        columns: Iterable[str] | None = None,
+    ) -> Any:
+        """Read maps or hashes as the rows of a pyarrow.Table; see redis_fastbatch._tables.read.get_table()."""
+        from redis_fastbatch._tables.read import get_table
+
+        keys = checked_keys(keys, method="batch_get_table")
+        return get_table(self, keys, schema=schema, key=key, as_=as_, columns=columns)
