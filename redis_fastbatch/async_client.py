@@ -92,7 +92,8 @@ class AsyncFastBatch(AsyncHashMethods, AsyncCommandMethods, AsyncTableMethods):
         super().__init__(client, codec, max_value_size=max_value_size, pause_gc=pause_gc)
         self._slices = FirstSlices()
         self._deadlines = Deadlines()
-        self._codec_is_slow = isinstance(self._codec, PythonCodec)
+        is_typed = getattr(self._codec, "type", None) is not None
+        self._codec_is_slow = is_typed or isinstance(self._codec, PythonCodec)
 
     @classmethod
     def from_url(

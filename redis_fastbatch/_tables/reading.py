@@ -21,7 +21,7 @@ from redis_fastbatch._tables.client import TableClient
 from redis_fastbatch._tables.fit import cast, column_builder, distinct, fitted, shape_of
 from redis_fastbatch._tables.write import TAG
 from redis_fastbatch._transports.redispy import key_encoding
-from redis_fastbatch.codecs import MsgpackCodec
+from redis_fastbatch.codecs import JsonCodec, MsgpackCodec
 from redis_fastbatch.errors import DecodeError, EncodeError
 
 Row: TypeAlias = "int | None"
@@ -147,6 +147,9 @@ def _builder(batch: TableClient, fields: list[ColumnBuilder] | None, seeds: Iter
         for seed in seeds:
             builder.loads(seed)
         return builder
+    if isinstance(codec, JsonCodec) and codec.type is not None:
+        # The objects of a type are read as maps.
+        codec = JsonCodec()
     packer = MsgpackCodec()
 
     def as_msgpack(data: bytes) -> bytes:

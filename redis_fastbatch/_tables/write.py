@@ -225,7 +225,8 @@ def _row_format(batch: TableClient, codec: AnyCodec | None) -> tuple[ValueCodec,
 
     resolved = batch._codec if codec is None else resolve(codec)
     if isinstance(resolved, MsgpackCodec):
-        return resolved, b""
+        # Failed rows are reported as dicts, also to a client whose values have a type.
+        return resolved if resolved.type is None else MsgpackCodec(), b""
     if isinstance(resolved, ToolkitMsgpackCodec):
         return resolved, TAG
     name = codec if isinstance(codec, str) else type(resolved).__name__

@@ -43,7 +43,14 @@ LAYERS = (
     {"__init__", "__main__"},
 )
 
-CORE_LAYERS = ({"runtime"}, {"codec"}, {"json", "raw", "msgpack"}, {"resp", "toolkit"}, {"arrow"})
+CORE_LAYERS = (
+    {"runtime"},
+    {"codec"},
+    {"type_libraries", "typed"},
+    {"json", "raw", "msgpack"},
+    {"resp", "toolkit"},
+    {"arrow"},
+)
 """The layers within _core."""
 
 INPUT_AND_OUTPUT = {"asyncio", "select", "selectors", "socket", "ssl"}

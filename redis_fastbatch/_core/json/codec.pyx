@@ -8,6 +8,7 @@ from redis_fastbatch._core.json.reader cimport JsonReader
 from redis_fastbatch._core.json.writer cimport JsonWriter
 from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
 from redis_fastbatch._core.runtime.nesting cimport outer_depth
+from redis_fastbatch._core.typed cimport TypedValues
 
 import json
 
@@ -68,6 +69,7 @@ cdef class JsonCodec(ValueCodec):
     Args:
         default: called with a value of a type that JSON does not have; its result is written instead of the value.
         allow_nan: write and read NaN, Infinity and -Infinity. Not every JSON parser reads them.
+        type: the type of all values, as for MsgpackCodec. It excludes `allow_nan`.
     """
 
     def __cinit__(self):
@@ -75,18 +77,33 @@ cdef class JsonCodec(ValueCodec):
         self.writer = PlainWriter()
         self.reader = JsonReader()
 
-    def __init__(self, default=None, *, bint allow_nan=False):
+    def __init__(self, default=None, *, bint allow_nan=False, type=None):
         if default is not None and not callable(default):
-            raise TypeError(f"default must be callable or None, got {type(default).__name__}")
+            raise TypeError(f"default must be callable or None, got {default.__class__.__name__}")
+        if allow_nan and type is not None:
+            raise ValueError("allow_nan must be False for a codec with type=: libraries for types write NaN as null")
         self.writer.default = default
         self.writer.allow_nan = allow_nan
         self.reader.allow_nan = allow_nan
+        self.type = type
+        self.typed = None
+        if type is not None:
+            # Imported late, because most programs never use it.
+            from redis_fastbatch._core.type_libraries import json_functions
+
+            self.typed = TypedValues(json_functions(type, default, JsonCodec))
 
     cdef tuple made_by(self):
-        return JsonCodec, {"default": self.writer.default, "allow_nan": self.writer.allow_nan}
+        return JsonCodec, {
+            "default": self.writer.default,
+            "allow_nan": self.writer.allow_nan,
+            "type": self.type,
+        }
 
     cdef int encode(self, object value, OutputBuffer out) except -1:
         cdef Py_ssize_t start = out.end
+        if self.typed is not None:
+            return self.typed.encode(value, out)
         try:
             return self.writer.write(value, out, outer_depth)
         except Unusual:
@@ -110,6 +127,8 @@ cdef class JsonCodec(ValueCodec):
         return out.append(<const char*><bytes>data, len(data))
 
     cdef object decode(self, const char* data, Py_ssize_t size):
+        if self.typed is not None:
+            return self.typed.decode(data, size)
         try:
             return self.reader.read_all(data, size)
         except (Unusual, UnicodeDecodeError):

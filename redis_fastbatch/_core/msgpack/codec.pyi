@@ -8,4 +8,8 @@ class MsgpackCodec(ValueCodec):
         self,
         default: Callable[[Any], Any] | None = None,
         ext_hook: Callable[[int, bytes], Any] | None = None,
+        *,
+        type: Any = None,
     ) -> None: ...
+    @property
+    def type(self) -> Any: ...

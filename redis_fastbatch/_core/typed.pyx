@@ -1,0 +1,46 @@
+# cython: language_level=3
+"""Values of one type, which a library writes as bytes and reads from bytes, without dicts between."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+
+from redis_fastbatch._core.codec cimport ValueCodec
+from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
+
+from redis_fastbatch.errors import DecodeError, EncodeError
+
+
+cdef class TypedValues(ValueCodec):
+    """Writes and reads values with the TypeFunctions of a type. It is the inner part of a codec with `type=`."""
+
+    def __init__(self, functions):
+        self.to_bytes = functions.to_bytes
+        self.from_bytes = functions.from_bytes
+        self.convert = functions.convert
+        self.expected = functions.expected
+        self.check_nulls = functions.check_nulls
+        self.describe = functions.describe
+        self.name = functions.name
+
+    cdef int encode(self, object value, OutputBuffer out) except -1:
+        cdef bytes data
+        try:
+            if self.expected is not None and not isinstance(value, self.expected):
+                value = self.convert(value)
+            data = self.to_bytes(value)
+            if self.check_nulls is not None and b"null" in data:
+                self.check_nulls(value)
+        except EncodeError:
+            raise
+        except Exception as error:
+            raise EncodeError(f"cannot write this {type(value).__name__} as {self.name}: {self.describe(error)}") from error
+        return out.append(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+
+    cdef object decode(self, const char* data, Py_ssize_t size):
+        # A copy, because a value may keep a view of the bytes that it was read from, as msgspec.Raw does.
+        cdef bytes encoded = PyBytes_FromStringAndSize(data, size)
+        try:
+            return self.from_bytes(encoded)
+        except DecodeError:
+            raise
+        except Exception as error:
+            raise DecodeError(self.describe(error)) from error
