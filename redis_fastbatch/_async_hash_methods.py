@@ -24,7 +24,7 @@ from redis_fastbatch._async_batches import (
     write_out,
 )
 from redis_fastbatch._base_client import ITER_ROUND, Found, Reporting, empty_result, parts_of, raise_failures
-from redis_fastbatch._engine.commands import PointInTime, Seconds
+from redis_fastbatch._engine.commands import Duration, Moment, SetOptions
 from redis_fastbatch._engine.flight import COMMAND_ITEMS
 from redis_fastbatch._engine.options import ReadOptions
 from redis_fastbatch._engine.outcome import OnError
@@ -45,10 +45,11 @@ class AsyncHashMethods(HashClient):
         self,
         items: AsyncHashItems,
         *,
-        ex: Seconds | None = None,
-        px: Seconds | None = None,
-        exat: PointInTime | None = None,
-        pxat: PointInTime | None = None,
+        ex: Duration | None = None,
+        px: Duration | None = None,
+        exat: Moment | None = None,
+        pxat: Moment | None = None,
+        ex_jitter: float = 0,
         codec: AnyCodec | None = None,
         chunk_size: int | None = None,
         progress: bool | ProgressCallback | None = None,
@@ -59,7 +60,7 @@ class AsyncHashMethods(HashClient):
 
         Args:
             items: as for FastBatch.batch_hset(), or an async iterable of (key, mapping of fields) pairs.
-            ex, px, exat, pxat, codec, chunk_size: as for FastBatch.batch_hset().
+            ex, px, exat, pxat, ex_jitter, codec, chunk_size: as for FastBatch.batch_hset().
             progress, on_error, on_chunk: as for FastBatch.batch_hset(). A callable must be a plain function.
 
         Returns:
@@ -70,7 +71,8 @@ class AsyncHashMethods(HashClient):
             BatchError, ValueError, TypeError, redis.exceptions.RedisError: as from FastBatch.batch_hset().
         """
         items = checked_items(items, asynchronous=True, method="batch_hset")
-        writing = HashWriting(ex, px, exat, pxat, codec, chunk_size, on_error, on_chunk)
+        expiry = SetOptions(ex, px, exat, pxat, ex_jitter=ex_jitter)
+        writing = HashWriting(expiry, codec, chunk_size, on_error, on_chunk)
         report = BatchReport()
         display = progress_of(items, progress)
         with Reporting(report, display):

@@ -8,7 +8,6 @@ from typing import Any, Literal
 from redis_fastbatch._arguments import checked_keys
 from redis_fastbatch._async_batches import AsyncKeys, LoopPause, async_source, carry_out
 from redis_fastbatch._base_client import BaseClient
-from redis_fastbatch._engine.commands import SetOptions
 from redis_fastbatch._engine.outcome import OnError
 from redis_fastbatch._engine.read import read_ended
 from redis_fastbatch._transports.capabilities import has_msetex_async
@@ -75,7 +74,7 @@ class AsyncTableMethods(BaseClient):
         Args:
             table: the table. If it is a reader, waiting for its rows blocks the event loop.
             key, prefix, columns, codec, as_, chunk_size, progress, on_error: as for FastBatch.batch_set_table().
-            options: ex, px, exat, pxat, keepttl, nx, xx.
+            options: ex, px, exat, pxat, ex_jitter, keepttl, nx, xx.
 
         Returns:
             The report of what was written, skipped and failed.
@@ -83,9 +82,9 @@ class AsyncTableMethods(BaseClient):
         Raises:
             The exceptions of FastBatch.batch_set_table().
         """
-        from redis_fastbatch._tables.write import TableOptions, plan_table
+        from redis_fastbatch._tables.write import TableOptions, plan_table, table_expiry
 
-        expiry = SetOptions(**options)
+        expiry = table_expiry(**options)
         plan = plan_table(
             self,
             table,

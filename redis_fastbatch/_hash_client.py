@@ -12,10 +12,10 @@ from redis_fastbatch._core.resp.encoder import Command
 from redis_fastbatch._core.resp.hash_rows import HashRows
 from redis_fastbatch._core.resp.hashes import MappingWriter
 from redis_fastbatch._core.runtime import gc_pause
-from redis_fastbatch._engine.commands import PointInTime, Seconds, SetOptions
+from redis_fastbatch._engine.commands import SetOptions
 from redis_fastbatch._engine.flight import COMMAND_BYTES, FIRST_COMMAND_BYTES
 from redis_fastbatch._engine.hash_read import HashReadFlight, HashReadOutcome
-from redis_fastbatch._engine.hashes import HashFlight, expire_command
+from redis_fastbatch._engine.hashes import HashFlight, expire_command, hset_command
 from redis_fastbatch._engine.options import ReadOptions, WriteOptions
 from redis_fastbatch._engine.outcome import OnError, WriteOutcome
 from redis_fastbatch._transports.redispy import reply_decoding
@@ -34,7 +34,8 @@ class HashWriting:
     """How a batch of hashes is written: the arguments of batch_hset(), checked.
 
     Args:
-        ex, px, exat, pxat, codec, chunk_size, on_error, on_chunk: the arguments of batch_hset().
+        expiry: the arguments ex, px, exat, pxat and ex_jitter of batch_hset().
+        codec, chunk_size, on_error, on_chunk: the other arguments of batch_hset().
 
     Attributes:
         options: how the hashes are written.
@@ -44,19 +45,14 @@ class HashWriting:
 
     def __init__(
         self,
-        ex: Seconds | None,
-        px: Seconds | None,
-        exat: PointInTime | None,
-        pxat: PointInTime | None,
+        expiry: SetOptions,
         codec: AnyCodec | None,
         chunk_size: int | None,
         on_error: OnError,
         on_chunk: OnChunk | None,
     ) -> None:
         check_hook("on_chunk", on_chunk)
-        self.options = WriteOptions(
-            SetOptions(ex, px, exat, pxat), checked_chunk_size(chunk_size), checked_on_error(on_error), on_chunk
-        )
+        self.options = WriteOptions(expiry, checked_chunk_size(chunk_size), checked_on_error(on_error), on_chunk)
         self.expire: Command | None = expire_command(self.options.set)
         self.codec: ValueCodec | None = None if codec is None else resolve(codec)
 
@@ -121,6 +117,7 @@ class HashClient(BaseClient):
         encoding, errors = self._key_encoding
         writer = MappingWriter(
             items,
+            hset_command(options.set),
             writing.codec,
             max_items=options.chunk_size,
             max_bytes=FIRST_COMMAND_BYTES,

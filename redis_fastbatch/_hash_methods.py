@@ -15,7 +15,7 @@ from redis_fastbatch._arguments import (
 )
 from redis_fastbatch._base_client import ITER_ROUND, Found, Reporting, empty_result, raise_failures, read_rounds
 from redis_fastbatch._core.runtime import gc_pause
-from redis_fastbatch._engine.commands import PointInTime, Seconds
+from redis_fastbatch._engine.commands import Duration, Moment, SetOptions
 from redis_fastbatch._engine.flight import COMMAND_ITEMS
 from redis_fastbatch._engine.options import ReadOptions
 from redis_fastbatch._engine.outcome import OnError
@@ -34,10 +34,11 @@ class HashMethods(HashClient):
         self,
         items: HashItems,
         *,
-        ex: Seconds | None = None,
-        px: Seconds | None = None,
-        exat: PointInTime | None = None,
-        pxat: PointInTime | None = None,
+        ex: Duration | None = None,
+        px: Duration | None = None,
+        exat: Moment | None = None,
+        pxat: Moment | None = None,
+        ex_jitter: float = 0,
         codec: AnyCodec | None = None,
         chunk_size: int | None = None,
         progress: bool | ProgressCallback | None = None,
@@ -51,7 +52,9 @@ class HashMethods(HashClient):
             items: a mapping from keys to mappings of fields, or an iterable of (key, mapping of fields) pairs. As
                 with HSET, fields that a hash has besides stay. Names of fields are str, bytes, int or float.
             ex, px: expiry of every hash from now, in seconds or milliseconds (int or timedelta).
-            exat, pxat: expiry of every hash as a Unix time in seconds or milliseconds (int or datetime).
+            exat, pxat: expiry of every hash as a Unix time in seconds or milliseconds (int or datetime). Each of
+                these four may also be a callable, as for batch_set().
+            ex_jitter: as for batch_set().
             codec: how the values of fields become bytes, such as "json" or "msgpack". By default they are str,
                 bytes, int or float, and are sent as redis-py sends them.
             chunk_size, progress, on_chunk, workers: as for batch_set().
@@ -69,7 +72,8 @@ class HashMethods(HashClient):
             redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: as from batch_set().
         """
         items = checked_items(items, method="batch_hset")
-        writing = HashWriting(ex, px, exat, pxat, codec, chunk_size, on_error, on_chunk)
+        expiry = SetOptions(ex, px, exat, pxat, ex_jitter=ex_jitter)
+        writing = HashWriting(expiry, codec, chunk_size, on_error, on_chunk)
         if workers != 1:
             check_workers(workers)
             workers = affordable(self._client, workers)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from redis_fastbatch._arguments import Key, checked_keys
 from redis_fastbatch._base_client import BaseClient
-from redis_fastbatch._engine.commands import PointInTime, Seconds, set_options
+from redis_fastbatch._engine.commands import PointInTime, Seconds
 from redis_fastbatch._engine.outcome import OnError
 from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.report import BatchReport, ProgressCallback
@@ -73,10 +73,11 @@ class TableMethods(BaseClient):
         key: str,
         prefix: str | bytes = "",
         columns: Iterable[str] | None = None,
-        ex: Seconds | None = None,
-        px: Seconds | None = None,
-        exat: PointInTime | None = None,
-        pxat: PointInTime | None = None,
+        ex: Seconds | str | None = None,
+        px: Seconds | str | None = None,
+        exat: PointInTime | str | None = None,
+        pxat: PointInTime | str | None = None,
+        ex_jitter: float = 0,
         keepttl: bool = False,
         nx: bool = False,
         xx: bool = False,
@@ -100,7 +101,9 @@ class TableMethods(BaseClient):
                 batch_set() writes keys; a row fails if that cannot encode its key.
             prefix: goes before every key.
             columns: the columns that make up a row's value; all by default, also those of the key.
-            ex, px, exat, pxat, keepttl, nx, xx, chunk_size, progress: as for batch_set().
+            ex, px, exat, pxat: as for batch_set(), but instead of a callable the name of a column of integers,
+                which has each row's time. A row whose time is null or not positive fails alone.
+            ex_jitter, keepttl, nx, xx, chunk_size, progress: as for batch_set().
             codec: "msgpack" or "toolkit-msgpack"; the client's by default.
             as_: "value" stores a row as one value. "hash" stores it as a hash of its fields, as strings that
                 other programs read: integers and floats as redis-py writes them, bools as 1 and 0, strings and
@@ -126,9 +129,9 @@ class TableMethods(BaseClient):
             redis.exceptions.RedisError: as from batch_set(). This, and what the table's own stream raises, has a
                 `report` of what was done until then.
         """
-        from redis_fastbatch._tables.write import TableOptions, set_table
+        from redis_fastbatch._tables.write import TableOptions, set_table, table_expiry
 
-        expiry = set_options(ex, px, exat, pxat, keepttl, nx, xx)
+        expiry = table_expiry(ex, px, exat, pxat, ex_jitter=ex_jitter, keepttl=keepttl, nx=nx, xx=xx)
         options = TableOptions(key, expiry, prefix, columns, codec, as_, chunk_size, progress, on_error)
         return set_table(self, table, options)
 

@@ -51,7 +51,7 @@ from redis_fastbatch._base_client import (
 )
 from redis_fastbatch._core.codec import PythonCodec
 from redis_fastbatch._core.resp.encoder import IN_MEMORY
-from redis_fastbatch._engine.commands import PointInTime, Seconds, set_options
+from redis_fastbatch._engine.commands import Duration, Moment, set_options
 from redis_fastbatch._engine.flight import COMMAND_ITEMS, NO_LIMIT
 from redis_fastbatch._engine.options import ReadOptions, WriteOptions
 from redis_fastbatch._engine.outcome import OnError
@@ -153,10 +153,11 @@ class AsyncFastBatch(AsyncHashMethods, AsyncCommandMethods, AsyncTableMethods):
         self,
         items: AsyncItems,
         *,
-        ex: Seconds | None = None,
-        px: Seconds | None = None,
-        exat: PointInTime | None = None,
-        pxat: PointInTime | None = None,
+        ex: Duration | None = None,
+        px: Duration | None = None,
+        exat: Moment | None = None,
+        pxat: Moment | None = None,
+        ex_jitter: float = 0,
         keepttl: bool = False,
         nx: bool = False,
         xx: bool = False,
@@ -170,7 +171,7 @@ class AsyncFastBatch(AsyncHashMethods, AsyncCommandMethods, AsyncTableMethods):
 
         Args:
             items: as for FastBatch.batch_set(), or an async iterable of (key, value) pairs.
-            ex, px, exat, pxat, keepttl, nx, xx, atomic, chunk_size: as for FastBatch.batch_set().
+            ex, px, exat, pxat, ex_jitter, keepttl, nx, xx, atomic, chunk_size: as for FastBatch.batch_set().
             progress, on_error, on_chunk: as for FastBatch.batch_set(). A callable must be a plain function, not a
                 coroutine function.
 
@@ -184,7 +185,7 @@ class AsyncFastBatch(AsyncHashMethods, AsyncCommandMethods, AsyncTableMethods):
             BatchError, ValueError, TypeError, redis.exceptions.RedisError: as from FastBatch.batch_set().
         """
         items = checked_items(items, asynchronous=True)
-        options = WriteOptions(set_options(ex, px, exat, pxat, keepttl, nx, xx, atomic))
+        options = WriteOptions(set_options(ex, px, exat, pxat, keepttl, nx, xx, atomic, ex_jitter))
         if chunk_size is not None:
             options.chunk_size = checked_chunk_size(chunk_size)
         if on_error != "raise":

@@ -35,7 +35,7 @@ from redis_fastbatch._base_client import (
 from redis_fastbatch._command_methods import CommandMethods
 from redis_fastbatch._core.resp.encoder import IN_MEMORY
 from redis_fastbatch._core.runtime import gc_pause
-from redis_fastbatch._engine.commands import PointInTime, Seconds, set_options
+from redis_fastbatch._engine.commands import Duration, Moment, set_options
 from redis_fastbatch._engine.flight import COMMAND_ITEMS, NO_LIMIT
 from redis_fastbatch._engine.options import ReadOptions, WriteOptions
 from redis_fastbatch._engine.outcome import OnError
@@ -134,10 +134,11 @@ class FastBatch(HashMethods, CommandMethods, TableMethods):
         self,
         items: Items,
         *,
-        ex: Seconds | None = None,
-        px: Seconds | None = None,
-        exat: PointInTime | None = None,
-        pxat: PointInTime | None = None,
+        ex: Duration | None = None,
+        px: Duration | None = None,
+        exat: Moment | None = None,
+        pxat: Moment | None = None,
+        ex_jitter: float = 0,
         keepttl: bool = False,
         nx: bool = False,
         xx: bool = False,
@@ -154,7 +155,11 @@ class FastBatch(HashMethods, CommandMethods, TableMethods):
             items: a mapping, or an iterable of (key, value) pairs, such as a generator. A pair is a tuple or a
                 list of two. Keys are str, bytes or int. If a key comes twice, the last value wins.
             ex, px: expiry of every key from now, in seconds or milliseconds (int or timedelta).
-            exat, pxat: expiry of every key as a Unix time in seconds or milliseconds (int or datetime).
+            exat, pxat: expiry of every key as a Unix time in seconds or milliseconds (int or datetime). Each of
+                these four may also be a callable, which gets a key and returns its time. If it raises or returns
+                anything else, that item fails alone. Such items go as pipelined SETs, not as MSETEX.
+            ex_jitter: spreads expiries, so that keys written together do not all expire together. Each key's `ex`
+                or `px` is changed at random by up to this part of it, such as 0.1, and is sent in milliseconds.
             keepttl: existing keys keep their time to live.
             nx, xx: write only keys that do not exist, or only keys that exist; others count as skipped.
             atomic: write all items or none. A batch of more than one command is sent between MULTI and EXEC.
@@ -178,7 +183,7 @@ class FastBatch(HashMethods, CommandMethods, TableMethods):
                 then.
         """
         items = checked_items(items)
-        options = WriteOptions(set_options(ex, px, exat, pxat, keepttl, nx, xx, atomic))
+        options = WriteOptions(set_options(ex, px, exat, pxat, keepttl, nx, xx, atomic, ex_jitter))
         if chunk_size is not None:
             options.chunk_size = checked_chunk_size(chunk_size)
         if on_error != "raise":

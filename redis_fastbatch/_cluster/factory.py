@@ -18,11 +18,12 @@ from redis_fastbatch._core.codec import ValueCodec
 from redis_fastbatch._core.resp.commands import CommandEncoder
 from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk, Command
 from redis_fastbatch._core.resp.hash_rows import HashRows
-from redis_fastbatch._core.resp.hashes import HSET, RoutedMappingWriter
+from redis_fastbatch._core.resp.hashes import RoutedMappingWriter
 from redis_fastbatch._core.resp.replies import ReplyFormat
 from redis_fastbatch._core.resp.routed import RoutedCommandWriter, RoutedWriter, Router
 from redis_fastbatch._engine.commands import SetOptions
 from redis_fastbatch._engine.flight import COMMAND_ITEMS, FIRST_COMMAND_BYTES, NO_LIMIT
+from redis_fastbatch._engine.hashes import hset_command
 from redis_fastbatch._engine.options import ExecuteOptions, ReadOptions, WriteOptions
 from redis_fastbatch._engine.outcome import CountOutcome, ReadOutcome, RecordedBatch, WriteOutcome
 from redis_fastbatch._engine.pacing import ValueSizes
@@ -228,6 +229,7 @@ class ClusterFlights:
         topology = topology_of(self._client)
         writer = RoutedMappingWriter(
             items,
+            hset_command(options.set),
             codec,
             topology.router,
             max_items=options.chunk_size,
@@ -245,7 +247,7 @@ class ClusterFlights:
             outcome: records what became of the rows.
         """
         topology = topology_of(self._client)
-        writer: Any = SplitWriter(rows, HSET, topology.router)
+        writer: Any = SplitWriter(rows, rows.command, topology.router)
         return ClusterHashWrite(writer, topology, expire, outcome, max_outage=max_outage_of(self._client))
 
     def rows_flight(self, rows: Any, options: SetOptions, outcome: WriteOutcome) -> ClusterWrite:

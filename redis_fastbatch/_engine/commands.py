@@ -1,20 +1,26 @@
 """Which commands carry a batch. That depends on its options and on the commands that the server has.
 
 Without expiry or condition a batch goes as MSET; with an expiry as MSETEX (Redis 8.4, Valkey 9.1) where the
-server has it, else as pipelined SETs; under `nx` or `xx` always as SETs, whose conditions are per key.
+server has it, else as pipelined SETs. Under `nx` or `xx`, and where items have expiries of their own, it always
+goes as SETs.
 """
 
 from __future__ import annotations
 
 import datetime
 import functools
+import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from redis_fastbatch._core.resp.encoder import Command
+from redis_fastbatch._core.resp.expiry import ItemExpiry
 
 Seconds: TypeAlias = "int | datetime.timedelta"
 PointInTime: TypeAlias = "int | datetime.datetime"
+Duration: TypeAlias = "Seconds | Callable[[Any], Seconds]"
+Moment: TypeAlias = "PointInTime | Callable[[Any], PointInTime]"
 
 _SECOND = datetime.timedelta(seconds=1)
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
@@ -25,11 +31,19 @@ UNLINK = Command(b"UNLINK", many=True, with_values=False)
 
 
 @dataclass(frozen=True)
+class ColumnOfTimes:
+    """The column of a table that has each row's expiry."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class SetOptions:
     """SET's options for a whole batch.
 
     Attributes:
-        ex: expiry in seconds from now.
+        ex: expiry in seconds from now. This and the next three may also be a callable of the key, or a
+            ColumnOfTimes.
         px: expiry in milliseconds from now.
         exat: expiry as a Unix time in seconds.
         pxat: expiry as a Unix time in milliseconds.
@@ -37,20 +51,22 @@ class SetOptions:
         nx: write only keys that do not exist.
         xx: write only keys that exist.
         atomic: all or nothing.
+        ex_jitter: each key's `ex` or `px` is changed at random by up to this part of it.
 
     Raises:
-        ValueError: options that exclude each other, or an expiry that is not positive.
+        ValueError: options that exclude each other, an expiry that is not positive, or a wrong jitter.
         TypeError: an expiry of another type.
     """
 
-    ex: Seconds | None = None
-    px: Seconds | None = None
-    exat: PointInTime | None = None
-    pxat: PointInTime | None = None
+    ex: Duration | ColumnOfTimes | None = None
+    px: Duration | ColumnOfTimes | None = None
+    exat: Moment | ColumnOfTimes | None = None
+    pxat: Moment | ColumnOfTimes | None = None
     keepttl: bool = False
     nx: bool = False
     xx: bool = False
     atomic: bool = False
+    ex_jitter: float = 0
 
     def __post_init__(self) -> None:
         given = [name for name in ("ex", "px", "exat", "pxat") if getattr(self, name) is not None]
@@ -60,23 +76,36 @@ class SetOptions:
             raise ValueError(f"{' and '.join(given)} exclude each other")
         if self.nx and self.xx:
             raise ValueError("nx and xx exclude each other")
+        if self.ex_jitter:
+            _check_jitter(self.ex_jitter, given)
         if given:
             _ = self.expiry
 
     @functools.cached_property
     def expiry(self) -> tuple[bytes, ...]:
-        """SET's arguments for the expiry."""
+        """SET's arguments for the expiry, where it is the same for all items."""
         if self.keepttl:
             return (b"KEEPTTL",)
-        for name, unit in (("ex", 1), ("px", 1000)):
-            length = getattr(self, name)
-            if length is not None:
-                return (name.upper().encode(), b"%d" % _positive(name, _duration(name, length, unit), length))
-        for name, unit in (("exat", 1), ("pxat", 1000)):
-            moment = getattr(self, name)
-            if moment is not None:
-                return (name.upper().encode(), b"%d" % _positive(name, _moment(name, moment, unit), moment))
+        if self.item_expiry is None:
+            for name in _UNITS:
+                given = getattr(self, name)
+                if given is not None:
+                    return (name.upper().encode(), b"%d" % _number(name, given))
         return ()
+
+    @functools.cached_property
+    def item_expiry(self) -> ItemExpiry | None:
+        """The expiry of each item, where it is not the same for all."""
+        for name in _UNITS:
+            given = getattr(self, name)
+            more: dict[str, Any] = {"jitter": float(self.ex_jitter), "seed": random.getrandbits(64)}
+            if isinstance(given, ColumnOfTimes):
+                return ItemExpiry(name, _number, column=given.name, **more)
+            if callable(given):
+                return ItemExpiry(name, _number, of_key=given, **more)
+            if given is not None and self.ex_jitter:
+                return ItemExpiry(name, _number, fixed=_number(name, given), **more)
+        return None
 
     @functools.cached_property
     def conditional(self) -> bool:
@@ -103,43 +132,66 @@ class SetOptions:
 
     @functools.cached_property
     def _without_msetex(self) -> Command:
-        return self.single if self.conditional or self.expiry else MSET
+        return self.single if self.conditional or self.expiry or self.item_expiry else MSET
 
     @functools.cached_property
     def single(self) -> Command:
         """SET with these options, which carries one item."""
         condition = ((b"NX",) if self.nx else ()) + ((b"XX",) if self.xx else ())
-        return Command(b"SET", many=False, tail=self.expiry + condition)
+        return Command(b"SET", many=False, tail=self.expiry + condition, expiry=self.item_expiry)
 
 
 @functools.lru_cache(maxsize=256, typed=True)
-def _remembered(
-    ex: Seconds | None, px: Seconds | None, keepttl: bool, nx: bool, xx: bool, atomic: bool
-) -> SetOptions:
+def _remembered(ex: Any, px: Any, keepttl: bool, nx: bool, xx: bool, atomic: bool) -> SetOptions:
     return SetOptions(ex, px, None, None, keepttl, nx, xx, atomic)
 
 
 def set_options(
-    ex: Seconds | None,
-    px: Seconds | None,
-    exat: PointInTime | None,
-    pxat: PointInTime | None,
+    ex: Duration | ColumnOfTimes | None,
+    px: Duration | ColumnOfTimes | None,
+    exat: Moment | ColumnOfTimes | None,
+    pxat: Moment | ColumnOfTimes | None,
     keepttl: bool,
     nx: bool,
     xx: bool,
     atomic: bool = False,
+    ex_jitter: float = 0,
 ) -> SetOptions:
     """Return SetOptions, which are made once for options that come again.
 
-    Points in time do not come again. Besides, datetimes of different times may be equal (PEP 495).
+    Points in time do not come again. Besides, datetimes of different times may be equal (PEP 495). A callable
+    would live on with all that it refers to.
     """
-    if exat is None and pxat is None:
+    if exat is None and pxat is None and not ex_jitter and not callable(ex) and not callable(px):
         try:
             return _remembered(ex, px, keepttl, nx, xx, atomic)
         except TypeError:
             # If one of them cannot be hashed, this refuses it by name.
             return SetOptions(ex, px, exat, pxat, keepttl, nx, xx, atomic)
-    return SetOptions(ex, px, exat, pxat, keepttl, nx, xx, atomic)
+    return SetOptions(ex, px, exat, pxat, keepttl, nx, xx, atomic, ex_jitter)
+
+
+_UNITS = {"ex": 1, "px": 1000, "exat": 1, "pxat": 1000}
+
+
+def _number(name: str, given: Any) -> int:
+    """Return an expiry as SET takes it.
+
+    Args:
+        name: the argument that it was given for.
+        given: what the caller gave, or what a callable of the caller's returned.
+    """
+    convert = _moment if name.endswith("at") else _duration
+    return _positive(name, convert(name, given, _UNITS[name]), given)
+
+
+def _check_jitter(jitter: Any, given: list[str]) -> None:
+    if isinstance(jitter, bool) or not isinstance(jitter, (int, float)):
+        raise TypeError(f"ex_jitter must be a float, got {type(jitter).__name__} {jitter!r:.100}")
+    if not 0 <= jitter < 1:
+        raise ValueError(f"ex_jitter must be at least 0 and less than 1, got {jitter}")
+    if given not in (["ex"], ["px"]):
+        raise ValueError("ex_jitter needs ex or px, whose times it changes")
 
 
 def _duration(name: str, length: Any, unit: int) -> int:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from redis.exceptions import InvalidResponse, RedisError
 
 from redis_fastbatch._core.resp.encoder import Chunk, Command
-from redis_fastbatch._core.resp.hashes import ExpireChunk, counts
+from redis_fastbatch._core.resp.hashes import HSET, ExpireChunk, HashCommand, counts
 from redis_fastbatch._core.resp.replies import ReplyReader
 from redis_fastbatch._engine.commands import SetOptions
 from redis_fastbatch._engine.flight import InFlightChunk
@@ -28,11 +28,19 @@ def expire_command(options: SetOptions) -> Command | None:
     """
     if options.conditional:
         raise ValueError("nx and xx are for values: HSET has no conditions")
+    each = options.item_expiry
+    if each is not None:
+        return Command(_EXPIRE_COMMANDS[each.unit], many=False)
     expiry = options.expiry
     if len(expiry) < 2:
         # HSET leaves the time to live alone, which is what keepttl asks for.
         return None
     return Command(_EXPIRE_COMMANDS[expiry[0]], many=False, with_values=False, tail=(expiry[1],))
+
+
+def hset_command(options: SetOptions) -> Command:
+    """Return HSET. Where hashes have expiries of their own, it knows them."""
+    return HSET if options.item_expiry is None else HashCommand(b"HSET", options.item_expiry)
 
 
 def without_expiry(error: Exception, chunk: Chunk) -> Exception:

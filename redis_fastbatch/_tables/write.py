@@ -42,9 +42,9 @@ from redis_fastbatch._arguments import check_hook, checked_chunk_size, checked_o
 from redis_fastbatch._core.arrow.hashes import HashWriter
 from redis_fastbatch._core.arrow.rows import TableWriter
 from redis_fastbatch._core.arrow.stream import ArrowStream
-from redis_fastbatch._engine.commands import SetOptions
+from redis_fastbatch._engine.commands import ColumnOfTimes, SetOptions
 from redis_fastbatch._engine.flight import FIRST_COMMAND_BYTES
-from redis_fastbatch._engine.hashes import HashFlight, expire_command
+from redis_fastbatch._engine.hashes import HashFlight, expire_command, hset_command
 from redis_fastbatch._engine.outcome import OnError, RecordedBatch, WriteOutcome
 from redis_fastbatch._engine.write import WriteFlight
 from redis_fastbatch._redirections import cluster_hint, error_text
@@ -74,6 +74,17 @@ class TableOptions:
     chunk_size: int | None = None
     progress: bool | ProgressCallback | None = None
     on_error: OnError = "raise"
+
+
+def table_expiry(ex: Any = None, px: Any = None, exat: Any = None, pxat: Any = None, **more: Any) -> SetOptions:
+    """Return the options of batch_set_table(), whose expiries may be names of columns."""
+    given = {"ex": ex, "px": px, "exat": exat, "pxat": pxat}
+    for name, expiry in given.items():
+        if callable(expiry):
+            raise TypeError(f"{name} must be a time or the name of a column with each row's time, got a callable")
+        if isinstance(expiry, str):
+            given[name] = ColumnOfTimes(expiry)
+    return SetOptions(**given, **more)
 
 
 def set_table(batch: SyncTableClient, table: Any, options: TableOptions) -> BatchReport:
@@ -160,7 +171,7 @@ def plan_table(batch: TableClient, table: Any, options: TableOptions) -> TablePl
     # The writers read the schema, so that an error in it is raised before a connection is borrowed.
     if options.as_ == "hash":
         expire_command(options.set)
-        rows: Any = HashWriter(ArrowStream(table), **layout)
+        rows: Any = HashWriter(ArrowStream(table), hset_command(options.set), **layout)
     elif options.as_ == "value":
         row_codec, tag = _row_format(batch, options.codec)
         rows = TableWriter(ArrowStream(table), options.set.single, tag=tag, row_codec=row_codec.loads, **layout)

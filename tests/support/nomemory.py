@@ -22,6 +22,7 @@ from redis_fastbatch._core.arrow.hash_columns import HashColumns
 from redis_fastbatch._core.arrow.rows_builder import RowsBuilder
 from redis_fastbatch._core.raw import RawCodec
 from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk, Command
+from redis_fastbatch._core.resp.expiry import ItemExpiry
 from redis_fastbatch._core.resp.hash_rows import HashRows
 from redis_fastbatch._core.resp.replies import ErrorReply
 from redis_fastbatch._core.toolkit.codec import ToolkitCodec, ToolkitMsgpackCodec
@@ -130,7 +131,8 @@ def fill(command: Command, extract: Command | None = None) -> tuple[Callable[[],
     def check(result: tuple[Chunk, int]) -> Any:
         chunk, failed = result
         commands = parsed(bytes(memoryview(chunk)))
-        arguments = sum(len(one) - 1 - len(chunk.command.tail) for one in commands)
+        also = len(chunk.command.tail) + (2 if chunk.command.expiry else 0)
+        arguments = sum(len(one) - 1 - also for one in commands)
         assert arguments == 2 * chunk.count == 2 * len(chunk.keys) == 2 * len(chunk.values)
         return "partial" if failed else commands
 
@@ -187,6 +189,7 @@ def returned(result: Any) -> Any:
 def operations() -> dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]:
     """Return, by name, a function to run, and one that makes its result comparable."""
     mset, single = Command(b"MSET", many=True), Command(b"SET", many=False, tail=(b"EX", b"9"))
+    each_expires = Command(b"SET", many=False, tail=(b"NX",), expiry=ItemExpiry("ex", int, of_key=len))
     hook = MsgpackCodec(default=lambda value: sorted(value), ext_hook=lambda code, data: [code, data])
     learnt = MsgpackCodec()
     rows = msgpack.packb(ROWS)
@@ -232,6 +235,8 @@ def operations() -> dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]:
         "fill MSET": fill(mset),
         "fill SET": fill(single),
         "extract": fill(mset, single),
+        "fill SET with expiries": fill(each_expires),
+        "extract SET with expiries": fill(each_expires, each_expires),
     }
 
 

@@ -10,14 +10,16 @@ from redis_fastbatch._core.arrow.hashes import HashWriter
 from redis_fastbatch._core.arrow.stream import ArrowStream
 from redis_fastbatch._engine.commands import SetOptions
 from redis_fastbatch._engine.flight import Event, Send
-from redis_fastbatch._engine.hashes import HashFlight, expire_command
+from redis_fastbatch._engine.hashes import HashFlight, expire_command, hset_command
 
 pa = pytest.importorskip("pyarrow")
 
 
 def flight_of(options: SetOptions, size: int = 2) -> HashFlight:
     table = pa.table({"id": [0, 1, 2, 3], "name": ["a", "b", "c", "d"]})
-    rows = HashWriter(ArrowStream(table), columns=None, key=["id"], max_items=size, max_bytes=32 * 1024)
+    rows = HashWriter(
+        ArrowStream(table), hset_command(options), columns=None, key=["id"], max_items=size, max_bytes=32 * 1024
+    )
     return HashFlight(rows, expire_command(options), outcome())
 
 

@@ -9,11 +9,11 @@ from redis.exceptions import ConnectionError, InvalidResponse
 
 from flights import CODEC, HIGH, KEYS, LOST, LOW, Driver, moved, outcome, two_nodes
 from redis_fastbatch._cluster.hashes import ClusterHashWrite
-from redis_fastbatch._core.resp.hashes import MappingChunk, MappingWriter, RoutedMappingWriter, counts
+from redis_fastbatch._core.resp.hashes import HSET, MappingChunk, MappingWriter, RoutedMappingWriter, counts
 from redis_fastbatch._core.resp.replies import ErrorReply
 from redis_fastbatch._engine.commands import SetOptions
 from redis_fastbatch._engine.flight import Event
-from redis_fastbatch._engine.hashes import HashFlight, expire_command
+from redis_fastbatch._engine.hashes import HashFlight, expire_command, hset_command
 from redis_fastbatch._transports.redispy import reply_reader
 
 ITEMS = {"a": {"x": 1}, "b": {"x": 1, "y": 2}, "c": {"x": 1}}
@@ -21,14 +21,15 @@ EX = SetOptions(ex=10)
 
 
 def flight_of(options: SetOptions, items: Any = ITEMS, size: int = 10) -> HashFlight:
-    writer = MappingWriter(items, None, max_items=size, max_bytes=32 * 1024)
+    writer = MappingWriter(items, hset_command(options), None, max_items=size, max_bytes=32 * 1024)
     return HashFlight(writer, expire_command(options), outcome())
 
 
 def cluster_of(keys: list[str], options: SetOptions) -> tuple[ClusterHashWrite, list[Driver]]:
     topology = two_nodes()
     items = {key: {"x": 1, "of": key} for key in keys}
-    writer = RoutedMappingWriter(items, None, topology.router, max_items=100, max_bytes=64 * 1024)
+    hset = hset_command(options)
+    writer = RoutedMappingWriter(items, hset, None, topology.router, max_items=100, max_bytes=64 * 1024)
     batch = ClusterHashWrite(writer, topology, expire_command(options), outcome(), max_outage=30.0)
     return batch, [Driver(node) for node in batch.nodes]
 
@@ -43,7 +44,7 @@ def test_the_bytes_of_a_hash() -> None:
 
 def test_values_of_a_codec_have_headers_of_any_width() -> None:
     fields = {"a": "x" * 5, "b": "y" * 500, "c": "z"}
-    writer = MappingWriter({"k": fields}, CODEC, max_items=10, max_bytes=32 * 1024)
+    writer = MappingWriter({"k": fields}, HSET, CODEC, max_items=10, max_bytes=32 * 1024)
     driver = Driver(HashFlight(writer, None, outcome()))
     words = driver.send().split(b"\r\n")
     assert words[0] == b"*8"
@@ -103,7 +104,9 @@ def test_an_impossible_reply_is_an_error(reply: bytes) -> None:
 
 
 def test_spare_chunks_forget_how_many_fields_they_had() -> None:
-    writer = MappingWriter({"a": {str(i): i for i in range(9)}, "b": {"x": 1}}, None, max_items=1, max_bytes=100)
+    writer = MappingWriter(
+        {"a": {str(i): i for i in range(9)}, "b": {"x": 1}}, HSET, None, max_items=1, max_bytes=100
+    )
     chunk: Any = writer.blank()
     writer.fill(chunk)
     assert isinstance(chunk, MappingChunk)

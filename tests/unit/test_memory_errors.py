@@ -36,6 +36,8 @@ OPERATIONS = [
     "fill MSET",
     "fill SET",
     "extract",
+    "fill SET with expiries",
+    "extract SET with expiries",
     "hash rows",
     "hash fields",
     "hash columns",

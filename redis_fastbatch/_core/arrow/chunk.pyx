@@ -1,12 +1,12 @@
 # cython: language_level=3
 """The chunks that a table's rows are written into."""
 
-from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
 from libc.stdint cimport int64_t
 
 from redis_fastbatch._core.arrow.bulk cimport after_bulk
-from redis_fastbatch._core.resp.encoder cimport Chunk, Command
+from redis_fastbatch._core.resp.encoder cimport Chunk, Command, Place
 
 
 cdef class TableChunk(Chunk):
@@ -35,16 +35,13 @@ cdef class TableChunk(Chunk):
         cdef const char* p = self.data + self.command.headroom
         cdef const char* data = NULL
         cdef Py_ssize_t size = 0
+        cdef Place place
         cdef Py_ssize_t i
         if not 0 <= wanted < self.items:
             raise IndexError(wanted)
         for i in range(wanted + 1):
-            if not self.command.many:
-                p += PyBytes_GET_SIZE(self.command.prefix)
-            p = after_bulk(p, &data, &size)
-            p = after_bulk(p, &data, &size)
-            if not self.command.many:
-                p += PyBytes_GET_SIZE(self.command.suffix)
+            p = self.next_item(p, &place)
+        after_bulk(after_bulk(place.data, &data, &size), &data, &size)
         return self.row_codec(PyBytes_FromStringAndSize(data, size))
 
     cdef int add_row(self, int64_t row) except -1 nogil:
@@ -68,6 +65,8 @@ cdef class TableChunk(Chunk):
         return TableChunk(command, self.row_codec)
 
     cdef int adopt(self, Chunk other, Py_ssize_t i) except -1:
+        if self.times is not None:
+            self.times.add(other.times.numbers[i])
         return self.add_row((<TableChunk>other).rows[i])
 
 

@@ -11,6 +11,7 @@ class HashWriter(TableWriter):
     def __init__(
         self,
         stream: ArrowStream,
+        command: Command,
         *,
         columns: list[str] | None,
         key: list[str | bytes],

@@ -17,9 +17,9 @@ from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
 from redis_fastbatch._core.runtime.decimals cimport put_decimal_int
 from redis_fastbatch._core.resp.commands cimport Word, first_word, next_word
 from redis_fastbatch._core.resp.encoder cimport Chunk, Command, Place
+from redis_fastbatch._core.resp.expiry cimport Times
 from redis_fastbatch._core.resp.hashes cimport whole_item
 
-from redis_fastbatch._core.resp.hashes import HSET
 from redis_fastbatch.errors import EncodeError, FastBatchError
 
 cdef enum:
@@ -46,6 +46,7 @@ cdef class HashChunk(TableChunk):
     def restart(self, Command command):
         """Empty the chunk for new items, and keep its memory."""
         self.most_fields = 0
+        self.times = None if command.expiry is None else Times()
         TableChunk.restart(self, command)
 
     def row_value(self, Py_ssize_t wanted):
@@ -62,6 +63,9 @@ cdef class HashChunk(TableChunk):
 
     cdef Chunk blank(self, Command command):
         return HashChunk(command)
+
+    cdef int put_time(self, int64_t number) except -1 nogil:
+        return self.times.add(number)
 
     cdef const char* next_item(self, const char* p, Place* place) noexcept:
         return whole_item(p, PyBytes_GET_SIZE(self.command.prefix), place)
@@ -88,7 +92,7 @@ cdef class HashWriter(TableWriter):
     """Encodes rows as HSET commands.
 
     Args:
-        stream, columns, key, and the arguments in `layout`: as for TableWriter.
+        stream, command, columns, key, and the arguments in `layout`: as for TableWriter.
 
     Raises:
         EncodeError: as from TableWriter, and for a column of nested values.
@@ -98,10 +102,10 @@ cdef class HashWriter(TableWriter):
     cdef Literal* names         # of the fields, as bulk strings
     cdef Py_ssize_t text_digits
 
-    def __init__(self, ArrowStream stream, *, columns, list key, **layout):
+    def __init__(self, ArrowStream stream, Command command, *, columns, list key, **layout):
         cdef Py_ssize_t i
         TableWriter.__init__(
-            self, stream, HSET, columns=columns, key=key, tag=b"", row_codec=None, **layout
+            self, stream, command, columns=columns, key=key, tag=b"", row_codec=None, **layout
         )
         self.text_digits = 1
         self.owned_names = []

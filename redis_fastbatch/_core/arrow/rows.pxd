@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t
 from redis_fastbatch._core.arrow.bulk cimport Literal
 from redis_fastbatch._core.arrow.chunk cimport TableChunk
 from redis_fastbatch._core.arrow.columns cimport Column
+from redis_fastbatch._core.arrow.row_times cimport RowTimes
 from redis_fastbatch._core.arrow.stream cimport ArrowStream
 from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
 from redis_fastbatch._core.resp.encoder cimport Command
@@ -45,6 +46,7 @@ cdef class TableWriter:
     cdef Literal tag
     cdef Literal prefix             # of the command, if each row has its own
     cdef Literal suffix
+    cdef RowTimes times             # of expiry, if it is not the same for all rows; else None
     cdef Py_ssize_t row_room
     cdef Py_ssize_t key_digits      # of the last key's length and value's length, as a guess for the next
     cdef Py_ssize_t value_digits

@@ -10,6 +10,7 @@ from redis_fastbatch._core.arrow.bulk cimport close_bulk, literal, put_literal
 from redis_fastbatch._core.arrow.cells cimport is_missing, is_plain, is_text, kind_name, raw_value
 from redis_fastbatch._core.arrow.chunk cimport TableChunk
 from redis_fastbatch._core.arrow.columns cimport Column, bind, free_column, is_null, put_name, read_schema
+from redis_fastbatch._core.arrow.row_times cimport RowTimes
 from redis_fastbatch._core.arrow.stream cimport ArrowStream
 from redis_fastbatch._core.arrow.values cimport make_room, put_plain, put_value
 from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
@@ -112,8 +113,15 @@ cdef class TableWriter:
             if isinstance(part, str) and part not in names:
                 names.append(part)
         names += also
+        times = None if command.expiry is None else command.expiry.column
+        if times is not None and times not in names:
+            names.append(times)
         self.read_columns(names)
         self.read_key(key, names)
+        if command.expiry is not None:
+            self.times = RowTimes(command.expiry)
+            if times is not None:
+                self.times.bind(&self.columns[<Py_ssize_t>names.index(times)])
 
     def __dealloc__(self):
         cdef Py_ssize_t i
@@ -258,6 +266,8 @@ cdef class TableWriter:
                 return False
             self.row_start = chunk.end
             self.put_row(chunk)
+            if self.times is not None:
+                chunk.put_time(self.times.at(self.at()))
             chunk.add_row(self.first_row + self.row)
             self.row += 1
         return True

@@ -1,6 +1,9 @@
 # cython: language_level=3
-from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
+from libc.stdint cimport int64_t
+
 from redis_fastbatch._core.codec cimport ValueCodec
+from redis_fastbatch._core.resp.expiry cimport ItemExpiry, Times
+from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
 
 
 cdef class Command:
@@ -11,10 +14,16 @@ cdef class Command:
     cdef readonly bint counted       # the number of items is the first argument
     cdef readonly bint with_values
     cdef readonly tuple tail         # arguments after the item or items
+    cdef readonly ItemExpiry expiry  # of each item, where it is not in `tail`; else None
     cdef readonly bytes usual_reply
     cdef bytes bulk_name
     cdef bytes prefix                # before each item, if each item is a command
     cdef bytes suffix                # after each item, or after the last one of many
+    cdef bytes bulk_tail             # the arguments of `tail`
+    cdef const char* before_time     # what goes around an item's own expiry
+    cdef Py_ssize_t before_time_size
+    cdef const char* after_time
+    cdef Py_ssize_t after_time_size
     cdef Py_ssize_t suffix_arguments
     cdef Py_ssize_t headroom
 
@@ -35,12 +44,14 @@ cdef class Chunk(OutputBuffer):
     cdef list item_values
     cdef Py_ssize_t items
     cdef readonly bint sealed
+    cdef Times times                 # of the items, if they are sent later; else None
     cdef Py_ssize_t value_width      # digits of the last value's length: the next one's are likely to be as many
 
     cdef int put_key(self, object key, str encoding, str errors) except -1
     cdef int put_value(self, object value, ValueCodec codec) except -1
     cdef int put_bulk(self, const char* data, Py_ssize_t size) except -1
     cdef int put_item(self, object key, object value, ValueCodec codec, str encoding, str errors) except -1
+    cdef int put_time(self, int64_t number) except -1 nogil
     cdef int take_back(self, Py_ssize_t mark) except -1
     cdef void put_command_header(self) noexcept
     cdef Chunk blank(self, Command command)

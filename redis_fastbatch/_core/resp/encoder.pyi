@@ -2,6 +2,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from redis_fastbatch._core.codec import ValueCodec
+from redis_fastbatch._core.resp.expiry import ItemExpiry
 from redis_fastbatch._core.runtime.buffer import OutputBuffer
 
 IN_MEMORY: frozenset[type]
@@ -12,6 +13,7 @@ class Command:
     counted: bool
     with_values: bool
     tail: tuple[bytes, ...]
+    expiry: ItemExpiry | None
     usual_reply: bytes
     def __init__(
         self,
@@ -21,6 +23,7 @@ class Command:
         counted: bool = False,
         with_values: bool = True,
         tail: tuple[bytes, ...] = (),
+        expiry: ItemExpiry | None = None,
     ) -> None: ...
 
 class Chunk(OutputBuffer):

@@ -17,8 +17,10 @@ from libc.string cimport memcpy, memmove
 
 from redis_fastbatch._core.runtime.buffer cimport OutputBuffer, reserve
 from redis_fastbatch._core.codec cimport ValueCodec
+from redis_fastbatch._core.resp.expiry cimport ItemExpiry
 from redis_fastbatch._core.resp.framing cimport MAX_BULK, append_bulk, digits, put_header
 from redis_fastbatch._core.resp.slots cimport slot_of
+from redis_fastbatch._core.runtime.decimals cimport put_decimal_int
 from redis_fastbatch._core.runtime.utf8 cimport PyUnicode_DATA, PyUnicode_GET_LENGTH, PyUnicode_IS_COMPACT_ASCII
 
 from collections.abc import Mapping
@@ -69,6 +71,7 @@ cdef class Command:
         counted: the number of items goes before them, as in MSETEX.
         with_values: an item is a key and a value. Otherwise it is a key alone.
         tail: arguments after the item or items, such as (b"EX", b"60").
+        expiry: the expiry of each item, which is a part of the item then; None for none.
 
     Attributes:
         usual_reply: the reply to a command that writes when all its items were written.
@@ -82,6 +85,7 @@ cdef class Command:
         bint counted=False,
         bint with_values=True,
         tuple tail=(),
+        ItemExpiry expiry=None,
     ):
         self.name = name
         self.bulk_name = bulk(name)
@@ -90,11 +94,20 @@ cdef class Command:
         self.with_values = with_values
         self.tail = tail
         self.suffix_arguments = len(tail)
-        self.suffix = b"".join([bulk(argument) for argument in tail])
+        self.bulk_tail = b"".join([bulk(argument) for argument in tail])
+        # Where items have expiries of their own, the tail is a part of each item.
+        self.suffix = self.bulk_tail if expiry is None else b""
+        self.expiry = expiry
+        if expiry is not None:
+            self.before_time = PyBytes_AS_STRING(expiry.bulk_unit)
+            self.before_time_size = PyBytes_GET_SIZE(expiry.bulk_unit)
+            self.after_time = PyBytes_AS_STRING(self.bulk_tail)
+            self.after_time_size = PyBytes_GET_SIZE(self.bulk_tail)
         if many:
             self.prefix = b""
         else:
-            self.prefix = b"*%d\r\n" % (2 + with_values + len(tail)) + self.bulk_name
+            arguments = 2 + with_values + len(tail) + (0 if expiry is None else 2)
+            self.prefix = b"*%d\r\n" % arguments + self.bulk_name
         self.headroom = 96 + len(name)
         self.usual_reply = b":1\r\n" if name == b"MSETEX" else b"+OK\r\n"
 
@@ -189,11 +202,21 @@ cdef class Chunk(OutputBuffer):
             self.append(PyBytes_AS_STRING(command.suffix), PyBytes_GET_SIZE(command.suffix))
         return 0
 
+    cdef int put_time(self, int64_t number) except -1 nogil:
+        """Complete the item that was put last with its own expiry."""
+        cdef char[20] text
+        cdef char* stop = put_decimal_int(text, number, False)
+        self.append(self.command.before_time, self.command.before_time_size)
+        append_bulk(self, text, stop - text)
+        return self.append(self.command.after_time, self.command.after_time_size)
+
     cdef int take_back(self, Py_ssize_t mark) except -1:
         """Remove the bytes of an item that could not be encoded, and free the memory that only it needed."""
         self.end = mark
         del self.item_keys[self.items:]
         del self.item_values[self.items:]
+        if self.times is not None:
+            self.times.size = self.items
         return self.shrink(MAX_CAPACITY_KEPT)
 
     def seal(self):
@@ -259,6 +282,9 @@ cdef class Chunk(OutputBuffer):
         place.key_size = p - 2 - place.key
         if self.command.with_values:
             p = after_bulk(p)
+        if self.command.expiry is not None:
+            for _ in range(2 + self.command.suffix_arguments):
+                p = after_bulk(p)
         place.size = p - place.data
         if not self.command.many:
             p += PyBytes_GET_SIZE(self.command.suffix)
@@ -287,6 +313,8 @@ cdef class Chunk(OutputBuffer):
         self.item_keys.append(other.item_keys[i])
         if other.item_values:
             self.item_values.append(other.item_values[i])
+        if self.times is not None:
+            self.times.add(other.times.numbers[i])
         self.items += 1
         return 0
 
@@ -457,6 +485,7 @@ cdef class BatchWriter:
     cdef bint run(self, Chunk chunk, Py_ssize_t stop) except -1:
         """Return True at the end of the items; False when the chunk is full or holds `stop` items."""
         cdef ItemSource source = self.source
+        cdef ItemExpiry expiry = chunk.command.expiry
         cdef Py_ssize_t limit = chunk.start + self.max_bytes
         if stop > self.max_items:
             stop = self.max_items
@@ -466,6 +495,8 @@ cdef class BatchWriter:
             self.mark = chunk.end
             self.in_item = True
             chunk.put_item(source.key, source.value, self.codec, self.encoding, self.errors)
+            if expiry is not None:
+                chunk.put_time(expiry.of(source.key))
             chunk.item_keys.append(source.key)
             if chunk.command.with_values:
                 chunk.item_values.append(source.value)

@@ -3,10 +3,11 @@ from typing import Any
 from redis_fastbatch._core.codec import ValueCodec
 from redis_fastbatch._core.resp.commands import CommandEncoder
 from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk, Command
+from redis_fastbatch._core.resp.expiry import ItemExpiry
 from redis_fastbatch._core.resp.routed import RoutedWriter, Router
 
 class HashCommand(Command):
-    def __init__(self, name: bytes) -> None: ...
+    def __init__(self, name: bytes, expiry: ItemExpiry | None = None) -> None: ...
 
 HSET: HashCommand
 
@@ -27,6 +28,7 @@ class MappingWriter(BatchWriter):
     def __init__(
         self,
         items: Any,
+        command: Command,
         codec: ValueCodec | None,
         *,
         max_items: int,
@@ -39,6 +41,7 @@ class RoutedMappingWriter(RoutedWriter):
     def __init__(
         self,
         items: Any,
+        command: Command,
         codec: ValueCodec | None,
         router: Router,
         *,

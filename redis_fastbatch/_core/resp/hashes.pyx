@@ -7,15 +7,18 @@ Each item is a whole command here, because HSET has as many arguments as its has
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_CheckExact, PyDict_Next
 from cpython.object cimport PyObject
+from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
 from redis_fastbatch._core.codec cimport ValueCodec
 from redis_fastbatch._core.resp.commands cimport CommandEncoder, Word, after_command, first_word, next_word
 from redis_fastbatch._core.resp.encoder cimport Chunk, Command, Place
+from redis_fastbatch._core.resp.expiry cimport ItemExpiry, Times
 from redis_fastbatch._core.resp.framing cimport digits, put_header
 from redis_fastbatch._core.resp.replies cimport ReplyReader
 from redis_fastbatch._core.resp.routed cimport RoutedWriter, Router
 from redis_fastbatch._core.runtime.buffer cimport reserve
+from redis_fastbatch._core.runtime.decimals cimport put_decimal_int
 
 from collections.abc import Mapping
 
@@ -38,10 +41,11 @@ cdef class HashCommand(Command):
 
     Args:
         name: the command, such as b"HSET".
+        expiry: the expiry of each hash, if it is not the same for all. It is sent in a command of its own.
     """
 
-    def __init__(self, bytes name):
-        Command.__init__(self, name, many=False)
+    def __init__(self, bytes name, ItemExpiry expiry=None):
+        Command.__init__(self, name, many=False, expiry=expiry)
         self.prefix = b""
 
 
@@ -83,6 +87,7 @@ cdef class MappingChunk(Chunk):
     def restart(self, Command command):
         """Empty the chunk for new items, and keep its memory."""
         self.most_fields = 0
+        self.times = None if command.expiry is None else Times()
         Chunk.restart(self, command)
 
     cdef int put_item(self, object key, object value, ValueCodec codec, str encoding, str errors) except -1:
@@ -154,6 +159,9 @@ cdef class MappingChunk(Chunk):
             return self.put_value(value, self.field_codec)
         return self.encoder.put_argument(self, value, VALUE)
 
+    cdef int put_time(self, int64_t number) except -1 nogil:
+        return self.times.add(number)
+
     cdef const char* next_item(self, const char* p, Place* place) noexcept:
         return whole_item(p, PyBytes_GET_SIZE(self.command.prefix), place)
 
@@ -185,7 +193,7 @@ cdef class ExpireChunk(Chunk):
     """A chunk with an EXPIRE for some hashes of another chunk, which are its items.
 
     Args:
-        expire: EXPIRE, PEXPIRE, EXPIREAT or PEXPIREAT, with its time.
+        expire: EXPIRE, PEXPIRE, EXPIREAT or PEXPIREAT, with its time unless each hash has a time of its own.
         hashes: the chunk of HSETs.
         written: the positions of those hashes.
 
@@ -200,6 +208,8 @@ cdef class ExpireChunk(Chunk):
     def __init__(self, Command expire, Chunk hashes, list written):
         cdef const char* p = hashes.data + hashes.command.headroom
         cdef Place place
+        cdef char[20] text
+        cdef char* stop
         cdef Py_ssize_t next_written = 0
         cdef Py_ssize_t i
         self.hashes = hashes
@@ -214,6 +224,9 @@ cdef class ExpireChunk(Chunk):
                 next_written += 1
                 self.append(PyBytes_AS_STRING(expire.prefix), PyBytes_GET_SIZE(expire.prefix))
                 self.put_bulk(place.key, place.key_size)
+                if hashes.times is not None:
+                    stop = put_decimal_int(text, hashes.times.numbers[i], False)
+                    self.put_bulk(text, stop - text)
                 self.append(PyBytes_AS_STRING(expire.suffix), PyBytes_GET_SIZE(expire.suffix))
                 self.written.append(i)
                 self.items += 1
@@ -250,6 +263,7 @@ cdef class MappingWriter(BatchWriter):
 
     Args:
         items: a mapping or an iterable of (key, mapping of fields) pairs.
+        command: HSET.
         codec: makes bytes of the values of fields. None writes them as redis-py does: str, bytes, int and float.
         max_items, max_bytes, encoding, errors: as for BatchWriter.
 
@@ -260,6 +274,7 @@ cdef class MappingWriter(BatchWriter):
     def __init__(
         self,
         items,
+        Command command,
         ValueCodec codec,
         *,
         Py_ssize_t max_items,
@@ -268,7 +283,14 @@ cdef class MappingWriter(BatchWriter):
         str errors="strict",
     ):
         BatchWriter.__init__(
-            self, items, HSET, ValueCodec(), max_items=max_items, max_bytes=max_bytes, encoding=encoding, errors=errors
+            self,
+            items,
+            command,
+            ValueCodec(),
+            max_items=max_items,
+            max_bytes=max_bytes,
+            encoding=encoding,
+            errors=errors,
         )
         self.encoder = CommandEncoder(encoding, errors)
         self.field_codec = codec
@@ -292,13 +314,14 @@ cdef class RoutedMappingWriter(RoutedWriter):
     """Encodes mappings into chunks of HSETs for the nodes of a cluster.
 
     Args:
-        items, codec, max_items, max_bytes, encoding, errors: as for MappingWriter.
+        items, command, codec, max_items, max_bytes, encoding, errors: as for MappingWriter.
         router: knows which node has which slot.
     """
 
     def __init__(
         self,
         items,
+        Command command,
         ValueCodec codec,
         Router router,
         *,
@@ -310,7 +333,7 @@ cdef class RoutedMappingWriter(RoutedWriter):
         RoutedWriter.__init__(
             self,
             items,
-            HSET,
+            command,
             ValueCodec(),
             router,
             max_items=max_items,

@@ -15,6 +15,7 @@ from redis_fastbatch._core.runtime.buffer cimport OutputBuffer, reserve
 from redis_fastbatch._core.codec cimport ValueCodec
 from redis_fastbatch._core.resp.commands cimport CommandChunk, CommandEncoder, as_command, slot_of_command
 from redis_fastbatch._core.resp.encoder cimport BatchWriter, Chunk, Command, ItemSource, Place, key_bytes
+from redis_fastbatch._core.resp.expiry cimport ItemExpiry
 from redis_fastbatch._core.resp.slots cimport SLOTS, slot_of
 from redis_fastbatch._core.runtime.utf8 cimport PyUnicode_DATA, PyUnicode_GET_LENGTH, PyUnicode_IS_COMPACT_ASCII
 
@@ -34,7 +35,14 @@ cdef class AskingCommand(Command):
     """
 
     def __init__(self, Command command):
-        Command.__init__(self, command.name, many=False, with_values=command.with_values, tail=command.tail)
+        Command.__init__(
+            self,
+            command.name,
+            many=False,
+            with_values=command.with_values,
+            tail=command.tail,
+            expiry=command.expiry,
+        )
         self.prefix = ASKING + command.prefix
 
 
@@ -181,6 +189,7 @@ cdef class RoutedWriter(BatchWriter):
                 self.failures.append(self.failure(error))
 
     cdef Py_ssize_t spread(self, Py_ssize_t stop) except -2:
+        cdef ItemExpiry expiry = self.command.expiry
         cdef Chunk chunk
         cdef object key
         cdef object wire_key
@@ -203,6 +212,8 @@ cdef class RoutedWriter(BatchWriter):
             self.target = chunk
             self.mark = chunk.end
             chunk.put_item(wire_key, self.source.value, self.codec, self.encoding, self.errors)
+            if expiry is not None:
+                chunk.put_time(expiry.of(key))
             chunk.item_keys.append(key)
             if self.command.with_values:
                 chunk.item_values.append(self.source.value)

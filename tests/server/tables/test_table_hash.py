@@ -20,6 +20,7 @@ from redis.retry import Retry
 from redis_fastbatch import BatchError, EncodeError, FastBatch
 from redis_fastbatch._core.arrow.hashes import HashWriter
 from redis_fastbatch._core.arrow.stream import ArrowStream
+from redis_fastbatch._core.resp.hashes import HSET
 from redis_fastbatch.server import EmbeddedServer
 from tiers import examples
 
@@ -83,7 +84,7 @@ def test_values_of_every_type_become_text(valkey_client: redis.Redis, kind: Any,
 def texts_of(numbers: list[float]) -> list[bytes]:
     """Return the texts of floats in HSET commands."""
     table = pa.table({"k": range(len(numbers)), "f": pa.array(numbers, pa.float64())})
-    writer = HashWriter(ArrowStream(table), columns=["f"], key=["k"], max_items=10**6, max_bytes=1 << 30)
+    writer = HashWriter(ArrowStream(table), HSET, columns=["f"], key=["k"], max_items=10**6, max_bytes=1 << 30)
     chunk = writer.blank()
     writer.fill(chunk)
     rest = bytes(memoryview(chunk))
