@@ -9,14 +9,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from operator import index
-from typing import Any, TypeAlias
+from typing import Any
 
 from redis_fastbatch._engine.flight import COMMAND_ITEMS, NO_LIMIT
 from redis_fastbatch._engine.outcome import OnError
 from redis_fastbatch._messages import format_key
 from redis_fastbatch.report import Progress, ProgressCallback, make_progress
-
-Key: TypeAlias = Any
 
 _GENERATOR = type(_ for _ in ())
 _USUAL = (list, tuple, dict, set, frozenset)

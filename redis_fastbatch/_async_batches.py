@@ -6,20 +6,17 @@ import asyncio
 import contextlib
 import gc
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any
 
-from redis_fastbatch._arguments import Key
 from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk
 from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch._engine.pacing import FLUSH_SECONDS, MAX_BLOCK_SECONDS, Slices
 from redis_fastbatch._transports.async_source import AsyncSource
 from redis_fastbatch._transports.asyncio import AsyncLease
 from redis_fastbatch._transports.loop_budget import FIRST_ITEMS, FirstSlices, LoopBudget, loop_pace
-
-AsyncItems: TypeAlias = "Mapping[Any, Any] | Iterable[tuple[Any, Any]] | AsyncIterable[tuple[Any, Any]]"
-AsyncKeys: TypeAlias = "Iterable[Key] | AsyncIterable[Key]"
+from redis_fastbatch._typing import AnyKey, AsyncKeys
 
 PAIRS = 100
 """Pairs that batch_get_iter() yields between two looks at the clock."""
@@ -111,7 +108,7 @@ def async_source(items: Any) -> AsyncSource | None:
     return AsyncSource(items) if hasattr(items, "__aiter__") else None
 
 
-async def rounds_of(keys: AsyncKeys, size: int) -> AsyncGenerator[list[Key], None]:
+async def rounds_of(keys: AsyncKeys[Any], size: int) -> AsyncGenerator[list[AnyKey], None]:
     """Yield lists of up to `size` keys, shorter if they come slowly. `keys` may raise after the last list."""
     if not isinstance(keys, AsyncIterable):
         async for some in _rounds_of_slices(Slices(keys, MAX_BLOCK_SECONDS), size):
@@ -122,9 +119,9 @@ async def rounds_of(keys: AsyncKeys, size: int) -> AsyncGenerator[list[Key], Non
             yield some
 
 
-async def _rounds_of_slices(slices: Slices, size: int) -> AsyncIterator[list[Key]]:
+async def _rounds_of_slices(slices: Slices, size: int) -> AsyncIterator[list[AnyKey]]:
     budget = LoopBudget()
-    some: list[Key] = []
+    some: list[AnyKey] = []
     began = time.monotonic()
     while taken := slices.take(size - len(some)):
         some += taken

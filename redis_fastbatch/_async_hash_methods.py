@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator
+from typing import Any
 
 from redis_fastbatch._arguments import (
-    Key,
     checked_chunk_size,
     checked_items,
     checked_keys,
@@ -16,7 +15,6 @@ from redis_fastbatch._arguments import (
 )
 from redis_fastbatch._async_batches import (
     PAIRS,
-    AsyncKeys,
     LoopPause,
     async_source,
     carry_out,
@@ -30,12 +28,11 @@ from redis_fastbatch._engine.options import ReadOptions
 from redis_fastbatch._engine.outcome import OnError
 from redis_fastbatch._engine.pacing import ROUND_BYTES
 from redis_fastbatch._engine.read import read_ended
-from redis_fastbatch._hash_client import Fields, FieldTypes, HashClient, HashItems, HashReading, HashWriting
+from redis_fastbatch._hash_client import Fields, FieldTypes, HashClient, HashReading, HashWriting
 from redis_fastbatch._transports.loop_budget import LoopBudget
+from redis_fastbatch._typing import AsyncHashItems, AsyncKeys, K
 from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.report import BatchReport, OnChunk, ProgressCallback
-
-AsyncHashItems: TypeAlias = "HashItems | AsyncIterable[tuple[Any, Mapping[Any, Any]]]"
 
 
 class AsyncHashMethods(HashClient):
@@ -43,7 +40,7 @@ class AsyncHashMethods(HashClient):
 
     async def batch_hset(
         self,
-        items: AsyncHashItems,
+        items: AsyncHashItems[K],
         *,
         ex: Duration | None = None,
         px: Duration | None = None,
@@ -87,13 +84,13 @@ class AsyncHashMethods(HashClient):
 
     async def batch_hgetall(
         self,
-        keys: AsyncKeys,
+        keys: AsyncKeys[K],
         *,
         types: FieldTypes | None = None,
         codec: AnyCodec | None = None,
         default: Any = None,
         on_error: OnError = "raise",
-    ) -> dict[Key, Any]:
+    ) -> dict[K, Any]:
         """Read whole hashes, as FastBatch.batch_hgetall() does.
 
         Args:
@@ -111,14 +108,14 @@ class AsyncHashMethods(HashClient):
 
     async def batch_hmget(
         self,
-        keys: AsyncKeys,
+        keys: AsyncKeys[K],
         fields: Fields,
         *,
         types: FieldTypes | None = None,
         codec: AnyCodec | None = None,
         default: Any = None,
         on_error: OnError = "raise",
-    ) -> dict[Key, Any]:
+    ) -> dict[K, Any]:
         """Read some fields of hashes, as FastBatch.batch_hmget() does.
 
         Args:
@@ -136,14 +133,14 @@ class AsyncHashMethods(HashClient):
 
     def batch_hgetall_iter(
         self,
-        keys: AsyncKeys,
+        keys: AsyncKeys[K],
         *,
         types: FieldTypes | None = None,
         codec: AnyCodec | None = None,
         default: Any = None,
         chunk_size: int | None = None,
         on_error: OnError = "raise",
-    ) -> AsyncIterator[tuple[Key, Any]]:
+    ) -> AsyncIterator[tuple[K, Any]]:
         """Read any number of whole hashes in bounded memory, as FastBatch.batch_hgetall_iter() does.
 
         Args:
@@ -159,7 +156,7 @@ class AsyncHashMethods(HashClient):
 
     def batch_hmget_iter(
         self,
-        keys: AsyncKeys,
+        keys: AsyncKeys[K],
         fields: Fields,
         *,
         types: FieldTypes | None = None,
@@ -167,7 +164,7 @@ class AsyncHashMethods(HashClient):
         default: Any = None,
         chunk_size: int | None = None,
         on_error: OnError = "raise",
-    ) -> AsyncIterator[tuple[Key, Any]]:
+    ) -> AsyncIterator[tuple[K, Any]]:
         """Read some fields of any number of hashes in bounded memory, as FastBatch.batch_hmget_iter() does.
 
         Args:
@@ -182,28 +179,28 @@ class AsyncHashMethods(HashClient):
         return self._each_hash(keys, reading, default, chunk_size, on_error)
 
     async def _all_hashes(
-        self, keys: AsyncKeys, reading: HashReading, default: Any, on_error: OnError
-    ) -> dict[Key, Any]:
+        self, keys: AsyncKeys[Any], reading: HashReading, default: Any, on_error: OnError
+    ) -> dict[Any, Any]:
         keys = checked_keys(keys, asynchronous=True, method=reading.method)
         found = empty_result(keys)
         await self._read_hashes(keys, reading, found, ReadOptions(default, checked_on_error(on_error)))
         return found
 
     def _each_hash(
-        self, keys: AsyncKeys, reading: HashReading, default: Any, chunk_size: int | None, on_error: OnError
-    ) -> AsyncIterator[tuple[Key, Any]]:
+        self, keys: AsyncKeys[Any], reading: HashReading, default: Any, chunk_size: int | None, on_error: OnError
+    ) -> AsyncIterator[tuple[Any, Any]]:
         keys = checked_keys(keys, asynchronous=True, method=f"{reading.method}_iter")
         size = checked_chunk_size(chunk_size, ITER_ROUND)
         options = ReadOptions(default, checked_on_error(on_error), min(size, COMMAND_ITEMS), ROUND_BYTES)
         return self._hash_rounds(keys, size, reading, options)
 
     async def _hash_rounds(
-        self, keys: AsyncKeys, size: int, reading: HashReading, options: ReadOptions
-    ) -> AsyncIterator[tuple[Key, Any]]:
+        self, keys: AsyncKeys[Any], size: int, reading: HashReading, options: ReadOptions
+    ) -> AsyncIterator[tuple[Any, Any]]:
         async with contextlib.aclosing(rounds_of(keys, size)) as rounds:
             async for some in rounds:
                 for part in parts_of(some):
-                    found: list[tuple[Key, Any]] = []
+                    found: list[tuple[Any, Any]] = []
                     await self._read_hashes(part, reading, found, options)
                     budget = LoopBudget()
                     for index, pair in enumerate(found):
@@ -211,7 +208,9 @@ class AsyncHashMethods(HashClient):
                             await budget.yield_if_spent()
                         yield pair
 
-    async def _read_hashes(self, keys: AsyncKeys, reading: HashReading, out: Found, options: ReadOptions) -> None:
+    async def _read_hashes(
+        self, keys: AsyncKeys[Any], reading: HashReading, out: Found, options: ReadOptions
+    ) -> None:
         source = async_source(keys)
         with LoopPause(self._pause_gc) as pause:
             async with self._lease(self._max_value_size) as borrowed:

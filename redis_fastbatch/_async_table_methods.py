@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from redis_fastbatch._arguments import checked_keys
-from redis_fastbatch._async_batches import AsyncKeys, LoopPause, async_source, carry_out
+from redis_fastbatch._async_batches import LoopPause, async_source, carry_out
 from redis_fastbatch._base_client import BaseClient
+from redis_fastbatch._engine.commands import PointInTime, Seconds
 from redis_fastbatch._engine.outcome import OnError
 from redis_fastbatch._engine.read import read_ended
 from redis_fastbatch._transports.capabilities import has_msetex_async
+from redis_fastbatch._typing import AsyncKeys, Key, Table
 from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.report import BatchReport, ProgressCallback
 from redis_fastbatch.templates import Column, Row
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class AsyncTableMethods(BaseClient):
@@ -21,7 +26,7 @@ class AsyncTableMethods(BaseClient):
 
     async def batch_execute_table(
         self,
-        table: Any,
+        table: Table,
         command: Sequence[str | bytes | int | float | Column | Row],
         *,
         chunk_size: int | None = None,
@@ -57,24 +62,31 @@ class AsyncTableMethods(BaseClient):
 
     async def batch_set_table(
         self,
-        table: Any,
+        table: Table,
         *,
         key: str,
         prefix: str | bytes = "",
         columns: Iterable[str] | None = None,
+        ex: Seconds | str | None = None,
+        px: Seconds | str | None = None,
+        exat: PointInTime | str | None = None,
+        pxat: PointInTime | str | None = None,
+        ex_jitter: float = 0,
+        keepttl: bool = False,
+        nx: bool = False,
+        xx: bool = False,
         codec: AnyCodec | None = None,
         as_: Literal["value", "hash"] = "value",
         chunk_size: int | None = None,
         progress: bool | ProgressCallback | None = None,
         on_error: OnError = "raise",
-        **options: Any,
     ) -> BatchReport:
         """Write the rows of anything with `__arrow_c_stream__()`, as FastBatch.batch_set_table() does.
 
         Args:
             table: the table. If it is a reader, waiting for its rows blocks the event loop.
             key, prefix, columns, codec, as_, chunk_size, progress, on_error: as for FastBatch.batch_set_table().
-            options: ex, px, exat, pxat, ex_jitter, keepttl, nx, xx.
+            ex, px, exat, pxat, ex_jitter, keepttl, nx, xx: as for FastBatch.batch_set_table().
 
         Returns:
             The report of what was written, skipped and failed.
@@ -84,7 +96,7 @@ class AsyncTableMethods(BaseClient):
         """
         from redis_fastbatch._tables.write import TableOptions, plan_table, table_expiry
 
-        expiry = table_expiry(**options)
+        expiry = table_expiry(ex, px, exat, pxat, ex_jitter=ex_jitter, keepttl=keepttl, nx=nx, xx=xx)
         plan = plan_table(
             self,
             table,
@@ -102,13 +114,13 @@ class AsyncTableMethods(BaseClient):
 
     async def batch_get_table(
         self,
-        keys: AsyncKeys,
+        keys: AsyncKeys[Key],
         *,
         schema: Any = None,
         key: str | None = None,
         as_: Literal["value", "hash"] = "value",
         columns: Iterable[str] | None = None,
-    ) -> Any:
+    ) -> pa.Table:
         """Read maps or hashes as the rows of a pyarrow.Table, as FastBatch.batch_get_table() does.
 
         Args:

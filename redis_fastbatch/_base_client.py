@@ -10,7 +10,7 @@ from operator import length_hint
 from types import TracebackType
 from typing import Any, TypeAlias
 
-from redis_fastbatch._arguments import Key, counted
+from redis_fastbatch._arguments import counted
 from redis_fastbatch._core.resp.commands import CommandEncoder, CommandWriter
 from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk, Command
 from redis_fastbatch._core.resp.replies import ErrorReply, ReplyFormat, ReplyReader, new_dict
@@ -36,11 +36,12 @@ from redis_fastbatch._messages import format_key
 from redis_fastbatch._redirections import cluster_hint, error_text
 from redis_fastbatch._transports.capabilities import capabilities
 from redis_fastbatch._transports.redispy import is_cluster, key_encoding, reply_decoding
+from redis_fastbatch._typing import AnyKey
 from redis_fastbatch.codecs import AnyCodec, resolve
 from redis_fastbatch.errors import BatchError
 from redis_fastbatch.report import BatchReport, Progress, attach
 
-Found: TypeAlias = "dict[Key, Any] | list[tuple[Key, Any]]"
+Found: TypeAlias = "dict[AnyKey, Any] | list[tuple[AnyKey, Any]]"
 
 LARGEST_PRESIZED = 10_000_000
 """The most keys that a result has room for from the start. A larger one grows while it is filled."""
@@ -208,7 +209,7 @@ class BaseClient:
         flight.begin_with(chunk, state)
         return flight
 
-    def _takes_all(self, reader: ReplyReader, chunk: Chunk, out: dict[Key, Any], options: ReadOptions) -> bool:
+    def _takes_all(self, reader: ReplyReader, chunk: Chunk, out: dict[AnyKey, Any], options: ReadOptions) -> bool:
         """Put the values of a chunk's keys into the result, if a reader holds just these; else return False."""
         size = reader.all_values(chunk.keys, self._codec, options.default, out)
         if size:
@@ -335,7 +336,7 @@ def confirms_all(reader: ReplyReader, chunk: Chunk, report: BatchReport) -> bool
     return True
 
 
-def parts_of(some: list[Key]) -> Iterator[Iterator[Key]]:
+def parts_of(some: list[AnyKey]) -> Iterator[Iterator[AnyKey]]:
     """Yield the same iterator over `some`, again and again, until it is used up."""
     keys = iter(some)
     while length_hint(keys):
@@ -343,8 +344,8 @@ def parts_of(some: list[Key]) -> Iterator[Iterator[Key]]:
 
 
 def read_rounds(
-    source: Slices, size: int, read: Callable[[Iterator[Key], list[tuple[Key, Any]]], None]
-) -> Iterator[tuple[Key, Any]]:
+    source: Slices, size: int, read: Callable[[Iterator[AnyKey], list[tuple[AnyKey, Any]]], None]
+) -> Iterator[tuple[AnyKey, Any]]:
     """Yield (key, what was read) of any number of keys.
 
     Args:
@@ -354,12 +355,12 @@ def read_rounds(
     """
     for some in source.rounds(size):
         for part in parts_of(some):
-            found: list[tuple[Key, Any]] = []
+            found: list[tuple[AnyKey, Any]] = []
             read(part, found)
             yield from found
 
 
-def empty_result(keys: Any) -> dict[Key, Any]:
+def empty_result(keys: Any) -> dict[AnyKey, Any]:
     """Return a dict with room for the values of these keys."""
     if not hasattr(keys, "__len__"):
         return {}

@@ -22,7 +22,6 @@ from redis_fastbatch._transports.redispy import reply_decoding
 from redis_fastbatch.codecs import AnyCodec, ValueCodec, resolve
 from redis_fastbatch.report import BatchReport, OnChunk, Progress
 
-HashItems: TypeAlias = "Mapping[Any, Mapping[Any, Any]] | Iterable[tuple[Any, Mapping[Any, Any]]]"
 FieldType: TypeAlias = "type[str] | type[bytes] | type[int] | type[float] | type[bool]"
 FieldTypes: TypeAlias = "FieldType | Mapping[str, FieldType] | Mapping[bytes, FieldType]"
 Fields: TypeAlias = "Iterable[str] | Iterable[bytes] | Iterable[Any]"

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from redis_fastbatch._arguments import (
-    Key,
     checked_chunk_size,
     checked_items,
     checked_keys,
@@ -21,8 +20,9 @@ from redis_fastbatch._engine.options import ReadOptions
 from redis_fastbatch._engine.outcome import OnError
 from redis_fastbatch._engine.pacing import ROUND_BYTES, Slices
 from redis_fastbatch._engine.read import read_ended
-from redis_fastbatch._hash_client import Fields, FieldTypes, HashClient, HashItems, HashReading, HashWriting
+from redis_fastbatch._hash_client import Fields, FieldTypes, HashClient, HashReading, HashWriting
 from redis_fastbatch._transports.threads import affordable, check_workers, one_at_a_time, write
+from redis_fastbatch._typing import AnyKey, HashItems, K
 from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback
 
@@ -32,7 +32,7 @@ class HashMethods(HashClient):
 
     def batch_hset(
         self,
-        items: HashItems,
+        items: HashItems[K],
         *,
         ex: Duration | None = None,
         px: Duration | None = None,
@@ -93,7 +93,7 @@ class HashMethods(HashClient):
         return report
 
     def _hset_in_threads(
-        self, items: HashItems, writing: HashWriting, report: BatchReport, display: Progress | None, workers: int
+        self, items: Any, writing: HashWriting, report: BatchReport, display: Progress | None, workers: int
     ) -> None:
         options = writing.options
         options.on_error, options.on_chunk = one_at_a_time(options.on_error), one_at_a_time(options.on_chunk)
@@ -106,13 +106,13 @@ class HashMethods(HashClient):
 
     def batch_hgetall(
         self,
-        keys: Iterable[Key],
+        keys: Iterable[K],
         *,
         types: FieldTypes | None = None,
         codec: AnyCodec | None = None,
         default: Any = None,
         on_error: OnError = "raise",
-    ) -> dict[Key, Any]:
+    ) -> dict[K, Any]:
         """Read whole hashes, as redis-py's hgetall() does for one.
 
         Args:
@@ -143,14 +143,14 @@ class HashMethods(HashClient):
 
     def batch_hmget(
         self,
-        keys: Iterable[Key],
+        keys: Iterable[K],
         fields: Fields,
         *,
         types: FieldTypes | None = None,
         codec: AnyCodec | None = None,
         default: Any = None,
         on_error: OnError = "raise",
-    ) -> dict[Key, Any]:
+    ) -> dict[K, Any]:
         """Read some fields of hashes, as redis-py's hmget() does for one.
 
         Args:
@@ -170,14 +170,14 @@ class HashMethods(HashClient):
 
     def batch_hgetall_iter(
         self,
-        keys: Iterable[Key],
+        keys: Iterable[K],
         *,
         types: FieldTypes | None = None,
         codec: AnyCodec | None = None,
         default: Any = None,
         chunk_size: int | None = None,
         on_error: OnError = "raise",
-    ) -> Iterator[tuple[Key, Any]]:
+    ) -> Iterator[tuple[K, Any]]:
         """Read any number of whole hashes in bounded memory, without holding a connection between them.
 
         Args:
@@ -197,7 +197,7 @@ class HashMethods(HashClient):
 
     def batch_hmget_iter(
         self,
-        keys: Iterable[Key],
+        keys: Iterable[K],
         fields: Fields,
         *,
         types: FieldTypes | None = None,
@@ -205,7 +205,7 @@ class HashMethods(HashClient):
         default: Any = None,
         chunk_size: int | None = None,
         on_error: OnError = "raise",
-    ) -> Iterator[tuple[Key, Any]]:
+    ) -> Iterator[tuple[K, Any]]:
         """Read some fields of any number of hashes in bounded memory.
 
         Args:
@@ -222,14 +222,14 @@ class HashMethods(HashClient):
         keys = checked_keys(keys, method="batch_hmget_iter")
         return self._each_hash(keys, reading, default, chunk_size, checked_on_error(on_error))
 
-    def _all_hashes(self, keys: Any, reading: HashReading, default: Any, on_error: OnError) -> dict[Key, Any]:
+    def _all_hashes(self, keys: Any, reading: HashReading, default: Any, on_error: OnError) -> dict[AnyKey, Any]:
         found = empty_result(keys)
         self._read_hashes(keys, reading, found, ReadOptions(default, checked_on_error(on_error)))
         return found
 
     def _each_hash(
         self, keys: Any, reading: HashReading, default: Any, chunk_size: int | None, on_error: OnError
-    ) -> Iterator[tuple[Key, Any]]:
+    ) -> Iterator[tuple[AnyKey, Any]]:
         size = checked_chunk_size(chunk_size, ITER_ROUND)
         options = ReadOptions(default, on_error, min(size, COMMAND_ITEMS), ROUND_BYTES)
         return read_rounds(

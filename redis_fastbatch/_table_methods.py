@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from redis_fastbatch._arguments import Key, checked_keys
+from redis_fastbatch._arguments import checked_keys
 from redis_fastbatch._base_client import BaseClient
 from redis_fastbatch._engine.commands import PointInTime, Seconds
 from redis_fastbatch._engine.outcome import OnError
+from redis_fastbatch._typing import Key, Table
 from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.report import BatchReport, ProgressCallback
 from redis_fastbatch.templates import Column, Row
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class TableMethods(BaseClient):
@@ -19,7 +23,7 @@ class TableMethods(BaseClient):
 
     def batch_execute_table(
         self,
-        table: Any,
+        table: Table,
         command: Sequence[str | bytes | int | float | Column | Row],
         *,
         chunk_size: int | None = None,
@@ -68,7 +72,7 @@ class TableMethods(BaseClient):
 
     def batch_set_table(
         self,
-        table: Any,
+        table: Table,
         *,
         key: str,
         prefix: str | bytes = "",
@@ -143,8 +147,40 @@ class TableMethods(BaseClient):
         key: str | None = None,
         as_: Literal["value", "hash"] = "value",
         columns: Iterable[str] | None = None,
-    ) -> Any:
-        """Read maps or hashes as the rows of a pyarrow.Table; see redis_fastbatch._tables.read.get_table()."""
+    ) -> pa.Table:
+        """Read values that are maps, or hashes, as the rows of a table.
+
+        Without a schema a column has the type of its values: int64 (uint64 if a value needs it), float64 (ints
+        among floats become floats), bool, string, binary, timestamp[us, UTC] (ns if a value needs it), list,
+        struct, or null. A missing field is null. With a schema the table has exactly its columns. Text is then
+        read as the dates, times, durations and decimals that batch_set_table() writes as text.
+
+        Args:
+            keys: an iterable of str, bytes or int. A missing key gives a row of nulls.
+            schema: the wanted columns: a pyarrow.Schema, a dict of each name to its Arrow type or the type's
+                name ("int64"), a list of such pairs or of pyarrow.Field, or anything with
+                `__arrow_c_schema__()`, such as a polars.Schema.
+            key: the name of a column for the keys. It comes first, or where the schema has it. Without a schema
+                its type is int64 or uint64 if all keys are such ints, binary if a key is bytes, and string
+                otherwise.
+            as_: "value" reads values, "hash" hashes. Each field of a hash is text, and is read as the type of
+                its column, in the form in which batch_set_table(as_="hash") writes that type. Without a schema
+                all columns are strings.
+            columns: the names of the fields of hashes that are read; those of the schema by default, and without
+                one all fields. The table has them in this order.
+
+        Returns:
+            A table with one row for each key, in the order of the keys.
+
+        Raises:
+            DecodeError: a value is not a map, a field has another type than the other values of its column, or a
+                value or key does not fit the schema, such as a null or a missing key where the column is not
+                nullable. It names the key.
+            TypeError: `schema` is not a schema, or has a type that values cannot be read as.
+            ValueError: the values have a field with the name of the key column, the schema has a name twice, or
+                `columns` are not those of the schema.
+            redis.exceptions.RedisError: as from batch_get().
+        """
         from redis_fastbatch._tables.read import get_table
 
         keys = checked_keys(keys, method="batch_get_table")

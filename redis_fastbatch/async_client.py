@@ -9,13 +9,12 @@ import contextlib
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any
+from typing import Any, overload
 
 import redis
 import redis.asyncio
 
 from redis_fastbatch._arguments import (
-    Key,
     check_hook,
     checked_chunk_size,
     checked_items,
@@ -26,8 +25,6 @@ from redis_fastbatch._arguments import (
 )
 from redis_fastbatch._async_batches import (
     PAIRS,
-    AsyncItems,
-    AsyncKeys,
     LoopPause,
     async_source,
     carry_out,
@@ -64,6 +61,7 @@ from redis_fastbatch._transports.borrowing import check_free
 from redis_fastbatch._transports.capabilities import has_msetex_async
 from redis_fastbatch._transports.loop_budget import FirstSlices, LoopBudget
 from redis_fastbatch._transports.reply_protocol import Deadlines
+from redis_fastbatch._typing import AnyKey, AsyncItems, AsyncKeys, K, Key, PassAListOfKeys
 from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback
 
@@ -151,7 +149,7 @@ class AsyncFastBatch(AsyncHashMethods, AsyncCommandMethods, AsyncTableMethods):
 
     async def batch_set(
         self,
-        items: AsyncItems,
+        items: AsyncItems[K],
         *,
         ex: Duration | None = None,
         px: Duration | None = None,
@@ -235,9 +233,17 @@ class AsyncFastBatch(AsyncHashMethods, AsyncCommandMethods, AsyncTableMethods):
                 return None
         return self._write_on(writer, chunk, options, report, borrowed.begun)
 
+    @overload
+    async def batch_get(  # type: ignore[overload-overlap]
+        self, keys: str | bytes, *, default: Any = None, on_error: OnError = "raise"
+    ) -> PassAListOfKeys: ...
+
+    @overload
     async def batch_get(
-        self, keys: AsyncKeys, *, default: Any = None, on_error: OnError = "raise"
-    ) -> dict[Key, Any]:
+        self, keys: AsyncKeys[K], *, default: Any = None, on_error: OnError = "raise"
+    ) -> dict[K, Any]: ...
+
+    async def batch_get(self, keys: AsyncKeys[Any], *, default: Any = None, on_error: OnError = "raise") -> Any:
         """Read the values of keys, as FastBatch.batch_get() does.
 
         Args:
@@ -259,12 +265,12 @@ class AsyncFastBatch(AsyncHashMethods, AsyncCommandMethods, AsyncTableMethods):
 
     async def batch_get_iter(
         self,
-        keys: AsyncKeys,
+        keys: AsyncKeys[K],
         *,
         default: Any = None,
         chunk_size: int | None = None,
         on_error: OnError = "raise",
-    ) -> AsyncIterator[tuple[Key, Any]]:
+    ) -> AsyncIterator[tuple[K, Any]]:
         """Read the values of any number of keys in bounded memory, without holding a connection between items.
 
         Args:
@@ -283,7 +289,7 @@ class AsyncFastBatch(AsyncHashMethods, AsyncCommandMethods, AsyncTableMethods):
         async with contextlib.aclosing(rounds_of(keys, size)) as rounds:
             async for some in rounds:
                 for part in parts_of(some):
-                    found: list[tuple[Key, Any]] = []
+                    found: list[tuple[Any, Any]] = []
                     await self._read(part, found, options)
                     budget = LoopBudget()
                     for index, pair in enumerate(found):
@@ -291,7 +297,7 @@ class AsyncFastBatch(AsyncHashMethods, AsyncCommandMethods, AsyncTableMethods):
                             await budget.yield_if_spent()
                         yield pair
 
-    async def _read(self, keys: AsyncKeys, out: Found, options: ReadOptions) -> None:
+    async def _read(self, keys: AsyncKeys[Any], out: Found, options: ReadOptions) -> None:
         few = self._slices.decoding if self._codec_is_slow else COMMAND_ITEMS
         if isinstance(out, dict) and type(keys) in IN_MEMORY and self._fit_one_reply(keys, few):
             async with self._lease(self._max_value_size) as borrowed:
@@ -308,7 +314,7 @@ class AsyncFastBatch(AsyncHashMethods, AsyncCommandMethods, AsyncTableMethods):
         read_ended(flight.outcome, options.on_error)
 
     async def _read_at_once(
-        self, borrowed: AsyncLease, keys: Any, out: dict[Key, Any], options: ReadOptions
+        self, borrowed: AsyncLease, keys: Any, out: dict[AnyKey, Any], options: ReadOptions
     ) -> ReadFlight | None:
         """Read a batch of one command with a short reply, and return None. Else return a flight that goes on."""
         writer = self._mget_writer(keys, options)
@@ -320,7 +326,7 @@ class AsyncFastBatch(AsyncHashMethods, AsyncCommandMethods, AsyncTableMethods):
                 return None
         return self._read_on(writer, chunk, out, options, borrowed.begun)
 
-    async def batch_delete(self, keys: AsyncKeys) -> int:
+    async def batch_delete(self, keys: AsyncKeys[Key]) -> int:
         """Delete keys with UNLINK, as FastBatch.batch_delete() does.
 
         Args:
@@ -341,17 +347,17 @@ class AsyncFastBatch(AsyncHashMethods, AsyncCommandMethods, AsyncTableMethods):
         total: int = flight.outcome.total
         return total
 
-    def scan(self, match: str | bytes | None = None, count: int = 1000) -> AsyncIterator[Key]:
+    def scan(self, match: str | bytes | None = None, count: int = 1000) -> AsyncIterator[Any]:
         """Iterate over the server's keys, as redis.asyncio.Redis.scan_iter() does.
 
         Args:
             match: a glob-style pattern, such as "user:*".
             count: about how many keys the server examines at a time.
         """
-        keys: AsyncIterator[Key] = self._client.scan_iter(match=match, count=count)
+        keys: AsyncIterator[Any] = self._client.scan_iter(match=match, count=count)
         return self._scanned(keys) if getattr(self._client, "single_connection_client", False) else keys
 
-    async def _scanned(self, keys: AsyncIterator[Key]) -> AsyncIterator[Key]:
+    async def _scanned(self, keys: AsyncIterator[Any]) -> AsyncIterator[Any]:
         """Yield keys that are read over a client's only connection."""
         check_free(self._client.connection, acting_task())
         async for key in keys:

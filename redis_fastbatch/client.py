@@ -7,12 +7,11 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any
+from typing import Any, overload
 
 import redis
 
 from redis_fastbatch._arguments import (
-    Key,
     check_hook,
     checked_chunk_size,
     checked_items,
@@ -47,12 +46,12 @@ from redis_fastbatch._transports.borrowing import check_free
 from redis_fastbatch._transports.capabilities import has_msetex
 from redis_fastbatch._transports.sync import Lease
 from redis_fastbatch._transports.threads import affordable, check_workers, one_at_a_time, read, write
+from redis_fastbatch._typing import AnyKey, Items, K, Key, PassAListOfKeys
 from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback
 
 logger = logging.getLogger("redis_fastbatch")
 
-Items = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 
 
 class FastBatch(HashMethods, CommandMethods, TableMethods):
@@ -132,7 +131,7 @@ class FastBatch(HashMethods, CommandMethods, TableMethods):
 
     def batch_set(
         self,
-        items: Items,
+        items: Items[K],
         *,
         ex: Duration | None = None,
         px: Duration | None = None,
@@ -205,7 +204,7 @@ class FastBatch(HashMethods, CommandMethods, TableMethods):
                 raise_failures(report, on_error)
         return report
 
-    def _write(self, items: Items, options: WriteOptions, report: BatchReport, display: Progress | None) -> None:
+    def _write(self, items: Any, options: WriteOptions, report: BatchReport, display: Progress | None) -> None:
         with self._lease() as borrowed:
             msetex = options.set.msetex_helps and not self._is_cluster and has_msetex(borrowed)
             hooked = display is not None or options.on_chunk is not None
@@ -234,7 +233,7 @@ class FastBatch(HashMethods, CommandMethods, TableMethods):
         return self._write_on(writer, chunk, options, report, borrowed.begun)
 
     def _write_in_threads(
-        self, items: Items, options: WriteOptions, report: BatchReport, display: Progress | None, workers: int
+        self, items: Any, options: WriteOptions, report: BatchReport, display: Progress | None, workers: int
     ) -> None:
         options.on_error, options.on_chunk = one_at_a_time(options.on_error), one_at_a_time(options.on_chunk)
 
@@ -245,9 +244,19 @@ class FastBatch(HashMethods, CommandMethods, TableMethods):
         pairs = items.items() if isinstance(items, Mapping) else items
         write(self._lease, pairs, workers, make_flight, report, display)
 
+    @overload
+    def batch_get(  # type: ignore[overload-overlap]
+        self, keys: str | bytes, *, default: Any = None, on_error: OnError = "raise", workers: int = 1
+    ) -> PassAListOfKeys: ...
+
+    @overload
     def batch_get(
-        self, keys: Iterable[Key], *, default: Any = None, on_error: OnError = "raise", workers: int = 1
-    ) -> dict[Key, Any]:
+        self, keys: Iterable[K], *, default: Any = None, on_error: OnError = "raise", workers: int = 1
+    ) -> dict[K, Any]: ...
+
+    def batch_get(
+        self, keys: Iterable[Any], *, default: Any = None, on_error: OnError = "raise", workers: int = 1
+    ) -> Any:
         """Read the values of keys.
 
         Args:
@@ -294,12 +303,12 @@ class FastBatch(HashMethods, CommandMethods, TableMethods):
 
     def batch_get_iter(
         self,
-        keys: Iterable[Key],
+        keys: Iterable[K],
         *,
         default: Any = None,
         chunk_size: int | None = None,
         on_error: OnError = "raise",
-    ) -> Iterator[tuple[Key, Any]]:
+    ) -> Iterator[tuple[K, Any]]:
         """Read the values of any number of keys in bounded memory, without holding a connection between items.
 
         Args:
@@ -318,7 +327,7 @@ class FastBatch(HashMethods, CommandMethods, TableMethods):
         options = ReadOptions(default, checked_on_error(on_error), min(size, COMMAND_ITEMS), ROUND_BYTES)
         yield from read_rounds(source, size, lambda some, found: self._read(some, found, options))
 
-    def _read(self, keys: Iterable[Key], out: Found, options: ReadOptions) -> None:
+    def _read(self, keys: Iterable[AnyKey], out: Found, options: ReadOptions) -> None:
         with self._lease(self._max_value_size) as borrowed:
             if type(keys) in IN_MEMORY and type(out) is dict and self._fit_one_reply(keys):
                 flight = self._read_at_once(borrowed, keys, out, options)
@@ -332,7 +341,7 @@ class FastBatch(HashMethods, CommandMethods, TableMethods):
         read_ended(flight.outcome, options.on_error)
 
     def _read_at_once(
-        self, borrowed: Lease, keys: Any, out: dict[Key, Any], options: ReadOptions
+        self, borrowed: Lease, keys: Any, out: dict[AnyKey, Any], options: ReadOptions
     ) -> ReadFlight | None:
         """Read a batch of one command with a short reply, and return None. Else return a flight that goes on."""
         writer = self._mget_writer(keys, options)
@@ -365,17 +374,17 @@ class FastBatch(HashMethods, CommandMethods, TableMethods):
         total: int = flight.outcome.total
         return total
 
-    def scan(self, match: str | bytes | None = None, count: int = 1000) -> Iterator[Key]:
+    def scan(self, match: str | bytes | None = None, count: int = 1000) -> Iterator[Any]:
         """Iterate over the server's keys, as redis.Redis.scan_iter() does.
 
         Args:
             match: a glob-style pattern, such as "user:*".
             count: about how many keys the server examines at a time.
         """
-        keys: Iterator[Key] = self._client.scan_iter(match=match, count=count)
+        keys: Iterator[Any] = self._client.scan_iter(match=match, count=count)
         return keys if getattr(self._client, "connection", None) is None else self._scanned(keys)
 
-    def _scanned(self, keys: Iterator[Key]) -> Iterator[Key]:
+    def _scanned(self, keys: Iterator[Any]) -> Iterator[Any]:
         """Yield keys that are read over a client's only connection."""
         check_free(self._client.connection, threading.get_ident())
         for key in keys:

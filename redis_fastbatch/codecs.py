@@ -9,7 +9,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 from uuid import UUID
 
 from redis_fastbatch._core.codec import PythonCodec, ValueCodec
@@ -17,7 +17,17 @@ from redis_fastbatch._core.json.codec import JsonCodec
 from redis_fastbatch._core.msgpack.codec import MsgpackCodec
 from redis_fastbatch._core.raw import RawCodec
 
-__all__ = ["AnyCodec", "Codec", "JsonCodec", "MsgpackCodec", "RawCodec", "ValueCodec", "common_types", "resolve"]
+__all__ = [
+    "AnyCodec",
+    "Codec",
+    "CodecName",
+    "JsonCodec",
+    "MsgpackCodec",
+    "RawCodec",
+    "ValueCodec",
+    "common_types",
+    "resolve",
+]
 
 
 @runtime_checkable
@@ -34,7 +44,8 @@ class Codec(Protocol):
         """Return the value that the bytes hold."""
 
 
-AnyCodec: TypeAlias = "str | ValueCodec | Codec"
+CodecName: TypeAlias = Literal["msgpack", "json", "raw", "toolkit", "toolkit-msgpack"]
+AnyCodec: TypeAlias = "CodecName | ValueCodec | Codec"
 
 
 def common_types(value: Any) -> Any:

@@ -24,6 +24,7 @@ class TypeFunctions:
         expected: the class of the values; None if they have no common class.
         check_nulls: raises an error if a value whose JSON has a null contains NaN, which is written as null too.
             None if there is nothing to check.
+        packed: returns a value as MessagePack, in which NaN is found faster than by check_nulls; or None.
         describe: returns what an exception of these functions says.
         name: the name of the type, for messages.
     """
@@ -33,6 +34,7 @@ class TypeFunctions:
     convert: Function
     expected: type | None
     check_nulls: Function | None
+    packed: Function | None
     describe: Callable[[Exception], str]
     name: str
 
@@ -65,7 +67,7 @@ def msgpack_functions(
 
     encoder = msgspec.msgpack.Encoder(enc_hook=default)
     decoder = msgspec.msgpack.Decoder(kind, ext_hook=None if ext_hook is None else read_extension)
-    return _msgspec_functions(kind, encoder.encode, decoder.decode, None)
+    return _msgspec_functions(kind, encoder.encode, decoder.decode)
 
 
 def json_functions(kind: Any, default: Function | None, plain: Callable[..., Any]) -> TypeFunctions:
@@ -98,7 +100,8 @@ def json_functions(kind: Any, default: Function | None, plain: Callable[..., Any
         codec.dumps(msgspec.to_builtins(value, str_keys=True, enc_hook=default))
 
     encoder, decoder = msgspec.json.Encoder(enc_hook=default), msgspec.json.Decoder(kind)
-    return _msgspec_functions(kind, encoder.encode, decoder.decode, check_floats)
+    packed = msgspec.msgpack.Encoder(enc_hook=default).encode
+    return _msgspec_functions(kind, encoder.encode, decoder.decode, check_floats, packed)
 
 
 def _msgspec() -> Any:
@@ -110,7 +113,11 @@ def _msgspec() -> Any:
 
 
 def _msgspec_functions(
-    kind: Any, to_bytes: Function, from_bytes: Function, check_nulls: Function | None
+    kind: Any,
+    to_bytes: Function,
+    from_bytes: Function,
+    check_nulls: Function | None = None,
+    packed: Function | None = None,
 ) -> TypeFunctions:
     msgspec, name = _msgspec(), _name_of(kind)
 
@@ -122,7 +129,7 @@ def _msgspec_functions(
     def convert(value: Any) -> Any:
         return msgspec.convert(value, kind)
 
-    return TypeFunctions(to_bytes, from_bytes, convert, _class_of(kind), check_nulls, describe, name)
+    return TypeFunctions(to_bytes, from_bytes, convert, _class_of(kind), check_nulls, packed, describe, name)
 
 
 # Fields are read by their names too, because a model may write them so. Fields of a wrong type are not written.
@@ -174,7 +181,7 @@ def _pydantic_functions(
         more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
         return f"the value does not fit {name}: {first['msg']} - at `${place}`{more}"
 
-    return TypeFunctions(to_bytes, from_bytes, convert, _class_of(shown), check_nulls, describe, name)
+    return TypeFunctions(to_bytes, from_bytes, convert, _class_of(shown), check_nulls, None, describe, name)
 
 
 def _needs_pydantic(kind: Any, seen: set[int]) -> bool:

@@ -8,5 +8,8 @@ cdef class TypedValues(ValueCodec):
     cdef object convert
     cdef object expected
     cdef object check_nulls
+    cdef object packed
     cdef object describe
     cdef object name
+
+    cdef bint may_have_nan(self, object value) except -1

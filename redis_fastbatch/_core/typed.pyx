@@ -2,11 +2,29 @@
 """Values of one type, which a library writes as bytes and reads from bytes, without dicts between."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.string cimport memchr
 
 from redis_fastbatch._core.codec cimport ValueCodec
 from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
 
 from redis_fastbatch.errors import DecodeError, EncodeError
+
+cdef enum:
+    FLOAT64 = 0xCB   # the byte before a double in MessagePack
+
+
+cdef bint has_nonfinite(const char* data, Py_ssize_t size) noexcept:
+    """Return whether MessagePack may hold a NaN or an infinity: FLOAT64, then eleven set bits after the sign."""
+    cdef const char* end = data + size
+    cdef const char* p = data
+    while end - p > 2:
+        p = <const char*>memchr(p, FLOAT64, end - p - 2)
+        if p == NULL:
+            return False
+        if p[1] & 0x7F == 0x7F and p[2] & 0xF0 == 0xF0:
+            return True
+        p += 1
+    return False
 
 
 cdef class TypedValues(ValueCodec):
@@ -18,6 +36,7 @@ cdef class TypedValues(ValueCodec):
         self.convert = functions.convert
         self.expected = functions.expected
         self.check_nulls = functions.check_nulls
+        self.packed = functions.packed
         self.describe = functions.describe
         self.name = functions.name
 
@@ -27,13 +46,21 @@ cdef class TypedValues(ValueCodec):
             if self.expected is not None and not isinstance(value, self.expected):
                 value = self.convert(value)
             data = self.to_bytes(value)
-            if self.check_nulls is not None and b"null" in data:
+            if self.check_nulls is not None and b"null" in data and self.may_have_nan(value):
                 self.check_nulls(value)
         except EncodeError:
             raise
         except Exception as error:
             raise EncodeError(f"cannot write this {type(value).__name__} as {self.name}: {self.describe(error)}") from error
         return out.append(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+
+    cdef bint may_have_nan(self, object value) except -1:
+        """Return False if a value certainly has no NaN and no infinity."""
+        cdef bytes data
+        if self.packed is None:
+            return True
+        data = self.packed(value)
+        return has_nonfinite(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
 
     cdef object decode(self, const char* data, Py_ssize_t size):
         # A copy, because a value may keep a view of the bytes that it was read from, as msgspec.Raw does.

@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from redis_fastbatch._arguments import Key
 from redis_fastbatch._core.arrow.builder import ColumnBuilder
+from redis_fastbatch._typing import AnyKey
 from redis_fastbatch.errors import DecodeError
 
 EPOCH = datetime.date(1970, 1, 1)
@@ -93,7 +93,7 @@ def shape_of(kind: pa.DataType) -> str | None:
     return next((shape for is_of_kind, shape in _SHAPES if is_of_kind(kind)), None)
 
 
-def fitted(table: pa.Table, schema: pa.Schema, names: list[Key]) -> pa.Table:
+def fitted(table: pa.Table, schema: pa.Schema, names: list[AnyKey]) -> pa.Table:
     """Return the columns in the types of the schema."""
     plain = [field.with_type(_without_dictionaries(field.type)) for field in schema]
     for field, column in zip(plain, table.columns, strict=True):
@@ -221,7 +221,7 @@ def _codes(array: pa.Array) -> list[Hashable]:
     return [code if there else None for code, there in zip(codes, array.is_valid().to_pylist(), strict=True)]
 
 
-def _refuse_nulls(column: pa.ChunkedArray, field: pa.Field, names: list[Key]) -> None:
+def _refuse_nulls(column: pa.ChunkedArray, field: pa.Field, names: list[AnyKey]) -> None:
     """Refuse nulls in fields that are not nullable, which Arrow does not check."""
     inside = any(_forbids_nulls(inner) for inner in _inner_fields(field.type))
     if not inside and (field.nullable or not column.null_count):
@@ -256,7 +256,7 @@ def _lacks(value: Any, field: pa.Field) -> bool:
     return any(_lacks(item, of) for of in inner for item in value)
 
 
-def _fitted_column(column: pa.ChunkedArray, field: pa.Field, names: list[Key]) -> pa.ChunkedArray:
+def _fitted_column(column: pa.ChunkedArray, field: pa.Field, names: list[AnyKey]) -> pa.ChunkedArray:
     try:
         return cast(column, field.type)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
@@ -279,7 +279,7 @@ def cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     return column.cast(kind)
 
 
-def _cast_by_value(column: pa.ChunkedArray, field: pa.Field, names: list[Key]) -> pa.ChunkedArray:
+def _cast_by_value(column: pa.ChunkedArray, field: pa.Field, names: list[AnyKey]) -> pa.ChunkedArray:
     """Convert values one by one: for types that pyarrow cannot cast to, and to find a value that does not fit."""
     values = column.to_pylist()
     try:

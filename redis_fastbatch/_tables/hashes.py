@@ -7,7 +7,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from redis_fastbatch._arguments import Key
 from redis_fastbatch._core.arrow.builder import ColumnBuilder
 from redis_fastbatch._core.arrow.hash_columns import HashColumns
 from redis_fastbatch._core.arrow.rows_builder import RowsBuilder
@@ -20,6 +19,7 @@ from redis_fastbatch._tables.client import TableClient
 from redis_fastbatch._tables.fit import shape_of
 from redis_fastbatch._tables.reading import Row, TableReading, arrow_schema
 from redis_fastbatch._tables.write import names_of
+from redis_fastbatch._typing import AnyKey
 
 HGETALL = Command(b"HGETALL", many=False, with_values=False)
 
@@ -42,7 +42,7 @@ class HashTableReading(TableReading):
             raise ValueError("the table needs a column besides that of the keys, found none")
         return RowsBuilder([_column_builder(field.name, field.type) for field in self._fields])
 
-    def flight(self, keys: Any, found: list[tuple[Key, Row]], pause: gc_pause.Pause) -> Any:
+    def flight(self, keys: Any, found: list[tuple[AnyKey, Row]], pause: gc_pause.Pause) -> Any:
         batch, command = self._batch, HGETALL
         if self._fields is not None:
             names = tuple(field.name.encode("utf-8", "surrogateescape") for field in self._fields)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from redis_fastbatch._arguments import Key
 from redis_fastbatch._core.arrow.rows_builder import RowsBuilder
 from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch._engine.read import read_ended
 from redis_fastbatch._tables.client import SyncTableClient, TableClient
+from redis_fastbatch._typing import AnyKey
 
 try:
     import pyarrow as pa
@@ -28,48 +28,16 @@ __all__ = ["PresentRows", "get_present", "get_table", "table_reading"]
 
 def get_table(
     batch: SyncTableClient,
-    keys: Iterable[Key],
+    keys: Iterable[AnyKey],
     *,
     schema: Any = None,
     key: str | None = None,
     as_: str = "value",
     columns: Iterable[str] | None = None,
 ) -> pa.Table:
-    """Read values that are maps, or hashes, as the rows of a table. This is FastBatch.batch_get_table().
-
-    Without a schema a column has the type of its values: int64 (uint64 if a value needs it), float64 (ints among
-    floats become floats), bool, string, binary, timestamp[us, UTC] (ns if a value needs it), list, struct, or
-    null. A missing field is null. With a schema the table has exactly its columns. Text is then read as the dates,
-    times, durations and decimals that batch_set_table() writes as text.
-
-    Args:
-        batch: the client.
-        keys: an iterable of str, bytes or int. A missing key gives a row of nulls.
-        schema: the wanted columns: a pyarrow.Schema, a dict of each name to its Arrow type or the type's
-            name ("int64"), a list of such pairs or of pyarrow.Field, or anything with `__arrow_c_schema__()`, such
-            as a polars.Schema.
-        key: the name of a column for the keys. It comes first, or where the schema has it. Without a schema its
-            type is int64 or uint64 if all keys are such ints, binary if a key is bytes, and string otherwise.
-        as_: "value" reads values, "hash" hashes. Each field of a hash is text, and is read as the type of its
-            column, in the form in which batch_set_table(as_="hash") writes that type. Without a schema all
-            columns are strings.
-        columns: the names of the fields of hashes that are read; those of the schema by default, and without one
-            all fields. The table has them in this order.
-
-    Returns:
-        A table with one row for each key, in the order of the keys.
-
-    Raises:
-        DecodeError: a value is not a map, a field has another type than the other values of its column, or a value
-            or key does not fit the schema, such as a null or a missing key where the column is not nullable. It
-            names the key.
-        TypeError: `schema` is not a schema, or has a type that values cannot be read as.
-        ValueError: the values have a field with the name of the key column, the schema has a name twice, or
-            `columns` are not those of the schema.
-        redis.exceptions.RedisError: as from batch_get().
-    """
+    """Read values that are maps, or hashes, as the rows of a table, see FastBatch.batch_get_table()."""
     reading = table_reading(batch, schema, key, as_, columns)
-    found: list[tuple[Key, Row]] = []
+    found: list[tuple[AnyKey, Row]] = []
     with gc_pause.Pause(batch._pause_gc) as pause:
         flight = reading.flight(keys, found, pause)
         with batch._lease(batch._max_value_size) as borrowed:
@@ -92,8 +60,8 @@ def table_reading(
 
 
 def get_present(
-    batch: SyncTableClient, keys: Iterable[Key], seeds: Iterable[bytes] = ()
-) -> tuple[list[Key], pa.Table, pa.Table]:
+    batch: SyncTableClient, keys: Iterable[AnyKey], seeds: Iterable[bytes] = ()
+) -> tuple[list[AnyKey], pa.Table, pa.Table]:
     """Read as get_table() does, but leave out the keys that are missing.
 
     Args:
@@ -110,9 +78,9 @@ def get_present(
     return [name for name, _ in found], table, before
 
 
-def _read(batch: SyncTableClient, keys: Iterable[Key], builder: RowsBuilder) -> list[tuple[Key, Row]]:
+def _read(batch: SyncTableClient, keys: Iterable[AnyKey], builder: RowsBuilder) -> list[tuple[AnyKey, Row]]:
     """Return every key with the number of its row; None if the key is missing."""
-    found: list[tuple[Key, Row]] = []
+    found: list[tuple[AnyKey, Row]] = []
     with gc_pause.Pause(batch._pause_gc) as pause:
         flight = rows_flight(batch, keys, builder, found, pause)
         with batch._lease(batch._max_value_size) as borrowed:

@@ -7,7 +7,6 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from redis_fastbatch._arguments import Key
 from redis_fastbatch._core.arrow.builder import ColumnBuilder
 from redis_fastbatch._core.arrow.export import ExportedRows
 from redis_fastbatch._core.arrow.rows_builder import RowsBuilder
@@ -21,6 +20,7 @@ from redis_fastbatch._tables.client import TableClient
 from redis_fastbatch._tables.fit import cast, column_builder, distinct, fitted, shape_of
 from redis_fastbatch._tables.write import TAG
 from redis_fastbatch._transports.redispy import key_encoding
+from redis_fastbatch._typing import AnyKey
 from redis_fastbatch.codecs import JsonCodec, MsgpackCodec
 from redis_fastbatch.errors import DecodeError, EncodeError
 
@@ -51,7 +51,7 @@ class TableReading:
         columns = None if self._fields is None else [column_builder(f.name, f.type) for f in self._fields]
         return _builder(self._batch, columns)
 
-    def flight(self, keys: Any, found: list[tuple[Key, Row]], pause: gc_pause.Pause) -> Any:
+    def flight(self, keys: Any, found: list[tuple[AnyKey, Row]], pause: gc_pause.Pause) -> Any:
         """Return a flight that reads the values of keys into the columns.
 
         Args:
@@ -61,7 +61,7 @@ class TableReading:
         """
         return rows_flight(self._batch, keys, self.builder, found, pause)
 
-    def table(self, found: list[tuple[Key, Row]]) -> pa.Table:
+    def table(self, found: list[tuple[AnyKey, Row]]) -> pa.Table:
         """Return the table of the keys that were read, each with the number of its row; None if it is missing."""
         try:
             return self._table(found)
@@ -70,7 +70,7 @@ class TableReading:
         except pa.ArrowNotImplementedError as error:
             raise TypeError(f"values cannot be read as a type of the schema: {error}") from error
 
-    def _table(self, found: list[tuple[Key, Row]]) -> pa.Table:
+    def _table(self, found: list[tuple[AnyKey, Row]]) -> pa.Table:
         table = _placed(self.builder, [row for _, row in found])
         names = [name for name, _ in found]
         if self._schema is not None and self._fields:
@@ -172,7 +172,7 @@ def _builder(batch: TableClient, fields: list[ColumnBuilder] | None, seeds: Iter
 
 
 def rows_flight(
-    batch: TableClient, keys: Any, builder: RowsBuilder, found: list[tuple[Key, Row]], pause: gc_pause.Pause
+    batch: TableClient, keys: Any, builder: RowsBuilder, found: list[tuple[AnyKey, Row]], pause: gc_pause.Pause
 ) -> Any:
     """Return a flight that reads the values of keys into columns and the numbers of their rows into `found`."""
     outcome = ReadOutcome(builder, pause=pause, sizes=batch._sizes)
@@ -199,7 +199,7 @@ def _no_columns(rows: int) -> pa.Table:
 
 
 def _with_keys(
-    table: pa.Table, key: str, names: list[Key], schema: pa.Schema | None, encoding: Encoding
+    table: pa.Table, key: str, names: list[AnyKey], schema: pa.Schema | None, encoding: Encoding
 ) -> pa.Table:
     if key in table.column_names:
         raise ValueError(f"the values have a field {key!r}: give the column of keys another name")
@@ -209,7 +209,7 @@ def _with_keys(
     return table.add_column(schema.names.index(key), field, _key_column(key, names, field.type, encoding))
 
 
-def _kind_of_keys(names: list[Key]) -> pa.DataType:
+def _kind_of_keys(names: list[AnyKey]) -> pa.DataType:
     if any(isinstance(name, (bytes, bytearray, memoryview)) for name in names):
         return pa.binary()
     if not names or not all(isinstance(name, int) for name in names):
@@ -220,7 +220,9 @@ def _kind_of_keys(names: list[Key]) -> pa.DataType:
     return pa.uint64() if least >= 0 and largest < 2**64 else pa.string()
 
 
-def _key_column(key: str, names: list[Key], kind: pa.DataType, encoding: Encoding) -> pa.Array | pa.ChunkedArray:
+def _key_column(
+    key: str, names: list[AnyKey], kind: pa.DataType, encoding: Encoding
+) -> pa.Array | pa.ChunkedArray:
     """Return the keys as a column; bytes are decoded with the encoding of the client's keys."""
     try:
         return _keys_as(names, kind, encoding)
@@ -233,14 +235,14 @@ def _key_column(key: str, names: list[Key], kind: pa.DataType, encoding: Encodin
         raise DecodeError(f"field {key!r}: the keys do not fit {kind} ({misfit})") from misfit
 
 
-def _keys_as(names: list[Key], kind: pa.DataType, encoding: Encoding) -> pa.Array | pa.ChunkedArray:
+def _keys_as(names: list[AnyKey], kind: pa.DataType, encoding: Encoding) -> pa.Array | pa.ChunkedArray:
     if shape_of(kind) == "binary":
         return pa.array([_key_bytes(name, encoding) for name in names], kind)
     texts = pa.array([_key_text(name, encoding) for name in names], pa.string())
     return cast(pa.chunked_array([texts]), kind)
 
 
-def _plain_key(name: Key) -> str | bytes:
+def _plain_key(name: AnyKey) -> str | bytes:
     """Return a key as str or bytes; an int in decimal, also if it is an IntEnum."""
     if isinstance(name, (str, bytes)):
         return name
@@ -249,11 +251,11 @@ def _plain_key(name: Key) -> str | bytes:
     return float.__repr__(name) if isinstance(name, float) else bytes(name)
 
 
-def _key_text(name: Key, encoding: Encoding) -> str:
+def _key_text(name: AnyKey, encoding: Encoding) -> str:
     plain = _plain_key(name)
     return plain if isinstance(plain, str) else plain.decode(*encoding)
 
 
-def _key_bytes(name: Key, encoding: Encoding) -> bytes:
+def _key_bytes(name: AnyKey, encoding: Encoding) -> bytes:
     plain = _plain_key(name)
     return plain if isinstance(plain, bytes) else plain.encode(*encoding)

@@ -16,6 +16,7 @@ import redis
 from redis.exceptions import AskError, ClusterCrossSlotError, MovedError
 
 from redis_fastbatch.client import FastBatch
+from redis_fastbatch.codecs import CodecName
 
 DEFAULT_URL = "redis://localhost:6379/0"
 
@@ -47,7 +48,7 @@ def add_server(parser: argparse.ArgumentParser, *, cluster: bool = False) -> Non
         group.add_argument("--cluster", action="store_true", help="the URL is that of any node of a cluster")
 
 
-def connect(url: str, codec: str = "msgpack", *, cluster: bool = False) -> FastBatch:
+def connect(url: str, codec: CodecName = "msgpack", *, cluster: bool = False) -> FastBatch:
     """Return a client whose server, or cluster, has answered a PING.
 
     Raises:

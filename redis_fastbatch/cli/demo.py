@@ -197,8 +197,8 @@ def compare(client: redis.Redis, make_rounds: Callable[[], Iterator[tuple[int, l
         # Then everything is read.
         done = 0
         for first, rows in make_rounds():
-            keys = [f"{prefix}flight:{first + i}" for i in range(len(rows))]
-            found = outcome.fast_get.timed(lambda keys=keys: fast.batch_get(keys))  # type: ignore[misc]
+            keys: list[Any] = [f"{prefix}flight:{first + i}" for i in range(len(rows))]
+            found = outcome.fast_get.timed(lambda keys=keys: _read(fast, keys))  # type: ignore[misc]
             outcome.different += sum(value != row for value, row in zip(found.values(), rows, strict=True))
             done += len(rows)
             _show_progress(f"{done:,} of {outcome.items:,} read")
@@ -210,6 +210,10 @@ def compare(client: redis.Redis, make_rounds: Callable[[], Iterator[tuple[int, l
         for some in _batched(fast.scan(f"{prefix}*"), ROUND):
             fast.batch_delete(some)
     return outcome
+
+
+def _read(fast: FastBatch, keys: list[str]) -> dict[str, Any]:
+    return fast.batch_get(keys)
 
 
 def _plain(client: redis.Redis, prefix: str, first: int, rows: list[Row], outcome: Outcome) -> None:

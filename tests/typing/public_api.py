@@ -6,7 +6,7 @@ It is never run. assert_type() states the type that an expression must have.
 from __future__ import annotations
 
 import datetime
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
 import redis
@@ -47,6 +47,12 @@ class Text:
         return data.decode()
 
 
+class Frame:
+    """A DataFrame of any library."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+
+
 def making() -> FastBatch:
     codec: Codec = Text()
     FastBatch(redis.Redis(), codec)
@@ -65,6 +71,8 @@ def making() -> FastBatch:
 
 
 def writing(fb: FastBatch) -> None:
+    frame = Frame()
+
     def pairs() -> Iterator[tuple[str, int]]:
         yield "a", 1
 
@@ -78,29 +86,44 @@ def writing(fb: FastBatch) -> None:
         assert_type(stats.seconds, float)
         assert_type(stats.in_flight, int)
 
-    report = fb.batch_set({"a": 1, b"b": None, 3: [1, {"x": 2.5}]})
+    report = fb.batch_set({"a": 1, "b": None, "c": [1, {"x": 2.5}]})
+    mixed: dict[str | bytes | int, Any] = {"a": 1, b"b": None, 3: "c"}
+    fb.batch_set(mixed)
+    fb.batch_set(mixed.items())
+    fb.batch_set([("a", 1), (b"b", 2), [3, 4]])
+    fb.batch_hset({"a": {"x": 1}})
+    fb.batch_hset([(7, {b"x": 1})])
     assert_type(report, BatchReport)
     fb.batch_set(pairs(), ex=60, progress=True, on_error="report", on_chunk=measured, workers=2)
     fb.batch_set([("a", 1)], px=datetime.timedelta(seconds=1), progress=progress, on_error=dead, chunk_size=100)
     fb.batch_set({}, exat=datetime.datetime.now(tz=datetime.timezone.utc), nx=True)
     fb.batch_set({}, pxat=1_900_000_000_000, xx=True)
     fb.batch_set({}, keepttl=True, atomic=True, on_error="raise")
-    assert_type(fb.batch_set_table(object(), key="id", prefix="row:", ex=60), BatchReport)
-    fb.batch_set_table(object(), key="row:{id}", as_="hash", columns=["id"], on_error="report")
+    assert_type(fb.batch_set_table(frame, key="id", prefix="row:", ex=60), BatchReport)
+    fb.batch_set_table(frame, key="row:{id}", as_="hash", columns=["id"], on_error="report")
     assert_type(fb.batch_delete(["a", b"b", 3]), int)
     assert_type(fb.batch_execute([("ZADD", "board", 5, "amina"), ["INCR", b"n"]]), BatchReport)
     commands = (("INCR", f"n:{i}") for i in range(3))
     fb.batch_execute(commands, chunk_size=10, progress=True, on_error=dead, on_chunk=measured, repeatable=True)
     at = col("at", times="seconds", null="skip_pair")
-    assert_type(fb.batch_execute_table(object(), ["XADD", "{s}", 5, "at", at, row("json", ["a"])]), BatchReport)
+    assert_type(fb.batch_execute_table(frame, ["XADD", "{s}", 5, "at", at, row("json", ["a"])]), BatchReport)
     assert_type(fb.batch_execute_iter([("GET", "a")], raise_on_error=False), Iterator[Any])
 
 
 def reading(fb: FastBatch) -> None:
-    assert_type(fb.batch_get(["a", b"b", 3], default=0, on_error="report", workers=2), dict[Any, Any])
-    for key, value in fb.batch_get_iter(iter(["a"]), default=None, chunk_size=10, on_error=print):
-        print(key, value)
-    fb.batch_get_table(["a"], schema=None, key="id")
+    assert_type(fb.batch_get(["a", "b"], default=0, on_error="report", workers=2), dict[str, Any])
+    assert_type(fb.batch_get({1: "a"}), dict[int, Any])
+    assert_type(fb.batch_get(n for n in range(3)), dict[int, Any])
+    mixed: list[str | bytes] = ["a", b"b"]
+    assert_type(fb.batch_get(mixed), dict[str | bytes, Any])
+    some: Iterable[bytes] = [b"a"]
+    assert_type(fb.batch_get(some), dict[bytes, Any])
+    pairs = fb.batch_get_iter(iter(["a"]), default=None, chunk_size=10, on_error=print)
+    assert_type(pairs, Iterator[tuple[str, Any]])
+    assert_type(fb.batch_hgetall(["a"], types=int), dict[str, Any])
+    assert_type(fb.batch_hmget([b"a"], ["x"]), dict[bytes, Any])
+    assert_type(fb.batch_hgetall_iter([1]), Iterator[tuple[int, Any]])
+    print(fb.batch_get_table(["a", b"b", 3], schema=None, key="id").num_rows)
     assert_type(fb.scan("user:*", count=10), Iterator[Any])
 
 
@@ -147,8 +170,11 @@ async def asynchronously() -> None:
         assert_type(fb.client, redis.asyncio.Redis)
         assert_type(await fb.batch_set(pairs(), ex=60, on_error=print), BatchReport)
         assert_type(await fb.batch_set({"a": 1}, nx=True, atomic=True, progress=True), BatchReport)
-        assert_type(await fb.batch_get(keys(), default=0), dict[Any, Any])
-        async for key, value in fb.batch_get_iter(["a", b"b"], chunk_size=10):
+        assert_type(await fb.batch_get(keys(), default=0), dict[str, Any])
+        assert_type(await fb.batch_get([b"a"]), dict[bytes, Any])
+        assert_type(await fb.batch_hgetall(keys()), dict[str, Any])
+        assert_type(await fb.batch_set_table(Frame(), key="id", ex=5, nx=True), BatchReport)
+        async for key, value in fb.batch_get_iter(["a", "b"], chunk_size=10):
             print(key, value)
         async for found in fb.scan("user:*"):
             print(found)
