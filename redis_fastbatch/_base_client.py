@@ -104,6 +104,8 @@ class BaseClient:
 
     def _with_codec(self, codec: AnyCodec) -> Any:
         """Return a client that differs in its codec, and shares what is known of the values' sizes."""
+        # Computed once for all of them.
+        _ = self._key_encoding
         made = object.__new__(type(self))
         made.__dict__.update(self.__dict__)
         made.__dict__.pop("_cluster", None)

@@ -24,7 +24,7 @@ FIRST_KEYS = 1000
 REPLY_BYTES = 64 * 1024
 """The size of a reply that reading aims at when it chooses how many keys a command has."""
 
-SHORT_REPLY_BYTES = 16 * 1024
+SHORT_REPLY_BYTES = 96 * 1024
 """The size of a reply that is likely to arrive whole, and can be read at once."""
 
 ROUND_BYTES = 4 * 1024 * 1024

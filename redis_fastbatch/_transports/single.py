@@ -63,7 +63,7 @@ class SingleCommands:
             connection = borrowed.connection
             try:
                 return connection.retry.call_with_retry(
-                    lambda: _exchange(connection, chunk), lambda _: connection.disconnect()
+                    lambda: _exchange(borrowed, chunk), lambda _: connection.disconnect()
                 )
             except ResponseError:
                 raise
@@ -80,14 +80,12 @@ class SingleCommands:
         return chunk if chunk.count else None
 
 
-def _exchange(connection: Any, chunk: Chunk) -> Any:
-    """Send a command over a connection, and return its reply. Raise it if it is an error."""
-    connection = redispy.connected(connection)
-    sock = redispy.known_socket(connection)
-    assert sock is not None, "a connection of a known kind stays one when it connects again"
-    form = ReplyFormat(functools.partial(redispy.explain, connection))
+def _exchange(borrowed: Lease, chunk: Chunk) -> Any:
+    """Send a command over a borrowed connection, and return its reply. Raise it if it is an error."""
+    form = ReplyFormat(functools.partial(redispy.explain, borrowed.connection))
     replies: list[Any] = []
-    with SocketChannel(connection, sock) as channel:
+    with borrowed.channel() as channel:
+        assert isinstance(channel, SocketChannel), "a connection of a known kind stays one when it connects again"
         channel.exchange(chunk)
         while not channel.reader.replies(1, replies, [], form):
             channel.receive_more()

@@ -95,3 +95,8 @@ def has_arrived(sock: socket.socket) -> bool:
     """Return whether a socket can be read at once: bytes have arrived, or the connection is closed or lost."""
     kind: Any = type(sock)
     return core.has_arrived(sock) if _is_plain(kind) else wait_for(sock, False, 0.0)[0]
+
+
+def has_arrived_below(sock: Any) -> bool:
+    """Return the same for the socket of an asyncio transport. TLS above it is not looked into."""
+    return core.has_arrived(sock) if core is not None else wait_for(sock, False, 0.0)[0]

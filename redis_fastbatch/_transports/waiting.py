@@ -32,15 +32,6 @@ def wait_for(sock: socket.socket, write: bool, timeout: float | None) -> tuple[b
     return False, False
 
 
-def can_read(sock: Any) -> bool:
-    """Return whether the socket of an asyncio transport can be read, or has failed. TLS is not looked into."""
-    if not hasattr(select, "poll"):
-        return any(wait_for(sock, False, 0.0))
-    poller = select.poll()
-    poller.register(sock.fileno(), select.POLLIN)
-    return bool(poller.poll(0))
-
-
 class Watch:
     """Waits for several sockets at the same time, each under a name of the caller's."""
 

@@ -12,7 +12,7 @@ from redis.asyncio.sentinel import SentinelManagedConnection
 
 from redis_fastbatch._core.resp.replies import ErrorReply
 from redis_fastbatch._transports import redispy
-from redis_fastbatch._transports.waiting import can_read
+from redis_fastbatch._transports.sockets import has_arrived_below
 
 
 def single_connection_lock(client: Any) -> AbstractAsyncContextManager[Any]:
@@ -100,7 +100,7 @@ def ready_transport(connection: Any, loop: asyncio.AbstractEventLoop) -> asyncio
     if connection.health_check_interval or getattr(connection, "_should_reconnect", False):
         return None
     sock = transport.get_extra_info("socket")
-    return None if sock is None or can_read(sock) else transport
+    return None if sock is None or has_arrived_below(sock) else transport
 
 
 def is_closing(connection: Any) -> bool:
@@ -125,7 +125,7 @@ def _has_arrived(connection: Any) -> bool:
     if is_closing(connection) or getattr(connection._reader, "_buffer", None) or _parser_holds(connection):
         return True
     sock = connection._writer.get_extra_info("socket")
-    return sock is not None and can_read(sock)
+    return sock is not None and has_arrived_below(sock)
 
 
 def _is_unusable(connection: Any) -> bool:

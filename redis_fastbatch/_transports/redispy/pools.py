@@ -35,8 +35,8 @@ def records_metrics(recorder: ModuleType | None) -> bool:
     """
     if recorder is None:
         return False
-    collector: Any = getattr(recorder, "_get_or_create_collector", None)
-    return collector is None or collector() is not None
+    providers: Any = getattr(recorder, "get_observability_instance", None)
+    return providers is None or providers().get_provider_manager() is not None
 
 
 def is_observed(pool: Any, event: Any, own_listener: Any) -> bool:
