@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import datetime
-import enum
 import inspect
-import sys
 from collections.abc import Callable
-from decimal import Decimal
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
-from uuid import UUID
 
+from redis_fastbatch._common_types import common_types
 from redis_fastbatch._core.codec import PythonCodec, ValueCodec
 from redis_fastbatch._core.json.codec import JsonCodec
 from redis_fastbatch._core.msgpack.codec import MsgpackCodec
@@ -46,53 +41,6 @@ class Codec(Protocol):
 
 CodecName: TypeAlias = Literal["msgpack", "json", "raw", "toolkit", "toolkit-msgpack"]
 AnyCodec: TypeAlias = "CodecName | ValueCodec | Codec"
-
-
-def common_types(value: Any) -> Any:
-    """Return a value of a common type as the nearest type that codecs write: a `default=` for a codec.
-
-    Decimal, UUID, date, time and naive datetime become str. So do aware datetimes of a subclass, such as
-    pandas.Timestamp. numpy arrays become lists, and numpy scalars numbers, except that datetime64 becomes a str as
-    exact as its unit. NaT becomes None, dataclasses become dicts, sets become lists, and members of an Enum become
-    their value. Reading gives the type that was written.
-
-    Raises:
-        TypeError: the value is of another type.
-    """
-    if isinstance(value, (Decimal, UUID)):
-        return str(value)
-    if isinstance(value, (datetime.date, datetime.time)):
-        # pandas.NaT is a datetime that does not equal itself.
-        return value.isoformat() if value == value else None
-    if isinstance(value, (set, frozenset)):
-        return list(value)
-    if isinstance(value, enum.Enum):
-        return _nearest(value.value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)) and value.dtype.kind != "m":
-        plain = _moments(numpy, value) if value.dtype.kind == "M" else value.tolist()
-        # Python has no type for a long double.
-        return plain if isinstance(plain, numpy.generic) else _nearest(plain)
-    raise TypeError(f"no common type: {type(value).__name__}")
-
-
-def _moments(numpy: Any, value: Any) -> Any:
-    """Return the text of each datetime64: tolist() gives ints for some units, and loses the unit."""
-    texts = numpy.asarray(numpy.datetime_as_string(value)).astype(object)
-    texts[numpy.isnat(value)] = None
-    return texts.tolist()
-
-
-def _nearest(value: Any) -> Any:
-    """Return a replacement of MessagePack's types; the first one may be of a common type too, such as Decimal."""
-    if type(value) is datetime.datetime and value.tzinfo is not None:
-        return value
-    try:
-        return common_types(value)
-    except TypeError:
-        return value
 
 
 def toolkit_codec() -> ValueCodec:

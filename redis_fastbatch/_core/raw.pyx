@@ -45,7 +45,10 @@ cdef class RawCodec(ValueCodec):
                 return out.append(<const char*>view.buf, view.len)
             finally:
                 PyBuffer_Release(&view)
-        raise EncodeError(f"the codec raw writes str, bytes, int and float, got {type(value).__name__}")
+        raise EncodeError(
+            f"the codec raw writes str, bytes, int and float, got {type(value).__name__}; "
+            'use another codec, such as codec="msgpack"'
+        )
 
     cdef int put_text(self, object text, OutputBuffer out) except -1:
         cdef Py_ssize_t length = PyUnicode_GET_LENGTH(text)

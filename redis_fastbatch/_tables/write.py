@@ -39,6 +39,7 @@ from typing import Any
 import msgpack
 
 from redis_fastbatch._arguments import check_hook, checked_chunk_size, checked_on_error
+from redis_fastbatch._common_types import iso_duration
 from redis_fastbatch._core.arrow.hashes import HashWriter
 from redis_fastbatch._core.arrow.rows import TableWriter
 from redis_fastbatch._core.arrow.stream import ArrowStream
@@ -204,30 +205,12 @@ def arrow_default(value: Any) -> Any:
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
     if isinstance(value, datetime.timedelta):
-        return _iso_duration(value)
+        return iso_duration(value)
     if isinstance(value, decimal.Decimal):
         return str(value)
     if isinstance(value, uuid.UUID):
         return value.bytes
     raise TypeError(f"expected a value of an Arrow table, got {type(value).__name__}")
-
-
-def _iso_duration(value: datetime.timedelta) -> str:
-    """Return a duration in ISO 8601, in days and seconds. pandas' Timedelta keeps its nanoseconds."""
-    if hasattr(value, "as_unit"):
-        nanoseconds = value.as_unit("ns").value
-    else:
-        nanoseconds = value // datetime.timedelta(microseconds=1) * 1000
-    sign = "-" if nanoseconds < 0 else ""
-    seconds, fraction = divmod(abs(nanoseconds), 10**9)
-    days, seconds = divmod(seconds, 86400)
-    text = f"{sign}P{days}D" if days or not nanoseconds else f"{sign}P"
-    if seconds or fraction:
-        text += f"T{seconds}"
-        if fraction:
-            text += f".{fraction:09}".rstrip("0")
-        text += "S"
-    return text
 
 
 def _row_format(batch: TableClient, codec: AnyCodec | None) -> tuple[ValueCodec, bytes]:

@@ -11,7 +11,8 @@ from uuid import UUID
 
 import pytest
 
-from redis_fastbatch import EncodeError, MsgpackCodec
+from redis_fastbatch import EncodeError, JsonCodec, MsgpackCodec, RawCodec
+from redis_fastbatch._tables.write import arrow_default
 from redis_fastbatch.codecs import common_types
 
 AWARE = datetime.datetime(2024, 2, 29, 12, tzinfo=datetime.timezone.utc)
@@ -120,12 +121,89 @@ def test_numpy_datetimes_of_every_unit_become_text(codec: MsgpackCodec, unit: st
     assert round_trip(codec, numpy.array([], dtype=f"M8[{unit}]")) == []
 
 
-@pytest.mark.parametrize("unit", ["D", "s", "ns"])
-def test_numpy_durations_are_refused(codec: MsgpackCodec, unit: str) -> None:
+def test_durations_become_text_as_tables_write_them(codec: MsgpackCodec) -> None:
+    spans = [
+        datetime.timedelta(days=1, seconds=2, microseconds=500_000),
+        datetime.timedelta(),
+        -datetime.timedelta(hours=1),
+        datetime.timedelta.max,
+    ]
+    texts = ["P1DT2.5S", "P0D", "-PT3600S", "P999999999DT86399.999999S"]
+    assert round_trip(codec, spans) == texts
+    assert MsgpackCodec().dumps(texts) == MsgpackCodec(default=arrow_default).dumps(spans)
+
+
+def test_numpy_durations_become_text(codec: MsgpackCodec) -> None:
     numpy = pytest.importorskip("numpy")
-    for value in (numpy.timedelta64(1, unit), numpy.array([1], dtype=f"m8[{unit}]")):
-        with pytest.raises(EncodeError, match=r"no common type: (timedelta64|ndarray)"):
+    for unit, text in (
+        ("W", "P7D"),
+        ("D", "P1D"),
+        ("h", "PT3600S"),
+        ("m", "PT60S"),
+        ("s", "PT1S"),
+        ("ms", "PT0.001S"),
+        ("us", "PT0.000001S"),
+        ("ns", "PT0.000000001S"),
+        ("25s", "PT25S"),
+    ):
+        one = numpy.timedelta64(1, unit) if unit != "25s" else numpy.array(1, "m8[25s]")[()]
+        nothing = numpy.timedelta64("NaT", unit)
+        assert round_trip(codec, [one, nothing, -one]) == [text, None, f"-{text}"]
+        assert round_trip(codec, numpy.array([[one, nothing]])) == [[text, None]]
+        assert round_trip(codec, numpy.array([], dtype=one.dtype)) == []
+    assert round_trip(codec, numpy.timedelta64(2**62, "s")) == "P53375995583650DT27904S"
+    for value in (numpy.timedelta64(1, "Y"), numpy.array([1], dtype="m8[ps]")):
+        with pytest.raises(EncodeError, match=r"no common type: (timedelta64|ndarray) of unit"):
             codec.dumps(value)
+
+
+def test_pandas_durations_and_missing_values(codec: MsgpackCodec) -> None:
+    pandas = pytest.importorskip("pandas")
+    span = pandas.Timedelta(days=1, nanoseconds=7)
+    assert round_trip(codec, [span, pandas.NA, pandas.NaT]) == ["P1DT0.000000007S", None, None]
+    assert round_trip(codec, pandas.Series([1, None], dtype="Int64").tolist()) == [1, None]
+
+
+def test_objects_that_declare_fields_become_dicts(codec: MsgpackCodec) -> None:
+    msgspec = pytest.importorskip("msgspec")
+    attrs = pytest.importorskip("attrs")
+    pydantic = pytest.importorskip("pydantic")
+    struct = msgspec.defstruct("Pair", ["left_one", "right"], rename="camel", tag="pair")
+    made = attrs.make_class("Made", ["x"])
+    day = datetime.date(2024, 1, 2)
+    model = pydantic.create_model("Model", name=str, inner=(Any, None), day=(datetime.date, day))
+    assert round_trip(codec, struct(1, {2})) == {"type": "pair", "leftOne": 1, "right": [2]}
+    assert round_trip(codec, made(made(UUID(int=2)))) == {"x": {"x": str(UUID(int=2))}}
+    assert round_trip(codec, model(name="a", inner=model(name="b"))) == {
+        "name": "a",
+        "inner": {"name": "b", "inner": None, "day": "2024-01-02"},
+        "day": "2024-01-02",
+    }
+    assert MsgpackCodec(type=struct).loads(codec.dumps(struct(1, 2))) == struct(1, 2)
+    for kind in (struct, made, model):
+        with pytest.raises(EncodeError, match="no common type"):
+            codec.dumps(kind)
+
+
+@pytest.mark.parametrize("kind", [MsgpackCodec, JsonCodec])
+def test_messages_name_the_place_and_the_argument_that_helps(kind: Any) -> None:
+    value = {"users": [1, 2, 3, {"age": Point(1)}]}
+    name = kind.__name__
+    place = r"\['users'\]\[3\]\['age'\]"
+    advice = rf"{place}: .* has no type for .*Point; use .*, such as {name}\(default=codecs.common_types\)"
+    with pytest.raises(EncodeError, match=rf"^{advice}, or with type=, such as {name}\(type=Point\)$"):
+        kind().dumps(value)
+    value["users"][3]["age"] = 1j
+    with pytest.raises(EncodeError, match=rf"^{place}: .*complex.*{name}\(default=codecs.common_types\)$"):
+        kind().dumps(value)
+    value["users"][3]["age"] = Point({"x": 1j})
+    with pytest.raises(EncodeError, match=rf"^{place}: \['x'\]\['x'\]: .*no common type: complex"):
+        kind(default=common_types).dumps(value)
+
+
+def test_the_codec_raw_names_another_codec() -> None:
+    with pytest.raises(EncodeError, match='got dict; use another codec, such as codec="msgpack"'):
+        RawCodec().dumps({})
 
 
 def test_pandas_timestamps_become_text(codec: MsgpackCodec) -> None:
@@ -141,6 +219,6 @@ def test_pandas_timestamps_become_text(codec: MsgpackCodec) -> None:
 
 
 def test_other_types_are_refused(codec: MsgpackCodec) -> None:
-    for value in (object(), Point, 1j):
+    for value in (object(), Point, 1j, type("Own", (), {})()):
         with pytest.raises(EncodeError, match="no common type"):
             codec.dumps(value)

@@ -24,7 +24,7 @@ PACKAGE = Path(__file__).parents[2] / "redis_fastbatch"
 NAME = PACKAGE.name
 
 LAYERS = (
-    {"_messages", "_redirections", "_typing", "_version", "templates"},
+    {"_common_types", "_messages", "_redirections", "_typing", "_version", "templates"},
     {"report"},
     {"errors"},
     {"_core", "_server"},

@@ -13,7 +13,7 @@ from redis_fastbatch._core.typed cimport TypedValues
 import json
 
 from redis_fastbatch._core.json.unusual import Unusual
-from redis_fastbatch._core.runtime.place import misfit, placed, type_name
+from redis_fastbatch._core.runtime.place import default_advice, misfit, placed, type_name
 from redis_fastbatch._messages import format_error
 from redis_fastbatch.errors import DecodeError, EncodeError
 
@@ -31,11 +31,7 @@ cdef class PlainWriter(JsonWriter):
 
     cdef int write_unknown(self, object value, OutputBuffer out, int depth) except -1:
         if self.default is None:
-            self.refuse(
-                value,
-                f"JSON has no type for {type_name(value)}; use a codec with default=, such as "
-                "JsonCodec(default=codecs.common_types)",
-            )
+            self.refuse(value, f"JSON has no type for {type_name(value)}; {default_advice(value, 'JsonCodec')}")
         replacement = self.call_default(value, depth)
         try:
             return self.write(replacement, out, depth + 1)

@@ -49,7 +49,7 @@ import datetime
 import msgpack
 from msgpack import ExtType, Timestamp
 
-from redis_fastbatch._core.runtime.place import misfit, placed, type_name
+from redis_fastbatch._core.runtime.place import default_advice, misfit, placed, type_name
 from redis_fastbatch._messages import format_error, format_key
 from redis_fastbatch.errors import EncodeError
 
@@ -101,10 +101,7 @@ cdef str unsupported_reason(object value):
             "a datetime must have a time zone, because MessagePack's timestamp is a point in time, "
             f"found {value}; add tzinfo=, or use codecs.common_types"
         )
-    return (
-        f"MessagePack has no type for {type_name(value)}; use a codec with default=, such as "
-        "MsgpackCodec(default=codecs.common_types)"
-    )
+    return f"MessagePack has no type for {type_name(value)}; {default_advice(value, 'MsgpackCodec')}"
 
 
 cdef bint reads_back_equal(object key):

@@ -19,6 +19,19 @@ def type_name(value: Any) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
+DECLARES_FIELDS = ("__dataclass_fields__", "__struct_fields__", "__attrs_attrs__", "__pydantic_fields__")
+"""Attributes of the classes whose objects a codec with `type=` writes."""
+
+
+def default_advice(value: Any, codec: str) -> str:
+    """Return which argument of a codec lets it write a value of a type that it does not have."""
+    advice = f"use a codec with default=, such as {codec}(default=codecs.common_types)"
+    kind = type(value)
+    if any(hasattr(kind, name) for name in DECLARES_FIELDS):
+        return f"{advice}, or with type=, such as {codec}(type={kind.__name__})"
+    return advice
+
+
 def misfit(value: Any, reason: str) -> EncodeError:
     """Return the error about a value somewhere inside the one that is packed; placed() adds where."""
     error = EncodeError(reason)
