@@ -347,14 +347,19 @@ class AsyncFastBatch(AsyncHashMethods, AsyncCommandMethods, AsyncTableMethods):
         total: int = flight.outcome.total
         return total
 
-    def scan(self, match: str | bytes | None = None, count: int = 1000) -> AsyncIterator[Any]:
-        """Iterate over the server's keys, as redis.asyncio.Redis.scan_iter() does.
+    def scan(
+        self, match: str | bytes | None = None, count: int = 1000, type: str | None = None
+    ) -> AsyncIterator[Any]:
+        """Iterate over the server's keys, as FastBatch.scan() does.
 
         Args:
-            match: a glob-style pattern, such as "user:*".
-            count: about how many keys the server examines at a time.
+            match, count, type: as for FastBatch.scan().
         """
-        keys: AsyncIterator[Any] = self._client.scan_iter(match=match, count=count)
+        if self._is_cluster:
+            from redis_fastbatch._cluster.scan import scan_async
+
+            return scan_async(self._client, match=match, count=count, _type=type)
+        keys: AsyncIterator[Any] = self._client.scan_iter(match=match, count=count, _type=type)
         return self._scanned(keys) if getattr(self._client, "single_connection_client", False) else keys
 
     async def _scanned(self, keys: AsyncIterator[Any]) -> AsyncIterator[Any]:

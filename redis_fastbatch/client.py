@@ -53,7 +53,6 @@ from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallb
 logger = logging.getLogger("redis_fastbatch")
 
 
-
 class FastBatch(HashMethods, CommandMethods, TableMethods):
     """Reads and writes batches of values through a redis-py client.
 
@@ -374,14 +373,19 @@ class FastBatch(HashMethods, CommandMethods, TableMethods):
         total: int = flight.outcome.total
         return total
 
-    def scan(self, match: str | bytes | None = None, count: int = 1000) -> Iterator[Any]:
-        """Iterate over the server's keys, as redis.Redis.scan_iter() does.
+    def scan(self, match: str | bytes | None = None, count: int = 1000, type: str | None = None) -> Iterator[Any]:
+        """Iterate over the server's keys, as redis.Redis.scan_iter() does; over all nodes of a cluster at a time.
 
         Args:
             match: a glob-style pattern, such as "user:*".
-            count: about how many keys the server examines at a time.
+            count: about how many keys the server, or each node, examines at a time.
+            type: only keys of this type, such as "string", "hash" or "stream". Needs Redis 6.
         """
-        keys: Iterator[Any] = self._client.scan_iter(match=match, count=count)
+        if self._is_cluster:
+            from redis_fastbatch._cluster.scan import scan
+
+            return scan(self._client, match=match, count=count, _type=type)
+        keys: Iterator[Any] = self._client.scan_iter(match=match, count=count, _type=type)
         return keys if getattr(self._client, "connection", None) is None else self._scanned(keys)
 
     def _scanned(self, keys: Iterator[Any]) -> Iterator[Any]:

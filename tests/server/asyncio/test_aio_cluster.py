@@ -83,6 +83,7 @@ def test_written_items_are_read(
             assert list(found) == list(ITEMS)
             assert await gathered(batch.batch_get_iter(streamed(ITEMS))) == list(ITEMS.items())
             assert {key.decode() for key in await gathered(batch.scan("key:*"))} == set(ITEMS)
+            assert await gathered(batch.scan("key:*", type="hash")) == []
             assert await batch.batch_delete(streamed(ITEMS)) == len(ITEMS)
 
     run(main())
