@@ -120,10 +120,29 @@ class _Batch:
         return self._checked_writer(peer.name, _role(peer), write, write, peer.wire, seconds)
 
     def _floor_readers(self, bare: floor.BareSocket) -> list[Contender]:
-        return [
+        scripts = floor.read_scripts(self._pairs)
+        readers = [
             Contender(script.name, "floor", partial(bare.run, script), partial(bare.check, script))
-            for script in floor.read_scripts(self._pairs)
+            for script in scripts
         ]
+        if self._plan.codec == "msgpack":
+            readers.append(self._decoding_floor(bare, scripts[-1]))
+        return readers
+
+    def _decoding_floor(self, bare: floor.BareSocket, script: floor.Script) -> Contender:
+        """Return the floor that also decodes the values, one after the other, once all replies have come."""
+        loads = serializers.MSGSPEC.loads
+
+        def read() -> dict[str, object]:
+            bare.run(script)
+            return {key: loads(value) for key, (_, value) in zip(self._keys, self._pairs, strict=True)}
+
+        return Contender(
+            f"{script.name}, decoded by msgspec",
+            "decoding floor",
+            read,
+            lambda: verify.check_equal(self._items, read()),
+        )
 
     def _floor_writers(self, bare: floor.BareSocket, seconds: int | None) -> list[Contender]:
         return [

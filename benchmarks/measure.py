@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from benchmarks.disturbance import Watch
 
-Role = Literal["ours", "peer", "floor"]
+Role = Literal["ours", "peer", "floor", "decoding floor"]
 
 # A shorter run is repeated, and only the second one counts. The first is slower by a millisecond or two, because
 # of what the contender before it left in the processor's caches and in the server's buffers.

@@ -43,6 +43,11 @@ class Cell:
         """The way of sending with the smallest median."""
         return _fastest(timing for timing in self.timings if timing.role == "floor")
 
+    @property
+    def decoding_floor(self) -> Timing | None:
+        """The floor of a read with the decoding of the same values after it."""
+        return _fastest(timing for timing in self.timings if timing.role == "decoding floor")
+
     def named(self, name: str) -> Timing | None:
         """Return the contender of that name."""
         return next((timing for timing in self.timings if timing.name == name), None)

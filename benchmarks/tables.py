@@ -49,7 +49,7 @@ def overview(results: Results) -> str:
     """Return one line a cell: ours, and how many times faster it is than the fastest peer and than the floor."""
     rows = []
     for each in results.cells:
-        ours, peer, floor = each.ours, each.fastest_peer(), each.floor
+        ours, peer, floor, decoding = each.ours, each.fastest_peer(), each.floor, each.decoding_floor
         if ours is None:
             continue
         rows.append(
@@ -62,6 +62,7 @@ def overview(results: Results) -> str:
                 _ratio(ours.times_faster_than(peer)) if peer else "",
                 peer.name if peer else "",
                 _ratio(ours.times_faster_than(floor)) if floor else "",
+                _ratio(ours.times_faster_than(decoding)) if decoding else "",
             )
         )
     heads = (
@@ -73,8 +74,9 @@ def overview(results: Results) -> str:
         "times faster than",
         "the best peer",
         "times faster than the floor",
+        "and decoding",
     )
-    return table(heads, rows, numbers={3, 4, 5, 7})
+    return table(heads, rows, numbers={3, 4, 5, 7, 8})
 
 
 def targets(outcomes: Sequence[Outcome]) -> str:
