@@ -1,6 +1,7 @@
 """The two tiers of tests, and fixtures for servers and clients. A server starts when a test first asks for it.
 
-`pytest` runs the default tier: every behaviour once, on the embedded server. `pytest --full` runs all tests.
+`pytest` runs the default tier: every behaviour once, on the embedded server. `pytest --full` runs all tests, and
+`pytest --rest` those that the last `pytest` has left out.
 Each worker of pytest-xdist starts servers of its own.
 """
 
@@ -10,7 +11,7 @@ import os
 import re
 import signal
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -19,6 +20,7 @@ import redis
 
 import tiers
 from cli_shell import Shell
+from passed_tests import PassedTests, passed_before
 from redis_fastbatch.server import (
     EmbeddedServer,
     debian_redis_binary,
@@ -62,11 +64,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run the full tier too: all servers, faults at every byte, long fuzzing, measurements of time",
     )
+    parser.addoption(
+        "--rest",
+        action="store_true",
+        help="run the full tier without the tests that the last run of `pytest` has passed in the same size",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "full: runs with --full only")
-    tiers.full = config.getoption("--full")
+    config.addinivalue_line("markers", "full: runs with --full and --rest only")
+    tiers.full = config.getoption("--full") or config.getoption("--rest")
+    if not tiers.full:
+        config.pluginmanager.register(PassedTests())
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -85,13 +94,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if "cluster" in _requested_by(item) and item.get_closest_marker("xdist_group") is None:
             # Only one worker starts the six processes of the cluster.
             item.add_marker(pytest.mark.xdist_group("cluster"))
-    if config.getoption("--full"):
-        return
-    deselected = [item for item in items if _is_full(item)]
+    if config.getoption("--rest"):
+        passed = passed_before(config)
+        _deselect(config, items, lambda item: item.nodeid in passed)
+    elif not config.getoption("--full"):
+        config.stash[DESELECTED] = _deselect(config, items, _is_full)
+
+
+def _deselect(config: pytest.Config, items: list[pytest.Item], unwanted: Callable[[pytest.Item], bool]) -> int:
+    """Take tests out of the list, and return their number."""
+    deselected = [item for item in items if unwanted(item)]
     if deselected:
         config.hook.pytest_deselected(items=deselected)
-        items[:] = [item for item in items if not _is_full(item)]
-    config.stash[DESELECTED] = len(deselected)
+        items[:] = [item for item in items if not unwanted(item)]
+    return len(deselected)
 
 
 def _fail_for_ids_with_addresses(items: list[pytest.Item]) -> None:

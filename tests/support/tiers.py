@@ -9,9 +9,14 @@ T = TypeVar("T")
 # conftest.py sets this before it imports the tests.
 full = False
 
+asked = False
+"""Whether the test that runs depends on the tier, see passed_tests.py."""
+
 
 def by_tier(default: T, full_tier: T) -> T:
     """Return the value for the tier that runs."""
+    global asked
+    asked = True
     return full_tier if full else default
 
 
