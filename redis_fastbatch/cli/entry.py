@@ -13,7 +13,7 @@ from typing import NoReturn
 import redis
 
 from redis_fastbatch._version import __version__
-from redis_fastbatch.cli import bench, delete, demo, dump, load
+from redis_fastbatch.cli import bench, copy, delete, demo, dump, load
 from redis_fastbatch.cli.common import (
     A_NODE,
     EXIT_FAILED,
@@ -31,6 +31,7 @@ from redis_fastbatch.errors import FastBatchError
 COMMANDS = {
     "load": (load, "write the rows of a file to the server"),
     "dump": (dump, "write the values of the server's keys to a file"),
+    "copy": (copy, "copy keys of every type to another server or cluster"),
     "delete": (delete, "delete the keys of a pattern"),
     "bench": (bench, "measure reads and writes on the server, and compare with redis-py"),
     "demo": (demo, "show reads and writes of real records on a server of its own"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from typing import IO, Any
@@ -18,13 +19,14 @@ class FailedRows:
         mode: the value of --on-error.
         source: the file that is loaded.
         place: what the number of a failed row counts: "line", from 1, or "row", from 0.
+        size: an earlier run has written this many bytes of the file that stay; what is after them was not settled.
 
     Attributes:
         stopped: whether a row failed and --on-error is stop. Then no more rows are read; rows in flight are
             completed.
     """
 
-    def __init__(self, mode: str, source: Path | None = None, place: str = "row") -> None:
+    def __init__(self, mode: str, source: Path | None = None, place: str = "row", size: int = 0) -> None:
         self.stopped = False
         self.place = place
         self.may_stop = mode == "stop"
@@ -35,8 +37,11 @@ class FailedRows:
                 raise CliError(f"--on-error {mode} is the file that is loaded: name another one")
             self._name = f"--on-error {mode}"
             with naming(self._name):
+                if size:
+                    os.truncate(mode, size)
                 # JSON writes a lone surrogate as Python escapes it.
-                self._file = Path(mode).open("w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+                mode_of_file = "a" if size else "w"
+                self._file = Path(mode).open(mode_of_file, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
 
     def __call__(self, key: Any, value: Any, error: Exception) -> None:
         """Record a failed row.
@@ -63,6 +68,14 @@ class FailedRows:
                 line = json_line({**failed, "item": repr(value)})
             with self._lock, naming(self._name):
                 self._file.write(line)
+
+    def size(self) -> int:
+        """Return how many bytes the file of failed rows has; 0 if there is none."""
+        if self._file is None:
+            return 0
+        with self._lock, naming(self._name):
+            self._file.flush()
+            return os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
         """Close the file of failed rows."""
