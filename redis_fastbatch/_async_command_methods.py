@@ -29,6 +29,7 @@ from redis_fastbatch._engine.options import ExecuteOptions
 from redis_fastbatch._engine.outcome import OnError
 from redis_fastbatch._engine.pacing import ValueSizes
 from redis_fastbatch._transports.loop_budget import LoopBudget
+from redis_fastbatch._transports.reply_protocol import Deadlines
 from redis_fastbatch.report import BatchReport, OnChunk, ProgressCallback
 
 AsyncCommands: TypeAlias = "Iterable[tuple[Any, ...] | list[Any]] | AsyncIterable[tuple[Any, ...] | list[Any]]"
@@ -36,6 +37,8 @@ AsyncCommands: TypeAlias = "Iterable[tuple[Any, ...] | list[Any]] | AsyncIterabl
 
 class AsyncCommandMethods(BaseClient):
     """The methods of AsyncFastBatch for any commands."""
+
+    _deadlines: Deadlines
 
     async def batch_execute(
         self,
@@ -133,6 +136,7 @@ class AsyncCommandMethods(BaseClient):
             raise ValueError(NO_CLUSTER_PIPELINE)
         from redis_fastbatch._transports.redispy.async_pipeline import AsyncFastPipeline
 
-        return AsyncFastPipeline(
-            self._client.connection_pool, self._client.response_callbacks, transaction, shard_hint
-        )
+        client = self._client
+        pipeline = AsyncFastPipeline(client.connection_pool, client.response_callbacks, transaction, shard_hint)
+        pipeline.deadlines = self._deadlines
+        return pipeline

@@ -71,7 +71,7 @@ class PipelineFlight:
 
     @property
     def in_flight(self) -> bool:
-        return len(self.replies) < self._wanted
+        return self._sent > 0 and len(self.replies) < self._wanted
 
     @property
     def settled(self) -> int:

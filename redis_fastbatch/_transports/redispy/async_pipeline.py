@@ -20,6 +20,7 @@ from redis_fastbatch._transports.async_channels import TransportChannel
 from redis_fastbatch._transports.loop_budget import LoopBudget
 from redis_fastbatch._transports.queueing import QuickCommands, keep_exact
 from redis_fastbatch._transports.redispy import is_utf8
+from redis_fastbatch._transports.redispy.async_pool import give_back, take_ready
 from redis_fastbatch._transports.redispy.asyncio import check_loop, known_transport
 from redis_fastbatch._transports.redispy.pipeline import (
     IGNORED,
@@ -28,11 +29,12 @@ from redis_fastbatch._transports.redispy.pipeline import (
     Replay,
     check,
     declares_imports,
-    give_back,
+    give_back_reader,
     pack,
     queue_of,
     take_reader,
 )
+from redis_fastbatch._transports.reply_protocol import Deadlines
 
 REPLIES_AT_A_TIME = 1000
 """How many replies are read before other tasks of the event loop may run."""
@@ -41,16 +43,75 @@ _THEIR_PARSE_RESPONSE = Pipeline.parse_response
 
 
 class AsyncFastPipeline(QuickCommands, Pipeline):  # type: ignore[misc]
-    """A redis.asyncio.client.Pipeline whose commands are packed, sent and read by redis_fastbatch."""
+    """A redis.asyncio.client.Pipeline whose commands are packed, sent and read by redis_fastbatch.
+
+    Attributes:
+        deadlines: ends waits that last too long; if it is None, each has a timer of its own.
+    """
+
+    deadlines: Deadlines | None = None
+
+    _taken: Any = None
+    """A connection that was taken from the pool without the pool's help, and goes back the same way."""
+
+    _failure: BaseException | None = None
+    """Why the first attempt has failed, until redis-py knows."""
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Send the commands, and return their results, as redis-py's method does."""
+        if self.command_stack and self.connection is None and not self.scripts:
+            ready = take_ready(self.connection_pool)
+            if ready is not None:
+                self.connection, transport = ready
+                self._taken = self.connection
+                try:
+                    results = await self._execute_over(transport, raise_on_error)
+                except BaseException as error:
+                    # redis-py tries again, or raises the error.
+                    self._failure = error
+                else:
+                    await self.reset()
+                    return results
+        return await super().execute(raise_on_error)
+
+    async def _execute_over(self, transport: asyncio.Transport, raise_on_error: bool) -> list[Any]:
+        connection, commands = self.connection, self.command_stack
+        if self.is_transaction or self.explicit_transaction:
+            return await self._transaction_over(connection, transport, commands, raise_on_error)
+        return await self._pipeline_over(connection, transport, commands, raise_on_error)
+
+    async def reset(self) -> None:  # type: ignore[override]
+        """Forget the commands, and give the connection back to the pool."""
+        taken = self._taken
+        if taken is not None:
+            self._taken = None
+            if taken is self.connection and not self.watching and give_back(self.connection_pool, taken):
+                self.connection = None
+        await super().reset()  # type: ignore[no-untyped-call]
 
     async def _execute_pipeline(self, connection: Any, commands: Any, raise_on_error: bool) -> list[Any]:
+        self._raise_failure()
+        return await self._pipeline_over(connection, None, commands, raise_on_error)
+
+    async def _execute_transaction(self, connection: Any, commands: Any, raise_on_error: bool) -> list[Any]:
+        self._raise_failure()
+        return await self._transaction_over(connection, None, commands, raise_on_error)
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    async def _pipeline_over(
+        self, connection: Any, transport: asyncio.Transport | None, commands: Any, raise_on_error: bool
+    ) -> list[Any]:
         their: Any = super()
-        queue = await self._queue(connection, commands)
+        queue = await self._queue(connection, transport, commands)
         if queue is None or not STATEFUL.isdisjoint(queue.callbacks):
             return await their._execute_pipeline(connection, commands, raise_on_error)  # type: ignore[no-any-return]
         with memoryview(pack(connection, queue, commands, utf8=_packs_utf8(connection))) as view:
             flight = PipelineFlight(view, len(commands), check, queue.undecoded)
-            errors = await exchange(connection, flight)
+            errors = await exchange(connection, transport, flight, self.deadlines)
         replies = flight.replies
         for i in queue.call_back(replies, IGNORED, ResponseError, inspect.isawaitable):
             try:
@@ -62,15 +123,17 @@ class AsyncFastPipeline(QuickCommands, Pipeline):  # type: ignore[misc]
             their.raise_first_error(commands, replies)
         return replies
 
-    async def _execute_transaction(self, connection: Any, commands: Any, raise_on_error: bool) -> list[Any]:
+    async def _transaction_over(
+        self, connection: Any, transport: asyncio.Transport | None, commands: Any, raise_on_error: bool
+    ) -> list[Any]:
         their: Any = super()
-        queue = await self._queue(connection, commands)
+        queue = await self._queue(connection, transport, commands)
         if queue is None:
             return await their._execute_transaction(connection, commands, raise_on_error)  # type: ignore[no-any-return]
         utf8 = _packs_utf8(connection)
         with memoryview(pack(connection, queue, commands, utf8=utf8, transaction=True)) as view:
             flight = TransactionFlight(view, 1 + len(commands), check)
-            errors = await exchange(connection, flight)
+            errors = await exchange(connection, transport, flight, self.deadlines)
         response = flight.replies[0]
         if flight.refused or type(response) is not list or len(response) != len(commands):
             replay: Any = _AsyncReplay(flight, len(commands))
@@ -82,15 +145,18 @@ class AsyncFastPipeline(QuickCommands, Pipeline):  # type: ignore[misc]
             response[i] = await response[i]
         return response
 
-    async def _queue(self, connection: Any, commands: Any) -> CommandQueue | None:
+    async def _queue(
+        self, connection: Any, transport: asyncio.Transport | None, commands: Any
+    ) -> CommandQueue | None:
         """Return the commands as the core sends them; None if redis-py must send them."""
-        if not _is_known(connection):
-            return None
-        # redis-py does this before it sends. It may connect again.
-        await connection.check_health()
-        if not _is_known(connection):
-            return None
-        return queue_of(self, commands, _THEIR_PARSE_RESPONSE)
+        if transport is None:
+            if not _is_connected(connection) or not _is_known(connection):
+                return None
+            # redis-py does this before it sends. It may connect again.
+            await connection.check_health()
+            if not _is_connected(connection):
+                return None
+        return queue_of(self, commands, _THEIR_PARSE_RESPONSE) if _is_known(connection) else None
 
 
 keep_exact(AsyncFastPipeline, Pipeline)
@@ -116,15 +182,17 @@ class _AsyncReplay:
         return self._replay.read_response()
 
 
+def _is_connected(connection: Any) -> bool:
+    """Return whether a connection is open, and its transport may be used directly."""
+    connected = isinstance(connection, AbstractConnection) and connection.is_connected
+    return connected and known_transport(connection) is not None
+
+
 def _is_known(connection: Any) -> bool:
-    """Return whether the bytes of a connection may be sent and read by the core. See pipeline.py."""
-    if not isinstance(connection, AbstractConnection) or not connection.is_connected:
+    """Return whether a connection packs and parses as redis-py does with hiredis."""
+    if not hasattr(connection._parser, "_reader"):
         return False
-    if type(connection).pack_commands is not AbstractConnection.pack_commands:
-        return False
-    if known_transport(connection) is None or not hasattr(connection._parser, "_reader"):
-        return False
-    return not declares_imports(connection)
+    return type(connection).pack_commands is AbstractConnection.pack_commands and not declares_imports(connection)
 
 
 def _packs_utf8(connection: Any) -> bool:
@@ -132,8 +200,16 @@ def _packs_utf8(connection: Any) -> bool:
     return own and is_utf8(connection.encoder.encoding)
 
 
-async def exchange(connection: Any, flight: PipelineFlight) -> int:
+async def exchange(
+    connection: Any, transport: asyncio.Transport | None, flight: PipelineFlight, deadlines: Deadlines | None
+) -> int:
     """Send the commands of a flight, and read their replies.
+
+    Args:
+        connection: the connection, which is ready to be used.
+        transport: its transport; None if it is to be found.
+        flight: the commands.
+        deadlines: as for TransportChannel.
 
     Returns:
         How many errors there are in the replies.
@@ -142,17 +218,19 @@ async def exchange(connection: Any, flight: PipelineFlight) -> int:
         redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: as redis-py raises them. The connection is
             closed, as after any other exception, such as asyncio.CancelledError.
     """
-    check_loop(connection)
-    transport = known_transport(connection)
-    assert transport is not None
+    if transport is None:
+        check_loop(connection)
+        transport = known_transport(connection)
+        assert transport is not None
     reader = take_reader(connection.encoder)
     budget = LoopBudget()
     try:
-        async with TransportChannel(connection, transport, reader=reader) as channel:
+        async with TransportChannel(connection, transport, reader=reader, deadlines=deadlines) as channel:
             while (event := flight.poll()) is not Event.DONE:
                 if isinstance(event, Send):
                     await channel.send(event.chunk, flight)
-                    channel.receive(flight, REPLIES_AT_A_TIME)
+                    if event.poll_after_send:
+                        channel.receive(flight, REPLIES_AT_A_TIME)
                 elif not channel.receive(flight, REPLIES_AT_A_TIME):
                     await channel.arrival()
                     budget.renew()
@@ -165,5 +243,5 @@ async def exchange(connection: Any, flight: PipelineFlight) -> int:
     except BaseException:
         await connection.disconnect(nowait=True)
         raise
-    give_back(reader)
+    give_back_reader(reader)
     return errors

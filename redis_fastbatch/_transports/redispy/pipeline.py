@@ -6,8 +6,7 @@ pipeline or its connection is not of the kind that this module knows, redis-py d
 
 from __future__ import annotations
 
-import builtins
-import functools
+import socket
 import time
 from typing import Any
 
@@ -15,7 +14,7 @@ import hiredis
 import redis.connection
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE, Pipeline
 from redis.connection import AbstractConnection
-from redis.exceptions import ConnectionError, InvalidResponse, ResponseError, TimeoutError
+from redis.exceptions import ConnectionError, InvalidResponse, ResponseError
 
 from redis_fastbatch._core.resp.objects import ObjectReader
 from redis_fastbatch._core.resp.queue import CommandQueue, PackedCommands
@@ -23,8 +22,9 @@ from redis_fastbatch._engine.flight import Event, Send
 from redis_fastbatch._engine.pipeline import PipelineFlight, TransactionFlight
 from redis_fastbatch._transports.channels import SocketChannel
 from redis_fastbatch._transports.queueing import QuickCommands, keep_exact
-from redis_fastbatch._transports.redispy import is_utf8, push_handler
-from redis_fastbatch._transports.redispy.sync import explain, known_socket
+from redis_fastbatch._transports.redispy import is_utf8
+from redis_fastbatch._transports.redispy.sync import known_socket
+from redis_fastbatch._transports.redispy.sync_pool import give_back, take_ready
 
 _THEIR_PARSE_RESPONSE = Pipeline.parse_response
 
@@ -44,28 +44,85 @@ _readers: list[ObjectReader] = []
 class FastPipeline(QuickCommands, Pipeline):
     """A redis.client.Pipeline whose commands are packed, sent and read by redis_fastbatch."""
 
+    _taken: Any = None
+    """A connection that was taken from the pool without the pool's help, and goes back the same way."""
+
+    _failure: BaseException | None = None
+    """Why the first attempt has failed, until redis-py knows."""
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Send the commands, and return their results, as redis-py's method does."""
+        if self.command_stack and self.connection is None and not self.scripts:
+            ready = take_ready(self.connection_pool)
+            if ready is not None:
+                self.connection, sock = ready
+                self._taken = self.connection
+                try:
+                    results = self._execute_over(sock, raise_on_error)
+                except BaseException as error:
+                    # redis-py tries again, or raises the error.
+                    self._failure = error
+                else:
+                    self.reset()
+                    return results
+        return super().execute(raise_on_error)
+
+    def _execute_over(self, sock: socket.socket, raise_on_error: bool) -> list[Any]:
+        connection, commands = self.connection, self.command_stack
+        between_multi_and_exec: Any = self.transaction
+        if between_multi_and_exec or self.explicit_transaction:
+            return self._transaction_over(connection, sock, commands, raise_on_error)
+        return self._pipeline_over(connection, sock, commands, raise_on_error)
+
+    def reset(self) -> None:  # type: ignore[override]
+        """Forget the commands, and give the connection back to the pool."""
+        taken = self._taken
+        if taken is not None:
+            self._taken = None
+            if taken is self.connection and not self.watching:
+                self.connection = None
+                give_back(self.connection_pool, taken, handed_out=False)
+        super().reset()
+
     def _execute_pipeline(self, connection: Any, commands: Any, raise_on_error: bool) -> list[Any]:
+        self._raise_failure()
+        return self._pipeline_over(connection, None, commands, raise_on_error)
+
+    def _execute_transaction(self, connection: Any, commands: Any, raise_on_error: bool) -> list[Any]:
+        self._raise_failure()
+        return self._transaction_over(connection, None, commands, raise_on_error)
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def _pipeline_over(
+        self, connection: Any, sock: socket.socket | None, commands: Any, raise_on_error: bool
+    ) -> list[Any]:
         their: Any = super()
-        queue = self._queue(connection, commands)
+        queue = self._queue(connection, sock, commands)
         if queue is None or not STATEFUL.isdisjoint(queue.callbacks):
             return their._execute_pipeline(connection, commands, raise_on_error)  # type: ignore[no-any-return]
         with memoryview(pack(connection, queue, commands, utf8=_packs_utf8(connection))) as view:
             flight = PipelineFlight(view, len(commands), check, queue.undecoded)
-            errors = exchange(connection, flight)
+            errors = exchange(connection, sock, flight)
         queue.call_back(flight.replies, IGNORED, ResponseError)
         if raise_on_error and (errors or queue.caught):
             their.raise_first_error(commands, flight.replies)
         return flight.replies
 
-    def _execute_transaction(self, connection: Any, commands: Any, raise_on_error: bool) -> list[Any]:
+    def _transaction_over(
+        self, connection: Any, sock: socket.socket | None, commands: Any, raise_on_error: bool
+    ) -> list[Any]:
         their: Any = super()
-        queue = self._queue(connection, commands)
+        queue = self._queue(connection, sock, commands)
         if queue is None:
             return their._execute_transaction(connection, commands, raise_on_error)  # type: ignore[no-any-return]
         utf8 = _packs_utf8(connection)
         with memoryview(pack(connection, queue, commands, utf8=utf8, transaction=True)) as view:
             flight = TransactionFlight(view, 1 + len(commands), check)
-            errors = exchange(connection, flight)
+            errors = exchange(connection, sock, flight)
         response = flight.replies[0]
         if flight.refused or type(response) is not list or len(response) != len(commands):
             replay: Any = Replay(flight, len(commands))
@@ -76,8 +133,10 @@ class FastPipeline(QuickCommands, Pipeline):
         queue.call_back(response, IGNORED_IN_TRANSACTION, ())
         return response
 
-    def _queue(self, connection: Any, commands: Any) -> CommandQueue | None:
+    def _queue(self, connection: Any, sock: socket.socket | None, commands: Any) -> CommandQueue | None:
         """Return the commands as the core sends them; None if redis-py must send them."""
+        if sock is None and known_socket(connection) is None:
+            return None
         return queue_of(self, commands, _THEIR_PARSE_RESPONSE) if _is_known(connection) else None
 
 
@@ -168,11 +227,8 @@ def declares_imports(connection: Any) -> bool:
 
 
 def _is_known(connection: Any) -> bool:
-    """Return whether the bytes of a connection may be sent and read by the core.
-
-    They may if it packs and parses as redis-py does with hiredis.
-    """
-    if known_socket(connection) is None or not hasattr(connection._parser, "_reader"):
+    """Return whether a connection packs and parses as redis-py does with hiredis."""
+    if not hasattr(connection._parser, "_reader"):
         return False
     return type(connection).pack_commands is AbstractConnection.pack_commands and not declares_imports(connection)
 
@@ -186,8 +242,13 @@ def _packs_utf8(connection: Any) -> bool:
     return type(packer) is redis.connection.PythonRespSerializer and is_utf8(connection.encoder.encoding)
 
 
-def exchange(connection: Any, flight: PipelineFlight) -> int:
+def exchange(connection: Any, sock: socket.socket | None, flight: PipelineFlight) -> int:
     """Send the commands of a flight, and read their replies.
+
+    Args:
+        connection: the connection.
+        sock: its socket, if it is ready to be used; None if redis-py is to make the connection ready.
+        flight: the commands.
 
     Returns:
         How many errors there are in the replies.
@@ -198,59 +259,30 @@ def exchange(connection: Any, flight: PipelineFlight) -> int:
     """
     reader = take_reader(connection.encoder)
     try:
-        event = flight.poll()
-        assert isinstance(event, Send)
-        # redis-py checks the connection's health, and connects again if need be.
-        connection.send_packed_command([event.chunk])
-        flight.finished(event.chunk)
-        if isinstance(flight.poll(), Send):
-            _carry(connection, flight, reader)
-        else:
-            _receive(connection, flight, reader)
+        if sock is None or connection.health_check_interval:
+            # redis-py checks the connection's health, and connects again if need be.
+            first = flight.poll()
+            assert isinstance(first, Send)
+            connection.send_packed_command([first.chunk])
+            flight.finished(first.chunk)
+            sock = connection._sock
+        with SocketChannel(connection, sock, reader=reader) as channel:
+            while (event := flight.poll()) is not Event.DONE:
+                if isinstance(event, Send):
+                    channel.send(event.chunk, flight)
+                    if event.poll_after_send:
+                        channel.receive_arrived(flight)
+                else:
+                    channel.receive(flight)
+            channel.finish()
         if connection.health_check_interval:
             connection.next_health_check = _now() + connection.health_check_interval
         errors = reader.errors
     except BaseException:
         connection.disconnect()
         raise
-    give_back(reader)
+    give_back_reader(reader)
     return errors
-
-
-def _carry(connection: Any, flight: PipelineFlight, reader: ObjectReader) -> None:
-    """Send the slices that are left, and read replies whenever some have arrived."""
-    with SocketChannel(connection, connection._sock, reader=reader) as channel:
-        while (event := flight.poll()) is not Event.DONE:
-            if isinstance(event, Send):
-                channel.send(event.chunk, flight)
-                channel.receive_arrived(flight)
-            else:
-                channel.receive(flight)
-        channel.finish()
-
-
-def _receive(connection: Any, flight: PipelineFlight, reader: ObjectReader) -> None:
-    """Read all replies of a small pipeline, which has been sent whole."""
-    sock = connection._sock
-    explain_reply = functools.partial(explain, connection)
-    while flight.in_flight or not reader.finished():
-        try:
-            with reader.free_space() as free:
-                size = sock.recv_into(free)
-        except builtins.TimeoutError:
-            raise TimeoutError(f"Timeout reading from {connection._host_error()}") from None
-        except OSError as error:
-            raise ConnectionError(f"Error while reading from {connection._host_error()} : {error.args}") from error
-        if size == 0:
-            raise ConnectionError("Connection closed by server.")
-        reader.received(size)
-        if flight.in_flight:
-            flight.receive(reader, explain_reply)
-    if reader.pushes:
-        handle = push_handler(connection)
-        if handle is not None:
-            for push in reader.pushes:
-                handle(push)
 
 
 def check(reply: Any) -> None:
@@ -274,7 +306,7 @@ def take_reader(encoder: Any) -> ObjectReader:
     return reader
 
 
-def give_back(reader: ObjectReader) -> None:
+def give_back_reader(reader: ObjectReader) -> None:
     """Keep a reader for the next pipeline."""
     if len(_readers) < READERS_KEPT:
         reader.clear()

@@ -39,7 +39,7 @@ def take_from_pool(pool: Any) -> tuple[Any, socket.socket | None]:
         is to take it back.
     """
     try:
-        return _take_ready(pool) or (_ask_for(pool), None)
+        return take_ready(pool) or (_ask_for(pool), None)
     except Exception:
         raise
     except BaseException:
@@ -65,8 +65,12 @@ def give_back(pool: Any, connection: Any, *, handed_out: bool) -> None:
         raise
 
 
-def _take_ready(pool: Any) -> tuple[Any, socket.socket] | None:
-    """Take the connection that a pool would hand out next, if it is ready. None if the pool has to be asked."""
+def take_ready(pool: Any) -> tuple[Any, socket.socket] | None:
+    """Take the connection that a pool would hand out next, if it is ready.
+
+    Returns:
+        The connection, and its socket, which may be used directly. None if the pool has to be asked.
+    """
     kind: Any = type(pool)
     if not has_own_methods(kind, ConnectionPool, _METHODS) or pool.pid != os.getpid() or records_metrics(recorder):
         return None
@@ -96,7 +100,7 @@ def _ask_for(pool: Any) -> Any:
 
 
 def _put_back(pool: Any, connection: Any) -> bool:
-    """Put a connection back that _take_ready() has taken. Return False if the pool has to take it back."""
+    """Put a connection back that take_ready() has taken. Return False if the pool has to take it back."""
     if pool.pid != os.getpid() or is_observed(pool, AfterConnectionReleasedEvent, ReAuthConnectionListener):
         return False
     with pool._lock:

@@ -44,9 +44,9 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     exchange = fast.exchange
 
-    async def counted(connection: Any, flight: Any) -> int:
+    async def counted(connection: Any, transport: Any, flight: Any, deadlines: Any) -> int:
         counts.append(flight._wanted)
-        return await exchange(connection, flight)
+        return await exchange(connection, transport, flight, deadlines)
 
     monkeypatch.setattr(fast, "exchange", counted)
     return counts

@@ -19,6 +19,7 @@ from redis.retry import Retry
 from checks import in_use
 from pipelines import EVERYTHING, Call, call, calls, described, outcome, queue
 from redis_fastbatch import FastBatch
+from redis_fastbatch._transports.channels import SocketChannel
 from redis_fastbatch._transports.redispy import pipeline as fast
 from redis_fastbatch.server import EmbeddedServer
 from servers import Cluster, SentinelGroup, TlsServer
@@ -81,9 +82,9 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     exchange = fast.exchange
 
-    def counted(connection: Any, flight: Any) -> int:
+    def counted(connection: Any, sock: Any, flight: Any) -> int:
         counts.append(flight._wanted)
-        return exchange(connection, flight)
+        return exchange(connection, sock, flight)
 
     monkeypatch.setattr(fast, "exchange", counted)
     return counts
@@ -548,11 +549,24 @@ def test_interrupted(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(fast, "_receive", interrupt)
+        patched.setattr(SocketChannel, "receive", interrupt)
         with pytest.raises(KeyboardInterrupt):
             pipe.set("a", 1).get("a").execute()
     assert client.echo("in step") == b"in step"
     assert in_use(client) == 0
+
+
+@pytest.mark.parametrize("transaction", [False, True])
+def test_the_connection_goes_back(connect: Connect, transaction: bool) -> None:
+    """Whether the pipeline ends well or with an error, its one connection is free for the next."""
+    client = connect(max_connections=1)
+    for _ in range(3):
+        with FastBatch(client).pipeline(transaction) as pipe:
+            assert pipe.set("a", "text").get("a").execute() == [True, b"text"]
+            assert in_use(client) == 0
+            with pytest.raises(redis.ResponseError, match="integer"):
+                pipe.incr("a").execute()
+            assert in_use(client) == 0
 
 
 def test_a_cluster_has_its_own(cluster: Cluster) -> None:
