@@ -15,22 +15,27 @@ from redis_fastbatch._arguments import (
     checked_on_error,
     progress_of,
 )
-from redis_fastbatch._async_batches import PAIRS, async_source, rounds_of, write_out
+from redis_fastbatch._async_batches import PAIRS, async_source, fill, rounds_of, write_out
 from redis_fastbatch._base_client import (
     ITER_ROUND,
     NO_CLUSTER_PIPELINE,
     BaseClient,
     Reporting,
     checked_replies,
+    counts_all,
+    goes_alone,
     parts_of,
     raise_failures,
 )
+from redis_fastbatch._core.resp.encoder import IN_MEMORY
+from redis_fastbatch._engine.execute import ExecuteFlight
 from redis_fastbatch._engine.options import ExecuteOptions
 from redis_fastbatch._engine.outcome import OnError
 from redis_fastbatch._engine.pacing import ValueSizes
-from redis_fastbatch._transports.loop_budget import LoopBudget
+from redis_fastbatch._transports.asyncio import AsyncLease
+from redis_fastbatch._transports.loop_budget import FirstSlices, LoopBudget
 from redis_fastbatch._transports.reply_protocol import Deadlines
-from redis_fastbatch.report import BatchReport, OnChunk, ProgressCallback
+from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback
 
 AsyncCommands: TypeAlias = "Iterable[tuple[Any, ...] | list[Any]] | AsyncIterable[tuple[Any, ...] | list[Any]]"
 
@@ -39,6 +44,7 @@ class AsyncCommandMethods(BaseClient):
     """The methods of AsyncFastBatch for any commands."""
 
     _deadlines: Deadlines
+    _slices: FirstSlices
 
     async def batch_execute(
         self,
@@ -71,14 +77,39 @@ class AsyncCommandMethods(BaseClient):
         report = BatchReport(item="command")
         display = progress_of(commands, progress)
         with Reporting(report, display):
-            source = async_source(commands)
-            async with self._lease() as borrowed:
-                flight = self._execute_flight(source or commands, options, report, display)
-                await write_out(borrowed, flight, source)
-            if flight.source_error is not None:
-                raise flight.source_error
-            raise_failures(report, on_error)
+            await self._execute(commands, options, report, display)
+            if report.failed:
+                raise_failures(report, on_error)
         return report
+
+    async def _execute(
+        self, commands: Any, options: ExecuteOptions, report: BatchReport, display: Progress | None
+    ) -> None:
+        source = async_source(commands)
+        async with self._lease() as borrowed:
+            hooked = display is not None or options.on_chunk is not None
+            if hooked or self._is_cluster or type(commands) not in IN_MEMORY:
+                flight = self._execute_flight(source or commands, options, report, display)
+            else:
+                flight = await self._execute_at_once(borrowed, commands, options, report)
+                if flight is None:
+                    return
+            await write_out(borrowed, flight, source)
+        if flight.source_error is not None:
+            raise flight.source_error
+
+    async def _execute_at_once(
+        self, borrowed: AsyncLease, commands: Any, options: ExecuteOptions, report: BatchReport
+    ) -> ExecuteFlight | None:
+        """Send a batch of one short chunk, and return None. Else return a flight that goes on."""
+        writer = self._command_writer(commands, options)
+        chunk = writer.blank()
+        await fill(writer, chunk, self._slices, borrowed)
+        if goes_alone(writer, chunk):
+            reader = await borrowed.exchange(chunk)
+            if reader is not None and reader.skip_all(chunk.replies) and counts_all(chunk, report):
+                return None
+        return self._execute_on(writer, chunk, options, report, borrowed.begun)
 
     async def batch_execute_iter(
         self, commands: AsyncCommands, *, raise_on_error: bool = True

@@ -237,10 +237,18 @@ class BaseClient:
         """Return a flight that deletes keys and counts them."""
         if self._is_cluster:
             return self._cluster.count_flight(keys)
-        writer = self._writer(keys, commands.UNLINK, COMMAND_ITEMS, COMMAND_BYTES)
-        return CountFlight(writer, CountOutcome())
+        return CountFlight(self._unlink_writer(keys), CountOutcome())
 
-    @property
+    def _unlink_writer(self, keys: Any) -> BatchWriter:
+        return self._writer(keys, commands.UNLINK, COMMAND_ITEMS, COMMAND_BYTES)
+
+    def _count_on(self, writer: BatchWriter, chunk: Chunk, state: ChunkState) -> CountFlight:
+        """Return a flight that goes on with a batch whose first chunk is encoded; see CountFlight.begin_with()."""
+        flight = CountFlight(writer, CountOutcome())
+        flight.begin_with(chunk, state)
+        return flight
+
+    @functools.cached_property
     def _command_encoder(self) -> CommandEncoder:
         return CommandEncoder(*self._key_encoding, RULES)
 
@@ -251,10 +259,21 @@ class BaseClient:
         outcome = WriteOutcome(report, options.on_error, progress, options.on_chunk)
         if self._is_cluster:
             return self._cluster.execute_flight(some, self._command_encoder, options, outcome)
-        writer = CommandWriter(
+        return ExecuteFlight(self._command_writer(some, options), outcome, repeatable=options.repeatable)
+
+    def _command_writer(self, some: Any, options: ExecuteOptions) -> CommandWriter:
+        return CommandWriter(
             some, self._command_encoder, max_items=options.chunk_size, max_bytes=FIRST_COMMAND_BYTES
         )
-        return ExecuteFlight(writer, outcome, repeatable=options.repeatable)
+
+    def _execute_on(
+        self, writer: CommandWriter, chunk: Chunk, options: ExecuteOptions, report: BatchReport, state: ChunkState
+    ) -> ExecuteFlight:
+        """Return a flight that goes on with a batch whose first chunk is encoded; see WriteFlight.begin_with()."""
+        outcome = WriteOutcome(report, options.on_error, None, options.on_chunk)
+        flight = ExecuteFlight(writer, outcome, repeatable=options.repeatable)
+        flight.begin_with(chunk, state)
+        return flight
 
     def _reply_flight(self, some: Any, out: list[Any], sizes: ValueSizes, position: int) -> Any:
         """Return a flight of commands whose replies are kept, to a single server or over a cluster.
@@ -333,6 +352,11 @@ def confirms_all(reader: ReplyReader, chunk: Chunk, report: BatchReport) -> bool
     """Count the items of a chunk as written, if a reader holds just the usual replies; else return False."""
     if not reader.is_all(chunk.command.usual_reply * chunk.replies):
         return False
+    return counts_all(chunk, report)
+
+
+def counts_all(chunk: Chunk, report: BatchReport) -> bool:
+    """Count all items of a chunk as written, and return True."""
     report.written = report.confirmed_prefix = chunk.count
     report.bytes_sent = len(chunk)
     return True

@@ -20,13 +20,19 @@ from redis_fastbatch._base_client import (
     BaseClient,
     Reporting,
     checked_replies,
+    counts_all,
+    goes_alone,
     parts_of,
     raise_failures,
 )
+from redis_fastbatch._core.resp.encoder import IN_MEMORY
+from redis_fastbatch._engine.execute import ExecuteFlight
+from redis_fastbatch._engine.flight import NO_LIMIT
 from redis_fastbatch._engine.options import ExecuteOptions
 from redis_fastbatch._engine.outcome import OnError
 from redis_fastbatch._engine.pacing import Slices, ValueSizes
-from redis_fastbatch.report import BatchReport, OnChunk, ProgressCallback
+from redis_fastbatch._transports.sync import Lease
+from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback
 
 AnyCommand = tuple[Any, ...] | list[Any]
 
@@ -84,14 +90,39 @@ class CommandMethods(BaseClient):
         display = progress_of(commands, progress)
 
         with Reporting(report, display):
-            with self._lease() as borrowed:
-                flight = self._execute_flight(commands, options, report, display)
-                with flight:
-                    borrowed.run(flight)
-            if flight.source_error is not None:
-                raise flight.source_error
-            raise_failures(report, on_error)
+            self._execute(commands, options, report, display)
+            if report.failed:
+                raise_failures(report, on_error)
         return report
+
+    def _execute(
+        self, commands: Any, options: ExecuteOptions, report: BatchReport, display: Progress | None
+    ) -> None:
+        with self._lease() as borrowed:
+            hooked = display is not None or options.on_chunk is not None
+            if hooked or self._is_cluster or type(commands) not in IN_MEMORY:
+                flight = self._execute_flight(commands, options, report, display)
+            else:
+                flight = self._execute_at_once(borrowed, commands, options, report)
+                if flight is None:
+                    return
+            with flight:
+                borrowed.run(flight)
+        if flight.source_error is not None:
+            raise flight.source_error
+
+    def _execute_at_once(
+        self, borrowed: Lease, commands: Any, options: ExecuteOptions, report: BatchReport
+    ) -> ExecuteFlight | None:
+        """Send a batch that is one short chunk, and return None. Else return a flight that goes on."""
+        writer = self._command_writer(commands, options)
+        chunk = writer.blank()
+        writer.fill_some(chunk, NO_LIMIT)
+        if goes_alone(writer, chunk):
+            reader = borrowed.exchange(chunk)
+            if reader is not None and reader.skip_all(chunk.replies) and counts_all(chunk, report):
+                return None
+        return self._execute_on(writer, chunk, options, report, borrowed.begun)
 
     def batch_execute_iter(self, commands: Iterable[AnyCommand], *, raise_on_error: bool = True) -> Iterator[Any]:
         """Send any commands and yield their replies, in bounded memory.

@@ -341,7 +341,18 @@ class AsyncFastBatch(AsyncHashMethods, AsyncCommandMethods, AsyncTableMethods):
         keys = checked_keys(keys, asynchronous=True)
         source = async_source(keys)
         async with self._lease() as borrowed:
-            flight = self._count_flight(source or keys)
+            if self._is_cluster or type(keys) not in IN_MEMORY:
+                flight = self._count_flight(source or keys)
+            else:
+                writer = self._unlink_writer(keys)
+                chunk = writer.blank()
+                await fill(writer, chunk, self._slices, borrowed)
+                if goes_alone(writer, chunk):
+                    reader = await borrowed.exchange(chunk)
+                    number: int = -1 if reader is None else reader.only_number(chunk.count)
+                    if number >= 0:
+                        return number
+                flight = self._count_on(writer, chunk, borrowed.begun)
             await carry_out(borrowed, flight, source)
         flight.outcome.raise_error()
         total: int = flight.outcome.total

@@ -366,8 +366,20 @@ class FastBatch(HashMethods, CommandMethods, TableMethods):
             EncodeError: a key has a wrong type.
             redis.exceptions.RedisError: the server refused, or the connection was lost and could not be replaced.
         """
-        flight = self._count_flight(checked_keys(keys, method="batch_delete"))
+        keys = checked_keys(keys, method="batch_delete")
         with self._lease() as borrowed:
+            if self._is_cluster or type(keys) not in IN_MEMORY:
+                flight = self._count_flight(keys)
+            else:
+                writer = self._unlink_writer(keys)
+                chunk = writer.blank()
+                writer.fill_some(chunk, NO_LIMIT)
+                if goes_alone(writer, chunk):
+                    reader = borrowed.exchange(chunk)
+                    number: int = -1 if reader is None else reader.only_number(chunk.count)
+                    if number >= 0:
+                        return number
+                flight = self._count_on(writer, chunk, borrowed.begun)
             borrowed.run(flight)
         flight.outcome.raise_error()
         total: int = flight.outcome.total

@@ -6,7 +6,7 @@ from redis.exceptions import BusyLoadingError, InvalidResponse
 
 from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk
 from redis_fastbatch._core.resp.replies import ErrorReply, ReplyReader
-from redis_fastbatch._engine.flight import Explain, InFlightChunk, ServerFlight
+from redis_fastbatch._engine.flight import ChunkState, Explain, InFlightChunk, ServerFlight
 from redis_fastbatch._engine.outcome import CountOutcome
 from redis_fastbatch._engine.pacing import FlushTimer
 
@@ -43,6 +43,18 @@ class CountFlight(ServerFlight):
             if filling.chunk.count:
                 self._ready.append(filling)
             self._filling = None
+
+    def begin_with(self, chunk: Chunk, state: ChunkState) -> None:
+        """Take the first command over, whose keys were encoded before the flight was made.
+
+        Args:
+            chunk: the command, sealed.
+            state: NEW, or its state if it was sent already. Its reply has not been read.
+        """
+        self.outcome.record_unencoded(self._writer)
+        if chunk.count:
+            queue = self._ready if state is ChunkState.NEW else self._in_flight
+            queue.append(InFlightChunk(chunk, 0))
 
     def started(self, chunk: Chunk) -> None:
         self._in_flight.append(self._ready.popleft())

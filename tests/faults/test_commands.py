@@ -16,9 +16,10 @@ from redis_fastbatch.server import EmbeddedServer
 
 COUNT = 6
 EXECUTE = Operation("execute", "batch_execute")
+AT_ONCE = Operation("execute at once", "batch_execute")
 REPEATABLE = Operation("execute repeatable", "batch_execute", {"repeatable": True})
 TABLE = Operation("execute table", "batch_execute_table")
-OPERATIONS = [EXECUTE, REPEATABLE, TABLE]
+OPERATIONS = [EXECUTE, AT_ONCE, REPEATABLE, TABLE]
 
 
 @pytest.fixture
@@ -33,9 +34,10 @@ def runner(ready: Bench, operation: Operation, keys: list[str]) -> Callable[[], 
     if operation is TABLE:
         table = pa.table({"key": keys})
         return lambda: method(table, ["INCR", col("key")], chunk_size=2)
-    name = ("SET", "INCR")[operation is EXECUTE]
+    name = "SET" if operation is REPEATABLE else "INCR"
     commands = [(name, key, *([1] if name == "SET" else [])) for key in keys]
-    return lambda: method(commands, chunk_size=2, **operation.options)
+    size = None if operation is AT_ONCE else 2
+    return lambda: method(commands, chunk_size=size, **operation.options)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)

@@ -10,7 +10,7 @@ from redis.exceptions import BusyLoadingError, ConnectionError, InvalidResponse,
 from flights import Driver, writer
 from redis_fastbatch._engine.commands import UNLINK
 from redis_fastbatch._engine.count import COUNT_WINDOW, CountFlight
-from redis_fastbatch._engine.flight import Event
+from redis_fastbatch._engine.flight import ChunkState, Event
 from redis_fastbatch._engine.outcome import CountOutcome
 from redis_fastbatch.errors import EncodeError
 
@@ -70,6 +70,33 @@ def test_a_lost_connection_sends_again_what_has_no_reply() -> None:
     assert [again.send(), again.send()] == [second, third] != [first, second]
     again.receive(b":1\r\n:0\r\n")
     assert (flight.poll(), flight.outcome.total) == (Event.DONE, 3)
+
+
+@pytest.mark.parametrize("cut", range(4))
+def test_a_command_that_was_sent_before_the_flight_was_made(cut: int) -> None:
+    encoder = writer(KEYS[:3], UNLINK)
+    chunk = encoder.blank()
+    encoder.fill_some(chunk, 100)
+    flight = CountFlight(encoder, CountOutcome())
+    flight.begin_with(chunk, ChunkState.SENT)
+    driver = Driver(flight)
+    assert driver.send_all() == ([], Event.NEED_REPLIES)
+    driver.receive(b":2\r\n"[:cut])
+    driver.receive(b":2\r\n"[cut:])
+    assert (flight.poll(), flight.outcome.total) == (Event.DONE, 2)
+
+
+def test_a_command_that_was_encoded_before_the_flight_was_made() -> None:
+    encoder = writer([*KEYS[:3], None, *KEYS[3:6]], UNLINK)
+    chunk = encoder.blank()
+    encoder.fill_some(chunk, 100)
+    flight = CountFlight(encoder, CountOutcome())
+    flight.begin_with(chunk, ChunkState.NEW)
+    driver = Driver(flight)
+    assert driver.send_all() == ([b"UNLINK"], Event.NEED_REPLIES)
+    driver.receive(b":6\r\n")
+    with pytest.raises(EncodeError):
+        flight.outcome.raise_error()
 
 
 def test_a_refused_command_ends_the_batch() -> None:

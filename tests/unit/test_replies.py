@@ -513,6 +513,67 @@ def test_the_usual_reply_is_read_only_if_nothing_else_has_arrived(
     assert len(reader) == (0 if whole else len(received))
 
 
+ANY = b"+OK\r\n:12\r\n*2\r\n$1\r\na\r\n*1\r\n_\r\n"
+
+
+def test_replies_of_any_kind_are_counted_at_once() -> None:
+    reader = reply_reader()
+    reader.feed(ANY)
+    assert reader.skip_all(3)
+    assert reader.finished()
+
+
+@pytest.mark.parametrize(
+    "received",
+    [
+        *(ANY[:cut] for cut in range(len(ANY))),
+        ANY + b"+",
+        ANY.replace(b"+OK", b"-NO"),
+        ANY.replace(b"*2", b"*3"),
+        ANY.replace(b"$1", b"$2"),
+        ANY.replace(b":12", b"?12"),
+        b">2\r\n+a\r\n+b\r\n" + ANY,
+        ANY + b">2\r\n+a\r\n+b\r\n",
+    ],
+)
+def test_anything_else_than_replies_without_errors_is_read_again(received: bytes) -> None:
+    reader, other = reply_reader(), reply_reader()
+    for each in (reader, other):
+        each.feed(received)
+    assert not reader.skip_all(3)
+    assert (len(reader), reader.pushes) == (len(received), [])
+    found = []
+    for each in (reader, other):
+        errors: list[tuple[int, object]] = []
+        try:
+            read: object = each.skip(3, 0, errors)
+        except Exception as error:
+            read = str(error)
+        found.append((read, [(i, str(error)) for i, error in errors], each.pushes, len(each)))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("received", "number"),
+    [
+        (b":0\r\n", 0),
+        (b":12\r\n", 12),
+        (b":12\r", -1),
+        (b":13\r\n", -1),
+        (b":-1\r\n", -1),
+        (b":12\r\n+", -1),
+        (b":" + b"9" * 25 + b"\r\n", -1),
+        (b"-OOM\r\n", -1),
+        (b"", -1),
+    ],
+)
+def test_a_number_is_read_only_if_nothing_else_has_arrived(received: bytes, number: int) -> None:
+    reader = reply_reader()
+    reader.feed(received)
+    assert reader.only_number(12) == number
+    assert len(reader) == (0 if number >= 0 else len(received))
+
+
 NAMES = ["a", "b", "c"]
 WHOLE = b"*3\r\n$1\r\n\x01\r\n$-1\r\n$4\r\n\xa3xyz\r\n"
 

@@ -305,6 +305,43 @@ cdef class ReplyReader(ReceiveBuffer):
         self.position = self.end
         return True
 
+    def only_number(self, Py_ssize_t most):
+        """Return the number from 0 to `most` that has arrived, if that is all, and read it.
+
+        Else return -1. Then nothing is read.
+        """
+        cdef Py_ssize_t stop = self.after_integer()
+        cdef Py_ssize_t number
+        # Not with digits that no number of keys has.
+        if stop == INCOMPLETE or stop != self.end or stop - self.position - 3 >= LONGEST_NUMBER:
+            return -1
+        number = self.integer(self.position + 1, stop - 2)
+        if not 0 <= number <= most:
+            return -1
+        self.position = stop
+        return number
+
+    def skip_all(self, Py_ssize_t count):
+        """Return whether `count` replies have arrived, no error among them, and nothing else.
+
+        They are read then. Else nothing is read, and skip() returns or raises what there is.
+        """
+        cdef Py_ssize_t start = self.position
+        cdef Py_ssize_t pushes = len(self.pushes)
+        cdef list errors = []
+        try:
+            if self.skip(count, 0, errors) == count and self.position == self.end:
+                if not errors and len(self.pushes) == pushes:
+                    return True
+        except self.protocol_error:
+            # It is raised once more when skip() reads the same bytes.
+            pass
+        self.position = start
+        self.pending = 0
+        self.bulk_left = -1
+        del self.pushes[pushes:]
+        return False
+
     def all_values(self, list keys, ValueCodec codec, object default, dict out):
         """Read an array of the values of `keys`, if just that has arrived, and put them into `out`.
 
