@@ -16,6 +16,7 @@ from benchmarks import (
     cluster,
     codec,
     commands,
+    compression,
     engine,
     environment,
     hashes,
@@ -42,6 +43,7 @@ EVERYTHING = (
     "engine --shapes dict5,flight --servers valkey --rounds 7 --large-rounds 3 --name engine",
     "calls --turns 25 --name calls",
     "commands --name commands",
+    "compression --name compression",
     "pipelines --name pipelines",
     "hashes --name hashes",
     "cluster --shapes dict5 --rounds 7 --name cluster",
@@ -88,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         (workers, "gain of several workers"),
         (calls, "small batches, call by call"),
         (commands, "batches of any commands"),
+        (compression, "compressed values: bytes stored, and time"),
         (pipelines, "pipelines of commands, against redis-py's"),
         (hashes, "hashes, written and read"),
     ):

@@ -12,7 +12,7 @@ except ImportError as _error:
 
 from redis_fastbatch._version import __version__
 from redis_fastbatch.client import FastBatch
-from redis_fastbatch.codecs import Codec, JsonCodec, MsgpackCodec, RawCodec
+from redis_fastbatch.codecs import Codec, CompressedCodec, JsonCodec, MsgpackCodec, RawCodec
 from redis_fastbatch.errors import BatchError, DecodeError, EncodeError, FastBatchError
 from redis_fastbatch.report import BatchReport, ChunkStats
 from redis_fastbatch.templates import col, row
@@ -27,6 +27,7 @@ __all__ = [
     "BatchReport",
     "ChunkStats",
     "Codec",
+    "CompressedCodec",
     "DecodeError",
     "EncodeError",
     "FastBatch",

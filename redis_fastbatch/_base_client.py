@@ -68,8 +68,8 @@ class BaseClient:
     def __init__(self, client: Any, codec: AnyCodec, *, max_value_size: int, pause_gc: bool) -> None:
         self._check_client(client)
         self._client = client
-        self._codec = resolve(codec)
         self._max_value_size = min(counted("max_value_size", max_value_size, 0), NO_LIMIT)
+        self._codec = resolve(codec, self._max_value_size)
         self._pause_gc = pause_gc
         self._sizes = ValueSizes()
         self._hash_sizes = ValueSizes()
@@ -109,7 +109,7 @@ class BaseClient:
         made = object.__new__(type(self))
         made.__dict__.update(self.__dict__)
         made.__dict__.pop("_cluster", None)
-        made._codec = resolve(codec)
+        made._codec = resolve(codec, self._max_value_size)
         return made
 
     def __reduce__(self) -> tuple[Any, ...]:

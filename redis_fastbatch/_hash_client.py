@@ -83,7 +83,7 @@ class HashReading:
             self.command = Command(b"HMGET", many=False, with_values=False, tail=tail)
         self.rows = HashRows(
             types,
-            None if codec is None else resolve(codec),
+            None if codec is None else resolve(codec, client._max_value_size),
             wanted,
             decodes=decoding is not None,
             encoding=encoding if decoding is None else decoding,

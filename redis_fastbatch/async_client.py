@@ -47,6 +47,7 @@ from redis_fastbatch._base_client import (
     writes_alone,
 )
 from redis_fastbatch._core.codec import PythonCodec
+from redis_fastbatch._core.compressed import Compressing
 from redis_fastbatch._core.resp.encoder import IN_MEMORY
 from redis_fastbatch._engine.commands import Duration, Moment, set_options
 from redis_fastbatch._engine.flight import COMMAND_ITEMS, NO_LIMIT
@@ -91,7 +92,7 @@ class AsyncFastBatch(AsyncHashMethods, AsyncCommandMethods, AsyncTableMethods):
         self._slices = FirstSlices()
         self._deadlines = Deadlines()
         is_typed = getattr(self._codec, "type", None) is not None
-        self._codec_is_slow = is_typed or isinstance(self._codec, PythonCodec)
+        self._codec_is_slow = is_typed or isinstance(self._codec, (PythonCodec, Compressing))
 
     @classmethod
     def from_url(

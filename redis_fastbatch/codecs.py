@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from redis_fastbatch._common_types import common_types
 from redis_fastbatch._core.codec import PythonCodec, ValueCodec
+from redis_fastbatch._core.compressed import Compressing
 from redis_fastbatch._core.json.codec import JsonCodec
 from redis_fastbatch._core.msgpack.codec import MsgpackCodec
 from redis_fastbatch._core.raw import RawCodec
@@ -16,6 +17,7 @@ __all__ = [
     "AnyCodec",
     "Codec",
     "CodecName",
+    "CompressedCodec",
     "JsonCodec",
     "MsgpackCodec",
     "RawCodec",
@@ -39,6 +41,7 @@ class Codec(Protocol):
         """Return the value that the bytes hold."""
 
 
+Algorithm: TypeAlias = Literal["zstd", "lz4", "zlib"]
 CodecName: TypeAlias = Literal["msgpack", "json", "raw", "toolkit", "toolkit-msgpack"]
 AnyCodec: TypeAlias = "CodecName | ValueCodec | Codec"
 
@@ -67,15 +70,52 @@ _registry: dict[str, Callable[[], ValueCodec]] = {
 }
 
 
-def resolve(codec: AnyCodec) -> ValueCodec:
+class CompressedCodec(Compressing):
+    """A codec that compresses the values of another codec.
+
+    Values shorter than `min_size` are stored as the other codec writes them, and so are values that compression
+    does not make shorter. Both are read, and values that were written without compression or with another
+    algorithm too: a frame's first bytes say what it is.
+
+    Args:
+        codec: the codec of the values: a name, a codec, or any object with dumps() and loads().
+        algorithm: "zstd" (needs backports.zstd before Python 3.14), "lz4" (needs lz4), or "zlib", which writes
+            gzip's format.
+        level: the level of compression; None for the library's default.
+        min_size: values shorter than this are not compressed, in bytes.
+        max_value_size: the longest value to read, in bytes after decompression; 0 for the limit of the client
+            that uses the codec, or 512 MiB if that has none. A longer one raises DecodeError.
+    """
+
+    def __init__(
+        self,
+        codec: AnyCodec = "msgpack",
+        algorithm: Algorithm = "zstd",
+        *,
+        level: int | None = None,
+        min_size: int = 512,
+        max_value_size: int = 0,
+    ) -> None:
+        for name, size in (("min_size", min_size), ("max_value_size", max_value_size)):
+            if not isinstance(size, int) or size < 0:
+                raise ValueError(f"{name} must be an int of at least 0, got {size!r}")
+        super().__init__(resolve(codec), algorithm, level, min_size, max_value_size)
+
+
+def resolve(codec: AnyCodec, max_value_size: int = 0) -> ValueCodec:
     """Return the codec with a name, or a wrapper of a user's codec.
+
+    Args:
+        codec: a name, a codec, or a user's codec.
+        max_value_size: the longest value that the client reads, in bytes; 0 for no limit. It applies to a codec
+            that compresses, unless that has a limit of its own.
 
     Raises:
         ValueError: no codec has this name.
         TypeError: `codec` has no dumps() and loads(), is a class, or these methods are coroutines.
     """
     if isinstance(codec, ValueCodec) and not _is_overridden(codec):
-        return codec
+        return codec.limited(max_value_size) if isinstance(codec, Compressing) else codec
     if isinstance(codec, str):
         try:
             return _registry[codec]()

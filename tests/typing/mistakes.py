@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import redis
 
-from redis_fastbatch import AsyncFastBatch, FastBatch, JsonCodec
+from redis_fastbatch import AsyncFastBatch, CompressedCodec, FastBatch, JsonCodec
 
 fb = FastBatch(redis.Redis())
 
 FastBatch(redis.Redis(), codec="pickle")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 FastBatch(redis.Redis(), codec=JsonCodec)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 FastBatch.from_url("redis://localhost", codec="msgpck")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+CompressedCodec("msgpack", "brotli")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 FastBatch("redis://localhost")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 fb.batch_set({1.5: 2})  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]

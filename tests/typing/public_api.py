@@ -20,6 +20,7 @@ from redis_fastbatch import (
     BatchReport,
     ChunkStats,
     Codec,
+    CompressedCodec,
     DecodeError,
     EncodeError,
     FastBatch,
@@ -51,6 +52,12 @@ class Frame:
     """A DataFrame of any library."""
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+
+
+def compressing() -> None:
+    FastBatch(redis.Redis(), CompressedCodec("json", "lz4", level=3, min_size=100, max_value_size=1000))
+    FastBatch(redis.Redis(), CompressedCodec(Text()))
+    FastBatch(redis.Redis(), CompressedCodec(MsgpackCodec(type=Frame)))
 
 
 def making() -> FastBatch:

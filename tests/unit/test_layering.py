@@ -46,8 +46,8 @@ LAYERS = (
 CORE_LAYERS = (
     {"runtime"},
     {"codec"},
-    {"type_libraries", "typed"},
-    {"json", "raw", "msgpack"},
+    {"frames", "type_libraries", "typed"},
+    {"compressed", "json", "raw", "msgpack"},
     {"resp", "toolkit"},
     {"arrow"},
 )
