@@ -111,7 +111,8 @@ class TableMethods(BaseClient):
             codec: "msgpack" or "toolkit-msgpack"; the client's by default.
             as_: "value" stores a row as one value. "hash" stores it as a hash of its fields, as strings that
                 other programs read: integers and floats as redis-py writes them, bools as 1 and 0, strings and
-                binaries as they are, dates, times and durations in ISO 8601, decimals as str() writes them.
+                binaries as they are, dates, times and durations in ISO 8601, decimals as str() writes them,
+                vectors (fixed_size_list of floats) as the bytes of their floats, which vector search reads.
                 Fields that are null are left out. Other fields of a hash that exists stay, as with HSET. EXPIRE
                 sets an expiry a round trip after HSET. A row whose EXPIRE fails counts as failed, for that
                 reason, though its hash is there. nx, xx and codec have no meaning for hashes.

@@ -20,6 +20,7 @@ EPOCH = datetime.date(1970, 1, 1)
 
 _UNITS = {"s": 1, "ms": 1000, "us": 1_000_000, "ns": 1_000_000_000}
 _TIME = re.compile(r"([01]\d|2[0-3]):([0-5]\d):([0-5]\d)(?:\.(\d{1,9}))?")
+_OFFSET = re.compile(r"(?:Z|([+-])(\d\d):?(\d\d))\Z")
 _DURATION = re.compile(r"(-?)P(?:(\d+)D)?(?:T(\d+)(?:\.(\d{1,9}))?S)?")
 
 
@@ -63,6 +64,11 @@ def _is_list(kind: pa.DataType) -> bool:
         or types.is_list_view(kind)
         or types.is_large_list_view(kind)
     )
+
+
+def is_vector(kind: pa.DataType) -> bool:
+    """Return whether values of a type are vectors: a fixed number of floats."""
+    return bool(pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type))
 
 
 # The order matters: several tests may be true for a type.
@@ -269,6 +275,8 @@ def cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     if isinstance(kind, pa.BaseExtensionType):
         storage = cast(column, kind.storage_type)
         return pa.chunked_array([kind.wrap_array(chunk) for chunk in storage.chunks], kind)
+    if pa.types.is_binary(column.type) and is_vector(kind):
+        return pa.chunked_array([_vectors(chunk, kind) for chunk in column.chunks], kind)
     if pa.types.is_string(column.type) and pa.types.is_time(kind):
         # pyarrow casts text to timestamps, but not to times.
         moments = pc.binary_join_element_wise(f"{EPOCH}T", column, "")
@@ -277,6 +285,22 @@ def cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     if pa.types.is_string(column.type) and pa.types.is_timestamp(kind) and kind.unit in ("s", "ms"):
         return column.cast(pa.timestamp("us", kind.tz)).cast(kind)
     return column.cast(kind)
+
+
+def _vectors(data: pa.BinaryArray, kind: pa.FixedSizeListType) -> pa.FixedSizeListArray:
+    """Return the vectors whose floats have these bytes, as batch_set_table(as_="hash") writes them."""
+    fixed = data.cast(pa.binary(_vector_bytes(kind)))
+    floats = pa.Array.from_buffers(
+        kind.value_type,
+        len(fixed) * kind.list_size,
+        [None, fixed.buffers()[1]],
+        offset=fixed.offset * kind.list_size,
+    )
+    return pa.FixedSizeListArray.from_arrays(floats, type=kind, mask=fixed.is_null())
+
+
+def _vector_bytes(kind: pa.FixedSizeListType) -> int:
+    return int(kind.list_size * kind.value_type.bit_width // 8)
 
 
 def _cast_by_value(column: pa.ChunkedArray, field: pa.Field, names: list[AnyKey]) -> pa.ChunkedArray:
@@ -300,6 +324,10 @@ def _value(value: Any, kind: pa.DataType) -> Any:
         return None
     if isinstance(value, str):
         return _value_of_text(value, kind)
+    if isinstance(value, bytes) and is_vector(kind):
+        if len(value) != _vector_bytes(kind):
+            raise ValueError(f"{_vector_bytes(kind)} bytes were expected, found {len(value)}")
+        return _vectors(pa.array([value], pa.binary()), kind)[0].as_py()
     if pa.types.is_struct(kind):
         return {field.name: _value(value.get(field.name), field.type) for field in kind}
     if pa.types.is_map(kind):
@@ -321,7 +349,9 @@ def _value_of_text(text: str, kind: pa.DataType) -> Any:
     if pa.types.is_timestamp(kind):
         day, _, time = text.partition("T")
         days = datetime.date.fromisoformat(day).toordinal() - EPOCH.toordinal()
-        return _ticks(days * 86400 * 10**9 + _time_of_day(time), kind.unit)
+        # pyarrow parses texts too, but not those at the limits of nanoseconds.
+        time, offset = (time, 0) if kind.tz is None else _without_offset(time)
+        return _ticks((days * 86400 - offset) * 10**9 + _time_of_day(time), kind.unit)
     return text
 
 
@@ -350,6 +380,16 @@ def _time_of_day(text: str) -> int:
     hours, minutes, seconds, fraction = match.groups()
     whole = datetime.timedelta(hours=int(hours), minutes=int(minutes), seconds=int(seconds))
     return int(whole.total_seconds()) * 10**9 + _fraction(fraction)
+
+
+def _without_offset(text: str) -> tuple[str, int]:
+    """Return a time of day without its offset from UTC, and the offset in seconds."""
+    match = _OFFSET.search(text)
+    if match is None:
+        raise ValueError("no offset from UTC")
+    sign, hours, minutes = match.groups()
+    seconds = int(hours or 0) * 3600 + int(minutes or 0) * 60
+    return text[: match.start()], -seconds if sign == "-" else seconds
 
 
 def _fraction(digits: str | None) -> int:

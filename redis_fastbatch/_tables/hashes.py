@@ -16,7 +16,7 @@ from redis_fastbatch._engine.flight import COMMAND_BYTES, COMMAND_ITEMS
 from redis_fastbatch._engine.hash_read import HashReadFlight, HashReadOutcome
 from redis_fastbatch._engine.options import ReadOptions
 from redis_fastbatch._tables.client import TableClient
-from redis_fastbatch._tables.fit import shape_of
+from redis_fastbatch._tables.fit import is_vector, shape_of
 from redis_fastbatch._tables.reading import Row, TableReading, arrow_schema
 from redis_fastbatch._tables.write import names_of
 from redis_fastbatch._typing import AnyKey
@@ -85,4 +85,8 @@ def _column_builder(name: str, kind: pa.DataType) -> ColumnBuilder:
         return _column_builder(name, kind.value_type)
     if isinstance(kind, pa.BaseExtensionType):
         return _column_builder(name, kind.storage_type)
-    raise TypeError(f"column {name!r}: a hash holds no nested values, so that its fields cannot be read as {kind}")
+    if is_vector(kind):
+        return ColumnBuilder(name, "binary")
+    raise TypeError(
+        f"column {name!r}: a hash holds no nested values except vectors, so its fields cannot be read as {kind}"
+    )

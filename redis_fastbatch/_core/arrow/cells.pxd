@@ -42,6 +42,8 @@ cdef bint is_missing(Column* c, int64_t at) except -1 nogil
 cdef object raw_value(Column* c, int64_t at)
 cdef int64_t read_time(Column* c, int64_t at) noexcept nogil
 cdef bint is_flat(Column* c) noexcept nogil
+cdef bint is_vector(Column* c) noexcept nogil
+cdef int refuse_vector(Column* c) except -1 nogil
 cdef bint is_plain(Column* c) noexcept nogil
 cdef str kind_name(Column* c)
 cdef bint is_text(Column* c) noexcept nogil

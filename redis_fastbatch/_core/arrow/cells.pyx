@@ -145,7 +145,17 @@ cdef bint is_flat(Column* c) noexcept nogil:
     """Return whether put_plain() can write the values that are not null."""
     if c.kind == DICTIONARY:
         return is_flat(c.dictionary)
-    return c.kind not in (LIST, LARGE_LIST, FIXED_LIST, STRUCT, MAP)
+    return is_vector(c) or c.kind not in (LIST, LARGE_LIST, FIXED_LIST, STRUCT, MAP)
+
+
+cdef bint is_vector(Column* c) noexcept nogil:
+    """Return whether the values are vectors: a fixed number of floats."""
+    return c.kind == FIXED_LIST and FLOAT16 <= c.children[0].kind <= FLOAT64
+
+
+cdef int refuse_vector(Column* c) except -1 nogil:
+    with gil:
+        return refuse(c, "a vector must not have nulls, found one that has")
 
 
 cdef bint is_plain(Column* c) noexcept nogil:

@@ -122,7 +122,10 @@ cdef class HashWriter(TableWriter):
         """Return the field's name as a bulk string, which `owned_names` keeps alive."""
         path = (<bytes>column.path).decode("utf-8", "surrogateescape")
         if not is_flat(column):
-            raise EncodeError(f"column {path!r}: a hash cannot hold nested values; use as_='value'")
+            raise EncodeError(
+                f"column {path!r}: a hash cannot hold nested values, except vectors, which are fixed_size_list of "
+                "floats; use as_='value'"
+            )
         name = path.encode("utf-8", "surrogateescape")
         name = b"$%d\r\n%b\r\n" % (len(name), name)
         self.owned_names.append(name)

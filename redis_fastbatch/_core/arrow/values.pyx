@@ -20,6 +20,7 @@ from redis_fastbatch._core.arrow.cells cimport (
     read_float,
     read_half,
     read_int,
+    refuse_vector,
     too_long,
 )
 from redis_fastbatch._core.arrow.columns cimport (
@@ -30,6 +31,7 @@ from redis_fastbatch._core.arrow.columns cimport (
     DICTIONARY,
     DURATION,
     FIXED_BINARY,
+    FIXED_LIST,
     FLOAT16,
     FLOAT32,
     FLOAT64,
@@ -213,7 +215,8 @@ cdef char* put_map(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_t 
 cdef char* put_plain(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_t room) except NULL nogil:
     """Write a value as text. It must be is_flat() and not null.
 
-    Ints and floats are as redis-py writes them, bools are 1 and 0, dates and times are in ISO 8601.
+    Ints and floats are as redis-py writes them, bools are 1 and 0, dates and times are in ISO 8601. A vector is the
+    bytes of its floats.
     """
     cdef Span span
     cdef int64_t number
@@ -237,11 +240,31 @@ cdef char* put_plain(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_
         return p + 1
     if FLOAT16 <= c.kind <= FLOAT64:
         return put_float(p, read_float(c, at))
+    if c.kind == FIXED_LIST:
+        return put_vector(out, p, c, at, room)
     p += make_text(p, c, at)
     if c.kind == TIMESTAMP:
         memcpy(p, b"+00:00", 6)
         p += 6
     return p
+
+
+cdef char* put_vector(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_t room) except NULL nogil:
+    """Write the floats of a vector as vector search reads them: their bytes, one after the other."""
+    cdef Column* item = c.children
+    cdef Py_ssize_t width = 2 if item.kind == FLOAT16 else 4 if item.kind == FLOAT32 else 8
+    cdef int64_t start = 0
+    cdef int64_t stop = 0
+    cdef int64_t i
+    find_items(c, at, &start, &stop)
+    if item.validity != NULL:
+        for i in range(start + item.offset, stop + item.offset):
+            if is_null(item, i):
+                refuse_vector(c)
+    p = make_room(out, p, (stop - start) * width + room)
+    if stop > start:
+        memcpy(p, <const char*>item.data + (start + item.offset) * width, (stop - start) * width)
+    return p + (stop - start) * width
 
 
 cdef char* put_utc_timestamp(char* p, Column* c, int64_t ticks) except NULL nogil:
