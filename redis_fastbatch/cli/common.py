@@ -48,6 +48,15 @@ def add_server(parser: argparse.ArgumentParser, *, cluster: bool = False) -> Non
         group.add_argument("--cluster", action="store_true", help="the URL is that of any node of a cluster")
 
 
+def columns_option(text: str) -> list[str] | None:
+    """Return the names in the option; None if it is empty."""
+    names = text.split(",") if text else None
+    for name in names or ():
+        if names and names.count(name) > 1:
+            raise argparse.ArgumentTypeError(f"column {name!r} is named twice: name it once")
+    return names
+
+
 def connect(url: str, codec: CodecName = "msgpack", *, cluster: bool = False) -> FastBatch:
     """Return a client whose server, or cluster, has answered a PING.
 

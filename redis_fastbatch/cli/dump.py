@@ -1,4 +1,4 @@
-"""`redis-fastbatch dump`: writes the values of keys to a Parquet, CSV or NDJSON file, in bounded memory.
+"""`redis-fastbatch dump`: writes strings and hashes to a Parquet, CSV or NDJSON file, in bounded memory.
 
 NDJSON is written as values arrive. A column of Parquet or CSV has one type in the whole file, but later rows are
 unknown when the first is written. So rows first go to temporary Parquet files, one for each set of columns. If
@@ -21,10 +21,11 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from redis_fastbatch.cli.common import EXIT_FAILED, CliError, add_server, connect, naming, say
+from redis_fastbatch.cli.common import EXIT_FAILED, CliError, add_server, columns_option, connect, naming, say
+from redis_fastbatch.cli.dump_hashes import Hashes
 from redis_fastbatch.cli.failed_values import FailedValues, Stopped
 from redis_fastbatch.cli.inputs import kind_of
-from redis_fastbatch.cli.json_lines import json_line
+from redis_fastbatch.cli.json_lines import json_able, json_line
 from redis_fastbatch.cli.parts import Parts
 from redis_fastbatch.client import FastBatch
 from redis_fastbatch.errors import DecodeError
@@ -38,6 +39,7 @@ examples:
   redis-fastbatch dump --match 'user:*' users.parquet
   redis-fastbatch dump --match 'flight:*' --key key flights.csv
   redis-fastbatch dump --match 'event:*' - --format ndjson | jq .kind
+  redis-fastbatch dump --match 'user:*' --as hash --columns name,age users.csv
 """
 
 
@@ -46,7 +48,7 @@ def add_to(commands: Any, name: str, summary: str) -> None:
     parser = commands.add_parser(
         name,
         help=summary,
-        description="Write the values of keys to a file, one row for each key, in no particular order.",
+        description="Write the values of keys, strings and hashes, to a file: a row for each key, in any order.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -63,6 +65,13 @@ def add_to(commands: Any, name: str, summary: str) -> None:
         "--codec", choices=("msgpack", "toolkit-msgpack", "toolkit", "json"), default="msgpack",
         help="the encoding of the values (default: msgpack)",
     )  # fmt: skip
+    parser.add_argument(
+        "--as", dest="as_", choices=("value", "hash"),
+        help="dump only strings, and name all other keys; or only hashes, and ignore other keys (default: both)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--columns", type=columns_option, metavar="A,B,C", help="with --as hash: only these fields of the hashes"
+    )
     parser.add_argument(
         "--on-error", default="report", metavar="report|stop|FILE.ndjson",
         help="what to do with values that cannot be written: print ten of them at the end (the default), stop at "
@@ -90,6 +99,10 @@ def run(options: argparse.Namespace) -> int:
     kind, compression, tabs = kind_of(options.format or options.file)
     if compression is not None:
         raise CliError("dump does not compress: leave the ending out, or dump as Parquet, which is compressed")
+    if options.columns is not None and options.as_ != "hash":
+        raise CliError("--columns names fields of hashes: add --as hash")
+    if options.strings_only and options.as_ == "hash":
+        raise CliError("--strings-only and --as hash exclude each other: leave one out")
     failures = FailedValues(options.on_error, options.file)
     try:
         with connect(options.url, options.codec, cluster=options.cluster) as batch:
@@ -190,6 +203,8 @@ class MatchingKeys:
         batch: the client.
         failures: receives what cannot be written.
         rows: the number of values read so far.
+        hashes: reads hashes.
+        reads_strings: whether strings are dumped.
     """
 
     def __init__(
@@ -198,19 +213,28 @@ class MatchingKeys:
         self.batch = batch
         self.failures = failures
         self.rows = 0
+        self.hashes = Hashes(batch, failures, options.columns)
+        self.reads_strings = options.as_ != "hash"
+        self._reads_hashes = options.as_ != "value" and not options.strings_only
         self._match = options.match
         self._strings_only = options.strings_only
         self._progress = progress
 
     def lists_of_keys(self) -> Iterator[list[bytes]]:
         """Yield lists of keys without repetitions, which SCAN may return."""
-        scan: Iterator[Any] = self.batch.scan(self._match, count=1000)
+        kind = None if self.reads_strings else "hash"
+        scan: Iterator[Any] = self.batch.client.scan_iter(match=self._match, count=1000, _type=kind)
         while some := list(islice(scan, KEYS_AT_ONCE)):
             yield list(dict.fromkeys(some))
 
-    def took(self, rows: int, missing: list[bytes]) -> None:
-        """Count the rows of a list of keys, and get the types of the missing keys from the server."""
+    def took(self, rows: int, missing: list[bytes]) -> list[bytes]:
+        """Count the rows of a list of keys, and get the types of the missing keys from the server.
+
+        Returns:
+            The keys of hashes, which are dumped too.
+        """
         self.rows += rows
+        hashes: list[bytes] = []
         for start in range(0, len(missing), TYPES_AT_ONCE):
             some = missing[start : start + TYPES_AT_ONCE]
             with self.batch.client.pipeline(transaction=False) as pipeline:
@@ -221,10 +245,13 @@ class MatchingKeys:
                 # A string that was set after the read does not belong to the dump.
                 if kind in ("none", "string"):
                     self.failures.gone += 1
+                elif kind == "hash" and self._reads_hashes:
+                    hashes.append(key)
                 elif not self._strings_only:
                     self.failures.leave_out(key, kind)
         if self._progress is not None:
             self._progress.update(self.rows)
+        return hashes
 
 
 def _kind(answer: bytes | str) -> str:
@@ -247,6 +274,9 @@ def dump_ndjson(source: MatchingKeys, out: Output, options: argparse.Namespace) 
     key = options.key
     with out.open() as file:
         for keys in source.lists_of_keys():
+            if not source.reads_strings:
+                _dump_hashes(source, keys, file, options)
+                continue
             failed: dict[bytes, tuple[bytes | None, Exception]] = {}
 
             def fail(name: bytes, raw: bytes | None, error: Exception, failed: dict[bytes, Any] = failed) -> None:
@@ -272,7 +302,27 @@ def dump_ndjson(source: MatchingKeys, out: Output, options: argparse.Namespace) 
             bytes_of = FastBatch(source.batch.client, codec="raw").batch_get(unread) if unread else {}
             for name, (raw, reason) in failed.items():
                 source.failures.add(name, bytes_of.get(name, raw), reason)
-            source.took(rows, [name for name in keys if found[name] is _MISSING and name not in failed])
+            hashes = source.took(rows, [name for name in keys if found[name] is _MISSING and name not in failed])
+            if hashes:
+                _dump_hashes(source, hashes, file, options)
+
+
+def _dump_hashes(source: MatchingKeys, keys: list[bytes], file: IO[bytes], options: argparse.Namespace) -> None:
+    """Write a line of JSON for each hash."""
+
+    def lossy(row: dict[Any, Any]) -> Any:
+        return json_able(row)
+
+    rows = source.hashes.dicts(keys, bytes_as=lossy if options.lossy else None)
+    for name, row in rows.items():
+        keyed = row if options.key is None else _keyed(options.key, _as_text(name), row)
+        try:
+            file.write(json_line(keyed, exact=not options.lossy).encode())
+        except ValueError as error:
+            source.failures.add(name, None, error)
+            continue
+        source.rows += 1
+    source.took(0, [])
 
 
 def _keyed(column: str, name: Any, value: Any) -> dict[str, Any]:
@@ -291,22 +341,35 @@ def dump_columns(source: MatchingKeys, out: Output, key: str | None, kind: str, 
         raise CliError("writing CSV and Parquet needs pyarrow: pip install 'redis-fastbatch[cli]'") from None
     fitting = Fitting(source.batch, source.failures, csv=kind == "csv")
     parts = Parts(out.folder, KEYS_AT_ONCE)
-    for keys in source.lists_of_keys():
-        names, table, missing = fitting.read(keys)
+
+    def add(names: list[bytes], table: Any) -> int:
         if key is not None:
             names, table = _with_keys(source, names, table, key, csv=kind == "csv")
         parts.add(table)
-        source.took(table.num_rows, missing)
+        return int(table.num_rows)
+
+    for keys in source.lists_of_keys():
+        hashes = keys
+        if source.reads_strings:
+            names, table, missing = fitting.read(keys)
+            hashes = source.took(add(names, table) if names or not missing else 0, missing)
+        if hashes:
+            source.took(add(*source.hashes.table(hashes)), [])
     parts.close()
     only = parts.only() if kind == "parquet" else None
     if only is not None:
         out.take(only)
         return
-    with out.open() as file:
-        if kind == "parquet":
-            parts.write_parquet(file)
-        else:
-            parts.write_csv(file, delimiter)
+    try:
+        with out.open() as file:
+            if kind == "parquet":
+                parts.write_parquet(file)
+            else:
+                parts.write_csv(file, delimiter)
+    except CliError as error:
+        if not 0 < source.hashes.rows < source.rows:
+            raise
+        raise CliError(f"{error}, or one kind of keys alone with --as value or --as hash") from error
 
 
 def _with_keys(

@@ -77,7 +77,7 @@ class FailedValues:
         Raises:
             Stopped: --on-error is stop.
         """
-        reason = f"expected a string, found a {kind}: dump writes values, which are strings"
+        reason = f"expected a string, found a {kind}: {_advice(kind)}"
         self._write(key, reason, None)
         if self._stops:
             raise Stopped(f"key {_shown(key)}: {reason}; leave it out with --match or --strings-only")
@@ -107,8 +107,8 @@ class FailedValues:
             keys = ", ".join(self._first_keys[kind]) + (", ..." if count > SHOWN_KEYS else "")
             name = kind if count == 1 else PLURALS.get(kind, f"{kind}s")
             yield (
-                f"left out: {count:,} {name} (key{'s' * (count > 1)} {keys}): "
-                "dump writes values, which are strings; --strings-only ignores other keys"
+                f"left out: {count:,} {name} (key{'s' * (count > 1)} {keys}): {_advice(kind)}; "
+                "--strings-only ignores other keys"
             )
 
     def summary(self) -> str:
@@ -130,6 +130,10 @@ class FailedValues:
         if self._file is not None:
             with naming(self._name):
                 self._file.close()
+
+
+def _advice(kind: str) -> str:
+    return "without --as value, dump writes hashes too" if kind == "hash" else "dump writes strings and hashes"
 
 
 def _reason(error: Exception) -> str:

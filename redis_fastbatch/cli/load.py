@@ -23,6 +23,7 @@ from redis_fastbatch.cli.common import (
     EXIT_INTERRUPTED,
     CliError,
     add_server,
+    columns_option,
     connect,
     positive,
     say,
@@ -75,7 +76,7 @@ def add_to(commands: Any, name: str, summary: str) -> None:
         help="send a command for each row of CSV or Parquet instead, such as 'ZADD board:{region} {score} {user}'",
     )  # fmt: skip
     parser.add_argument("--prefix", default="", help="text before every key, such as user:")
-    parser.add_argument("--columns", type=_columns, metavar="A,B,C", help="write only these columns")
+    parser.add_argument("--columns", type=columns_option, metavar="A,B,C", help="write only these columns")
     parser.add_argument("--ex", type=positive, metavar="SECONDS", help="the time to live of every key")
     parser.add_argument(
         "--as", dest="as_", choices=("value", "hash"), default="value",
@@ -98,15 +99,6 @@ def add_to(commands: Any, name: str, summary: str) -> None:
     add_format(parser)
     add_server(parser, cluster=True)
     parser.set_defaults(run=run)
-
-
-def _columns(text: str) -> list[str] | None:
-    """Return the names in the option; None if it is empty."""
-    names = text.split(",") if text else None
-    for name in names or ():
-        if names and names.count(name) > 1:
-            raise argparse.ArgumentTypeError(f"column {name!r} is named twice: name it once")
-    return names
 
 
 def run(options: argparse.Namespace) -> int:

@@ -89,12 +89,12 @@ def test_keys_of_other_types_are_left_out(filled: Shell, tmp_path: Path) -> None
     filled.client.lpush("u:list", 1)
     filled.client.hset("u:hash", "a", 1)
     for form in ("parquet", "ndjson"):
-        code, messages = filled("dump", "--match", "u:*", tmp_path / f"a.{form}")
-        hint = "dump writes values, which are strings; --strings-only ignores other keys"
+        code, messages = filled("dump", "--match", "u:*", tmp_path / f"a.{form}", "--as", "value")
+        hint = "--strings-only ignores other keys"
         assert (code, messages) == (
             1,
-            f"left out: 1 hash (key 'u:hash'): {hint}\n"
-            f"left out: 1 list (key 'u:list'): {hint}\n"
+            f"left out: 1 hash (key 'u:hash'): without --as value, dump writes hashes too; {hint}\n"
+            f"left out: 1 list (key 'u:list'): dump writes strings and hashes; {hint}\n"
             "3 rows written, 2 left out\n",
         )
         code, messages = filled("dump", "--match", "u:*", tmp_path / f"a.{form}", "--strings-only")

@@ -29,7 +29,7 @@ def test_foreign_values_are_named_and_the_rest_is_written(shell: Shell, tmp_path
     shell.client.mset(FOREIGN)
     shell.client.hset("h", "a", 1)
     failed = tmp_path / "failed.ndjson"
-    code, messages = shell("dump", tmp_path / f"a.{form}")
+    code, messages = shell("dump", tmp_path / f"a.{form}", "--as", "value")
     assert code == 1
     assert (
         messages.count("key 'bad:cut': ")
@@ -38,7 +38,7 @@ def test_foreign_values_are_named_and_the_rest_is_written(shell: Shell, tmp_path
         == 1
     )
     assert messages.endswith("2,000 rows written, 3 failed, 1 left out\n")
-    code, messages = shell("dump", tmp_path / f"a.{form}", "--on-error", failed, "--quiet")
+    code, messages = shell("dump", tmp_path / f"a.{form}", "--as", "value", "--on-error", failed, "--quiet")
     assert (code, messages.startswith("left out: 1 hash (key 'h')"), messages.count("\n")) == (1, True, 1)
     lines = {line["key"]: line for line in map(json.loads, failed.read_text().splitlines())}
     assert lines.keys() == {"bad:cut", "bad:text", "bad:\\xff", "h"}
@@ -99,7 +99,7 @@ def test_keys_of_other_types_are_counted_by_type(shell: Shell, tmp_path: Path) -
     shell.client.sadd("s", 1)
     shell.client.zadd("z", {"a": 1})
     shell.client.xadd("x", {"a": "1"})
-    code, messages = shell("dump", tmp_path / "a.ndjson")
+    code, messages = shell("dump", tmp_path / "a.ndjson", "--as", "value")
     assert code == 1
     first = messages.splitlines()[0]
     assert first.startswith("left out: 5 hashes (keys 'h")
