@@ -204,9 +204,11 @@ class FastBatch(HashMethods, CommandMethods, TableMethods):
         return report
 
     def _write(self, items: Any, options: WriteOptions, report: BatchReport, display: Progress | None) -> None:
+        hooked = display is not None or options.on_chunk is not None
+        if self._is_cluster and display is None and _one_key().write_one(self, items, options, report):
+            return
         with self._lease() as borrowed:
             msetex = options.set.msetex_helps and not self._is_cluster and has_msetex(borrowed)
-            hooked = display is not None or options.on_chunk is not None
             if hooked or self._is_cluster or type(items) not in IN_MEMORY:
                 flight = self._write_flight(items, options, report, display, msetex=msetex)
             else:
@@ -327,6 +329,8 @@ class FastBatch(HashMethods, CommandMethods, TableMethods):
         yield from read_rounds(source, size, lambda some, found: self._read(some, found, options))
 
     def _read(self, keys: Iterable[AnyKey], out: Found, options: ReadOptions) -> None:
+        if self._is_cluster and _one_key().read_one(self, keys, out, options):
+            return
         with self._lease(self._max_value_size) as borrowed:
             if type(keys) in IN_MEMORY and type(out) is dict and self._fit_one_reply(keys):
                 flight = self._read_at_once(borrowed, keys, out, options)
@@ -406,3 +410,10 @@ class FastBatch(HashMethods, CommandMethods, TableMethods):
         for key in keys:
             yield key
             check_free(self._client.connection, threading.get_ident())
+
+
+def _one_key() -> Any:
+    """Return the module for batches of one key. Only programs that use a cluster import it."""
+    from redis_fastbatch import _one_key
+
+    return _one_key

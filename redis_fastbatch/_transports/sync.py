@@ -124,6 +124,17 @@ class Lease:
             return None
         return channel.reader
 
+    def give_up(self) -> None:
+        """Close the connection after exchange(). The caller sends the command again in another way.
+
+        Raises:
+            BaseException: what has interrupted exchange(), such as KeyboardInterrupt.
+        """
+        failure, self._failure, self._channel = self._failure, None, None
+        self.connection.disconnect()
+        if failure is not None and not isinstance(failure, Exception):
+            raise failure
+
     @property
     def begun(self) -> ChunkState:
         """The state of the chunk that exchange() was to send; NEW if it was not called."""

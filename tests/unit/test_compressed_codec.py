@@ -78,9 +78,14 @@ def test_what_compression_does_not_shorten_stays_plain(algorithm: Any) -> None:
             assert CompressedCodec("raw", algorithm).loads(CompressedCodec("raw", algorithm).dumps(data)) == data
 
 
-@given(st.one_of(st.binary(max_size=50), st.sampled_from(sorted(MAGIC.values())).flatmap(
-    lambda magic: st.binary(max_size=20).map(lambda rest: magic + rest)
-)))
+@given(
+    st.one_of(
+        st.binary(max_size=50),
+        st.sampled_from(sorted(MAGIC.values())).flatmap(
+            lambda magic: st.binary(max_size=20).map(lambda rest: magic + rest)
+        ),
+    )
+)
 @settings(max_examples=examples(100))
 def test_any_bytes_come_back(data: bytes) -> None:
     codec = CompressedCodec("raw", "zlib", min_size=20)

@@ -33,7 +33,7 @@ LAYERS = (
     {"_transports"},
     {"_cluster", "_tables"},
     {"_async_batches", "_base_client"},
-    {"_hash_client"},
+    {"_hash_client", "_one_key"},
     {
         *("_async_command_methods", "_async_hash_methods", "_async_table_methods"),
         *("_command_methods", "_hash_methods", "_table_methods"),

@@ -32,9 +32,7 @@ def test_batches_are_compressed(valkey_client: redis.Redis) -> None:
         fb.batch_set_table(table, key="text")
 
 
-def test_bombs_are_refused_by_the_limit_of_the_client(
-    valkey: EmbeddedServer, valkey_client: redis.Redis
-) -> None:
+def test_bombs_are_refused_by_the_limit_of_the_client(valkey: EmbeddedServer, valkey_client: redis.Redis) -> None:
     FastBatch(valkey_client, codec=CODEC).batch_set({"bomb": "a" * 1_000_000, "long": "b" * 9_000})
     FastBatch(valkey_client).batch_hset({"hash": {"field": "a" * 1_000_000}}, codec=CODEC)
     fb = FastBatch(valkey_client, codec=CODEC, max_value_size=10_000)

@@ -110,6 +110,34 @@ def test_items_of_a_moving_slot_are_written_and_read(
         SlotMove(changing, slot, *changing.masters[1::-1]).run()
 
 
+def test_one_key_follows_its_slot(changing: Cluster, batch: FastBatch) -> None:
+    """Before, while and after its slot moves."""
+    slot = first_slots(changing, 0, 1)[0]
+    key = f"{tags_of(range(slot, slot + 1))[slot]}:one"
+
+    def works(value: int) -> None:
+        assert batch.batch_set({key: value}).written == 1
+        assert batch.batch_get([key]) == {key: value}
+
+    works(0)
+    move = SlotMove(changing, slot, *changing.masters[:2])
+    move.begin()
+    try:
+        works(1)
+        batch.batch_delete([key])
+        assert batch.batch_get([key], default="none") == {key: "none"}
+        works(2)
+        assert keys_in(changing.masters[1], slot) == 1
+    finally:
+        move.move_keys()
+        move.end()
+    works(3)
+    works(4)
+    SlotMove(changing, slot, *changing.masters[1::-1]).run()
+    works(5)
+    assert keys_in(changing.masters[0], slot) == 1
+
+
 @pytest.mark.parametrize("options", [{}, pytest.param({"nx": True}, marks=pytest.mark.full)])
 def test_items_are_written_once_while_slots_move(
     changing: Cluster, batch: FastBatch, items: dict[str, Any], moving_slots: range, options: dict[str, Any]
