@@ -34,6 +34,7 @@ from redis_fastbatch._engine.outcome import OnError
 from redis_fastbatch._engine.pacing import ValueSizes
 from redis_fastbatch._transports.asyncio import AsyncLease
 from redis_fastbatch._transports.loop_budget import FirstSlices, LoopBudget
+from redis_fastbatch._transports.redispy.telemetry import observed
 from redis_fastbatch._transports.reply_protocol import Deadlines
 from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback
 
@@ -46,6 +47,7 @@ class AsyncCommandMethods(BaseClient):
     _deadlines: Deadlines
     _slices: FirstSlices
 
+    @observed("PIPELINE")
     async def batch_execute(
         self,
         commands: AsyncCommands,
@@ -111,6 +113,7 @@ class AsyncCommandMethods(BaseClient):
                 return None
         return self._execute_on(writer, chunk, options, report, borrowed.begun)
 
+    @observed("PIPELINE")
     async def batch_execute_iter(
         self, commands: AsyncCommands, *, raise_on_error: bool = True
     ) -> AsyncIterator[Any]:

@@ -30,6 +30,7 @@ from redis_fastbatch._engine.pacing import ROUND_BYTES
 from redis_fastbatch._engine.read import read_ended
 from redis_fastbatch._hash_client import Fields, FieldTypes, HashClient, HashReading, HashWriting
 from redis_fastbatch._transports.loop_budget import LoopBudget
+from redis_fastbatch._transports.redispy.telemetry import observed
 from redis_fastbatch._typing import AsyncHashItems, AsyncKeys, K
 from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.report import BatchReport, OnChunk, ProgressCallback
@@ -38,6 +39,7 @@ from redis_fastbatch.report import BatchReport, OnChunk, ProgressCallback
 class AsyncHashMethods(HashClient):
     """The methods of AsyncFastBatch for hashes."""
 
+    @observed("HSET")
     async def batch_hset(
         self,
         items: AsyncHashItems[K],
@@ -82,6 +84,7 @@ class AsyncHashMethods(HashClient):
             raise_failures(report, on_error)
         return report
 
+    @observed("HGETALL")
     async def batch_hgetall(
         self,
         keys: AsyncKeys[K],
@@ -106,6 +109,7 @@ class AsyncHashMethods(HashClient):
         reading = HashReading(self, None, types, codec)
         return await self._all_hashes(keys, reading, default, on_error)
 
+    @observed("HMGET")
     async def batch_hmget(
         self,
         keys: AsyncKeys[K],
@@ -131,6 +135,7 @@ class AsyncHashMethods(HashClient):
         reading = HashReading(self, fields, types, codec)
         return await self._all_hashes(keys, reading, default, on_error)
 
+    @observed("HGETALL")
     def batch_hgetall_iter(
         self,
         keys: AsyncKeys[K],
@@ -154,6 +159,7 @@ class AsyncHashMethods(HashClient):
         reading = HashReading(self, None, types, codec)
         return self._each_hash(keys, reading, default, chunk_size, on_error)
 
+    @observed("HMGET")
     def batch_hmget_iter(
         self,
         keys: AsyncKeys[K],

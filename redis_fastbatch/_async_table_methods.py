@@ -12,6 +12,7 @@ from redis_fastbatch._engine.commands import PointInTime, Seconds
 from redis_fastbatch._engine.outcome import OnError
 from redis_fastbatch._engine.read import read_ended
 from redis_fastbatch._transports.capabilities import has_msetex_async
+from redis_fastbatch._transports.redispy.telemetry import observed
 from redis_fastbatch._typing import AsyncKeys, Key, Table
 from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.report import BatchReport, ProgressCallback
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 class AsyncTableMethods(BaseClient):
     """The methods of AsyncFastBatch for Arrow tables and DataFrames."""
 
+    @observed("PIPELINE")
     async def batch_execute_table(
         self,
         table: Table,
@@ -60,6 +62,7 @@ class AsyncTableMethods(BaseClient):
             plan.attach_report(error)
             raise
 
+    @observed("MSET")
     async def batch_set_table(
         self,
         table: Table,
@@ -112,6 +115,7 @@ class AsyncTableMethods(BaseClient):
             plan.attach_report(error)
             raise
 
+    @observed("MGET")
     async def batch_get_table(
         self,
         keys: AsyncKeys[Key],

@@ -36,6 +36,7 @@ from redis_fastbatch._messages import format_key
 from redis_fastbatch._redirections import cluster_hint, error_text
 from redis_fastbatch._transports.capabilities import capabilities
 from redis_fastbatch._transports.redispy import is_cluster, key_encoding, reply_decoding
+from redis_fastbatch._transports.redispy.telemetry import observe
 from redis_fastbatch._typing import AnyKey
 from redis_fastbatch.codecs import AnyCodec, resolve
 from redis_fastbatch.errors import BatchError
@@ -76,6 +77,7 @@ class BaseClient:
         self._is_cluster = is_cluster(client)
         self._url: str | None = None
         self._settings: dict[str, Any] = {}
+        observe(self)
 
     def _check_client(self, client: Any) -> None:
         """Refuse clients of another kind, which would fail later with errors that do not say why."""
@@ -110,6 +112,7 @@ class BaseClient:
         made.__dict__.update(self.__dict__)
         made.__dict__.pop("_cluster", None)
         made._codec = resolve(codec, self._max_value_size)
+        observe(made)
         return made
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -31,6 +31,7 @@ from redis_fastbatch._engine.flight import NO_LIMIT
 from redis_fastbatch._engine.options import ExecuteOptions
 from redis_fastbatch._engine.outcome import OnError
 from redis_fastbatch._engine.pacing import Slices, ValueSizes
+from redis_fastbatch._transports.redispy.telemetry import observed
 from redis_fastbatch._transports.sync import Lease
 from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback
 
@@ -40,6 +41,7 @@ AnyCommand = tuple[Any, ...] | list[Any]
 class CommandMethods(BaseClient):
     """The methods of FastBatch for any commands."""
 
+    @observed("PIPELINE")
     def batch_execute(
         self,
         commands: Iterable[AnyCommand],
@@ -124,6 +126,7 @@ class CommandMethods(BaseClient):
                 return None
         return self._execute_on(writer, chunk, options, report, borrowed.begun)
 
+    @observed("PIPELINE")
     def batch_execute_iter(self, commands: Iterable[AnyCommand], *, raise_on_error: bool = True) -> Iterator[Any]:
         """Send any commands and yield their replies, in bounded memory.
 

@@ -21,6 +21,7 @@ from redis_fastbatch._engine.outcome import OnError
 from redis_fastbatch._engine.pacing import ROUND_BYTES, Slices
 from redis_fastbatch._engine.read import read_ended
 from redis_fastbatch._hash_client import Fields, FieldTypes, HashClient, HashReading, HashWriting
+from redis_fastbatch._transports.redispy.telemetry import observed
 from redis_fastbatch._transports.threads import affordable, check_workers, one_at_a_time, write
 from redis_fastbatch._typing import AnyKey, HashItems, K
 from redis_fastbatch.codecs import AnyCodec
@@ -30,6 +31,7 @@ from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallb
 class HashMethods(HashClient):
     """The methods of FastBatch for hashes."""
 
+    @observed("HSET")
     def batch_hset(
         self,
         items: HashItems[K],
@@ -104,6 +106,7 @@ class HashMethods(HashClient):
         pairs = items.items() if isinstance(items, Mapping) else items
         write(self._lease, pairs, workers, make_flight, report, display)
 
+    @observed("HGETALL")
     def batch_hgetall(
         self,
         keys: Iterable[K],
@@ -141,6 +144,7 @@ class HashMethods(HashClient):
         reading = HashReading(self, None, types, codec)
         return self._all_hashes(checked_keys(keys, method="batch_hgetall"), reading, default, on_error)
 
+    @observed("HMGET")
     def batch_hmget(
         self,
         keys: Iterable[K],
@@ -168,6 +172,7 @@ class HashMethods(HashClient):
         reading = HashReading(self, fields, types, codec)
         return self._all_hashes(checked_keys(keys, method="batch_hmget"), reading, default, on_error)
 
+    @observed("HGETALL")
     def batch_hgetall_iter(
         self,
         keys: Iterable[K],
@@ -195,6 +200,7 @@ class HashMethods(HashClient):
         keys = checked_keys(keys, method="batch_hgetall_iter")
         return self._each_hash(keys, reading, default, chunk_size, checked_on_error(on_error))
 
+    @observed("HMGET")
     def batch_hmget_iter(
         self,
         keys: Iterable[K],

@@ -9,6 +9,7 @@ from redis_fastbatch._arguments import checked_keys
 from redis_fastbatch._base_client import BaseClient
 from redis_fastbatch._engine.commands import PointInTime, Seconds
 from redis_fastbatch._engine.outcome import OnError
+from redis_fastbatch._transports.redispy.telemetry import observed
 from redis_fastbatch._typing import Key, Table
 from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.report import BatchReport, ProgressCallback
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 class TableMethods(BaseClient):
     """The methods of FastBatch for tables and DataFrames."""
 
+    @observed("PIPELINE")
     def batch_execute_table(
         self,
         table: Table,
@@ -70,6 +72,7 @@ class TableMethods(BaseClient):
             plan.attach_report(error)
             raise
 
+    @observed("MSET")
     def batch_set_table(
         self,
         table: Table,
@@ -140,6 +143,7 @@ class TableMethods(BaseClient):
         options = TableOptions(key, expiry, prefix, columns, codec, as_, chunk_size, progress, on_error)
         return set_table(self, table, options)
 
+    @observed("MGET")
     def batch_get_table(
         self,
         keys: Iterable[Key],

@@ -61,6 +61,7 @@ from redis_fastbatch._transports.asyncio import AsyncLease
 from redis_fastbatch._transports.borrowing import check_free
 from redis_fastbatch._transports.capabilities import has_msetex_async
 from redis_fastbatch._transports.loop_budget import FirstSlices, LoopBudget
+from redis_fastbatch._transports.redispy.telemetry import observed
 from redis_fastbatch._transports.reply_protocol import Deadlines
 from redis_fastbatch._typing import AnyKey, AsyncItems, AsyncKeys, K, Key, PassAListOfKeys
 from redis_fastbatch.codecs import AnyCodec
@@ -148,6 +149,7 @@ class AsyncFastBatch(AsyncHashMethods, AsyncCommandMethods, AsyncTableMethods):
         """The redis.asyncio client; a redis.asyncio.RedisCluster if one was given."""
         return self._client  # type: ignore[no-any-return]
 
+    @observed("MSET")
     async def batch_set(
         self,
         items: AsyncItems[K],
@@ -244,6 +246,7 @@ class AsyncFastBatch(AsyncHashMethods, AsyncCommandMethods, AsyncTableMethods):
         self, keys: AsyncKeys[K], *, default: Any = None, on_error: OnError = "raise"
     ) -> dict[K, Any]: ...
 
+    @observed("MGET")
     async def batch_get(self, keys: AsyncKeys[Any], *, default: Any = None, on_error: OnError = "raise") -> Any:
         """Read the values of keys, as FastBatch.batch_get() does.
 
@@ -264,6 +267,7 @@ class AsyncFastBatch(AsyncHashMethods, AsyncCommandMethods, AsyncTableMethods):
         await self._read(keys, found, ReadOptions(default, on_error))
         return found
 
+    @observed("MGET")
     async def batch_get_iter(
         self,
         keys: AsyncKeys[K],
@@ -327,6 +331,7 @@ class AsyncFastBatch(AsyncHashMethods, AsyncCommandMethods, AsyncTableMethods):
                 return None
         return self._read_on(writer, chunk, out, options, borrowed.begun)
 
+    @observed("UNLINK")
     async def batch_delete(self, keys: AsyncKeys[Key]) -> int:
         """Delete keys with UNLINK, as FastBatch.batch_delete() does.
 

@@ -44,6 +44,7 @@ from redis_fastbatch._hash_methods import HashMethods
 from redis_fastbatch._table_methods import TableMethods
 from redis_fastbatch._transports.borrowing import check_free
 from redis_fastbatch._transports.capabilities import has_msetex
+from redis_fastbatch._transports.redispy.telemetry import observed
 from redis_fastbatch._transports.sync import Lease
 from redis_fastbatch._transports.threads import affordable, check_workers, one_at_a_time, read, write
 from redis_fastbatch._typing import AnyKey, Items, K, Key, PassAListOfKeys
@@ -128,6 +129,7 @@ class FastBatch(HashMethods, CommandMethods, TableMethods):
         """The redis-py client; a redis.RedisCluster if one was given."""
         return self._client  # type: ignore[no-any-return]
 
+    @observed("MSET")
     def batch_set(
         self,
         items: Items[K],
@@ -255,6 +257,7 @@ class FastBatch(HashMethods, CommandMethods, TableMethods):
         self, keys: Iterable[K], *, default: Any = None, on_error: OnError = "raise", workers: int = 1
     ) -> dict[K, Any]: ...
 
+    @observed("MGET")
     def batch_get(
         self, keys: Iterable[Any], *, default: Any = None, on_error: OnError = "raise", workers: int = 1
     ) -> Any:
@@ -302,6 +305,7 @@ class FastBatch(HashMethods, CommandMethods, TableMethods):
         read(list(found), workers, lambda some: self._read(some, found, options))
         return found
 
+    @observed("MGET")
     def batch_get_iter(
         self,
         keys: Iterable[K],
@@ -356,6 +360,7 @@ class FastBatch(HashMethods, CommandMethods, TableMethods):
                 return None
         return self._read_on(writer, chunk, out, options, borrowed.begun)
 
+    @observed("UNLINK")
     def batch_delete(self, keys: Iterable[Key]) -> int:
         """Delete keys with UNLINK: the server frees their memory in the background.
 

@@ -17,7 +17,10 @@ REDISPY = Path(redis.__file__).parent
 HOLDERS = {"client", "cluster", "connection", "manager", "node", "parser", "pool", "retry", "writer"}
 """Names of variables and attributes for redis-py's objects in this package, without a leading underscore."""
 
-UNDOCUMENTED = {"nodes_manager", "single_connection_lock", "slots_cache", "remap_host_port", "command_packer"}
+UNDOCUMENTED = {
+    *("nodes_manager", "single_connection_lock", "slots_cache", "remap_host_port", "command_packer"),
+    *("get_provider_manager", "record_operation_duration", "record_error_count"),
+}
 """Names without an underscore that redis-py's documentation does not promise."""
 
 
