@@ -62,7 +62,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--full",
         action="store_true",
-        help="run the full tier too: all servers, faults at every byte, long fuzzing, measurements of time",
+        help="run the full tier too: all servers, faults at every place, long fuzzing, measurements of time",
     )
     parser.addoption(
         "--rest",

@@ -176,14 +176,14 @@ class Bench:
         self.batch.reconnect()
         self.proxy.inject_now(fault)
 
-    def traffic(self, run: Callable[[], object]) -> dict[Direction, int]:
-        """Return the number of bytes in each direction while something runs on a new connection."""
+    def traffic(self, run: Callable[[], object]) -> dict[Direction, bytes]:
+        """Return the bytes in each direction while something runs on a new connection."""
         # The first run may ask the server for its commands.
         run()
         self.batch.reconnect()
         before = {direction: self.proxy.seen(direction) for direction in Direction}
         run()
-        return {direction: self.proxy.seen(direction) - before[direction] for direction in Direction}
+        return {direction: self.proxy.recorded(direction)[before[direction] :] for direction in Direction}
 
     def check_connection(self) -> None:
         """Check that the connection in the pool reads the right replies."""
@@ -209,7 +209,7 @@ def bench(
         protocol: 2 or 3.
     """
     options: dict[str, Any] = {"max_connections": 1, "socket_timeout": timeout, "protocol": protocol}
-    with FaultProxy(server.port) as proxy, server.client() as observer:
+    with FaultProxy(server.port, record=True) as proxy, server.client() as observer:
         observer.mset({key: msgpack.packb(value) for key, value in KNOWN.items()})
         address = {"host": proxy.host, "port": proxy.port}
         batch: AnyBatch

@@ -113,12 +113,13 @@ class ClusterBench:
         self.batch.reconnect_node(f"{proxy.host}:{proxy.port}")
         proxy.inject_now(fault)
 
-    def traffic(self, run: Callable[[], object]) -> dict[Direction, int]:
-        """Return the number of bytes in each direction, to and from one master, while something runs."""
+    def traffic(self, run: Callable[[], object]) -> dict[Direction, bytes]:
+        """Return the bytes in each direction, to and from one master, while something runs."""
         run()
-        before = {direction: self.proxies[0].seen(direction) for direction in Direction}
+        first = self.proxies[0]
+        before = {direction: first.seen(direction) for direction in Direction}
         run()
-        return {direction: self.proxies[0].seen(direction) - before[direction] for direction in Direction}
+        return {direction: first.recorded(direction)[before[direction] :] for direction in Direction}
 
     def release(self) -> None:
         """Release the streams that a fault has stalled."""
@@ -166,7 +167,7 @@ def cluster_bench(
         protocol: 2 or 3.
     """
     with ExitStack() as stack:
-        proxies = [stack.enter_context(FaultProxy(master.port)) for master in cluster.masters]
+        proxies = [stack.enter_context(FaultProxy(master.port, record=True)) for master in cluster.masters]
         observers = [stack.enter_context(master.client()) for master in cluster.masters]
         pairs = zip(cluster.masters, proxies, strict=True)
         remap = {(master.host, master.port): (proxy.host, proxy.port) for master, proxy in pairs}

@@ -1,17 +1,23 @@
 """The clients, directions and places of faults, for every operation.
 
-The default tier tries the synchronous client, with a fault at every 23rd byte. `pytest --full` tries every
-byte, and the asyncio client.
+The default tier tries the synchronous client, with a fault at every 7th place. `pytest --full` tries every place,
+and the asyncio client.
+
+Places on the way to the client are the bytes where the reader of replies may be in another state than at the byte
+before: each byte of a line, the first, a middle and the last byte of a string, and those of the line end after it.
+On the way to the server they are the first, second, middle and last byte of each command, because the server
+carries out whole commands only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import pytest
 
 from faults.bench import TO_CLIENT, TO_SERVER
-from faults.streams import Then
+from faults.streams import Direction, Then
 from tiers import by_tier
 
 DIRECTIONS = pytest.mark.parametrize("direction", [TO_SERVER, TO_CLIENT], ids=["to server", "to client"])
@@ -23,8 +29,8 @@ SOME_CLIENTS = pytest.mark.parametrize(("kind", "retries"), [("sync", 0), ("asyn
 
 
 def some(places: Sequence[int]) -> Sequence[int]:
-    """Return the places for the tier. 23 is prime, so that every node and every result of ending() occurs."""
-    return places[:: by_tier(23, 1)]
+    """Return the places for the tier. 7 is prime, so that every node and every result of ending() occurs."""
+    return places[:: by_tier(7, 1)]
 
 
 def in_turn(places: Sequence[int], number: int) -> Sequence[int]:
@@ -32,12 +38,53 @@ def in_turn(places: Sequence[int], number: int) -> Sequence[int]:
     return by_tier([places[number % len(places)]], places)
 
 
-def places(length: int, kind: str, retries: int, step: int = 5) -> Sequence[int]:
-    """Return every byte for the synchronous client without retries, and every `step`-th for other clients.
+def _line(stream: bytes, start: int) -> tuple[bytes, int, int]:
+    """Return the type of the line there, its end, and the length of the string after it, or -1."""
+    end = stream.index(b"\r\n", start) + 2
+    kind = stream[start : start + 1]
+    return kind, end, int(stream[start + 1 : end - 2]) if kind == b"$" else -1
+
+
+def _places_in_replies(stream: bytes) -> set[int]:
+    found: set[int] = set()
+    position = 0
+    while position < len(stream):
+        _, end, length = _line(stream, position)
+        found.update(range(position, end))
+        position = end
+        if length >= 0:
+            position += length + 2
+            found |= {end, end + 1, end + length // 2, *range(end + max(0, length - 1), position)}
+    return found
+
+
+def _places_in_commands(stream: bytes) -> set[int]:
+    found: set[int] = set()
+    starts = []
+    position = 0
+    while position < len(stream):
+        kind, end, length = _line(stream, position)
+        if kind == b"*":
+            starts.append(position)
+        position = end if length < 0 else end + length + 2
+    for start, end in pairwise([*starts, len(stream)]):
+        found |= {start, start + 1, (start + end) // 2, end - 1}
+    return found
+
+
+def places_in(stream: bytes, direction: Direction) -> list[int]:
+    """Return the places in a stream."""
+    return sorted((_places_in_commands if direction is TO_SERVER else _places_in_replies)(stream))
+
+
+def places(traffic: Mapping[Direction, bytes], direction: Direction, kind: str, retries: int) -> Sequence[int]:
+    """Return every place for the synchronous client without retries, and every third one for other clients.
 
     The next call notices a cut after the last byte, and needs a retry for it.
     """
-    return some(range(0, length + bool(retries), 1 if kind == "sync" and retries == 0 else step))
+    stream = traffic[direction]
+    wanted = places_in(stream, direction)[:: 1 if kind == "sync" and retries == 0 else 3]
+    return some([*wanted, len(stream)] if retries else wanted)
 
 
 def ending(place: int) -> Then:

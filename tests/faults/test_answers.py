@@ -166,7 +166,7 @@ def test_garbage_instead_of_a_reply_is_an_error(
     make: Callable[..., Bench], operation: Operation, kind: str
 ) -> None:
     """Garbage is an error. It must never become a value, or confirm an item."""
-    ready = make(operation, kind=kind, timeout=0.3)
+    ready = make(operation, kind=kind, timeout=0.8)
     run(ready, operation, ready.keys(COUNT))
     places = range(replies_of(operation)) if kind == "sync" else [0]
     for number, (name, garbage) in enumerate(GARBAGE.items()):
@@ -180,7 +180,7 @@ def test_garbage_instead_of_a_reply_is_an_error(
 
 @pytest.mark.parametrize("operation", BATCHES, ids=str)
 def test_garbage_between_replies_confirms_nothing(make: Callable[..., Bench], operation: Operation) -> None:
-    ready = make(operation, timeout=0.3)
+    ready = make(operation, timeout=0.8)
     run(ready, operation, ready.keys(COUNT))
     places = range(replies_of(operation))
     unnoticed = tried = 0
@@ -229,9 +229,10 @@ def test_missing_replies_are_a_timeout(
 ) -> None:
     ready = make(operation, kind=kind, timeout=0.3, retries=retries)
     run(ready, operation, ready.keys(COUNT))
-    faults = {"swallowed": {"drop_replies": 1}, "stalled": {"then": Then.STALL}}
-    for number, fault in enumerate(faults.values()):
-        for place in in_turn(range(0, replies_of(operation), 2), number):
+    # Each costs the time of a timeout. The clients differ in what they do after it, not in where it happens.
+    some = range(0, replies_of(operation), 2 if kind == "sync" and not retries else COUNT)
+    for fault in ({"drop_replies": 1}, {"then": Then.STALL}):
+        for place in some:
             keys = ready.keys(COUNT)
             if operation is DELETE:
                 fill(ready, keys)

@@ -1,4 +1,4 @@
-"""Clusters with a lost connection, at every byte, or with a node that answers wrongly, late or not at all."""
+"""Clusters with a lost connection, at every place, or with a node that answers wrongly, late or not at all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from redis.exceptions import ClusterDownError, InvalidResponse, TryAgainError
 from faults.answers import ATTRIBUTE, ERRORS, GARBAGE, PUSH
 from faults.bench import DELETE, EXPECTED_ERRORS, TO_CLIENT, Operation, check_read, read
 from faults.cluster_bench import NODES, ClusterBench, check_written, cluster_bench, write
-from faults.matrix import DIRECTIONS, KINDS, SOME_CLIENTS, ending, in_turn, some
+from faults.matrix import DIRECTIONS, KINDS, SOME_CLIENTS, ending, in_turn, places_in, some
 from faults.proxy import FaultProxy
 from faults.streams import Direction, Fault, Then
 from redis_fastbatch import BatchError, DecodeError
@@ -121,14 +121,14 @@ def moved(kind: str, ready: ClusterBench, master: int, to: tuple[str, int]) -> b
 @pytest.mark.parametrize("operation", BATCHES, ids=str)
 @KINDS
 @DIRECTIONS
-def test_a_cut_at_any_byte_is_reported_right(
+def test_a_cut_at_any_place_is_reported_right(
     make: Callable[..., ClusterBench], operation: Operation, kind: str, direction: Direction
 ) -> None:
     ready = make(kind=kind)
-    length = ready.traffic(lambda: run(ready, operation, ready.keys(COUNT)))[direction]
+    stream = ready.traffic(lambda: run(ready, operation, ready.keys(COUNT)))[direction]
     # Expiries and iteration handle a lost connection in the same way, so they try fewer places.
     every = operation.name in ("SET", "SET NX", "GET", "UNLINK") and kind == "sync"
-    for place in some(range(0, length, 1 if every else 11)):
+    for place in some(places_in(stream, direction)[:: 1 if every else 5]):
         ready.inject(Fault(direction, after_bytes=place, then=ending(place)), place % NODES)
         error = run(ready, operation, ready.keys(COUNT))
         # A connection lost between two rounds of iteration is not an error.
@@ -143,8 +143,8 @@ def test_a_cut_is_repaired_by_retries(
     make: Callable[..., ClusterBench], operation: Operation, kind: str, direction: Direction
 ) -> None:
     ready = make(kind=kind, retries=3)
-    length = ready.traffic(lambda: run(ready, operation, ready.keys(COUNT)))[direction]
-    for place in range(0, length, by_tier(185, 37)):
+    stream = ready.traffic(lambda: run(ready, operation, ready.keys(COUNT)))[direction]
+    for place in places_in(stream, direction)[:: by_tier(75, 15)]:
         ready.inject(Fault(direction, after_bytes=place, then=ending(place)), place % NODES)
         error = run(ready, operation, ready.keys(COUNT))
         assert error is None or not operation.repeatable
@@ -159,8 +159,8 @@ def test_a_large_batch_cut_at_random_is_reported_right(
     make: Callable[..., ClusterBench], operation: Operation, kind: str, retries: int, direction: Direction
 ) -> None:
     ready = make(kind=kind, retries=retries)
-    length = ready.traffic(lambda: run(ready, operation, ready.keys(LARGE)))[direction]
-    for place in random.Random(length).sample(range(length), 1):
+    stream = ready.traffic(lambda: run(ready, operation, ready.keys(LARGE)))[direction]
+    for place in random.Random(len(stream)).sample(range(len(stream)), 1):
         ready.inject(Fault(direction, after_bytes=place, then=ending(place)), place % NODES)
         error = run(ready, operation, ready.keys(LARGE))
         assert error is None or not retries or not operation.repeatable

@@ -1,4 +1,4 @@
-"""Connections cut at every byte, in both directions, while commands of any kind are carried out."""
+"""Connections cut at every place, in both directions, while commands of any kind are carried out."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def runner(ready: Bench, operation: Operation, keys: list[str]) -> Callable[[], 
 @KINDS
 @RETRIES
 @DIRECTIONS
-def test_commands_cut_at_every_byte(
+def test_commands_cut_at_every_place(
     ready: Bench, operation: Operation, kind: str, retries: int, direction: Direction
 ) -> None:
-    length = ready.traffic(lambda: written_by(runner(ready, operation, ready.keys(COUNT))))[direction]
-    for place in places(length, kind, retries):
+    traffic = ready.traffic(lambda: written_by(runner(ready, operation, ready.keys(COUNT))))
+    for place in places(traffic, direction, kind, retries):
         keys = ready.keys(COUNT)
         ready.inject(Fault(direction, after_bytes=place, then=ending(place)))
         written = written_by(runner(ready, operation, keys))
@@ -63,7 +63,7 @@ def test_commands_cut_at_every_byte(
 @KINDS
 @RETRIES
 @DIRECTIONS
-def test_replies_cut_at_every_byte(ready: Bench, kind: str, retries: int, direction: Direction) -> None:
+def test_replies_cut_at_every_place(ready: Bench, kind: str, retries: int, direction: Direction) -> None:
     def run(keys: list[str]) -> tuple[list[Any], Exception | None]:
         found: list[Any] = []
         commands = [command for key in keys for command in (("INCR", key), ("MGET", key, "none"))]
@@ -74,9 +74,9 @@ def test_replies_cut_at_every_byte(ready: Bench, kind: str, retries: int, direct
             return found, error
         return found, None
 
-    length = ready.traffic(lambda: run(ready.keys(COUNT)))[direction]
+    traffic = ready.traffic(lambda: run(ready.keys(COUNT)))
     expected = [1, [b"1", None]] * COUNT
-    for place in places(length, kind, retries):
+    for place in places(traffic, direction, kind, retries):
         keys = ready.keys(COUNT)
         ready.inject(Fault(direction, after_bytes=place, then=ending(place)))
         found, error = run(keys)

@@ -1,4 +1,4 @@
-"""Connections that are lost at every byte, in both directions, for every kind of batch."""
+"""Connections that are lost at every place, in both directions, for every kind of batch."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ def check_write_cut(ready: Bench, operation: Operation, keys: list[str], fault: 
 @KINDS
 @RETRIES
 @DIRECTIONS
-def test_a_write_cut_at_any_byte_is_reported_right(
+def test_a_write_cut_at_any_place_is_reported_right(
     ready: Bench, operation: Operation, kind: str, retries: int, direction: Direction
 ) -> None:
-    length = ready.traffic(lambda: write(ready, operation, ready.keys(SMALL)))[direction]
-    for place in places(length, kind, retries):
+    traffic = ready.traffic(lambda: write(ready, operation, ready.keys(SMALL)))
+    for place in places(traffic, direction, kind, retries):
         fault = Fault(direction, after_bytes=place, then=ending(place))
         check_write_cut(ready, operation, ready.keys(SMALL), fault, chunk_size=2)
 
@@ -78,8 +78,8 @@ def test_a_write_cut_at_any_byte_is_reported_right(
 def test_a_large_write_cut_at_random_is_reported_right(
     ready: Bench, operation: Operation, kind: str, retries: int, direction: Direction
 ) -> None:
-    length = ready.traffic(lambda: write(ready, operation, ready.keys(LARGE), 100))[direction]
-    for place in random.Random(length).sample(range(length), 3):
+    stream = ready.traffic(lambda: write(ready, operation, ready.keys(LARGE), 100))[direction]
+    for place in random.Random(len(stream)).sample(range(len(stream)), 3):
         fault = Fault(direction, after_bytes=place, then=ending(place))
         check_write_cut(ready, operation, ready.keys(LARGE), fault, chunk_size=100)
 
@@ -89,14 +89,15 @@ def test_a_large_write_cut_at_random_is_reported_right(
 @RETRIES
 @DIRECTIONS
 @pytest.mark.parametrize("count", [SMALL, pytest.param(LARGE, marks=pytest.mark.full)])
-def test_a_read_cut_at_any_byte_returns_right_values(
+def test_a_read_cut_at_any_place_returns_right_values(
     ready: Bench, operation: Operation, kind: str, retries: int, direction: Direction, count: int
 ) -> None:
     keys = ready.keys(count)
     fill(ready, keys)
-    length = ready.traffic(lambda: read(ready, operation, keys))[direction]
-    wanted: Any = places(length, kind, retries)
+    traffic = ready.traffic(lambda: read(ready, operation, keys))
+    wanted = places(traffic, direction, kind, retries)
     if count == LARGE:
+        length = len(traffic[direction])
         wanted = random.Random(length).sample(range(length), 4)
     for place in wanted:
         ready.inject(Fault(direction, after_bytes=place, then=ending(place)))
@@ -110,11 +111,11 @@ def test_a_read_cut_at_any_byte_returns_right_values(
 @KINDS
 @RETRIES
 @DIRECTIONS
-def test_a_delete_cut_at_any_byte_deletes_only_its_keys(
+def test_a_delete_cut_at_any_place_deletes_only_its_keys(
     ready: Bench, operation: Operation, kind: str, retries: int, direction: Direction
 ) -> None:
-    length = ready.traffic(lambda: ready.batch.batch_delete(ready.keys(SMALL)))[direction]
-    for place in places(length, kind, retries):
+    traffic = ready.traffic(lambda: ready.batch.batch_delete(ready.keys(SMALL)))
+    for place in places(traffic, direction, kind, retries):
         keys, others = ready.keys(SMALL), ready.keys(2)
         fill(ready, keys + others)
         ready.inject(Fault(direction, after_bytes=place, then=ending(place)))

@@ -1,4 +1,4 @@
-"""Hashes whose connection is lost at every byte, or whose server answers wrongly."""
+"""Hashes whose connection is lost at every place, or whose server answers wrongly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from redis.exceptions import InvalidResponse
 from faults.answers import ATTRIBUTE, ERRORS, GARBAGE, PUSH
 from faults.bench import EXPECTED_ERRORS, Bench, Operation, Written, bench, check_report, value_of, written_by
 from faults.cluster_bench import NODES, ClusterBench, cluster_bench
-from faults.matrix import DIRECTIONS, KINDS, RETRIES, ending, in_turn, places, some
+from faults.matrix import DIRECTIONS, KINDS, RETRIES, ending, in_turn, places
 from faults.streams import Direction, Fault
 from redis_fastbatch._cluster import flight as cluster_flight
 from redis_fastbatch.server import EmbeddedServer
@@ -108,12 +108,12 @@ def replies_of(operation: Operation) -> int:
 @KINDS
 @RETRIES
 @DIRECTIONS
-def test_a_cut_at_any_byte_is_reported_right(
+def test_a_cut_at_any_place_is_reported_right(
     make: Callable[..., Bench], operation: Operation, kind: str, retries: int, direction: Direction
 ) -> None:
     ready = make(kind=kind, retries=retries)
-    length = ready.traffic(lambda: run(ready, operation, ready.keys(COUNT)))[direction]
-    for place in places(length, kind, retries, step=13):
+    traffic = ready.traffic(lambda: run(ready, operation, ready.keys(COUNT)))
+    for place in places(traffic, direction, kind, retries):
         ready.inject(Fault(direction, after_bytes=place, then=ending(place)))
         error = run(ready, operation, ready.keys(COUNT))
         assert error is None or not retries
@@ -141,11 +141,12 @@ def test_garbage_instead_of_a_reply_is_an_error(
 ) -> None:
     ready = make(kind=kind)
     run(ready, operation, ready.keys(COUNT))
+    wanted = range(replies_of(operation)) if kind == "sync" else [0]
     for number, (name, garbage) in enumerate(GARBAGE.items()):
         if name == "empty array" and operation.method.startswith("batch_hgetall"):
             # It is the reply for a missing key.
             continue
-        for place in in_turn(range(replies_of(operation)), number):
+        for place in in_turn(wanted, number):
             ready.inject(Fault(after_replies=place, drop_replies=1, insert=garbage))
             error = run(ready, operation, ready.keys(COUNT), real_replies=False)
             assert isinstance(error, (InvalidResponse, redis.TimeoutError)), (name, place)
@@ -170,7 +171,7 @@ def test_messages_between_replies_change_nothing(
 @pytest.mark.parametrize("retries", [0, 3])
 @KINDS
 @DIRECTIONS
-def test_a_node_cut_at_any_byte_is_reported_right(
+def test_a_node_cut_at_any_place_is_reported_right(
     cluster: Cluster,
     monkeypatch: pytest.MonkeyPatch,
     operation: Operation,
@@ -180,8 +181,8 @@ def test_a_node_cut_at_any_byte_is_reported_right(
 ) -> None:
     monkeypatch.setattr(cluster_flight, "FIRST_DELAY", 0.005)
     with cluster_bench(cluster, kind=kind, retries=retries) as ready:
-        length = ready.traffic(lambda: run(ready, operation, ready.keys(COUNT)))[direction]
-        for place in some(range(0, length, 1 if kind == "sync" else 11)):
+        traffic = ready.traffic(lambda: run(ready, operation, ready.keys(COUNT)))
+        for place in places(traffic, direction, kind, retries):
             ready.inject(Fault(direction, after_bytes=place, then=ending(place)), place % NODES)
             error = run(ready, operation, ready.keys(COUNT))
             assert error is None or not retries

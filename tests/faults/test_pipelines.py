@@ -1,4 +1,4 @@
-"""Pipelines whose connection is lost at every byte. They end as redis-py's do, and leave no reply to be read."""
+"""Pipelines whose connection is lost at every place. They end as redis-py's do, and leave no reply to be read."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ def makers(ready: Bench) -> tuple[Make, Make]:
 @DIRECTIONS
 @TRANSACTIONS
 @pytest.mark.parametrize("watch", [False, True], ids=["", "watching"])
-def test_cut_at_every_byte(
+def test_cut_at_every_place(
     ready: Bench, kind: str, retries: int, direction: Direction, transaction: bool, watch: bool
 ) -> None:
     ours, theirs = makers(ready)
-    length = ready.traffic(lambda: executed(ready, ours, transaction, watch))[direction]
-    for place in places(length, kind, retries):
+    traffic = ready.traffic(lambda: executed(ready, ours, transaction, watch))
+    for place in places(traffic, direction, kind, retries):
         found = []
         for make in (ours, theirs):
             ready.inject(Fault(direction, after_bytes=place, then=ending(place)))

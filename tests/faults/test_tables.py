@@ -1,4 +1,4 @@
-"""Tables whose connection is lost at every byte, or whose server answers wrongly."""
+"""Tables whose connection is lost at every place, or whose server answers wrongly."""
 
 from __future__ import annotations
 
@@ -143,12 +143,12 @@ def check_cut(ready: Bench, operation: Operation, fault: Fault) -> None:
 @KINDS
 @RETRIES
 @DIRECTIONS
-def test_a_cut_at_any_byte_is_reported_right(
+def test_a_cut_at_any_place_is_reported_right(
     make: Callable[..., Bench], operation: Operation, kind: str, retries: int, direction: Direction
 ) -> None:
     ready = make(operation, kind=kind, retries=retries)
-    length = ready.traffic(lambda: run(ready, operation, ready.keys(COUNT)))[direction]
-    for place in places(length, kind, retries, step=13):
+    traffic = ready.traffic(lambda: run(ready, operation, ready.keys(COUNT)))
+    for place in places(traffic, direction, kind, retries):
         check_cut(ready, operation, Fault(direction, after_bytes=place, then=ending(place)))
 
 
@@ -170,8 +170,8 @@ def test_a_large_table_cut_at_random_is_reported_right(
         check_rows(ready, operation, keys, written)
         return written.error
 
-    length = ready.traffic(run_large)[direction]
-    for place in random.Random(length).sample(range(length), 2):
+    stream = ready.traffic(run_large)[direction]
+    for place in random.Random(len(stream)).sample(range(len(stream)), 2):
         ready.inject(Fault(direction, after_bytes=place, then=ending(place)))
         error = run_large()
         assert error is None or not retries
