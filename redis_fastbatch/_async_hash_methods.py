@@ -18,26 +18,41 @@ from redis_fastbatch._async_batches import (
     LoopPause,
     async_source,
     carry_out,
+    fill,
     rounds_of,
     write_out,
 )
-from redis_fastbatch._base_client import ITER_ROUND, Found, Reporting, empty_result, parts_of, raise_failures
-from redis_fastbatch._engine.commands import Duration, Moment, SetOptions
-from redis_fastbatch._engine.flight import COMMAND_ITEMS
+from redis_fastbatch._base_client import (
+    ITER_ROUND,
+    Found,
+    Reporting,
+    empty_result,
+    goes_alone,
+    parts_of,
+    raise_failures,
+)
+from redis_fastbatch._core.resp.encoder import IN_MEMORY
+from redis_fastbatch._engine.commands import Duration, Moment, set_options
+from redis_fastbatch._engine.flight import COMMAND_ITEMS, NO_LIMIT
+from redis_fastbatch._engine.hash_read import HashReadFlight
+from redis_fastbatch._engine.hashes import HashFlight
 from redis_fastbatch._engine.options import ReadOptions
 from redis_fastbatch._engine.outcome import OnError
 from redis_fastbatch._engine.pacing import ROUND_BYTES
 from redis_fastbatch._engine.read import read_ended
 from redis_fastbatch._hash_client import Fields, FieldTypes, HashClient, HashReading, HashWriting
-from redis_fastbatch._transports.loop_budget import LoopBudget
+from redis_fastbatch._transports.asyncio import AsyncLease
+from redis_fastbatch._transports.loop_budget import FirstSlices, LoopBudget
 from redis_fastbatch._transports.redispy.telemetry import observed
 from redis_fastbatch._typing import AsyncHashItems, AsyncKeys, K
 from redis_fastbatch.codecs import AnyCodec
-from redis_fastbatch.report import BatchReport, OnChunk, ProgressCallback
+from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback
 
 
 class AsyncHashMethods(HashClient):
     """The methods of AsyncFastBatch for hashes."""
+
+    _slices: FirstSlices
 
     @observed("HSET")
     async def batch_hset(
@@ -70,19 +85,46 @@ class AsyncHashMethods(HashClient):
             BatchError, ValueError, TypeError, redis.exceptions.RedisError: as from FastBatch.batch_hset().
         """
         items = checked_items(items, asynchronous=True, method="batch_hset")
-        expiry = SetOptions(ex, px, exat, pxat, ex_jitter=ex_jitter)
+        expiry = set_options(ex, px, exat, pxat, ex_jitter=ex_jitter)
         writing = HashWriting(expiry, codec, chunk_size, on_error, on_chunk)
         report = BatchReport()
         display = progress_of(items, progress)
         with Reporting(report, display):
-            source = async_source(items)
-            async with self._lease() as borrowed:
-                flight = self._hset_flight(source or items, writing, report, display)
-                await write_out(borrowed, flight, source)
-            if flight.source_error is not None:
-                raise flight.source_error
-            raise_failures(report, on_error)
+            await self._hset(items, writing, report, display)
+            if report.failed:
+                raise_failures(report, on_error)
         return report
+
+    async def _hset(self, items: Any, writing: HashWriting, report: BatchReport, display: Progress | None) -> None:
+        source = async_source(items)
+        async with self._lease() as borrowed:
+            hooked = display is not None or writing.options.on_chunk is not None
+            if hooked or self._is_cluster or type(items) not in IN_MEMORY:
+                flight = self._hset_flight(source or items, writing, report, display)
+            else:
+                flight = await self._hset_at_once(borrowed, items, writing, report)
+                if flight is None:
+                    return
+            await write_out(borrowed, flight, source)
+        if flight.source_error is not None:
+            raise flight.source_error
+
+    async def _hset_at_once(
+        self, borrowed: AsyncLease, items: Any, writing: HashWriting, report: BatchReport
+    ) -> HashFlight | None:
+        """Write a batch that is one short chunk, and return None. Else return a flight that goes on."""
+        writer = self._mapping_writer(items, writing)
+        chunk: Any = writer.blank()
+        await fill(writer, chunk, self._slices, borrowed)
+        while goes_alone(writer, chunk):
+            reader = await borrowed.exchange(chunk)
+            following = chunk if reader is None else writing.following(reader, chunk, report)
+            if following is None:
+                return None
+            if following is chunk:
+                break
+            chunk = following
+        return self._hset_on(writer, chunk, writing, report, borrowed.begun)
 
     @observed("HGETALL")
     async def batch_hgetall(
@@ -217,9 +259,31 @@ class AsyncHashMethods(HashClient):
     async def _read_hashes(
         self, keys: AsyncKeys[Any], reading: HashReading, out: Found, options: ReadOptions
     ) -> None:
-        source = async_source(keys)
-        with LoopPause(self._pause_gc) as pause:
+        few = self._slices.decoding if reading.has_codec else COMMAND_ITEMS
+        one_reply = type(keys) in IN_MEMORY and type(out) is dict
+        if one_reply and self._fit_one_reply(keys, few, self._hash_sizes):
             async with self._lease(self._max_value_size) as borrowed:
-                flight = self._hash_read_flight(source or keys, reading, out, pause, options)
-                await carry_out(borrowed, flight, source)
+                flight = await self._read_hashes_at_once(borrowed, keys, reading, out, options)
+                if flight is None:
+                    return
+                await borrowed.run(flight)
+        else:
+            source = async_source(keys)
+            with LoopPause(self._pause_gc) as pause:
+                async with self._lease(self._max_value_size) as borrowed:
+                    flight = self._hash_read_flight(source or keys, reading, out, pause, options)
+                    await carry_out(borrowed, flight, source)
         read_ended(flight.outcome, options.on_error, reading.method)
+
+    async def _read_hashes_at_once(
+        self, borrowed: AsyncLease, keys: Any, reading: HashReading, out: Any, options: ReadOptions
+    ) -> HashReadFlight | None:
+        """Read a batch of one chunk with short replies, and return None. Else return a flight that goes on."""
+        writer = self._hash_keys(keys, reading, options)
+        chunk = writer.blank()
+        writer.fill_some(chunk, NO_LIMIT)
+        if goes_alone(writer, chunk):
+            reader = await borrowed.exchange(chunk)
+            if reader is not None and self._takes_all_hashes(reader, chunk, reading, out, options):
+                return None
+        return self._hash_read_on(writer, chunk, reading, out, options, borrowed.begun)

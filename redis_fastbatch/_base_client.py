@@ -221,10 +221,10 @@ class BaseClient:
             self._sizes.saw(chunk.count, size)
         return bool(size)
 
-    def _fit_one_reply(self, keys: Any, most: int = COMMAND_ITEMS) -> bool:
+    def _fit_one_reply(self, keys: Any, most: int = COMMAND_ITEMS, sizes: ValueSizes | None = None) -> bool:
         """Return whether the values of up to `most` keys are likely to fit into one short reply of one server."""
         count = len(keys)
-        return count <= most and not self._is_cluster and self._sizes.fit(count, SHORT_REPLY_BYTES)
+        return count <= most and not self._is_cluster and (sizes or self._sizes).fit(count, SHORT_REPLY_BYTES)
 
     def _read_outcome(self, pause: gc_pause.Pause | None, options: ReadOptions) -> ReadOutcome:
         return ReadOutcome(

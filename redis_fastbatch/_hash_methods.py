@@ -12,16 +12,28 @@ from redis_fastbatch._arguments import (
     checked_on_error,
     progress_of,
 )
-from redis_fastbatch._base_client import ITER_ROUND, Found, Reporting, empty_result, raise_failures, read_rounds
+from redis_fastbatch._base_client import (
+    ITER_ROUND,
+    Found,
+    Reporting,
+    empty_result,
+    goes_alone,
+    raise_failures,
+    read_rounds,
+)
+from redis_fastbatch._core.resp.encoder import IN_MEMORY
 from redis_fastbatch._core.runtime import gc_pause
-from redis_fastbatch._engine.commands import Duration, Moment, SetOptions
-from redis_fastbatch._engine.flight import COMMAND_ITEMS
+from redis_fastbatch._engine.commands import Duration, Moment, set_options
+from redis_fastbatch._engine.flight import COMMAND_ITEMS, NO_LIMIT
+from redis_fastbatch._engine.hash_read import HashReadFlight
+from redis_fastbatch._engine.hashes import HashFlight
 from redis_fastbatch._engine.options import ReadOptions
 from redis_fastbatch._engine.outcome import OnError
 from redis_fastbatch._engine.pacing import ROUND_BYTES, Slices
 from redis_fastbatch._engine.read import read_ended
 from redis_fastbatch._hash_client import Fields, FieldTypes, HashClient, HashReading, HashWriting
 from redis_fastbatch._transports.redispy.telemetry import observed
+from redis_fastbatch._transports.sync import Lease
 from redis_fastbatch._transports.threads import affordable, check_workers, one_at_a_time, write
 from redis_fastbatch._typing import AnyKey, HashItems, K
 from redis_fastbatch.codecs import AnyCodec
@@ -74,7 +86,7 @@ class HashMethods(HashClient):
             redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: as from batch_set().
         """
         items = checked_items(items, method="batch_hset")
-        expiry = SetOptions(ex, px, exat, pxat, ex_jitter=ex_jitter)
+        expiry = set_options(ex, px, exat, pxat, ex_jitter=ex_jitter)
         writing = HashWriting(expiry, codec, chunk_size, on_error, on_chunk)
         if workers != 1:
             check_workers(workers)
@@ -83,16 +95,43 @@ class HashMethods(HashClient):
         display = progress_of(items, progress)
         with Reporting(report, display):
             if workers == 1:
-                with self._lease() as borrowed:
-                    flight = self._hset_flight(items, writing, report, display)
-                    with flight:
-                        borrowed.run(flight)
-                if flight.source_error is not None:
-                    raise flight.source_error
+                self._hset(items, writing, report, display)
             else:
                 self._hset_in_threads(items, writing, report, display, workers)
-            raise_failures(report, on_error)
+            if report.failed:
+                raise_failures(report, on_error)
         return report
+
+    def _hset(self, items: Any, writing: HashWriting, report: BatchReport, display: Progress | None) -> None:
+        with self._lease() as borrowed:
+            hooked = display is not None or writing.options.on_chunk is not None
+            if hooked or self._is_cluster or type(items) not in IN_MEMORY:
+                flight = self._hset_flight(items, writing, report, display)
+            else:
+                flight = self._hset_at_once(borrowed, items, writing, report)
+                if flight is None:
+                    return
+            with flight:
+                borrowed.run(flight)
+        if flight.source_error is not None:
+            raise flight.source_error
+
+    def _hset_at_once(
+        self, borrowed: Lease, items: Any, writing: HashWriting, report: BatchReport
+    ) -> HashFlight | None:
+        """Write a batch that is one short chunk, and return None. Else return a flight that goes on."""
+        writer = self._mapping_writer(items, writing)
+        chunk: Any = writer.blank()
+        writer.fill_some(chunk, NO_LIMIT)
+        while goes_alone(writer, chunk):
+            reader = borrowed.exchange(chunk)
+            following = chunk if reader is None else writing.following(reader, chunk, report)
+            if following is None:
+                return None
+            if following is chunk:
+                break
+            chunk = following
+        return self._hset_on(writer, chunk, writing, report, borrowed.begun)
 
     def _hset_in_threads(
         self, items: Any, writing: HashWriting, report: BatchReport, display: Progress | None, workers: int
@@ -243,7 +282,28 @@ class HashMethods(HashClient):
         )
 
     def _read_hashes(self, keys: Any, reading: HashReading, out: Found, options: ReadOptions) -> None:
-        with self._lease(self._max_value_size) as borrowed, gc_pause.Pause(self._pause_gc) as pause:
-            flight = self._hash_read_flight(keys, reading, out, pause, options)
-            borrowed.run(flight)
+        with self._lease(self._max_value_size) as borrowed:
+            one_reply = type(keys) in IN_MEMORY and type(out) is dict
+            if one_reply and self._fit_one_reply(keys, sizes=self._hash_sizes):
+                flight = self._read_hashes_at_once(borrowed, keys, reading, out, options)
+                if flight is None:
+                    return
+                borrowed.run(flight)
+            else:
+                with gc_pause.Pause(self._pause_gc) as pause:
+                    flight = self._hash_read_flight(keys, reading, out, pause, options)
+                    borrowed.run(flight)
         read_ended(flight.outcome, options.on_error, reading.method)
+
+    def _read_hashes_at_once(
+        self, borrowed: Lease, keys: Any, reading: HashReading, out: Any, options: ReadOptions
+    ) -> HashReadFlight | None:
+        """Read a batch of one chunk with short replies, and return None. Else return a flight that goes on."""
+        writer = self._hash_keys(keys, reading, options)
+        chunk = writer.blank()
+        writer.fill_some(chunk, NO_LIMIT)
+        if goes_alone(writer, chunk):
+            reader = borrowed.exchange(chunk)
+            if reader is not None and self._takes_all_hashes(reader, chunk, reading, out, options):
+                return None
+        return self._hash_read_on(writer, chunk, reading, out, options, borrowed.begun)

@@ -151,9 +151,9 @@ def set_options(
     px: Duration | ColumnOfTimes | None,
     exat: Moment | ColumnOfTimes | None,
     pxat: Moment | ColumnOfTimes | None,
-    keepttl: bool,
-    nx: bool,
-    xx: bool,
+    keepttl: bool = False,
+    nx: bool = False,
+    xx: bool = False,
     atomic: bool = False,
     ex_jitter: float = 0,
 ) -> SetOptions:

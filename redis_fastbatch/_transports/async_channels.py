@@ -70,7 +70,8 @@ class TransportChannel:
         self._protocol.give_back()
 
     async def exchange(self, chunk: Chunk) -> None:
-        """Send the first chunk over the connection, and receive the first bytes of its replies."""
+        """Send a chunk over the connection, and receive the first bytes of its replies."""
+        self.sent_all = False
         protocol, timeout = self._protocol, self._connection.socket_timeout
         protocol.take_over()
         # A copy: the transport may keep what it is given.

@@ -105,7 +105,7 @@ class AsyncLease:
             Then run() is to be called with a flight that begins with this chunk.
         """
         try:
-            channel = self._ready_channel() or await self.channel()
+            channel = self._channel or self._ready_channel() or await self.channel()
             if not isinstance(channel, TransportChannel):
                 return None
             self._channel = channel

@@ -85,7 +85,8 @@ class SocketChannel:
         return self
 
     def exchange(self, chunk: Chunk) -> None:
-        """Send the first chunk over the connection, and receive the first bytes of its replies."""
+        """Send a chunk over the connection, and receive the first bytes of its replies."""
+        self.sent_all = False
         self._send_all(chunk)
         self.sent_all = True
         self._receive_some()

@@ -107,14 +107,15 @@ class Lease:
         """Send a small command, and receive its reply.
 
         This is the short way for a batch of one command, and takes a fraction of what a flight takes. Where the
-        reply is not what it usually is, a flight that begins with this chunk goes on: see run().
+        reply is not what it usually is, a flight that begins with this chunk goes on: see run(). Once all of the
+        reply is read, this may be called again.
 
         Returns:
             A reader with the first received bytes. None if that failed, or the connection is not of a known kind.
         """
         try:
             Forks.check(self._forks)
-            channel = self.channel()
+            channel = self._channel or self.channel()
             if not isinstance(channel, SocketChannel):
                 return None
             self._channel = channel

@@ -34,6 +34,7 @@ cdef class HashRows:
     cdef bint in_order          # the present row has had the same fields so far
     cdef list wanted            # the Fields of HMGET; None for HGETALL
     cdef Shapes shapes
+    cdef tuple wanted_shape         # names of a template of the wanted fields; None if they cannot have one
     cdef RowShape shape
     cdef list shape_fields
     cdef bytes undecodable      # the value that could not be converted

@@ -2,6 +2,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from redis_fastbatch._core.codec import ValueCodec
+from redis_fastbatch._core.resp.replies import ReplyReader
 
 class HashRows:
     def __init__(
@@ -15,6 +16,7 @@ class HashRows:
         errors: str = "strict",
         max_value_size: int = 0,
     ) -> None: ...
+    def read_all(self, reader: ReplyReader, keys: list[Any], default: Any, out: dict[Any, Any]) -> int: ...
     def read(
         self,
         reader: Any,

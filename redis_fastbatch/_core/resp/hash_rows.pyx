@@ -20,6 +20,7 @@ from redis_fastbatch._core.runtime.rows cimport (
     Shapes,
     finish_row,
     is_worth_learning,
+    make_shape,
     put_value,
 )
 
@@ -32,6 +33,7 @@ from redis_fastbatch.errors import DecodeError
 
 cdef enum:
     INCOMPLETE = 0
+    MOST_SHAPES = 64
     MOST_FIELDS = 4096      # names that are kept; hashes of random names must not fill the memory
     SAFE_DIGITS = 18        # a number of this many digits always fits into 64 bits
     EXACT_POWER = 22        # 10**22 is the largest power of ten that a double holds exactly
@@ -74,6 +76,22 @@ cdef extern from *:
 
 cdef extern from "Python.h":
     double PyOS_string_to_double(const char* text, char** end, PyObject* overflow) except? -1.0
+
+
+cdef dict MADE_SHAPES = {}
+"""Templates of rows, by the names in the rows and on the wire. To make one takes as long as many rows, and small batches
+ask for the same fields again and again."""
+
+
+cdef RowShape made_shape(tuple names):
+    """Return the template of rows with these names, as (names in the rows, names on the wire)."""
+    cdef RowShape shape = MADE_SHAPES.get(names)
+    if shape is None:
+        shape = make_shape(names[0], list(names[1]))
+        if len(MADE_SHAPES) >= MOST_SHAPES:
+            del MADE_SHAPES[next(iter(MADE_SHAPES))]
+        MADE_SHAPES[names] = shape
+    return shape
 
 
 cdef class Field:
@@ -132,8 +150,8 @@ cdef class HashRows:
             self.wanted = [self.new_field(wire, name) for name, wire in fields]
             names = dict.fromkeys([name for name, _ in fields])
             if len(names) == len(fields) <= WIDEST_ROW and all(type(name) is str for name in names):
-                self.shapes.learn(0, names, [wire for _, wire in fields])
-                self.shape = self.shapes.slots[0]
+                self.wanted_shape = tuple(names), tuple([wire for _, wire in fields])
+                self.shape = MADE_SHAPES.get(self.wanted_shape)
 
     cdef Field new_field(self, bytes wire, object name):
         """Return a field; `name` is the name in the rows, or None to make it from the one on the wire."""
@@ -216,6 +234,26 @@ cdef class HashRows:
                 out.append((key, found))
             done += 1
         return done
+
+    def read_all(self, ReplyReader reader, list keys, default, dict out):
+        """Read the hashes of `keys` into `out`, if just these have arrived.
+
+        Returns:
+            The number of bytes read. If it is 0, read() is to be called, which returns or raises what there is. `out`
+            may have some of the hashes then.
+        """
+        cdef Py_ssize_t start = reader.position
+        cdef Py_ssize_t pushes = len(reader.pushes)
+        cdef list failures = []
+        try:
+            if self.read(reader, keys, 0, default, out, failures) == len(keys) and not failures:
+                if reader.position == reader.end and len(reader.pushes) == pushes:
+                    return reader.position - start
+        except Exception:
+            # It is raised once more when the same bytes are read again.
+            pass
+        reader.rewind(start, pushes)
+        return 0
 
     def next_hash(self, ReplyReader reader, key, list failures):
         """Return the next hash, MISSING, or NOT_ENOUGH. Append to `failures` if it cannot be read."""
@@ -332,8 +370,8 @@ cdef class HashRows:
             return 0
         if not is_worth_learning(self.shapes, 0):
             return 0
-        self.shapes.learn(0, row, [(<Field>field).wire for field in self.order])
-        self.shape = self.shapes.slots[0]
+        self.shape = made_shape((tuple(row), tuple([(<Field>field).wire for field in self.order])))
+        self.shapes.slots[0] = self.shape
         self.shape_fields = self.order[:]
         return 0
 
@@ -367,6 +405,8 @@ cdef class HashRows:
             return MISSING
         if shape is not None:
             finish_row(shape, row, slots, self.holds_containers)
+        elif self.wanted_shape is not None and is_worth_learning(self.shapes, 0):
+            self.shape = made_shape(self.wanted_shape)
         return row
 
     cdef Py_ssize_t bulk(self, ReplyReader reader, Py_ssize_t* size) except -1:

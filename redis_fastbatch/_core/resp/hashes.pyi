@@ -4,6 +4,7 @@ from redis_fastbatch._core.codec import ValueCodec
 from redis_fastbatch._core.resp.commands import CommandEncoder
 from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk, Command
 from redis_fastbatch._core.resp.expiry import ItemExpiry
+from redis_fastbatch._core.resp.replies import ReplyReader
 from redis_fastbatch._core.resp.routed import RoutedWriter, Router
 
 class HashCommand(Command):
@@ -51,4 +52,5 @@ class RoutedMappingWriter(RoutedWriter):
         errors: str = "strict",
     ) -> None: ...
 
+def all_counts(reader: ReplyReader, count: int, most: int) -> bool: ...
 def counts(reader: Any, limit: int, first: int, others: list[tuple[int, Any]], most: int) -> int: ...

@@ -28,6 +28,7 @@ from redis_fastbatch.errors import EncodeError
 cdef enum:
     INCOMPLETE = 0
     VALUE = 0           # stands for the number of an argument that is a value
+    LONGEST_COUNT = 13  # bytes of a reply that says how many fields are new
     FIRST_FIELD = 2     # the number of the first field's name among HSET's arguments
 
 cdef extern from "Python.h":
@@ -347,6 +348,29 @@ cdef class RoutedMappingWriter(RoutedWriter):
     def blank(self):
         """Return an empty chunk."""
         return MappingChunk(self.command, self.encoder, self.field_codec)
+
+
+def all_counts(ReplyReader reader, Py_ssize_t count, Py_ssize_t most):
+    """Return whether `count` numbers from 0 to `most` have arrived, and nothing else.
+
+    They are read then. Else nothing is read, and counts() returns or raises what there is.
+    """
+    cdef Py_ssize_t start = reader.position
+    cdef Py_ssize_t i, stop, number
+    for i in range(count):
+        stop = reader.after_integer()
+        # Not with digits that no number of fields has.
+        if stop == INCOMPLETE or stop - reader.position > LONGEST_COUNT:
+            break
+        number = reader.integer(reader.position + 1, stop - 2)
+        if not 0 <= number <= most:
+            break
+        reader.position = stop
+    else:
+        if reader.position == reader.end:
+            return True
+    reader.position = start
+    return False
 
 
 def counts(reader, Py_ssize_t limit, Py_ssize_t first, list others, Py_ssize_t most):

@@ -55,6 +55,7 @@ cdef class ReplyReader(ReceiveBuffer):
     cdef Py_ssize_t head_end(self, Py_ssize_t at, Py_ssize_t* count) except -2
     cdef Py_ssize_t whole_end(self) except -2
     cdef bint drop(self) except -1
+    cdef int rewind(self, Py_ssize_t position, Py_ssize_t pushes) except -1
 
 
 cdef class ReplyFormat:

@@ -336,11 +336,17 @@ cdef class ReplyReader(ReceiveBuffer):
         except self.protocol_error:
             # It is raised once more when skip() reads the same bytes.
             pass
-        self.position = start
+        self.rewind(start, pushes)
+        return False
+
+    cdef int rewind(self, Py_ssize_t position, Py_ssize_t pushes) except -1:
+        """Go back to `position`, where a reply begins, and to the number of pushes that had come before it."""
+        self.position = position
+        self.scanned = 0
         self.pending = 0
         self.bulk_left = -1
         del self.pushes[pushes:]
-        return False
+        return 0
 
     def all_values(self, list keys, ValueCodec codec, object default, dict out):
         """Read an array of the values of `keys`, if just that has arrived, and put them into `out`.

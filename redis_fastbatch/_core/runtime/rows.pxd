@@ -29,6 +29,9 @@ cdef class RowShape:
     cdef PyObject** slots(self, dict row) noexcept
 
 
+cdef RowShape make_shape(tuple names, list encoded)
+
+
 cdef class Shapes:
     """The shapes of the rows that a reader has met. A row's first key chooses the slot of its shape."""
 

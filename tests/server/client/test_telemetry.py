@@ -158,9 +158,9 @@ asyncio.run(main())
         ("MGET", 1),
         ("MGET", 2),
     ]
-    assert sum(
-        point["count"] for point in found["metrics"] if point["metric"] == "db.client.operation.duration"
-    ) == 3
+    assert (
+        sum(point["count"] for point in found["metrics"] if point["metric"] == "db.client.operation.duration") == 3
+    )
 
 
 def test_nothing_is_recorded_unless_it_is_switched_on(valkey: EmbeddedServer) -> None:
