@@ -52,6 +52,7 @@ if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_I
 # Tests with one of these fixtures or parameters belong to the full tier: other servers (only Debian's has TLS) and
 # the other event loop.
 FULL_TIER = frozenset({"redis7", "redis82", "tls_server", "uvloop"})
+CLUSTERS = {"cluster", "changing"}
 REQUIRE_ALL = os.environ.get("CI_REQUIRE_ALL_SERVERS") == "1"
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
@@ -91,9 +92,10 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     _fail_for_ids_with_addresses(items)
     for item in items:
-        if "cluster" in _requested_by(item) and item.get_closest_marker("xdist_group") is None:
-            # Only one worker starts the six processes of the cluster.
-            item.add_marker(pytest.mark.xdist_group("cluster"))
+        clusters = _requested_by(item) & CLUSTERS
+        if clusters and item.get_closest_marker("xdist_group") is None:
+            # Only one worker starts the six processes of a cluster.
+            item.add_marker(pytest.mark.xdist_group(clusters.pop()))
     if config.getoption("--rest"):
         passed = passed_before(config)
         _deselect(config, items, lambda item: item.nodeid in passed)
@@ -227,6 +229,13 @@ def sentinel(embedded: Path) -> Iterator[SentinelGroup]:
 @pytest.fixture(scope="session")
 def cluster(embedded: Path) -> Iterator[Cluster]:
     """Run a cluster of three masters and three replicas."""
+    with cluster_deployment(3, embedded) as nodes:
+        yield nodes
+
+
+@pytest.fixture(scope="session")
+def changing(embedded: Path) -> Iterator[Cluster]:
+    """Run a cluster of three masters and three replicas whose slots the tests move, and restore."""
     with cluster_deployment(3, embedded) as nodes:
         yield nodes
 

@@ -90,9 +90,9 @@ class Lag:
             gc.callbacks.remove(callback)
 
 
-def least_lag(run: Runner, main: Callable[[], Coroutine[Any, Any, Lag]]) -> float:
-    """Return the smallest lag of three runs, because other programs disturb only some of them."""
-    return min(run(main()).worst for _ in range(3))
+def lag_below(limit: float, run: Runner, main: Callable[[], Coroutine[Any, Any, Lag]]) -> bool:
+    """Return whether one of three runs has a smaller lag, because other programs disturb only some of them."""
+    return any(run(main()).worst < limit for _ in range(3))
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
@@ -119,7 +119,7 @@ def test_writing_blocks_the_loop_for_at_most_5_ms(
             assert lag.iterations > 50
         return lag
 
-    assert least_lag(run, main) < LIMIT
+    assert lag_below(LIMIT, run, main)
 
 
 def test_an_async_source_blocks_the_loop_for_at_most_5_ms(
@@ -130,7 +130,7 @@ def test_an_async_source_blocks_the_loop_for_at_most_5_ms(
             assert (await batch.batch_set(streamed(items.items()))).written == N
         return lag
 
-    assert least_lag(run, main) < LIMIT
+    assert lag_below(LIMIT, run, main)
 
 
 def test_reading_and_deleting_block_the_loop_for_at_most_5_ms(
@@ -147,7 +147,7 @@ def test_reading_and_deleting_block_the_loop_for_at_most_5_ms(
                 assert await batch.batch_delete(items) == N
         return lag
 
-    assert least_lag(run, main) < LIMIT
+    assert lag_below(LIMIT, run, main)
 
 
 def test_slow_keys_block_the_loop_for_at_most_5_ms(run: Runner, valkey: EmbeddedServer) -> None:
@@ -164,7 +164,7 @@ def test_slow_keys_block_the_loop_for_at_most_5_ms(run: Runner, valkey: Embedded
             assert len([pair async for pair in batch.batch_get_iter(keys())]) == 10_000
         return lag
 
-    assert least_lag(run, main) < LIMIT
+    assert lag_below(LIMIT, run, main)
 
 
 def test_a_large_result_blocks_the_loop_no_longer_than_its_dict_grows(
@@ -180,7 +180,7 @@ def test_a_large_result_blocks_the_loop_no_longer_than_its_dict_grows(
             assert list(found) == list(items)
         return lag
 
-    assert least_lag(run, main) < LIMIT + growth_of_dict(items)
+    assert lag_below(LIMIT + growth_of_dict(items), run, main)
 
 
 def growth_of_dict(items: dict[str, Any]) -> float:
@@ -205,4 +205,4 @@ def test_a_slow_codec_blocks_the_loop_for_at_most_5_ms(run: Runner, valkey: Embe
             assert await batch.batch_get(list(items)) == items
         return lag
 
-    assert least_lag(run, main) < LIMIT
+    assert lag_below(LIMIT, run, main)

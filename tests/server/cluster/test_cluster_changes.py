@@ -27,16 +27,6 @@ from servers import Cluster, cluster_deployment
 
 MOVING = 12
 
-# One worker starts the cluster that these tests change.
-pytestmark = pytest.mark.xdist_group("changing cluster")
-
-
-@pytest.fixture(scope="module")
-def changing(embedded: Path) -> Iterator[Cluster]:
-    """Run a cluster for this module. Its tests restore the cluster's slots."""
-    with cluster_deployment(3, embedded) as nodes:
-        yield nodes
-
 
 @pytest.fixture
 def batch(changing: Cluster) -> Iterator[FastBatch]:

@@ -136,8 +136,8 @@ def byte_columns(draw: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def module_batch(server: EmbeddedServer) -> Any:
-    with FastBatch.from_url(server.url) as batch:
+def module_batch(valkey: EmbeddedServer) -> Any:
+    with FastBatch.from_url(valkey.url) as batch:
         yield batch
 
 
