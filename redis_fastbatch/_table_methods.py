@@ -111,7 +111,7 @@ class TableMethods(BaseClient):
             ex, px, exat, pxat: as for batch_set(), but instead of a callable the name of a column of integers,
                 which has each row's time. A row whose time is null or not positive fails alone.
             ex_jitter, keepttl, nx, xx, chunk_size, progress: as for batch_set().
-            codec: "msgpack" or "toolkit-msgpack"; the client's by default.
+            codec: "msgpack", "json" or "toolkit-msgpack"; the client's by default.
             as_: "value" stores a row as one value. "hash" stores it as a hash of its fields, as strings that
                 other programs read: integers and floats as redis-py writes them, bools as 1 and 0, strings and
                 binaries as they are, dates, times and durations in ISO 8601, decimals as str() writes them,

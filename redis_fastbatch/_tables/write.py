@@ -41,6 +41,7 @@ import msgpack
 from redis_fastbatch._arguments import check_hook, checked_chunk_size, checked_on_error
 from redis_fastbatch._common_types import iso_duration
 from redis_fastbatch._core.arrow.hashes import HashWriter
+from redis_fastbatch._core.arrow.json_rows import JsonTableWriter
 from redis_fastbatch._core.arrow.rows import TableWriter
 from redis_fastbatch._core.arrow.stream import ArrowStream
 from redis_fastbatch._engine.commands import ColumnOfTimes, SetOptions
@@ -52,7 +53,7 @@ from redis_fastbatch._redirections import cluster_hint, error_text
 from redis_fastbatch._tables.client import SyncTableClient, TableClient
 from redis_fastbatch._transports.capabilities import has_msetex
 from redis_fastbatch._transports.redispy import is_cluster, key_encoding
-from redis_fastbatch.codecs import AnyCodec, MsgpackCodec, ValueCodec, resolve
+from redis_fastbatch.codecs import AnyCodec, JsonCodec, MsgpackCodec, ValueCodec, resolve
 from redis_fastbatch.errors import BatchError, EncodeError
 from redis_fastbatch.report import BatchReport, Progress, ProgressCallback, attach, make_progress
 
@@ -175,7 +176,11 @@ def plan_table(batch: TableClient, table: Any, options: TableOptions) -> TablePl
         rows: Any = HashWriter(ArrowStream(table), hset_command(options.set), **layout)
     elif options.as_ == "value":
         row_codec, tag = _row_format(batch, options.codec)
-        rows = TableWriter(ArrowStream(table), options.set.single, tag=tag, row_codec=row_codec.loads, **layout)
+        form: dict[str, Any] = {"row_codec": row_codec.loads, **layout}
+        if isinstance(row_codec, JsonCodec):
+            rows = JsonTableWriter(ArrowStream(table), options.set.single, **form)
+        else:
+            rows = TableWriter(ArrowStream(table), options.set.single, tag=tag, **form)
     else:
         raise ValueError(f'as_ must be "value" or "hash", got {options.as_!r}')
     return TablePlan(batch, rows, options, make_progress(options.progress, rows_of(table)))
@@ -214,7 +219,7 @@ def arrow_default(value: Any) -> Any:
 
 
 def _row_format(batch: TableClient, codec: AnyCodec | None) -> tuple[ValueCodec, bytes]:
-    """Return the codec that reads a row's value, and the bytes before the value's MessagePack."""
+    """Return the codec that reads a row's value, and the bytes before the value."""
     from redis_fastbatch._core.toolkit.codec import ToolkitMsgpackCodec
 
     resolved = batch._codec if codec is None else resolve(codec)
@@ -223,8 +228,10 @@ def _row_format(batch: TableClient, codec: AnyCodec | None) -> tuple[ValueCodec,
         return resolved if resolved.type is None else MsgpackCodec(), b""
     if isinstance(resolved, ToolkitMsgpackCodec):
         return resolved, TAG
+    if isinstance(resolved, JsonCodec):
+        return JsonCodec(), b""
     name = codec if isinstance(codec, str) else type(resolved).__name__
-    raise ValueError(f'the codec of a table must be "msgpack" or "toolkit-msgpack", got {name}')
+    raise ValueError(f'the codec of a table must be "msgpack", "json" or "toolkit-msgpack", got {name}')
 
 
 def names_of(columns: Iterable[str]) -> list[str]:

@@ -10,6 +10,7 @@ from libc.math cimport isfinite
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
+from redis_fastbatch._core.arrow.bulk cimport Literal, put_literal
 from redis_fastbatch._core.arrow.cells cimport (
     dictionary_index,
     find_items,
@@ -40,6 +41,7 @@ from redis_fastbatch._core.arrow.columns cimport (
     UINT64,
     Column,
 )
+from redis_fastbatch._core.arrow.map_keys cimport check_keys, fill_word, more_keys
 from redis_fastbatch._core.arrow.values cimport make_room, put_plain
 from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
 
@@ -192,6 +194,23 @@ cdef char* put_json(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_t
     return put_quoted(out, p, c, at, room)
 
 
+cdef char* put_json_fields(
+    OutputBuffer out, char* p, Column* columns, Literal* names, Py_ssize_t count, int64_t at
+) except NULL nogil:
+    """Write an object of the columns' values in the row `at`. There is room for a byte at `p`.
+
+    Each name is JSON, with its colon, and from the second one on with the comma before it.
+    """
+    cdef Py_ssize_t i
+    p[0] = c'{'
+    p += 1
+    for i in range(count):
+        p = put_literal(out, p, &names[i], SHORT_ROOM)
+        p = put_json(out, p, &columns[i], at + columns[i].offset, SHORT_ROOM)
+    p[0] = c'}'
+    return p + 1
+
+
 cdef char* put_bool(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_t room) except NULL nogil:
     p = put_plain(out, p, c, at, SHORT_ROOM + room)
     if (p - 1)[0] == c'1':
@@ -228,23 +247,35 @@ cdef char* put_map(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_t 
     cdef Column* value = &item.children[1]
     cdef int64_t start = 0
     cdef int64_t stop = 0
-    cdef int64_t i
+    cdef int64_t count, i
+    cdef Py_ssize_t begin
     find_items(c, at, &start, &stop)
+    count = stop - start
+    if count > c.keys_capacity:
+        more_keys(c, count)
+    start += item.offset
     p = make_room(out, p, SHORT_ROOM)
     p[0] = c'{'
     p += 1
-    for i in range(start + item.offset, stop + item.offset):
-        if i > start + item.offset:
+    for i in range(count):
+        if i:
             p[0] = c','
             p += 1
-        if is_missing(key, i + key.offset):
+        if is_missing(key, start + i + key.offset):
             with gil:
                 refuse(c, "a key of a map is null")
-        p = put_json(out, p, key, i + key.offset, SHORT_ROOM)
+        begin = p - out.data
+        p = put_json(out, p, key, start + i + key.offset, SHORT_ROOM)
+        c.keys[i].begin = begin
+        c.keys[i].size = p - out.data - begin
+        fill_word(&c.keys[i], key, start + i + key.offset, out.data + begin)
         p[0] = c':'
-        p = put_json(out, p + 1, value, i + value.offset, SHORT_ROOM)
+        p = put_json(out, p + 1, value, start + i + value.offset, SHORT_ROOM)
     p[0] = c'}'
-    return make_room(out, p + 1, room)
+    p = make_room(out, p + 1, room)
+    if count > 1:
+        check_keys(c, out.data, count)
+    return p
 
 
 cdef char* put_list(OutputBuffer out, char* p, Column* c, int64_t at, Py_ssize_t room) except NULL nogil:

@@ -19,6 +19,8 @@ from redis_fastbatch._core.arrow.columns cimport (
 )
 from redis_fastbatch._core.arrow.text cimport GIGA, floor_div
 
+import json
+
 import msgpack
 
 from redis_fastbatch._messages import format_key
@@ -29,7 +31,10 @@ cdef enum:
 
 cdef int duplicate_key(Column* c, const char* key, Py_ssize_t size) except -1 nogil:
     with gil:
-        value = msgpack.unpackb(PyBytes_FromStringAndSize(key, size), timestamp=3)
+        written = PyBytes_FromStringAndSize(key, size)
+        # In MessagePack a quotation mark is an int, and stands alone.
+        is_json = size > 1 and key[0] == c'"'
+        value = json.loads(written) if is_json else msgpack.unpackb(written, timestamp=3)
         return refuse(c, f"a map must have each key once, found the key {format_key(value)} twice")
 
 

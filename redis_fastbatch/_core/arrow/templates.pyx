@@ -23,7 +23,7 @@ from redis_fastbatch._core.arrow.columns cimport (
     TIMESTAMP,
     Column,
 )
-from redis_fastbatch._core.arrow.json cimport json_name, json_refusal, put_json
+from redis_fastbatch._core.arrow.json cimport json_name, json_refusal, put_json_fields
 from redis_fastbatch._core.arrow.rows cimport TableWriter, check_row, is_null_row
 from redis_fastbatch._core.arrow.stream cimport ArrowStream
 from redis_fastbatch._core.arrow.text cimport floor_div
@@ -350,7 +350,7 @@ cdef class TemplateWriter(TableWriter):
         if argument.kind == ROW_MSGPACK:
             p = self.put_fields(out, p)
         elif argument.kind == ROW_JSON:
-            p = self.put_json_row(out, p)
+            p = put_json_fields(out, p, self.columns, self.json_names, self.n_values, self.at())
         else:
             for i in range(argument.first, argument.first + argument.count):
                 p = self.put_part(out, p, &self.parts[i])
@@ -375,17 +375,6 @@ cdef class TemplateWriter(TableWriter):
             with gil:
                 p = self.reencode(out, out.data + start, p)
         return p
-
-    cdef char* put_json_row(self, OutputBuffer out, char* p) except NULL nogil:
-        cdef int64_t at = self.at()
-        cdef Py_ssize_t i
-        p[0] = c'{'
-        p += 1
-        for i in range(self.n_values):
-            p = put_literal(out, p, &self.json_names[i], HEADER_ROOM)
-            p = put_json(out, p, &self.columns[i], at + self.columns[i].offset, HEADER_ROOM)
-        p[0] = c'}'
-        return p + 1
 
     cdef object row_value(self):
         """Return the words of the current row's command, for a report about its failure; None for one that fails."""
