@@ -87,12 +87,15 @@ class BaseClient:
         if isinstance(client, str):
             raise TypeError(f"{name} takes a client of redis-py; {name}.from_url() takes a URL")
         is_client = hasattr(client, "get_encoder") and hasattr(client, "execute_command")
-        # valkey-py is a fork of redis-py: its clients look alike, but its pools differ.
+        # valkey-py is a fork of redis-py: its clients look alike, but its pools and its exceptions differ.
         is_fork = any(base.__module__.startswith("valkey.") for base in type(client).__mro__)
         if not is_client or is_fork or hasattr(client, "__aenter__") is not self._takes_asyncio:
             wanted = "redis.asyncio.Redis" if self._takes_asyncio else "redis.Redis"
             kind = type(client)
-            raise TypeError(f"{name} takes a client such as {wanted}, not {kind.__module__}.{kind.__qualname__}")
+            hint = f": {wanted} connects to Valkey too" if is_fork else ""
+            raise TypeError(
+                f"{name} takes a client such as {wanted}, not {kind.__module__}.{kind.__qualname__}{hint}"
+            )
         if hasattr(client, "execute"):
             raise TypeError(f"{name} takes a client, not its pipeline: a batch would not wait for execute()")
 

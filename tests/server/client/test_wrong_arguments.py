@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import importlib
 import re
 from collections import namedtuple
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,7 +14,7 @@ import pytest
 import redis
 
 from checks import in_use
-from redis_fastbatch import AsyncFastBatch, BatchError, FastBatch
+from redis_fastbatch import AsyncFastBatch, BatchError, EncodeError, FastBatch
 from redis_fastbatch.server import EmbeddedServer
 from servers import Cluster
 
@@ -316,7 +317,6 @@ EXPIRIES: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"ex": datetime.timedelta(0)}, ValueError, "ex must be positive and fit into 64 bits, got timedelta 0:00:00"),
     ({"ex": -5}, ValueError, "ex must be positive and fit into 64 bits, got -5"),
     ({"ex": 0.5}, TypeError, "ex must be an int or a datetime.timedelta, got float 0.5: px takes milliseconds"),
-    ({"ex": "60"}, TypeError, "ex must be an int or a datetime.timedelta, got str '60'"),
     ({"ex": datetime.datetime(2030, 1, 1)}, TypeError, "exat takes a point in time"),
     ({"pxat": datetime.timedelta(days=1)}, TypeError, "px takes a timedelta from now"),
 ]
@@ -331,6 +331,22 @@ def test_an_invalid_expiry_is_refused_with_advice(
     with pytest.raises(kind, match=re.escape(message)):
         fast.batch_set_table(pa.table({"id": [1]}), key="id", **options)
     assert fast.client.dbsize() == 0
+
+
+def test_an_expiry_as_text_is_refused_except_as_the_name_of_a_column(fast: FastBatch) -> None:
+    with pytest.raises(TypeError, match=r"ex must be an int or a datetime\.timedelta, got str '60'"):
+        fast.batch_set({"a": 1}, ex="60")  # type: ignore[arg-type]
+    with pytest.raises(EncodeError, match="column '60': there is no such column"):
+        fast.batch_set_table(pa.table({"id": [1]}), key="id", ex="60")
+    assert fast.client.dbsize() == 0
+
+
+def test_valkey_py_is_refused_with_advice() -> None:
+    valkey = pytest.importorskip("valkey")
+    with pytest.raises(TypeError, match=r"not valkey\.client\.Valkey: redis\.Redis connects to Valkey too$"):
+        FastBatch(valkey.Valkey())
+    with pytest.raises(TypeError, match=r"not valkey\..*: redis\.asyncio\.Redis connects to Valkey too$"):
+        AsyncFastBatch(importlib.import_module("valkey.asyncio").Valkey())
 
 
 def test_classes_and_wrong_urls_are_refused_as_clients(valkey_client: redis.Redis) -> None:
