@@ -63,18 +63,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--full",
         action="store_true",
-        help="run the full tier too: all servers, faults at every place, long fuzzing, measurements of time",
+        help="run the full tier too: all servers, faults at every byte, long fuzzing, measurements of time",
     )
     parser.addoption(
         "--rest",
         action="store_true",
-        help="run the full tier without the tests that the last run of `pytest` has passed in the same size",
+        help="run the full tier without the tests that the last run of `pytest` has passed in the same size, and "
+        "with faults only where a reader's state changes",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "full: runs with --full and --rest only")
     tiers.full = config.getoption("--full") or config.getoption("--rest")
+    tiers.every_byte = config.getoption("--full")
     if not tiers.full:
         config.pluginmanager.register(PassedTests())
 

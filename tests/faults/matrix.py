@@ -1,7 +1,7 @@
 """The clients, directions and places of faults, for every operation.
 
-The default tier tries the synchronous client, with a fault at every 7th place. `pytest --full` tries every place,
-and the asyncio client.
+The default tier tries the synchronous client, with a fault at every 7th place. `pytest --rest` tries every place,
+and the asyncio client. `pytest --full` does the same, and takes every byte for a place.
 
 Places on the way to the client are the bytes where the reader of replies may be in another state than at the byte
 before: each byte of a line, the first, a middle and the last byte of a string, and those of the line end after it.
@@ -16,6 +16,7 @@ from itertools import pairwise
 
 import pytest
 
+import tiers
 from faults.bench import TO_CLIENT, TO_SERVER
 from faults.streams import Direction, Then
 from tiers import by_tier
@@ -72,9 +73,14 @@ def _places_in_commands(stream: bytes) -> set[int]:
     return found
 
 
-def places_in(stream: bytes, direction: Direction) -> list[int]:
-    """Return the places in a stream."""
+def state_changes(stream: bytes, direction: Direction) -> list[int]:
+    """Return the bytes of a stream where its reader may be in another state than at the byte before."""
     return sorted((_places_in_commands if direction is TO_SERVER else _places_in_replies)(stream))
+
+
+def places_in(stream: bytes, direction: Direction) -> Sequence[int]:
+    """Return the places of faults in a stream."""
+    return range(len(stream)) if tiers.every_byte else state_changes(stream, direction)
 
 
 def places(traffic: Mapping[Direction, bytes], direction: Direction, kind: str, retries: int) -> Sequence[int]:

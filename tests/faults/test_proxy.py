@@ -13,7 +13,7 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faults.matrix import places_in
+from faults.matrix import state_changes
 from faults.proxy import FaultProxy
 from faults.streams import Direction, Fault, Lane, ReplyFramer, Then
 from redis_fastbatch.server import EmbeddedServer
@@ -331,12 +331,12 @@ class TestFaults:
             assert ask(sock, b"PING\r\n", 7) == b"+PONG\r\n"
 
 
-def test_places_in_replies_are_all_bytes_but_those_within_strings() -> None:
+def test_state_changes_in_replies_are_all_bytes_but_those_within_strings() -> None:
     stream = b"*2\r\n$9\r\nabc$9\r\nde\r\n$0\r\n\r\n:1\r\n$-1\r\n"
     within = {10, 11, 13, 14, 15}
-    assert places_in(stream, TO_CLIENT) == [place for place in range(len(stream)) if place not in within]
+    assert state_changes(stream, TO_CLIENT) == [place for place in range(len(stream)) if place not in within]
 
 
-def test_places_in_commands_are_their_ends_and_middles() -> None:
+def test_state_changes_in_commands_are_their_ends_and_middles() -> None:
     stream = b"*1\r\n$4\r\nPING\r\n" + b"*2\r\n$3\r\nGET\r\n$6\r\n*1\r\n$4\r\n"
-    assert places_in(stream, TO_SERVER) == [0, 1, 7, 13, 14, 15, 26, len(stream) - 1]
+    assert state_changes(stream, TO_SERVER) == [0, 1, 7, 13, 14, 15, 26, len(stream) - 1]

@@ -9,6 +9,9 @@ T = TypeVar("T")
 # conftest.py sets this before it imports the tests.
 full = False
 
+every_byte = False
+"""Whether faults are injected at every byte, not only where a reader's state changes."""
+
 asked = False
 """Whether the test that runs depends on the tier, see passed_tests.py."""
 
