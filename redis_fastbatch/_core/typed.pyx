@@ -48,7 +48,7 @@ cdef class TypedValues(ValueCodec):
             data = self.to_bytes(value)
             if self.check_nulls is not None and b"null" in data and self.may_have_nan(value):
                 self.check_nulls(value)
-        except EncodeError:
+        except (EncodeError, MemoryError):
             raise
         except Exception as error:
             raise EncodeError(f"cannot write this {type(value).__name__} as {self.name}: {self.describe(error)}") from error
@@ -67,7 +67,7 @@ cdef class TypedValues(ValueCodec):
         cdef bytes encoded = PyBytes_FromStringAndSize(data, size)
         try:
             return self.from_bytes(encoded)
-        except DecodeError:
+        except (DecodeError, MemoryError):
             raise
         except Exception as error:
             raise DecodeError(self.describe(error)) from error

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import re
 import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +20,7 @@ from redis.exceptions import InvalidResponse
 
 from fuzz.values import Values
 from msgpack_reference import their_value
-from redis_fastbatch import DecodeError, EncodeError, JsonCodec, MsgpackCodec
+from redis_fastbatch import CompressedCodec, DecodeError, EncodeError, JsonCodec, MsgpackCodec
 from redis_fastbatch._core.arrow.builder import ColumnBuilder
 from redis_fastbatch._core.arrow.hash_columns import HashColumns
 from redis_fastbatch._core.arrow.rows_builder import RowsBuilder
@@ -35,6 +37,8 @@ REFUSED = "refused"
 NOTHING = object()
 # The codecs are shared by all inputs, because what they remember must not affect later values.
 msgpack_codec, toolkit_codec, toolkit_msgpack_codec = MsgpackCodec(), ToolkitCodec(), ToolkitMsgpackCodec()
+COMPRESSED_LIMIT = 10_000
+compressed_codec = CompressedCodec("raw", "zlib", min_size=20, max_value_size=COMPRESSED_LIMIT)
 json_codec, lenient_json_codec = JsonCodec(), JsonCodec(allow_nan=True)
 
 
@@ -296,6 +300,26 @@ def check_json_loads(data: bytes) -> None:
     assert loaded(lenient_json_codec.loads, data, DecodeError) == loaded(json.loads, data, *errors)
 
 
+def check_compressed_loads(data: bytes) -> None:
+    """Compare with gzip itself. Frames of zstd and LZ4 need only be read or refused, and never be too long."""
+    if data.startswith((b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18")):
+        with contextlib.suppress(DecodeError):
+            assert len(compressed_codec.loads(data)) <= COMPRESSED_LIMIT
+    else:
+        is_frame = data.startswith(b"\x1f\x8b\x08")
+        expected = loaded(gunzip, data, ValueError, zlib.error) if is_frame else as_text(data)
+        assert loaded(compressed_codec.loads, data, DecodeError) == expected
+    assert compressed_codec.loads(compressed_codec.dumps(data)) == data or len(data) > COMPRESSED_LIMIT
+
+
+def gunzip(data: bytes) -> bytes:
+    one = zlib.decompressobj(31)
+    found = one.decompress(data)
+    if not one.eof or one.unused_data or len(found) > COMPRESSED_LIMIT:
+        raise ValueError("not one frame of an allowed size")
+    return found
+
+
 def json_bytes(value: Any, allow_nan: bool = True) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=allow_nan).encode()
 
@@ -384,6 +408,15 @@ PLAIN_JSON_SEEDS = tuple(
     for value in ([{"id": i, "name": "é\n", "tags": [i, 1.5]} for i in range(6)], "😀", [-1, 1e300, None, True])
     for spelling in ({}, {"indent": 1}, {"separators": (",", ":"), "ensure_ascii": False})
 )
+FRAMES = tuple(gzip.compress(bytes(range(256)) * n + b"a" * n, mtime=0) for n in (0, 1, 3, 20, 50))
+COMPRESSED_SEEDS = (
+    *FRAMES,
+    *(frame * 2 for frame in FRAMES),
+    *(frame[:-3] for frame in FRAMES),
+    *(frame[3:] for frame in FRAMES),
+    *(b"", b"\x1f", b"\x1f\x8b", b"plain text"),
+)
+COMPRESSED_TOKENS = (b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18", b"\x00" * 8, b"a" * 300)
 VALUE_TOKENS = tuple(bytes([kind, size]) for kind in range(24) for size in (0, 1, 2, 5, 40))
 VALUE_SEEDS = (bytes(range(64)), bytes(reversed(range(200))), b"\x0d\x05" * 30)
 
@@ -393,6 +426,7 @@ TARGETS = {
     "msgpack-dumps": Target(check_msgpack_dumps, VALUE_TOKENS, VALUE_SEEDS),
     "json-loads": Target(check_json_loads, JSON_TOKENS, (*JSON_SEEDS, *PLAIN_JSON_SEEDS)),
     "json-dumps": Target(check_json_dumps, VALUE_TOKENS, VALUE_SEEDS),
+    "compressed-loads": Target(check_compressed_loads, COMPRESSED_TOKENS, COMPRESSED_SEEDS),
     "toolkit-loads": Target(check_toolkit_loads, JSON_TOKENS, JSON_SEEDS),
     "toolkit-dumps": Target(check_toolkit_dumps, VALUE_TOKENS, VALUE_SEEDS),
 }

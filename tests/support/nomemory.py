@@ -13,11 +13,12 @@ import gc
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgpack
 
-from redis_fastbatch import JsonCodec, MsgpackCodec
+from redis_fastbatch import CompressedCodec, JsonCodec, MsgpackCodec
 from redis_fastbatch._core.arrow.hash_columns import HashColumns
 from redis_fastbatch._core.arrow.rows_builder import RowsBuilder
 from redis_fastbatch._core.raw import RawCodec
@@ -195,6 +196,7 @@ def operations() -> dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]:
     rows = msgpack.packb(ROWS)
     for _ in range(9):
         learnt.loads(rows)
+    compressed = CompressedCodec("msgpack", "zlib")
     json_rows, learnt_json = json.dumps(ROWS).encode(), JsonCodec()
     for _ in range(9):
         learnt_json.loads(json_rows)
@@ -220,6 +222,8 @@ def operations() -> dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]:
         "json dumps refused": dumps(JsonCodec(), [1, {"k": object}]),
         "json loads": loads_twice(JsonCodec, json.dumps([*ROWS, toolkit] * 3).encode()),
         "json loads learnt": lambda: learnt_json.loads(json_rows),
+        "compressed dumps": dumps(CompressedCodec("msgpack", "zlib"), ROWS * 3),
+        "compressed loads": partial(compressed.loads, compressed.dumps(ROWS * 3)),
         "raw dumps": dumps(RawCodec(), "é" * 5000),
         "reader statuses": read_statuses,
     }

@@ -30,6 +30,8 @@ OPERATIONS = [
     "json dumps refused",
     "json loads",
     "json loads learnt",
+    "compressed dumps",
+    "compressed loads",
     "raw dumps",
     "reader values",
     "reader statuses",
