@@ -63,7 +63,7 @@ def packed(connection: Any, commands: Iterable[tuple[Any, ...]]) -> bytes:
 
 @pytest.mark.parametrize("connection", [SYNC, ASYNC], ids=["sync", "asyncio"])
 @given(st.tuples(names, st.lists(arguments, max_size=6)).map(lambda drawn: (drawn[0], *drawn[1])))
-@settings(max_examples=examples(2000), deadline=None)
+@settings(max_examples=examples(1000), deadline=None)
 def test_packed_as_redis_py_does(connection: Any, command: tuple[Any, ...]) -> None:
     wanted = packed_by(connection, command)
     if isinstance(wanted, bytes):

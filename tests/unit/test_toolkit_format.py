@@ -142,7 +142,7 @@ def test_written_values_are_read_as_the_toolkit_reads_them(theirs: Any, value: A
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False) | plain_floats)
-@settings(max_examples=examples(2000), deadline=None)
+@settings(max_examples=examples(1000), deadline=None)
 def test_floats_are_written_as_repr_writes_them(number: float) -> None:
     assert codec.dumps(number) == b'{"__type__": "float", "__data__": %s}' % repr(number).encode()
 
