@@ -9,6 +9,7 @@ from cpython.bytes cimport (
     PyBytes_GET_SIZE,
 )
 
+from redis_fastbatch._core.runtime.free_threading cimport FREE_THREADED
 from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
 
 from redis_fastbatch._core.runtime import gc_pause
@@ -44,8 +45,10 @@ cdef class ValueCodec:
             EncodeError: this codec cannot write the value.
         """
         # Taken while in use: code of `value` may call dumps() again, and so may other threads.
-        cdef OutputBuffer out = self.scratch
-        self.scratch = None
+        cdef OutputBuffer out = None
+        if not FREE_THREADED:
+            out = self.scratch
+            self.scratch = None
         if out is None:
             out = OutputBuffer()
         out.reset(0)
@@ -54,8 +57,9 @@ cdef class ValueCodec:
         except EncodeError as error:
             raise placed(error, value)
         data = PyBytes_FromStringAndSize(out.data, out.end)
-        out.shrink(SCRATCH_KEPT)
-        self.scratch = out
+        if not FREE_THREADED:
+            out.shrink(SCRATCH_KEPT)
+            self.scratch = out
         return data
 
     def dumps_many(self, values):

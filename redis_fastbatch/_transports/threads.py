@@ -76,7 +76,8 @@ class Source:
     @property
     def unbegun(self) -> int:
         """The position of the first item that no thread has begun."""
-        return min((position for position, _ in self._returned), default=self._taken)
+        # A copy without the lock: after a second Ctrl-C threads still run, and one may hold it while items block.
+        return min((position for position, _ in self._returned.copy()), default=self._taken)
 
     @property
     def stopped(self) -> bool:
@@ -130,7 +131,7 @@ class Share:
     def position(self, local: int) -> int | None:
         """Return the position in the source of this share's item number `local`; None after its last."""
         local -= self._forgotten
-        for start, size in tuple(self._slices):
+        for start, size in self._slices.copy():
             if local < size:
                 return start + local
             local -= size

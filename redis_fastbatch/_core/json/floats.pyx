@@ -5,6 +5,7 @@ Numbers with few decimals, which most data has, need only a division. Others use
 Schubfach way to render doubles", 2020). A compiler without 128-bit integers uses the function that repr() calls.
 """
 
+cimport cython
 from cpython.mem cimport PyMem_Free
 from libc.math cimport isfinite, rint, signbit
 from libc.stdint cimport uint64_t
@@ -63,11 +64,25 @@ cdef struct PowerOfTen:
 
 cdef PowerOfTen[GREATEST_POWER - LEAST_POWER + 1] powers_of_ten
 cdef bint powers_are_filled = False
+cdef object LOCK = object()
+
+
+cdef int prepare_floats() except -1:
+    """Fill the table of the 128 leading bits of each power of ten, rounded up. Call it before put_float().
+
+    It takes 1 ms, so the first codec does it, and not the import.
+    """
+    global powers_are_filled
+    if not FASTBATCH_WIDE:
+        return 0
+    with cython.critical_section(LOCK):
+        if not powers_are_filled:
+            fill_powers()
+            powers_are_filled = True
+    return 0
 
 
 cdef int fill_powers() except -1:
-    """Return the 128 leading bits of each power of ten, rounded up. It takes 1 ms, so it happens on first use."""
-    global powers_are_filled
     for power in range(LEAST_POWER, GREATEST_POWER + 1):
         size = 10 ** abs(power)
         if power >= 0:
@@ -77,7 +92,6 @@ cdef int fill_powers() except -1:
             bits = -(-(1 << (127 + size.bit_length())) // size)
         powers_of_ten[power - LEAST_POWER].high = bits >> 64
         powers_of_ten[power - LEAST_POWER].low = bits & 0xFFFFFFFFFFFFFFFF
-    powers_are_filled = True
     return 0
 
 
@@ -93,8 +107,6 @@ cdef char* put_float(char* p, double number) except NULL:
     if number == 0:
         return put_zero(p, number)
     if FASTBATCH_WIDE:
-        if not powers_are_filled:
-            fill_powers()
         return put_shortest(p, number)
     return put_slowly(p, number)
 

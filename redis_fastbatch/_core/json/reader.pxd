@@ -19,6 +19,7 @@ cdef class JsonReader:
     cdef bint has_wrappers  # pass an object whose first key is "__type__" to read_wrapped()
 
     cdef object read_all(self, const char* data, Py_ssize_t size)
+    cdef object read_locked(self, Place* at)
     cdef object read(self, Place* at)
     cdef object read_word(self, Place* at)
     cdef object read_number(self, Place* at)

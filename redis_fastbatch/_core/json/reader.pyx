@@ -6,6 +6,7 @@ Unusual. Then the standard library reads the whole value and decides. Between ta
 allocation happens: no Python code runs here.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.dict cimport PyDict_SetItem
 from cpython.object cimport PyObject
@@ -13,6 +14,7 @@ from libc.math cimport INFINITY
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
+from redis_fastbatch._core.runtime.free_threading cimport FREE_THREADED
 from redis_fastbatch._core.runtime.interned cimport Floats, Keys, ShortTexts, make_text
 from redis_fastbatch._core.runtime.rows cimport (
     WIDEST_ROW,
@@ -106,11 +108,16 @@ cdef class JsonReader:
         at.p = data
         at.end = data + size
         at.depth = 0
-        value = self.read(&at)
+        value = self.read_locked(&at) if FREE_THREADED else self.read(&at)
         skip_space(&at)
         if at.p != at.end:
             raise Unusual
         return value
+
+    cdef object read_locked(self, Place* at):
+        """Read while no other thread uses the caches."""
+        with cython.critical_section(self):
+            return self.read(at)
 
     cdef object read(self, Place* at):
         """Return the next value."""

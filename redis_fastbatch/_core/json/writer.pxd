@@ -13,6 +13,7 @@ cdef class JsonWriter:
     cdef bint allow_nan   # write NaN and infinities, by json's words for them
 
     cdef int write(self, object value, OutputBuffer out, int depth) except -1
+    cdef int put_locked(self, object value, OutputBuffer out, int depth) except -1
     cdef int write_unknown(self, object value, OutputBuffer out, int depth) except -1
     cdef int refuse(self, object value, str reason) except -1
     cdef int refuse_float(self, object number) except -1

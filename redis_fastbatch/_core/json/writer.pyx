@@ -5,6 +5,7 @@ A value of a type that JSON lacks goes to write_unknown(). That can run any code
 run too. Therefore the writer holds a reference to each container, and checks its size after every item.
 """
 
+cimport cython
 from cpython.dict cimport PyDict_Check, PyDict_CheckExact, PyDict_Next, PyDict_Size
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check, PyFloat_CheckExact
 from cpython.list cimport PyList_Check, PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE
@@ -16,8 +17,9 @@ from libc.math cimport isfinite
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from redis_fastbatch._core.runtime.free_threading cimport FREE_THREADED
 from redis_fastbatch._core.runtime.buffer cimport OutputBuffer, reserve
-from redis_fastbatch._core.json.floats cimport LONGEST_FLOAT, put_float
+from redis_fastbatch._core.json.floats cimport LONGEST_FLOAT, prepare_floats, put_float
 from redis_fastbatch._core.json.text cimport (
     copy_plain,
     decimal_width,
@@ -233,6 +235,9 @@ cdef inline bint put_scalar(JsonWriter writer, PyObject* value, OutputBuffer out
 
 
 cdef class JsonWriter:
+    def __cinit__(self):
+        prepare_floats()
+
     cdef int write(self, object value, OutputBuffer out, int depth) except -1:
         """Write a value.
 
@@ -244,6 +249,8 @@ cdef class JsonWriter:
             return 0
         if depth >= MAX_DEPTH:
             raise Unusual
+        if FREE_THREADED and (PyDict_CheckExact(value) or PyList_CheckExact(value)):
+            return self.put_locked(value, out, depth + 1)
         if PyDict_CheckExact(value):
             return self.put_dict(<dict>value, out, depth + 1)
         if PyList_CheckExact(value):
@@ -261,6 +268,13 @@ cdef class JsonWriter:
         if PyDict_Check(value):
             return self.put_pairs(value, out, depth + 1)
         return self.write_unknown(value, out, depth)
+
+    cdef int put_locked(self, object value, OutputBuffer out, int depth) except -1:
+        """Write a dict or a list while no other thread changes it."""
+        with cython.critical_section(value):
+            if PyDict_CheckExact(value):
+                return self.put_dict(<dict>value, out, depth)
+            return self.put_list(<list>value, out, depth)
 
     cdef int write_unknown(self, object value, OutputBuffer out, int depth) except -1:
         """Write a value of a type that JSON does not have."""

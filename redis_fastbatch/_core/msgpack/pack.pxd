@@ -11,6 +11,7 @@ cdef class Packer:
 
     cdef int pack_all(self, object value, OutputBuffer out) except -1
     cdef int pack(self, object value, OutputBuffer out, int depth) except -1
+    cdef int pack_locked(self, object value, OutputBuffer out, int depth) except -1
     cdef int pack_binary(self, object value, OutputBuffer out) except -1
     cdef int pack_dict(self, dict mapping, OutputBuffer out, int depth) except -1
     cdef int pack_other_keys(

@@ -7,6 +7,7 @@ The bytes are those of `msgpack.packb(value, use_bin_type=True, datetime=True)`.
 packer holds a reference to each value that it packs, and checks the size of a container after every item.
 """
 
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_Check
 from cpython.bytes cimport (
@@ -27,6 +28,7 @@ from cpython.tuple cimport PyTuple_Check, PyTuple_CheckExact, PyTuple_GET_ITEM, 
 from cpython.unicode cimport PyUnicode_Check
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from redis_fastbatch._core.runtime.free_threading cimport FREE_THREADED
 from redis_fastbatch._core.runtime.buffer cimport OutputBuffer, reserve
 from redis_fastbatch._core.msgpack.format cimport (
     put_array_header,
@@ -237,6 +239,8 @@ cdef class Packer:
             return 0
         if depth >= MAX_DEPTH:
             raise EncodeError(f"nested more than {MAX_DEPTH} levels deep, or a container holds itself")
+        if FREE_THREADED and (PyDict_CheckExact(value) or PyList_CheckExact(value)):
+            return self.pack_locked(value, out, depth + 1)
         if PyDict_CheckExact(value):
             return self.pack_dict(<dict>value, out, depth + 1)
         if PyList_CheckExact(value):
@@ -246,6 +250,13 @@ cdef class Packer:
         if PyTuple_CheckExact(value):
             return self.pack_tuple(<tuple>value, out, depth + 1)
         return self.pack_other(value, out, depth)
+
+    cdef int pack_locked(self, object value, OutputBuffer out, int depth) except -1:
+        """Pack a dict or a list while no other thread changes it."""
+        with cython.critical_section(value):
+            if PyDict_CheckExact(value):
+                return self.pack_dict(<dict>value, out, depth)
+            return self.pack_list(<list>value, out, depth)
 
     cdef int pack_binary(self, object value, OutputBuffer out) except -1:
         cdef Py_buffer view

@@ -23,6 +23,7 @@ cdef class Unpacker:
     cdef Shapes shapes
 
     cdef object unpack_all(self, const char* data, Py_ssize_t size)
+    cdef object unpack_locked(self, Cursor* c)
     cdef object unpack(self, Cursor* c)
     cdef PyObject* unpack_plain(self, Cursor* c, unsigned int marker) except? NULL
     cdef object unpack_marked(self, Cursor* c, unsigned int marker)

@@ -9,6 +9,7 @@ The caller owns the bytes and keeps them in place during a call. `ext_hook` can 
 unpacker again, so the state of a call is only in its Cursor.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.dict cimport PyDict_SetItem
 from cpython.list cimport PyList_New, PyList_SET_ITEM
@@ -17,6 +18,7 @@ from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from redis_fastbatch._core.runtime.free_threading cimport FREE_THREADED
 from redis_fastbatch._core.msgpack.bigendian cimport big16, big32, big64
 from redis_fastbatch._core.runtime.interned cimport make_text, new_ascii, shared_float, short_str
 from redis_fastbatch._core.runtime.nesting cimport outer_depth
@@ -145,10 +147,15 @@ cdef class Unpacker:
         c.pending_items = 0
         c.depth = outer_depth
         c.in_key = False
-        value = self.unpack(&c)
+        value = self.unpack_locked(&c) if FREE_THREADED else self.unpack(&c)
         if c.p != c.end:
             fail(&c, trailing_bytes_reason(data, size, c.end - c.p))
         return value
+
+    cdef object unpack_locked(self, Cursor* c):
+        """Unpack while no other thread uses the caches."""
+        with cython.critical_section(self):
+            return self.unpack(c)
 
     cdef object unpack(self, Cursor* c):
         cdef unsigned int marker

@@ -77,6 +77,7 @@ cdef class ItemSource:
     cdef object value
 
     cdef bint advance(self) except -1
+    cdef bint advance_locked(self, dict mapping) except -1
     cdef bint advance_mapping(self) except -1
     cdef int unpack(self, object item) except -1
 

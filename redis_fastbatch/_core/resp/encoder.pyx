@@ -6,15 +6,17 @@ header; a value whose header is wider or narrower is moved. The count in a comma
 the end: the header is written right-aligned into headroom before the first item.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_CheckExact, PyDict_Next
-from cpython.list cimport PyList_Check, PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.list cimport PyList_AsTuple, PyList_Check, PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from cpython.tuple cimport PyTuple_Check, PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.string cimport memcpy, memmove
 
+from redis_fastbatch._core.runtime.free_threading cimport FREE_THREADED
 from redis_fastbatch._core.runtime.buffer cimport OutputBuffer, reserve
 from redis_fastbatch._core.codec cimport ValueCodec
 from redis_fastbatch._core.resp.expiry cimport ItemExpiry
@@ -358,7 +360,7 @@ cdef class ItemSource:
         """Put the next item into `key` and `value`. Return False at the end."""
         cdef PyObject* next_item
         if self.mapping is not None:
-            return self.advance_mapping()
+            return self.advance_locked(self.mapping) if FREE_THREADED else self.advance_mapping()
         if self.iterator is None:
             return False
         next_item = PyIter_Next(self.iterator)
@@ -373,6 +375,11 @@ cdef class ItemSource:
             self.key = item
         return True
 
+    cdef bint advance_locked(self, dict mapping) except -1:
+        """Take the next item while no other thread changes the dict."""
+        with cython.critical_section(mapping):
+            return self.advance_mapping()
+
     cdef bint advance_mapping(self) except -1:
         cdef PyObject* key
         cdef PyObject* value
@@ -386,6 +393,8 @@ cdef class ItemSource:
         return True
 
     cdef int unpack(self, object item) except -1:
+        if FREE_THREADED and PyList_Check(item):
+            item = PyList_AsTuple(item)
         # Other iterables of two are mistakes: a dict of two fields, a set, a string of two characters.
         if PyTuple_Check(item) and PyTuple_GET_SIZE(item) == 2:
             self.key = <object>PyTuple_GET_ITEM(item, 0)

@@ -20,6 +20,7 @@ cdef class MappingChunk(Chunk):
     cdef ValueCodec field_codec             # None: values are written as redis-py writes them
 
     cdef int put_head(self, Py_ssize_t fields) except -1
+    cdef int put_fields_locked(self, dict fields) except -1
     cdef int put_fields(self, dict fields) except -1
     cdef int put_pairs(self, list pairs) except -1
     cdef int put_field_value(self, object value) except -1

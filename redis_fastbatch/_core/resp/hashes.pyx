@@ -4,12 +4,14 @@
 Each item is a whole command here, because HSET has as many arguments as its hash has fields.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_CheckExact, PyDict_Next
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
+from redis_fastbatch._core.runtime.free_threading cimport FREE_THREADED
 from redis_fastbatch._core.codec cimport ValueCodec
 from redis_fastbatch._core.resp.commands cimport CommandEncoder, Word, after_command, first_word, next_word
 from redis_fastbatch._core.resp.encoder cimport Chunk, Command, Place
@@ -96,7 +98,7 @@ cdef class MappingChunk(Chunk):
         if PyDict_CheckExact(value):
             self.put_head(PyDict_GET_SIZE(value))
             self.put_key(key, encoding, errors)
-            return self.put_fields(value)
+            return self.put_fields_locked(value) if FREE_THREADED else self.put_fields(value)
         if not isinstance(value, Mapping):
             raise EncodeError(
                 f"the fields of a hash must be a mapping, such as a dict, found {type(value).__name__} "
@@ -119,6 +121,11 @@ cdef class MappingChunk(Chunk):
         if fields > self.most_fields:
             self.most_fields = fields
         return 0
+
+    cdef int put_fields_locked(self, dict fields) except -1:
+        """Write the fields while no other thread changes the dict."""
+        with cython.critical_section(fields):
+            return self.put_fields(fields)
 
     cdef int put_fields(self, dict fields) except -1:
         cdef Py_ssize_t count = PyDict_GET_SIZE(fields)

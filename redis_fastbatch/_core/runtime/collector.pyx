@@ -3,7 +3,11 @@
 
 This is in C because of signals. A handler may raise between any two steps of Python code: also after the collector
 was switched off, and before the block begins that switches it on again. No Python code runs here.
+
+The critical sections do nothing with the GIL.
 """
+
+cimport cython
 
 cdef extern from "Python.h":
     bint PyGC_Disable() noexcept
@@ -13,6 +17,7 @@ cdef extern from "Python.h":
 EVERY = 200_000
 """The number of items after which the collector may run."""
 
+cdef object LOCK = object()   # protects the three below
 cdef Py_ssize_t holds = 0
 cdef bint enabled_before = False
 cdef Py_ssize_t process = 0   # how many forks led to this process
@@ -49,12 +54,13 @@ cdef class Hold:
     def __enter__(self):
         global holds, enabled_before
         if self.enabled and not self.held:
-            if holds == 0:
-                enabled_before = PyGC_IsEnabled()
-                PyGC_Disable()
-            holds += 1
-            self.held = True
-            self.made_in = process
+            with cython.critical_section(LOCK):
+                if holds == 0:
+                    enabled_before = PyGC_IsEnabled()
+                    PyGC_Disable()
+                holds += 1
+                self.held = True
+                self.made_in = process
         return self
 
     def __exit__(self, kind, error, trace):
@@ -66,11 +72,14 @@ cdef class Hold:
 
     cdef void end(self) noexcept:
         global holds
-        if self.held and self.made_in == process:
-            holds -= 1
-            if holds == 0 and enabled_before:
-                PyGC_Enable()
-        self.held = False
+        if not self.held:
+            return
+        with cython.critical_section(LOCK):
+            if self.made_in == process:
+                holds -= 1
+                if holds == 0 and enabled_before:
+                    PyGC_Enable()
+            self.held = False
 
 
 def holding():
@@ -85,7 +94,9 @@ def was_enabled():
 
 def forget():
     """End all contexts. Call it in a forked process, where their threads do not exist."""
-    global holds, process
+    global LOCK, holds, process
+    # Another thread may have held the old one when the process forked.
+    LOCK = object()
     if holds and enabled_before:
         PyGC_Enable()
     holds = 0

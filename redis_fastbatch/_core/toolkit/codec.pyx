@@ -1,6 +1,7 @@
 # cython: language_level=3
 """The codecs `toolkit` and `toolkit-msgpack`."""
 
+cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.dict cimport PyDict_CheckExact, PyDict_Next
 from cpython.object cimport PyObject
@@ -150,11 +151,12 @@ def first_longer_key(mapping, Py_ssize_t limit):
             if len(key) > limit:
                 return key
         return None
-    while PyDict_Next(mapping, &position, &next_key, NULL):
-        key = <object>next_key
-        if PyUnicode_CheckExact(key):
-            if PyUnicode_GET_LENGTH(key) > limit:
+    with cython.critical_section(mapping):
+        while PyDict_Next(mapping, &position, &next_key, NULL):
+            key = <object>next_key
+            if PyUnicode_CheckExact(key):
+                if PyUnicode_GET_LENGTH(key) > limit:
+                    return key
+            elif len(key) > limit:
                 return key
-        elif len(key) > limit:
-            return key
     return None

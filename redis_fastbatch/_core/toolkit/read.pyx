@@ -5,6 +5,8 @@ Wrappers in any other spelling than the toolkit's, malformed or deeply nested JS
 meaning raise Unusual. Then plain.py reads the whole value and decides.
 """
 
+cimport cython
+from redis_fastbatch._core.runtime.free_threading cimport FREE_THREADED
 from redis_fastbatch._core.json.reader cimport JsonReader, Place, starts
 from redis_fastbatch._core.json.text cimport plain_end
 from redis_fastbatch._core.toolkit.base64 cimport take_base64
@@ -27,12 +29,17 @@ cdef class WrapperReader(JsonReader):
         at.depth = 0
         if not starts(&at, b'{"__type__": "', 14):
             raise Unusual
-        value = self.read_data(&at)
+        value = self.read_data_locked(&at) if FREE_THREADED else self.read_data(&at)
         if at.end - at.p != 1 or at.p[0] != c'}':
             raise Unusual
         if type(value) is int and not preserve_int and (value == 0 or value == 1):
             return value == 1
         return value
+
+    cdef object read_data_locked(self, Place* at):
+        """Read while no other thread uses the caches."""
+        with cython.critical_section(self):
+            return self.read_data(at)
 
     cdef object read_data(self, Place* at):
         """Return the value after "__data__", if it has the type that "__type__" names."""

@@ -329,6 +329,21 @@ def test_a_share_forgets_settled_slices() -> None:
     assert share.position(settled) is None
 
 
+def test_the_first_item_not_begun_is_known_while_threads_give_items_back() -> None:
+    source = Source([])
+
+    class Position(int):
+        """Gives more items back whenever it is compared, as another thread may."""
+
+        def __lt__(self, other: int) -> bool:
+            source.give_back(9, ["late"])
+            return int(self) < int(other)
+
+    source.give_back(Position(7), ["a"])
+    source.give_back(Position(5), ["b"])
+    assert source.unbegun == 5
+
+
 def test_shares_know_the_positions_of_their_items() -> None:
     source = Source(range(4 * SLICE + 10))
     one, other = Share(source), Share(source)
