@@ -105,6 +105,8 @@ class HashReading:
         decoding, decoding_errors = reply_decoding(client._client)
         wanted, self.command = (None, HGETALL) if fields is None else client._named(fields)
         self.method = "batch_hgetall" if fields is None else "batch_hmget"
+        # The fields as a list: the caller's may be an iterator.
+        self._given = client, None if wanted is None else [name for name, _ in wanted], types, codec
         values = None if codec is None else resolve(codec, client._max_value_size)
         self.has_codec = codec is not None
         self.rows = HashRows(
@@ -116,6 +118,11 @@ class HashReading:
             errors=errors if decoding is None else decoding_errors,
             max_value_size=client._max_value_size,
         )
+
+    def again(self) -> HashReading:
+        """Return the same for another thread: what reads replies has a state of its own."""
+        client, fields, types, codec = self._given
+        return HashReading(client, fields, types, codec)
 
 
 def named_fields(fields: Fields, encoder: CommandEncoder) -> list[tuple[Any, bytes]]:

@@ -34,7 +34,7 @@ from redis_fastbatch._engine.read import read_ended
 from redis_fastbatch._hash_client import Fields, FieldTypes, HashClient, HashReading, HashWriting
 from redis_fastbatch._transports.redispy.telemetry import observed
 from redis_fastbatch._transports.sync import Lease
-from redis_fastbatch._transports.threads import affordable, check_workers, one_at_a_time, write
+from redis_fastbatch._transports.threads import affordable, check_workers, one_at_a_time, read, write
 from redis_fastbatch._typing import AnyKey, HashItems, K
 from redis_fastbatch.codecs import AnyCodec
 from redis_fastbatch.report import BatchReport, OnChunk, Progress, ProgressCallback
@@ -154,6 +154,7 @@ class HashMethods(HashClient):
         codec: AnyCodec | None = None,
         default: Any = None,
         on_error: OnError = "raise",
+        workers: int = 1,
     ) -> dict[K, Any]:
         """Read whole hashes, as redis-py's hgetall() does for one.
 
@@ -168,6 +169,7 @@ class HashMethods(HashClient):
             on_error: what to do with a key of another type, or with a value that does not have the type that was
                 asked for. "raise" raises the error; "report" uses `default` and logs how many keys failed; a
                 callable is called with (key, bytes of the value or None, exception), and the key gets `default`.
+            workers: threads that read in parallel, as for batch_get().
 
         Returns:
             A dict of every key, in the order given, to the dict of its fields, or `default`.
@@ -181,7 +183,8 @@ class HashMethods(HashClient):
                 replaced.
         """
         reading = HashReading(self, None, types, codec)
-        return self._all_hashes(checked_keys(keys, method="batch_hgetall"), reading, default, on_error)
+        keys = checked_keys(keys, method="batch_hgetall")
+        return self._all_hashes(keys, reading, ReadOptions(default, checked_on_error(on_error)), workers)
 
     @observed("HMGET")
     def batch_hmget(
@@ -193,11 +196,12 @@ class HashMethods(HashClient):
         codec: AnyCodec | None = None,
         default: Any = None,
         on_error: OnError = "raise",
+        workers: int = 1,
     ) -> dict[K, Any]:
         """Read some fields of hashes, as redis-py's hmget() does for one.
 
         Args:
-            keys, types, codec, on_error: as for batch_hgetall().
+            keys, types, codec, on_error, workers: as for batch_hgetall().
             fields: the names of the fields. They are the keys of each row, as they are given here.
             default: the value of a key that has none of the fields. HMGET does not tell it from a missing key.
 
@@ -209,7 +213,8 @@ class HashMethods(HashClient):
             The exceptions of batch_hgetall().
         """
         reading = HashReading(self, fields, types, codec)
-        return self._all_hashes(checked_keys(keys, method="batch_hmget"), reading, default, on_error)
+        keys = checked_keys(keys, method="batch_hmget")
+        return self._all_hashes(keys, reading, ReadOptions(default, checked_on_error(on_error)), workers)
 
     @observed("HGETALL")
     def batch_hgetall_iter(
@@ -267,9 +272,25 @@ class HashMethods(HashClient):
         keys = checked_keys(keys, method="batch_hmget_iter")
         return self._each_hash(keys, reading, default, chunk_size, checked_on_error(on_error))
 
-    def _all_hashes(self, keys: Any, reading: HashReading, default: Any, on_error: OnError) -> dict[AnyKey, Any]:
-        found = empty_result(keys)
-        self._read_hashes(keys, reading, found, ReadOptions(default, checked_on_error(on_error)))
+    def _all_hashes(
+        self, keys: Any, reading: HashReading, options: ReadOptions, workers: int
+    ) -> dict[AnyKey, Any]:
+        if workers != 1:
+            check_workers(workers)
+            workers = affordable(self._client, workers)
+        if workers != 1:
+            keys = list(keys)
+            try:
+                found = dict.fromkeys(keys, options.default)
+            except TypeError:
+                # One of them cannot be a key: a single reader names it.
+                workers = 1
+        if workers == 1:
+            found = empty_result(keys)
+            self._read_hashes(keys, reading, found, options)
+            return found
+        options.on_error = one_at_a_time(options.on_error)
+        read(list(found), workers, lambda some: self._read_hashes(some, reading.again(), found, options))
         return found
 
     def _each_hash(

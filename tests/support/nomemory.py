@@ -10,6 +10,7 @@ import _testcapi
 import ctypes
 import datetime
 import gc
+import itertools
 import json
 import sys
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from redis_fastbatch._core.raw import RawCodec
 from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk, Command
 from redis_fastbatch._core.resp.expiry import ItemExpiry
 from redis_fastbatch._core.resp.hash_rows import HashRows
+from redis_fastbatch._core.resp.hashes import HSET, MappingWriter
 from redis_fastbatch._core.resp.replies import ErrorReply
 from redis_fastbatch._core.toolkit.codec import ToolkitCodec, ToolkitMsgpackCodec
 from redis_fastbatch._transports.redispy import reply_reader
@@ -178,6 +180,21 @@ def read_hashes(rows: Callable[[], Any], data: bytes) -> Callable[[], Any]:
     return run
 
 
+def fill_refused() -> Callable[[], Any]:
+    """Return a function that raises the error about a mapping which cannot be encoded."""
+    # Made here: CPython 3.11 crashes if there is no memory for the arguments of a base's __init__.
+    writer = MappingWriter(itertools.repeat(("key", {"a": 1, "b": [1]})), HSET, None, max_items=9, max_bytes=9000)
+    chunk = writer.blank()
+
+    def run() -> Any:
+        chunk.restart(HSET)
+        writer.failures.clear()
+        writer.fill_some(chunk, 1)
+        raise writer.failures[0][2]
+
+    return run
+
+
 def hashes_checked(result: Any) -> Any:
     out, done, failed = result
     return "partial" if failed else [out, done]
@@ -226,6 +243,7 @@ def operations() -> dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]:
         "compressed loads": partial(compressed.loads, compressed.dumps(ROWS * 3)),
         "raw dumps": dumps(RawCodec(), "é" * 5000),
         "reader statuses": read_statuses,
+        "fill HSET refused": fill_refused(),
     }
     return {
         **{name: (run, returned) for name, run in made.items()},

@@ -41,6 +41,7 @@ OPERATIONS = [
     "fill SET with expiries",
     "extract SET with expiries",
     "hash rows",
+    "fill HSET refused",
     "hash fields",
     "hash columns",
 ]
