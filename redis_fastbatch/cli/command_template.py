@@ -6,9 +6,9 @@ import argparse
 import shlex
 from typing import Any
 
-from redis_fastbatch._tables.write import split_key, split_template
+from redis_fastbatch._tables.write import split_template
 from redis_fastbatch.cli.common import CliError
-from redis_fastbatch.templates import Column, Row, col, row
+from redis_fastbatch.templates import Column, col
 
 
 class RowCommand:
@@ -45,24 +45,6 @@ def row_command(text: str) -> RowCommand:
         alone = len(split) == 1 and split[0][0] == "" and split[0][1]
         template.append(col(alone) if isinstance(alone, str) else word)
     return RowCommand(template, columns)
-
-
-def json_command(key: str, prefix: str, columns: list[str], expiry: int | None) -> list[str | Column | Row]:
-    """Return the SET for each row, whose value has the columns as JSON. `expiry` is in seconds."""
-    fields = split_key(key)
-    name: str | Column
-    if len(fields) == 1 and not fields[0][0] and not prefix:
-        name = col(str(fields[0][1]))
-    else:
-        # A column's name that cannot be between braces is refused there.
-        name = _escaped(prefix) + "".join(
-            _escaped(text) + ("" if column is None else f"{{{column}}}") for text, column in fields
-        )
-    return ["SET", name, row("json", columns), *([] if expiry is None else ["EX", str(expiry)])]
-
-
-def _escaped(text: str) -> str:
-    return text.replace("{", "{{").replace("}", "}}")
 
 
 def prepare(options: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from redis_fastbatch._transports.threads import affordable, run_threads
-from redis_fastbatch.cli.command_template import json_command, prepare, row_command, words_as_text
+from redis_fastbatch.cli.command_template import prepare, row_command, words_as_text
 from redis_fastbatch.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -239,8 +239,8 @@ class Load:
             row, error = named(row, error)
             self._failures(row, words_as_text(value), error)
 
-        template = self._template()
-        if template is not None:
+        if self._options.row_command is not None:
+            template = self._options.row_command.template
             send = partial(self._batch.batch_execute_table, table, template, progress=progress)
             self._counted(partial(send, on_error=failures), named)
             return
@@ -256,15 +256,6 @@ class Load:
             on_error=failures,
         )
         self._counted(write, named)
-
-    def _template(self) -> Any:
-        """Return the command for each row; None if batch_set_table() writes the rows."""
-        if self._options.row_command is not None:
-            return self._options.row_command.template
-        if self._options.codec != "json" or self._options.as_ == "hash":
-            return None
-        columns: list[str] = self._options.columns or self._source.reader.schema.names
-        return json_command(self._options.key, self._options.prefix, columns, self._options.ex)
 
     def _counted(self, write: Callable[[], BatchReport], named: Named) -> None:
         """Call `write` and count its report, even if it raises, with failures as `named` returns them."""
