@@ -2,7 +2,7 @@
 """Values of one type, which a library writes as bytes and reads from bytes, without dicts between."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.string cimport memchr
+from libc.string cimport memchr, memcmp
 
 from redis_fastbatch._core.codec cimport ValueCodec
 from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
@@ -27,6 +27,20 @@ cdef bint has_nonfinite(const char* data, Py_ssize_t size) noexcept:
     return False
 
 
+cdef bint has_null(bytes text) noexcept:
+    """Return whether a text may hold the JSON value null. This is faster than `b"null" in text` for short texts."""
+    cdef const char* p = PyBytes_AS_STRING(text)
+    cdef const char* end = p + PyBytes_GET_SIZE(text)
+    while end - p >= 4:
+        p = <const char*>memchr(p, c'n', end - p - 3)
+        if p == NULL:
+            return False
+        if memcmp(p, b"null", 4) == 0:
+            return True
+        p += 1
+    return False
+
+
 cdef class TypedValues(ValueCodec):
     """Writes and reads values with the TypeFunctions of a type. It is the inner part of a codec with `type=`."""
 
@@ -46,7 +60,7 @@ cdef class TypedValues(ValueCodec):
             if self.expected is not None and not isinstance(value, self.expected):
                 value = self.convert(value)
             data = self.to_bytes(value)
-            if self.check_nulls is not None and b"null" in data and self.may_have_nan(value):
+            if self.check_nulls is not None and has_null(data) and self.may_have_nan(value):
                 self.check_nulls(value)
         except (EncodeError, MemoryError):
             raise
