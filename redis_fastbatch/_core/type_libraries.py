@@ -10,6 +10,9 @@ from typing import Any
 
 from redis_fastbatch._messages import format_error
 
+DECLARES_FIELDS = ("__dataclass_fields__", "_fields", "__attrs_attrs__", "__struct_fields__")
+"""Attributes of the classes whose annotations are the types of their fields, besides TypedDicts."""
+
 Function = Callable[[Any], Any]
 
 
@@ -196,7 +199,7 @@ def _needs_pydantic(kind: Any, seen: set[int]) -> bool:
     if isinstance(kind, type):
         if hasattr(kind, "__pydantic_validator__"):
             return True
-        if "__annotations__" in vars(kind):
+        if typing.is_typeddict(kind) or any(hasattr(kind, name) for name in DECLARES_FIELDS):
             inner = (*inner, *typing.get_type_hints(kind).values())
     return any(_needs_pydantic(part, seen) for part in inner)
 

@@ -213,9 +213,15 @@ def test_pydantic_models_come_back_equal(kind: Any) -> None:
 def test_a_dataclass_may_hold_pydantic_models(kind: Any) -> None:
     found = models()
     holder = dataclass(type("Holder", (), {"__annotations__": {"home": found.home}}))
-    value = holder(found.one.homes[0])  # type: ignore[call-arg]
-    codec = kind(type=holder)
-    assert codec.loads(codec.dumps(value)) == value
+    derived = dataclass(type("Derived", (holder,), {}))
+    for made in (holder, derived):
+        value = made(found.one.homes[0])  # type: ignore[call-arg]
+        codec = kind(type=made)
+        assert codec.loads(codec.dumps(value)) == value
+    # Not a class, whose annotations would be texts that name a local variable.
+    row = NamedTuple("Row", [("homes", list[found.home])])  # type: ignore[misc] # noqa: UP014
+    codec = kind(type=row)
+    assert codec.loads(codec.dumps(row(found.one.homes))) == row(found.one.homes)
 
 
 def test_what_does_not_fit_a_pydantic_model_is_an_error_with_its_path(kind: Any) -> None:
