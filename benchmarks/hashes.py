@@ -5,18 +5,22 @@ Where values of Python's types are asked for, contenders that return bytes conve
 is a bare socket that sends the same commands, encoded beforehand, and counts the bytes of the replies. First, each
 contender does the work once. The server must then hold the same hashes, or the contender must have read them.
 
-polars-redis and adbc-driver-redis are not measured: the package index has neither.
+For tables, other contenders make dicts of the table's rows, or the table of dicts, with pyarrow.
+
+polars-redis and adbc-driver-redis are not measured: the first has no wheel for this platform, and the package
+index does not have the second.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import hiredis
+import pyarrow as pa
 
 from benchmarks import environment, results, tables
 from benchmarks.equality import same
@@ -32,8 +36,10 @@ SOME = [f"field:{i}" for i in range(FIELDS // 2)]
 TYPES: dict[str, Any] = {f"field:{i}": float if i % 2 else int for i in range(FIELDS)}
 SECONDS = 3600
 
-OPERATIONS = ("hset", "hset ex", "hgetall", "hgetall typed", "hmget", "hmget typed")
-WRITES = ("hset", "hset ex")
+SCHEMA = pa.schema([(name, pa.float64() if kind is float else pa.int64()) for name, kind in TYPES.items()])
+
+OPERATIONS = ("hset", "hset ex", "hgetall", "hgetall typed", "hmget", "hmget typed", "set table", "get table")
+WRITES = ("hset", "hset ex", "set table")
 
 Work = Callable[[], Any]
 
@@ -98,6 +104,7 @@ class Contenders(ExitStack):
         self._operation = operation
         self._rows = {f"user:{i}": row(i) for i in range(count)}
         self._keys = list(self._rows)
+        self._table = pa.Table.from_pylist(list(self._rows.values()), SCHEMA)
         self._client = self.enter_context(endpoint.client())
         self._fast = FastBatch(self._client)
         self._typed = operation.endswith("typed")
@@ -124,6 +131,11 @@ class Contenders(ExitStack):
             return lambda: fast.batch_hset(rows)
         if self._operation == "hset ex":
             return lambda: fast.batch_hset(rows, ex=SECONDS)
+        if self._operation == "set table":
+            table = self._table.add_column(0, "key", pa.array(keys))
+            return lambda: fast.batch_set_table(table, key="key", columns=list(TYPES), as_="hash")
+        if self._operation == "get table":
+            return lambda: fast.batch_get_table(keys, as_="hash", schema=SCHEMA)
         types = TYPES if self._typed else None
         if self._operation.startswith("hgetall"):
             return lambda: fast.batch_hgetall(keys, types=types)
@@ -137,21 +149,32 @@ class Contenders(ExitStack):
     def _queue(self, pipe: Any, mapping: str) -> None:
         """Queue the operation in a pipeline by its own methods. `mapping` is the name of hset()'s argument."""
         if self._operation in WRITES:
-            for key, fields in self._rows.items():
+            for key, fields in zip(self._keys, self._given(), strict=True):
                 pipe.hset(key, **{mapping: fields})
                 if self._operation == "hset ex":
                     pipe.expire(key, SECONDS)
-        elif self._operation.startswith("hgetall"):
+        elif self._whole:
             for key in self._keys:
                 pipe.hgetall(key)
         else:
             for key in self._keys:
                 pipe.hmget(key, SOME)
 
+    @property
+    def _whole(self) -> bool:
+        """Whether all fields are read."""
+        return self._operation.startswith("hgetall") or self._operation == "get table"
+
+    def _given(self) -> Iterable[dict[str, Any]]:
+        """Return the hashes to write."""
+        return self._table.to_pylist() if self._operation == "set table" else self._rows.values()
+
     def _converted(self, replies: Sequence[Any]) -> Any:
         """Return replies as a dict by key, with the values that were asked for."""
         if self._operation in WRITES:
             return None
+        if self._operation == "get table":
+            return pa.Table.from_pylist(list(map(convert, replies)), SCHEMA)
         if self._typed:
             kind = convert if self._operation.startswith("hgetall") else convert_some
             return dict(zip(self._keys, map(kind, replies), strict=True))
@@ -188,16 +211,18 @@ class Contenders(ExitStack):
 
         async def batched() -> Any:
             batch = Batch(is_atomic=False)
-            for key in self._keys:
-                if self._operation in WRITES:
+            if self._operation in WRITES:
+                for key, fields in zip(self._keys, self._given(), strict=True):
                     # It takes only text.
-                    batch.hset(key, {name: repr(value) for name, value in self._rows[key].items()})
+                    batch.hset(key, {name: repr(value) for name, value in fields.items()})
                     if self._operation == "hset ex":
                         batch.expire(key, SECONDS)
-                elif self._operation.startswith("hgetall"):
-                    batch.hgetall(key)
-                else:
-                    batch.hmget(key, list(SOME))
+            else:
+                for key in self._keys:
+                    if self._whole:
+                        batch.hgetall(key)
+                    else:
+                        batch.hmget(key, list(SOME))
             replies = await opened.client.exec(batch, True, options=BatchOptions(timeout=TIMEOUT_MS))
             return self._converted(replies or [])
 
@@ -210,7 +235,8 @@ class Contenders(ExitStack):
                 if self._operation == "hset ex":
                     yield ("EXPIRE", key, SECONDS)
             else:
-                yield ("HGETALL", key) if self._operation.startswith("hgetall") else ("HMGET", key, *SOME)
+                names = TYPES if self._operation == "get table" else SOME
+                yield ("HGETALL", key) if self._operation.startswith("hgetall") else ("HMGET", key, *names)
 
     def check(self) -> None:
         """Let every contender do the work once, and compare the outcomes.
@@ -225,6 +251,8 @@ class Contenders(ExitStack):
                 # HMGET's values have names with us, and are lists with others.
                 plain = name == OURS and self._operation == "hmget"
                 found = {key: list(each.values()) for key, each in found.items()} if plain else found
+                if self._operation == "get table" and name != FLOOR:
+                    found = dict(zip(self._keys, found.to_pylist(), strict=True))
                 if name != FLOOR and not same(wanted, found):
                     raise WrongResult(f"{name}: other hashes were read")
                 continue
@@ -237,7 +265,7 @@ class Contenders(ExitStack):
 
     def _wanted(self) -> dict[str, Any]:
         """Return what is read of every key."""
-        if self._operation == "hgetall typed":
+        if self._operation in ("hgetall typed", "get table"):
             return self._rows
         some = {key: {name: fields[name] for name in SOME} for key, fields in self._rows.items()}
         if self._operation == "hmget typed":

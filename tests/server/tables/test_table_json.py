@@ -104,9 +104,7 @@ def test_columns_that_json_lacks_are_refused_before_anything_is_sent(valkey_clie
     assert fb.batch_get(["1"]) == {"1": {"id": 1}}
 
 
-def test_options_clusters_and_refused_rows(
-    valkey_client: redis.Redis, cluster_client: redis.RedisCluster
-) -> None:
+def test_options_clusters_and_refused_rows(valkey_client: redis.Redis, cluster_client: redis.RedisCluster) -> None:
     table = pa.table({"id": range(2500), "name": [f"n{n}" for n in range(2500)]})
     expected = {f"{n}": {"id": n, "name": f"n{n}"} for n in range(2500)}
     for client in (valkey_client, cluster_client):
