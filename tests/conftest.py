@@ -96,8 +96,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         clusters = _requested_by(item) & CLUSTERS
         if clusters and item.get_closest_marker("xdist_group") is None:
-            # Only one worker starts the six processes of a cluster.
-            item.add_marker(pytest.mark.xdist_group(clusters.pop()))
+            # Few workers start the six processes of a cluster. Tests with faults take as long as all other ones.
+            faults = " with faults" if "faults" in item.path.parts else ""
+            item.add_marker(pytest.mark.xdist_group(f"{clusters.pop()}{faults}"))
     if config.getoption("--rest"):
         passed = passed_before(config)
         _deselect(config, items, lambda item: item.nodeid in passed)
