@@ -18,6 +18,10 @@ TRACE = bool(os.environ.get("REDIS_FASTBATCH_TRACE"))
 SANITIZE = os.environ.get("REDIS_FASTBATCH_SANITIZE", "")
 SYMBOLS = bool(os.environ.get("REDIS_FASTBATCH_SYMBOLS"))
 
+# Cython 3.3.1 would free uninitialized pointers if an instance of a subclass from another module were made with
+# keyword arguments, and there were no memory for the tuple of their names (__Pyx_CallTpnewAsVectorcall).
+MACROS = [("CYTHON_VECTORCALL_TPNEW", "0"), *([("CYTHON_TRACE_NOGIL", "1")] if TRACE else [])]
+
 
 def compile_args() -> list[str]:
     if sys.platform == "win32":
@@ -46,7 +50,7 @@ def extensions() -> list[Extension]:
             [source.as_posix()],
             extra_compile_args=compile_args(),
             extra_link_args=link_args(),
-            define_macros=[("CYTHON_TRACE_NOGIL", "1")] if TRACE else [],
+            define_macros=MACROS,
         )
         for source in sorted(CORE.rglob("*.pyx"))
         if sys.platform != "win32" or source not in POSIX_ONLY

@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Any, TypeAlias
 
 from redis_fastbatch._arguments import counted
-from redis_fastbatch._core.resp.commands import CommandEncoder, CommandWriter
+from redis_fastbatch._core.resp.command_chunks import CommandWriter
+from redis_fastbatch._core.resp.commands import CommandEncoder
 from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk, Command
 from redis_fastbatch._core.resp.replies import ErrorReply, ReplyFormat, ReplyReader, new_dict
 from redis_fastbatch._core.runtime import gc_pause
@@ -51,8 +52,8 @@ ITER_ROUND = 4000
 """The most keys that batch_get_iter() reads at a time by default. It reads fewer if their values are large."""
 
 NO_CLUSTER_PIPELINE = (
-    "a pipeline of this package needs a single server, and the client is one of a cluster: "
-    "use client.pipeline(), which is redis-py's"
+    "pipeline() needs a client of a single server, got one of a cluster: use batch_execute() or "
+    "batch_execute_iter(), which send any commands to all nodes, or client.pipeline(), which is redis-py's"
 )
 
 

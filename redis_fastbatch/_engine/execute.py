@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from redis_fastbatch._core.resp.commands import CommandWriter
+from redis_fastbatch._core.resp.command_chunks import CommandWriter
 from redis_fastbatch._core.resp.encoder import Chunk
 from redis_fastbatch._core.resp.replies import ErrorReply, ReplyFormat, ReplyReader
 from redis_fastbatch._engine.flight import COMMAND_ITEMS, NO_LIMIT, Explain, InFlightChunk, ServerFlight

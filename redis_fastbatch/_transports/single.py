@@ -11,7 +11,8 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from redis_fastbatch._core.resp.commands import CommandEncoder, CommandWriter
+from redis_fastbatch._core.resp.command_chunks import CommandWriter
+from redis_fastbatch._core.resp.commands import CommandEncoder
 from redis_fastbatch._core.resp.encoder import Chunk
 from redis_fastbatch._core.resp.replies import ReplyFormat
 from redis_fastbatch._engine.command_rules import RULES

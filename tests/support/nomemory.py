@@ -23,12 +23,16 @@ from redis_fastbatch import CompressedCodec, JsonCodec, MsgpackCodec
 from redis_fastbatch._core.arrow.hash_columns import HashColumns
 from redis_fastbatch._core.arrow.rows_builder import RowsBuilder
 from redis_fastbatch._core.raw import RawCodec
+from redis_fastbatch._core.resp.command_chunks import CommandWriter
+from redis_fastbatch._core.resp.commands import CommandEncoder
 from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk, Command
 from redis_fastbatch._core.resp.expiry import ItemExpiry
 from redis_fastbatch._core.resp.hash_rows import HashRows
-from redis_fastbatch._core.resp.hashes import HSET, MappingWriter
+from redis_fastbatch._core.resp.hashes import HSET, MappingWriter, RoutedMappingWriter
 from redis_fastbatch._core.resp.replies import ErrorReply
+from redis_fastbatch._core.resp.routed import RoutedCommandWriter, RoutedWriter, Router
 from redis_fastbatch._core.toolkit.codec import ToolkitCodec, ToolkitMsgpackCodec
+from redis_fastbatch._engine.command_rules import RULES
 from redis_fastbatch._transports.redispy import reply_reader
 from redis_fastbatch.errors import FastBatchError
 
@@ -140,6 +144,58 @@ def fill(command: Command, extract: Command | None = None) -> tuple[Callable[[],
         return "partial" if failed else commands
 
     return run, check
+
+
+COMMANDS: list[Any] = [
+    ("ZADD", "board", 1.5, "amina"),
+    ["XADD", b"events", "*", "näme", "é" * 900, "number", 2**40],
+    ("CONFIG GET", "maxmemory"),
+    ("SADD", "big", *map(str, range(400)), "x" * 20_000),
+]
+
+
+def filled(make: Callable[[], BatchWriter]) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
+    """Return a function that encodes items with a writer, and one that makes its chunks comparable."""
+
+    def run() -> tuple[list[Chunk], int]:
+        writer = make()
+        if not isinstance(writer, RoutedWriter):
+            chunk = writer.blank()
+            writer.fill_some(chunk, 100)
+            return [chunk], len(writer.failures) + (writer.source_error is not None)
+        writer.advance(100)
+        chunks = []
+        # Not in a comprehension: CPython 3.11 leaks the cell of a variable if there is no memory after it.
+        for node, _ in writer.begun():
+            sealed = writer.sealed(node)
+            if sealed is not None:
+                chunks.append(sealed[0])
+        return chunks, len(writer.failures) + (writer.source_error is not None)
+
+    def check(result: tuple[list[Chunk], int]) -> Any:
+        chunks, failed = result
+        commands = [command for chunk in chunks for command in parsed(bytes(memoryview(chunk)))]
+        assert len(commands) == sum(len(chunk.keys) for chunk in chunks)
+        return "partial" if failed else commands
+
+    return run, check
+
+
+def writers() -> dict[str, Callable[[], BatchWriter]]:
+    """Return what makes writers of commands and hashes, by name."""
+    router = Router([slot % 3 for slot in range(16384)])
+    routable = [COMMANDS[i] for i in (0, 1, 3)]
+    hashes: Any = {f"key {i}": row for i, row in enumerate(HASHES.values())}
+    return {
+        "execute": lambda: CommandWriter(
+            COMMANDS, CommandEncoder("utf-8", "strict", RULES), max_items=100, max_bytes=2**20
+        ),
+        "execute routed": lambda: RoutedCommandWriter(
+            routable, CommandEncoder("utf-8", "strict", RULES), router, max_items=100, max_bytes=2**20
+        ),
+        "hset": lambda: MappingWriter(hashes, HSET, None, max_items=100, max_bytes=2**20),
+        "hset routed": lambda: RoutedMappingWriter(hashes, HSET, None, router, max_items=100, max_bytes=2**20),
+    }
 
 
 def read_values() -> Any:
@@ -254,6 +310,7 @@ def operations() -> dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]:
             hashes_checked,
         ),
         "hash columns": (read_hashes(hash_columns, HASH_REPLIES), hashes_checked),
+        **{name: filled(make) for name, make in writers().items()},
         "fill MSET": fill(mset),
         "fill SET": fill(single),
         "extract": fill(mset, single),

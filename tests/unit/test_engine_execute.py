@@ -9,7 +9,8 @@ from redis.exceptions import BusyLoadingError, ConnectionError, InvalidResponse
 
 from flights import OK, Driver
 from redis_fastbatch import BatchReport, EncodeError
-from redis_fastbatch._core.resp.commands import CommandEncoder, CommandWriter
+from redis_fastbatch._core.resp.command_chunks import CommandWriter
+from redis_fastbatch._core.resp.commands import CommandEncoder
 from redis_fastbatch._core.resp.replies import ReplyFormat
 from redis_fastbatch._engine.command_rules import RULES
 from redis_fastbatch._engine.execute import ExecuteFlight, ReplyFlight

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import redis_fastbatch
+
 pytest.importorskip("_testcapi", reason="this Python was built without its test modules")
 
 SCRIPT = Path(__file__).parents[1] / "support" / "nomemory.py"
+CORE = Path(redis_fastbatch.__file__).parent / "_core"
+COMPREHENSION = re.compile(r"""(\[|join\(|sum\()[^\]"'#]+ for .+ in """)
+ONLY_A_NAME = re.compile(r"(\[|join\()(\w+|\(<Field>field\)\.wire) for .+ in ")
 OPERATIONS = [
     "msgpack dumps",
     "msgpack dumps odd",
@@ -44,7 +50,24 @@ OPERATIONS = [
     "fill HSET refused",
     "hash fields",
     "hash columns",
+    "execute",
+    "execute routed",
+    "hset",
+    "hset routed",
 ]
+
+
+def test_no_list_in_the_core_is_made_in_a_way_that_frees_twice() -> None:
+    """Cython 3.3.1 frees a new element twice if there is no memory to append it to the list of a comprehension.
+
+    A loop with append() is right, and so is an element that is only a name. A generator in join() becomes a list.
+    """
+    found = []
+    for source in sorted(CORE.rglob("*.pyx")):
+        for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), 1):
+            if COMPREHENSION.search(line) and not ONLY_A_NAME.search(line):
+                found.append(f"{source.name}:{number}: {line.strip()}")
+    assert not found
 
 
 @pytest.mark.full

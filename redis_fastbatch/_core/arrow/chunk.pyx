@@ -21,8 +21,12 @@ cdef class TableChunk(Chunk):
     def keys(self):
         """The rows' numbers, which reports use as keys."""
         cdef Py_ssize_t i
+        cdef list keys
         if len(self.item_keys) != self.items:
-            self.item_keys = [self.rows[i] for i in range(self.items)]
+            keys = []
+            for i in range(self.items):
+                keys.append(self.rows[i])
+            self.item_keys = keys
         return self.item_keys
 
     @property

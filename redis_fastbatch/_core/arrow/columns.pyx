@@ -159,7 +159,7 @@ cdef int64_t positive(bytes digits, str path, int64_t most) except -1:
 cdef int read_decimal(Column* c, bytes arguments, str path) except -1:
     cdef list parts = arguments.split(b",")
     try:
-        numbers = [int(part) for part in parts]
+        numbers = list(map(int, parts))
     except ValueError:
         numbers = []
     bits = numbers[2] if len(numbers) == 3 else 128

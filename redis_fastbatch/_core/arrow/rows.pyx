@@ -153,7 +153,7 @@ cdef class TableWriter:
         cdef Column* column = &self.columns[self.n_columns]
         cdef list found = places.get(name, [])
         if len(found) != 1:
-            names = ", ".join(repr(other) for other in places) or "none"
+            names = ", ".join(map(repr, places)) or "none"
             reason = f"there is no such column; there are {names}"
             if found:
                 reason = f"each name must be there once, found it {len(found)} times"

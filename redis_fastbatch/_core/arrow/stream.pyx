@@ -81,11 +81,11 @@ cdef class ArrowStream:
         """Return the names of the table's columns, in its order."""
         cdef ArrowSchema* schema = &self.schema
         cdef int64_t i
-        names = [
-            b"" if schema.children[i].name == NULL else <bytes>schema.children[i].name
-            for i in range(schema.n_children)
-        ]
-        return [name.decode("utf-8", "surrogateescape") for name in names]
+        cdef list names = []
+        for i in range(schema.n_children):
+            name = b"" if schema.children[i].name == NULL else <bytes>schema.children[i].name
+            names.append(name.decode("utf-8", "surrogateescape"))
+        return names
 
     def field_names(self):
         """Return the columns of a row's value for `columns=None`.

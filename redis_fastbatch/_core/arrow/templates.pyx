@@ -42,7 +42,7 @@ from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
 from redis_fastbatch._core.runtime.decimals cimport put_decimal_int
 from redis_fastbatch._core.runtime.utf8 cimport is_ascii
 
-from redis_fastbatch._core.resp.commands import ANY_COMMAND
+from redis_fastbatch._core.resp.command_chunks import ANY_COMMAND
 from redis_fastbatch.errors import EncodeError, FastBatchError
 
 cdef int64_t FARTHEST = <int64_t>9000000 * 1000000000
@@ -167,8 +167,10 @@ cdef class TemplateWriter(TableWriter):
         TableWriter.__init__(
             self, stream, ANY_COMMAND, columns=columns, key=[], tag=b"", row_codec=None, also=used, **layout
         )
-        cdef Py_ssize_t n_parts = sum([len(parts) for _, _, parts in arguments])
+        cdef Py_ssize_t n_parts = 0
         cdef Py_ssize_t i
+        for _, _, parts in arguments:
+            n_parts += len(parts)
         self.name = name
         self.routed = routed
         self.owned = []

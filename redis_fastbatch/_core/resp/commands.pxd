@@ -1,7 +1,4 @@
 # cython: language_level=3
-from libc.stdint cimport int64_t
-
-from redis_fastbatch._core.resp.encoder cimport BatchWriter, Chunk, Command, Place
 from redis_fastbatch._core.runtime.buffer cimport OutputBuffer
 
 
@@ -58,28 +55,3 @@ cdef const char* first_word(const char* p, Py_ssize_t* count) noexcept nogil
 cdef const char* after_command(const char* p) noexcept nogil
 cdef tuple as_command(object given)
 cdef int slot_of_command(const char* p, CommandName name) except -1
-
-
-cdef struct Number:
-    int64_t position        # of a command in the batch
-    int slot                # of its keys, in a cluster
-
-
-cdef class AnyCommand(Command):
-    """Stands for commands that are all different, each an item of its batch."""
-
-
-cdef class CommandChunk(Chunk):
-    """A chunk of commands."""
-
-    cdef Number* numbers
-    cdef Py_ssize_t capacity_of_numbers
-
-    cdef int number(self, int64_t position, int slot) except -1
-
-
-cdef class CommandWriter(BatchWriter):
-    """Encodes a stream of commands, a chunk at a time."""
-
-    cdef CommandEncoder encoder
-    cdef readonly int64_t position  # of the next command

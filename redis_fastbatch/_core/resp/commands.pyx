@@ -6,34 +6,20 @@ kept.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.list cimport PyList_Check
-from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact
-from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
 from cpython.tuple cimport PyTuple_Check, PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from cpython.unicode cimport PyUnicode_CheckExact
-from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
-from redis_fastbatch._core.codec cimport ValueCodec
-from redis_fastbatch._core.resp.encoder cimport BatchWriter, Chunk, Command, ItemSource, Place
+from redis_fastbatch._core.resp.arguments cimport append_argument
 from redis_fastbatch._core.resp.framing cimport MAX_BULK, append_bulk, digits, put_header
 from redis_fastbatch._core.resp.slots cimport slot_of
 from redis_fastbatch._core.runtime.buffer cimport OutputBuffer, reserve
-from redis_fastbatch._core.runtime.decimals cimport put_decimal_int
-from redis_fastbatch._core.runtime.floats cimport put_float
-from redis_fastbatch._core.runtime.utf8 cimport (
-    PyUnicode_DATA,
-    PyUnicode_GET_LENGTH,
-    PyUnicode_IS_COMPACT_ASCII,
-    PyUnicode_KIND,
-    put_utf8,
-    utf8_size,
-)
+from redis_fastbatch._core.runtime.utf8 cimport PyUnicode_DATA, PyUnicode_GET_LENGTH, PyUnicode_IS_COMPACT_ASCII
 
 import codecs
 
-from redis_fastbatch._messages import format_command, format_error, format_key
+from redis_fastbatch._messages import format_key
 from redis_fastbatch.errors import EncodeError
 
 cdef bytes ASCII_BYTES = bytes(range(128))
@@ -115,7 +101,10 @@ cdef class CommandName:
         self.words = words
         self.rule = rule
         self.count = len(words)
-        self.bulks = b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
+        cdef OutputBuffer bulks = OutputBuffer()
+        for word in words:
+            append_bulk(bulks, PyBytes_AS_STRING(word), PyBytes_GET_SIZE(word))
+        self.bulks = PyBytes_FromStringAndSize(bulks.data, bulks.end)
 
 
 cdef class CommandEncoder:
@@ -251,44 +240,18 @@ cdef class CommandEncoder:
         return 0
 
     cdef int put_argument(self, OutputBuffer out, object argument, Py_ssize_t index) except -1:
-        cdef char[2 * LONGEST_NUMBER] text
-        cdef char* end
-        cdef long long number
-        cdef int overflow = 0
+        if (self.is_utf8 or not PyUnicode_CheckExact(argument)) and append_argument(out, argument):
+            return 0
         if PyUnicode_CheckExact(argument):
             return self.put_text(out, argument, index)
-        if PyBytes_CheckExact(argument):
-            if PyBytes_GET_SIZE(argument) > MAX_BULK:
-                return refuse_size(PyBytes_GET_SIZE(argument), index)
-            return append_bulk(out, PyBytes_AS_STRING(argument), PyBytes_GET_SIZE(argument))
-        if PyLong_CheckExact(argument):
-            number = PyLong_AsLongLongAndOverflow(argument, &overflow)
-            if not overflow:
-                end = put_decimal_int(text, <uint64_t>0 - <uint64_t>number if number < 0 else <uint64_t>number,
-                                      number < 0)
-                return append_bulk(out, text, end - text)
-        elif PyFloat_CheckExact(argument):
-            end = put_float(text, PyFloat_AS_DOUBLE(argument))
-            return append_bulk(out, text, end - text)
         return self.put_other(out, argument, index)
 
     cdef int put_text(self, OutputBuffer out, str text, Py_ssize_t index) except -1:
+        """Append text in the encoding of the client."""
         cdef Py_ssize_t length = PyUnicode_GET_LENGTH(text)
-        cdef Py_ssize_t size
-        cdef char* p
         cdef bytes encoded
         if PyUnicode_IS_COMPACT_ASCII(text) and self.keeps_ascii and length <= MAX_BULK:
             return append_bulk(out, <const char*>PyUnicode_DATA(text), length)
-        if self.is_utf8:
-            size = utf8_size(PyUnicode_KIND(text), PyUnicode_DATA(text), length)
-            if 0 <= size <= MAX_BULK:
-                reserve(out, size + LONGEST_NUMBER)
-                p = put_header(out.data + out.end, c'$', size, digits(size))
-                p = put_utf8(p, PyUnicode_KIND(text), PyUnicode_DATA(text), length)
-                p[0] = c'\r'
-                p[1] = c'\n'
-                out.end = p + 2 - out.data
-                return 0
         try:
             encoded = text.encode(self.encoding, self.errors)
         except UnicodeEncodeError as error:
@@ -418,120 +381,3 @@ cdef int refuse_keyless(CommandName name) except -1:
         f"{shown} has no key, which says to which node of the cluster it goes: "
         "send it with execute_command() of the client, which takes target_nodes"
     )
-
-
-cdef class AnyCommand(Command):
-    """Stands for commands that are all different."""
-
-    def __init__(self):
-        Command.__init__(self, b"a command", many=False)
-        self.prefix = b""
-        self.suffix = b""
-
-
-cdef class CommandChunk(Chunk):
-    """Commands in one buffer. Its keys are their positions in the batch, its values the commands as they were given."""
-
-    def __dealloc__(self):
-        PyMem_RawFree(self.numbers)
-
-    @property
-    def keys(self):
-        """The positions of the commands in the batch."""
-        cdef Py_ssize_t i
-        return [self.numbers[i].position for i in range(self.items)]
-
-    cdef int number(self, int64_t position, int slot) except -1:
-        """Count a command, whose bytes were appended, as an item."""
-        cdef Py_ssize_t capacity = self.capacity_of_numbers
-        cdef Number* moved
-        if self.items >= capacity:
-            capacity = max(256, 2 * capacity)
-            moved = <Number*>PyMem_RawRealloc(self.numbers, capacity * sizeof(Number))
-            if moved == NULL:
-                raise MemoryError()
-            self.numbers = moved
-            self.capacity_of_numbers = capacity
-        self.numbers[self.items].position = position
-        self.numbers[self.items].slot = slot
-        self.items += 1
-        return 0
-
-    cdef Chunk blank(self, Command command):
-        return CommandChunk(command)
-
-    cdef const char* next_item(self, const char* p, Place* place) noexcept:
-        place.data = p + PyBytes_GET_SIZE(self.command.prefix)
-        p = after_command(place.data)
-        place.size = p - place.data
-        return p
-
-    cdef int slot(self, Place* place, Py_ssize_t i) noexcept:
-        return self.numbers[i].slot
-
-    cdef int adopt(self, Chunk other, Py_ssize_t i) except -1:
-        cdef Number* number = &(<CommandChunk>other).numbers[i]
-        self.item_values.append(other.item_values[i])
-        return self.number(number.position, number.slot)
-
-
-cdef class CommandWriter(BatchWriter):
-    """Encodes commands into chunks.
-
-    Args:
-        commands: an iterable of tuples or lists.
-        encoder: encodes them.
-        max_items: the most commands that a chunk holds.
-        max_bytes: a chunk is full once it holds that many bytes.
-        position: of the first command.
-
-    Attributes:
-        failures: (position, command, exception) for each command that could not be encoded. The caller empties it.
-        position: of the next command.
-    """
-
-    def __init__(
-        self, commands, CommandEncoder encoder, *, Py_ssize_t max_items, Py_ssize_t max_bytes, int64_t position=0
-    ):
-        BatchWriter.__init__(self, (), ANY_COMMAND, ValueCodec(), max_items=max_items, max_bytes=max_bytes)
-        self.source = ItemSource(commands, False)
-        self.encoder = encoder
-        self.position = position
-
-    def blank(self):
-        """Return an empty chunk for fill()."""
-        return CommandChunk(self.command)
-
-    cdef bint run(self, Chunk chunk, Py_ssize_t stop) except -1:
-        cdef ItemSource source = self.source
-        cdef CommandEncoder encoder = self.encoder
-        cdef CommandChunk commands = <CommandChunk>chunk
-        cdef Py_ssize_t limit = chunk.start + self.max_bytes
-        if stop > self.max_items:
-            stop = self.max_items
-        while chunk.items < stop and chunk.end < limit:
-            if not source.advance():
-                return True
-            self.mark = chunk.end
-            self.in_item = True
-            self.position += 1
-            encoder.put(chunk, as_command(source.key))
-            chunk.item_values.append(source.key)
-            commands.number(self.position - 1, 0)
-            self.in_item = False
-        return False
-
-    def failure(self, error):
-        """Return an entry of `failures` for the command that raised `error`."""
-        return command_failure(self.position - 1, self.source.key, error)
-
-
-def command_failure(position, command, error):
-    """Return (position, command, EncodeError) for a command that raised `error` when it was encoded."""
-    reason = error.reason if isinstance(error, EncodeError) else format_error(error)
-    explained = EncodeError(f"command {position} ({format_command(command)}): {reason}")
-    explained.__cause__ = error if not isinstance(error, EncodeError) else error.__cause__
-    return position, command, explained
-
-
-ANY_COMMAND = AnyCommand()

@@ -96,7 +96,9 @@ cdef class Command:
         self.with_values = with_values
         self.tail = tail
         self.suffix_arguments = len(tail)
-        self.bulk_tail = b"".join([bulk(argument) for argument in tail])
+        self.bulk_tail = b""
+        for argument in tail:
+            self.bulk_tail += bulk(argument)
         # Where items have expiries of their own, the tail is a part of each item.
         self.suffix = self.bulk_tail if expiry is None else b""
         self.expiry = expiry

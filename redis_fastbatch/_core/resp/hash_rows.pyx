@@ -147,7 +147,9 @@ cdef class HashRows:
         self.order = []
         self.shapes = Shapes()
         if fields is not None:
-            self.wanted = [self.new_field(wire, name) for name, wire in fields]
+            self.wanted = []
+            for name, wire in fields:
+                self.wanted.append(self.new_field(wire, name))
             names = dict.fromkeys([name for name, _ in fields])
             if len(names) == len(fields) <= WIDEST_ROW and all(type(name) is str for name in names):
                 self.wanted_shape = tuple(names), tuple([wire for _, wire in fields])

@@ -244,13 +244,13 @@ cdef class ExpireChunk(Chunk):
     def keys(self):
         """The keys of the hashes, or their rows' numbers."""
         cdef list keys = self.hashes.keys
-        return [keys[i] for i in self.written]
+        return list(map(keys.__getitem__, self.written))
 
     @property
     def values(self):
         """The mappings, or the rows' fields."""
         values = self.hashes.values
-        return [values[i] for i in self.written]
+        return list(map(values.__getitem__, self.written))
 
     cdef const char* next_item(self, const char* p, Place* place) noexcept:
         return whole_item(p, PyBytes_GET_SIZE(self.command.prefix), place)

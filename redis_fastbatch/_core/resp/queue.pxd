@@ -9,8 +9,6 @@ cdef class PackedCommands(OutputBuffer):
     cdef object known_name     # the last command name that was found to be one word
 
     cdef int put_command(self, tuple arguments) except -1
-    cdef bint put_argument(self, object argument) except -1
-    cdef bint put_text(self, object text) except -1
     cdef int put_pieces(self, tuple arguments) except -1
     cdef bint is_one_word(self, object name) noexcept
 

@@ -4,36 +4,24 @@
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Contains, PyDict_GetItemWithError, PyDict_Size
-from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
-from cpython.long cimport PyLong_CheckExact
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from cpython.unicode cimport PyUnicode_CheckExact
-from libc.stdint cimport uint64_t
 
-from redis_fastbatch._core.resp.framing cimport append_bulk, digits, put_header
+from redis_fastbatch._core.resp.arguments cimport append_argument
+from redis_fastbatch._core.resp.framing cimport digits, put_header
 from redis_fastbatch._core.runtime.buffer cimport OutputBuffer, reserve
-from redis_fastbatch._core.runtime.decimals cimport put_decimal_int
-from redis_fastbatch._core.runtime.floats cimport put_float
-from redis_fastbatch._core.runtime.utf8 cimport (
-    PyUnicode_DATA,
-    PyUnicode_GET_LENGTH,
-    PyUnicode_IS_COMPACT_ASCII,
-    PyUnicode_KIND,
-    put_utf8,
-    utf8_size,
-)
+from redis_fastbatch._core.runtime.utf8 cimport PyUnicode_DATA, PyUnicode_GET_LENGTH, PyUnicode_IS_COMPACT_ASCII
 
 cdef enum:
-    HEADER = 32       # room for the header of an argument and the CRLF after it, or for a number
+    HEADER = 32       # room for the header of a command
 
 cdef str KEYS = "keys"
 cdef frozenset PLAIN = frozenset({bytes, str, int, bool, float, list, dict, set, tuple, type(None)})
 
 
 cdef extern from "Python.h":
-    long long PyLong_AsLongLongAndOverflow(object number, int* overflow) except? -1
     bint PyExceptionInstance_Check(object value)
 
 
@@ -63,7 +51,7 @@ cdef class PackedCommands(OutputBuffer):
             p = put_header(self.data + self.end, c'*', count, digits(count))
             self.end = p - self.data
             for i in range(count):
-                if not self.put_argument(<object>PyTuple_GET_ITEM(arguments, i)):
+                if not append_argument(self, <object>PyTuple_GET_ITEM(arguments, i)):
                     break
             else:
                 return 0
@@ -88,49 +76,6 @@ cdef class PackedCommands(OutputBuffer):
         if size:
             self.known_name = name
         return size > 0
-
-    cdef bint put_argument(self, object argument) except -1:
-        """Append an argument. Return False if it is of another type, or cannot be encoded."""
-        cdef char[HEADER] text
-        cdef uint64_t size
-        cdef long long number
-        cdef int overflow = 0
-        if PyUnicode_CheckExact(argument):
-            if PyUnicode_IS_COMPACT_ASCII(argument):
-                append_bulk(self, <const char*>PyUnicode_DATA(argument), PyUnicode_GET_LENGTH(argument))
-                return True
-            return self.put_text(argument)
-        if PyBytes_CheckExact(argument):
-            append_bulk(self, PyBytes_AS_STRING(argument), PyBytes_GET_SIZE(argument))
-            return True
-        if PyLong_CheckExact(argument):
-            number = PyLong_AsLongLongAndOverflow(argument, &overflow)
-            if overflow:
-                return False
-            # The absolute value of the least number is not a long long.
-            size = <uint64_t>number
-            append_bulk(self, text, put_decimal_int(text, 0 - size if number < 0 else size, number < 0) - text)
-            return True
-        if PyFloat_CheckExact(argument):
-            append_bulk(self, text, put_float(text, PyFloat_AS_DOUBLE(argument)) - text)
-            return True
-        return False
-
-    cdef bint put_text(self, object text) except -1:
-        """Append a str that is not ASCII. Return False if it has a surrogate."""
-        cdef int kind = PyUnicode_KIND(text)
-        cdef Py_ssize_t length = PyUnicode_GET_LENGTH(text)
-        cdef Py_ssize_t size = utf8_size(kind, PyUnicode_DATA(text), length)
-        cdef char* p
-        if size < 0:
-            return False
-        reserve(self, size + HEADER)
-        p = put_header(self.data + self.end, c'$', size, digits(size))
-        p = put_utf8(p, kind, PyUnicode_DATA(text), length)
-        p[0] = c'\r'
-        p[1] = c'\n'
-        self.end = p + 2 - self.data
-        return True
 
     cdef int put_pieces(self, tuple arguments) except -1:
         cdef Py_buffer view

@@ -754,7 +754,7 @@ cdef class ReplyFormat:
         if isinstance(reply, bytes):
             return reply if self.encoding is None else reply.decode(self.encoding, self.errors)
         if isinstance(reply, (list, set)):
-            return [self.decoded(item) for item in reply]
+            return list(map(self.decoded, reply))
         if isinstance(reply, dict):
             return {self.decoded(key): self.decoded(value) for key, value in reply.items()}
         return reply

@@ -13,13 +13,14 @@ from libc.stdint cimport int64_t
 
 from redis_fastbatch._core.runtime.buffer cimport OutputBuffer, reserve
 from redis_fastbatch._core.codec cimport ValueCodec
-from redis_fastbatch._core.resp.commands cimport CommandChunk, CommandEncoder, as_command, slot_of_command
+from redis_fastbatch._core.resp.command_chunks cimport CommandChunk
+from redis_fastbatch._core.resp.commands cimport CommandEncoder, as_command, slot_of_command
 from redis_fastbatch._core.resp.encoder cimport BatchWriter, Chunk, Command, ItemSource, Place, key_bytes
 from redis_fastbatch._core.resp.expiry cimport ItemExpiry
 from redis_fastbatch._core.resp.slots cimport SLOTS, slot_of
 from redis_fastbatch._core.runtime.utf8 cimport PyUnicode_DATA, PyUnicode_GET_LENGTH, PyUnicode_IS_COMPACT_ASCII
 
-from redis_fastbatch._core.resp.commands import ANY_COMMAND, command_failure
+from redis_fastbatch._core.resp.command_chunks import ANY_COMMAND, command_failure
 from redis_fastbatch._core.resp.encoder import SourcePending
 
 cdef bytes ASKING = b"*1\r\n$6\r\nASKING\r\n"
@@ -230,8 +231,9 @@ cdef class RoutedWriter(BatchWriter):
     cdef Chunk chunk_for(self, Py_ssize_t node):
         cdef Chunk chunk
         while len(self.filling) <= node:
-            self.filling.append(None)
+            # In this order: each chunk has its position, even if there is no memory for the second append().
             self.positions.append(0)
+            self.filling.append(None)
         chunk = self.filling[node]
         if chunk is None:
             if self.spare:
@@ -267,7 +269,11 @@ cdef class RoutedWriter(BatchWriter):
 
     def begun(self):
         """Return (node, position of the first item) of the chunks that are being filled."""
-        return [(node, self.positions[node]) for node, chunk in enumerate(self.filling) if chunk is not None]
+        cdef list begun = []
+        for node, chunk in enumerate(self.filling):
+            if chunk is not None:
+                begun.append((node, self.positions[node]))
+        return begun
 
     def recycle(self, Chunk chunk):
         """Take back a chunk that is not needed any longer, to use it again."""
