@@ -16,11 +16,15 @@ class RowCommand:
 
     Attributes:
         template: the command, as batch_execute_table() takes it.
+        words: its words, each as pairs of text and the column after it.
         columns: the columns that it uses.
     """
 
-    def __init__(self, template: list[str | Column], columns: list[str]) -> None:
+    def __init__(
+        self, template: list[str | Column], words: list[list[tuple[str, str | None]]], columns: list[str]
+    ) -> None:
         self.template = template
+        self.words = words
         self.columns = columns
 
 
@@ -44,7 +48,7 @@ def row_command(text: str) -> RowCommand:
     for word, split in zip(words, parts, strict=True):
         alone = len(split) == 1 and split[0][0] == "" and split[0][1]
         template.append(col(alone) if isinstance(alone, str) else word)
-    return RowCommand(template, columns)
+    return RowCommand(template, parts, columns)
 
 
 def prepare(options: argparse.Namespace) -> None:

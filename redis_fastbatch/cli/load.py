@@ -31,7 +31,7 @@ from redis_fastbatch.cli.common import (
 from redis_fastbatch.cli.csv_input import CsvRows
 from redis_fastbatch.cli.failed_rows import FailedRows, reason_of
 from redis_fastbatch.cli.inputs import Input, add_format, open_input
-from redis_fastbatch.cli.json_lines import json_text
+from redis_fastbatch.cli.json_commands import JsonCommands, value_text
 from redis_fastbatch.cli.json_rows import JsonRows
 from redis_fastbatch.cli.json_values import JsonValue
 from redis_fastbatch.cli.shared_batches import ROWS_BEYOND_FAILURE, SharedBatches, WorkerBatches, stoppable
@@ -73,7 +73,7 @@ def add_to(commands: Any, name: str, summary: str) -> None:
     )  # fmt: skip
     how.add_argument(
         "--command", dest="row_command", type=row_command, metavar="COMMAND",
-        help="send a command for each row of CSV or Parquet instead, such as 'ZADD board:{region} {score} {user}'",
+        help="send a command for each row instead, such as 'ZADD board:{region} {score} {user}'",
     )  # fmt: skip
     parser.add_argument("--prefix", default="", help="text before every key, such as user:")
     parser.add_argument("--columns", type=columns_option, metavar="A,B,C", help="write only these columns")
@@ -290,7 +290,8 @@ class Load:
     def _load_values(self, values: Iterable[JsonValue]) -> None:
         """Write the values of a JSON file with batch_set()."""
         if self._options.row_command is not None:
-            raise CliError("--command needs CSV or Parquet, found JSON: convert the file, or use --key")
+            self._load_commands(values)
+            return
         rows = JsonRows(values, self._options.key, self._options.prefix, self._options.columns, self._failures)
         write = partial(
             self._batch.batch_set,
@@ -307,6 +308,23 @@ class Load:
                 self._counted(write, _as_it_is)
         finally:
             self._tally.add(rows.report)
+
+    def _load_commands(self, values: Iterable[JsonValue]) -> None:
+        """Send a command for each row of JSON."""
+        if self._options.workers > 1:
+            raise CliError("--workers with --command needs CSV or Parquet, found JSON: use one worker")
+        commands = JsonCommands(values, self._options.row_command, self._failures)
+
+        def failed(position: int, words: Any, error: Exception) -> None:
+            line, error = commands.named(position, error)
+            self._failures(line, words, error)
+
+        progress = self._tally.listener()
+        try:
+            send = partial(self._batch.batch_execute, commands, progress=progress, on_error=failed)
+            self._counted(send, commands.named)
+        finally:
+            self._tally.add(commands.report)
 
     def _load_hashes(self, rows: JsonRows) -> None:
         """Write rows of JSON as hashes: some rows at a time, as a table of text, because hashes hold only text."""
@@ -340,7 +358,7 @@ class Load:
     def _texts(self, rows: JsonRows) -> Iterator[tuple[str, dict[str, str | None]]]:
         """Yield keys and fields of text. A row that Arrow cannot hold fails alone."""
         for key, row in rows:
-            texts = {name: hash_text(value) for name, value in row.items()}
+            texts = {name: value_text(value) for name, value in row.items()}
             reason = None
             try:
                 "".join((key, *texts, *filter(None, texts.values()))).encode()
@@ -373,12 +391,3 @@ def _by_key(keys: list[str], row: int, error: Exception) -> tuple[Any, Exception
         # Its number is that in a temporary table, which the user does not see.
         error = EncodeError(error.reason.removeprefix(f"row {row}: "), keys[row])
     return keys[row], error
-
-
-def hash_text(value: Any) -> str | None:
-    """Return a value of JSON as the text of a hash field. Lists and maps become JSON, with null for NaN."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "1" if value else "0"
-    return repr(value) if isinstance(value, (int, float)) else json_text(value)
