@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,10 +148,32 @@ class Contenders(ExitStack):
 
     def _peers(self) -> Iterator[tuple[str, Work]]:
         """Yield the other clients that are installed."""
-        try:
-            from glide import Batch, BatchOptions
-        except ImportError:
-            return
+        with suppress(ImportError):
+            yield self._coredis()
+        with suppress(ImportError):
+            yield self._glide()
+
+    def _coredis(self) -> tuple[str, Work]:
+        from coredis.response._callbacks import NoopCallback
+
+        from benchmarks.peers.coredis import connected
+        from benchmarks.peers.eventloop import OpenClient
+
+        opened = OpenClient(lambda: connected(self._endpoint, 0))
+        self.callback(opened.close)
+        callback: NoopCallback[Any] = NoopCallback()
+
+        async def piped() -> Any:
+            async with opened.client.pipeline(transaction=False) as pipe:
+                for name, *arguments in self._commands:
+                    pipe.create_request(name.encode(), *arguments, callback=callback)
+            return pipe.results
+
+        return "coredis pipeline", lambda: opened.run(piped())
+
+    def _glide(self) -> tuple[str, Work]:
+        from glide import Batch, BatchOptions
+
         from benchmarks.peers.eventloop import OpenClient
         from benchmarks.peers.glide import TIMEOUT_MS, connected
 
@@ -164,7 +186,7 @@ class Contenders(ExitStack):
                 batch.custom_command([word if isinstance(word, str) else str(word) for word in command])
             return await opened.client.exec(batch, True, options=BatchOptions(timeout=TIMEOUT_MS))
 
-        yield "valkey-glide batch", lambda: opened.run(batched())
+        return "valkey-glide batch", lambda: opened.run(batched())
 
     def _floor(self) -> Work:
         """Return a call that sends the same bytes, and receives as many bytes of replies as there are."""

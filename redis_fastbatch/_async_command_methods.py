@@ -164,7 +164,7 @@ class AsyncCommandMethods(BaseClient):
             A redis.asyncio.client.Pipeline that uses the client's connection pool and response callbacks.
 
         Raises:
-            ValueError: the client is one of a cluster, which has a pipeline() of its own.
+            ValueError: the client is one of a cluster; see FastBatch.pipeline().
         """
         if self._is_cluster:
             raise ValueError(NO_CLUSTER_PIPELINE)

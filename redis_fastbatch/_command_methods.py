@@ -179,7 +179,8 @@ class CommandMethods(BaseClient):
             A redis.client.Pipeline that uses the client's connection pool and response callbacks.
 
         Raises:
-            ValueError: the client is one of a cluster, which has a pipeline() of its own.
+            ValueError: the client is one of a cluster. batch_execute() and batch_execute_iter() work over a
+                cluster, and so does the client's own pipeline().
         """
         if self._is_cluster:
             raise ValueError(NO_CLUSTER_PIPELINE)

@@ -13,21 +13,19 @@ from benchmarks.serializers import Serializer
 from benchmarks.servers import Endpoint
 
 
+def connected(endpoint: Endpoint, database: int) -> coredis.Redis[bytes]:
+    """Return a client of a server."""
+    # Valkey reports itself as Redis 7.2, and coredis assumes that such a server has no MSETEX.
+    return coredis.Redis(endpoint.host, endpoint.port, db=database, verify_version=False)
+
+
 class Coredis(Peer):
     """The common base of the coredis peers: a client and a serializer."""
 
     def __init__(self, endpoint: Endpoint, serializer: Serializer) -> None:
         self._dumps = serializer.dumps
         self._loads = serializer.loads
-        self._open: OpenClient[coredis.Redis[bytes]] = OpenClient(
-            lambda: coredis.Redis(
-                endpoint.host,
-                endpoint.port,
-                db=DATABASES[self.wire],
-                # Valkey reports itself as Redis 7.2, and coredis assumes that such a server has no MSETEX.
-                verify_version=False,
-            )
-        )
+        self._open = OpenClient(lambda: connected(endpoint, DATABASES[self.wire]))
         self._client = self._open.client
 
     def close(self) -> None:

@@ -1,4 +1,6 @@
-"""Interrupts batches at random moments, as Ctrl-C does: `python interrupted.py PORT COUNT single|cluster`.
+"""Interrupts batches at random moments, as Ctrl-C does.
+
+Call `python interrupted.py PORT COUNT single|cluster|commands`. The last one interrupts pipelines and commands.
 
 It needs a process of its own, because a late signal would end the process. It prints how often it found each
 fault. It checks what the documentation promises: the connection is closed or clean, no value is under a wrong key,
@@ -33,6 +35,8 @@ WRITES: list[dict[str, Any]] = [
     {"chunk_size": CHUNK, "nx": True},
     {"chunk_size": CHUNK, "atomic": True},
 ]
+
+PIPELINES = [(transaction, size) for size in (1, 20, 4000) for transaction in (False, True)]
 
 Values = dict[str, Any]
 
@@ -104,6 +108,34 @@ class Check:
         self._interrupt(-1 - iterate, read)
         self._read()
 
+    def pipeline(self, number: int, kind: int) -> None:
+        """Interrupt a pipeline. Then check that the next one gets its own replies."""
+        transaction, size = PIPELINES[kind]
+
+        def run(expected: list[bytes]) -> None:
+            with self._fast.pipeline(transaction) as pipe:
+                for each in expected:
+                    pipe.echo(each)
+                self.counts["wrong results"] += pipe.execute() != expected
+
+        self._interrupt(kind, lambda: run([b"interrupted %d %d" % (number, i) for i in range(size)]))
+        run([b"next %d %d" % (number, i) for i in range(3)])
+
+    def execute(self, number: int) -> None:
+        """Interrupt a short batch of commands, and compare its report with what was carried out."""
+        keys = [f"counted:{number}:{i}" for i in range(50)]
+        commands = [("INCR", key) for key in keys]
+        error = self._interrupt(-3, lambda: self._fast.batch_execute(commands, on_error="report"))
+        found = self._client.mget(keys)
+        self.counts["carried out twice"] += any(value not in (None, b"1") for value in found)
+        report: BatchReport | None = getattr(error, "report", None)
+        if report is not None:
+            stored = {i for i, value in enumerate(found) if value is not None}
+            self.counts["written too large"] += report.written > len(stored)
+            self.counts["prefix too large"] += report.confirmed_prefix > len(stored | set(report.failures))
+            unsent = {i for i, reason in report.failures.items() if str(reason).startswith("not sent")}
+            self.counts["reported as not sent, and stored"] += bool(unsent & stored)
+
     def _interrupt(self, kind: int, run: Callable[[], object]) -> KeyboardInterrupt | None:
         if kind not in self._durations:
             started = time.perf_counter()
@@ -157,6 +189,12 @@ def main(port: int, count: int, kind: str) -> None:
     signal.signal(signal.SIGALRM, raise_if_armed)
     client: Any = redis.RedisCluster("127.0.0.1", port) if kind == "cluster" else redis.Redis(port=port)
     check = Check(client)
+    if kind == "commands":
+        for number in range(count):
+            check.pipeline(number, number % len(PIPELINES))
+            check.execute(number)
+        print(dict(check.counts))
+        return
     for number in range(count):
         which = number % (len(WRITES) + 2)
         if which >= len(WRITES):

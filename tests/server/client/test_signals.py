@@ -42,10 +42,10 @@ def finish(process: subprocess.Popen[str], seconds: float) -> tuple[str, str]:
         pytest.fail(f"the process did not end within {seconds} s:\n{err[-4000:]}")
 
 
-@pytest.mark.parametrize("kind", ["single", "cluster"])
+@pytest.mark.parametrize("kind", ["single", "cluster", pytest.param("commands", marks=pytest.mark.full)])
 def test_interrupts_at_random_moments_leave_a_right_report(kind: str, request: pytest.FixtureRequest) -> None:
-    servers = request.getfixturevalue("valkey" if kind == "single" else "cluster")
-    port = servers.port if kind == "single" else servers.masters[0].port
+    servers = request.getfixturevalue("cluster" if kind == "cluster" else "valkey")
+    port = servers.masters[0].port if kind == "cluster" else servers.port
     count = by_tier(200, 500)
     process = python(str(SCRIPT), str(port), str(count), kind)
     out, err = finish(process, 120)
