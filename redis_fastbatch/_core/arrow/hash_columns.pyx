@@ -13,7 +13,7 @@ from redis_fastbatch._core.arrow.builder cimport BINARIES, BLANK, BOOLS, FLOATS,
 from redis_fastbatch._core.arrow.memory cimport push8
 from redis_fastbatch._core.arrow.reading cimport Reading
 from redis_fastbatch._core.arrow.rows_builder cimport RowsBuilder
-from redis_fastbatch._core.resp.hash_rows cimport parse_float
+from redis_fastbatch._core.resp.field_values cimport parse_float
 from redis_fastbatch._core.resp.replies cimport ReplyReader
 from redis_fastbatch._core.runtime.utf8 cimport same_bytes
 

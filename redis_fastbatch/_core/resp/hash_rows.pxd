@@ -51,6 +51,3 @@ cdef class HashRows:
     cdef object text(self, const char* data, Py_ssize_t size)
     cdef object parsed(self, object reply)
     cdef object parsed_value(self, Field field, object value)
-
-
-cdef int parse_float(const char* data, Py_ssize_t size, double* number) except -1
