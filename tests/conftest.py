@@ -90,8 +90,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return (os.cpu_count() or 1) + 1
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, None, None]:
     _fail_for_ids_with_addresses(items)
     for item in items:
         clusters = _requested_by(item) & CLUSTERS
@@ -104,6 +104,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _deselect(config, items, lambda item: item.nodeid in passed)
     elif not config.getoption("--full"):
         config.stash[DESELECTED] = _deselect(config, items, _is_full)
+    yield
+    if getattr(config.option, "loadgroup", False):
+        for item in items:
+            _name_group(item)
+
+
+def _name_group(item: Any) -> None:
+    """Add the name of its group to a test's id, where pytest-xdist looks for it.
+
+    pytest-xdist 3.8 adds it to an attribute that has no effect since pytest 9.2.
+    """
+    group = item.get_closest_marker("xdist_group")
+    if group is not None and not item.nodeid.endswith(f"@{group.args[0]}"):
+        item._id = type(item.id).parse(f"{item.nodeid}@{group.args[0]}")
 
 
 def _deselect(config: pytest.Config, items: list[pytest.Item], unwanted: Callable[[pytest.Item], bool]) -> int:
