@@ -19,6 +19,7 @@ from benchmarks import (
     compression,
     engine,
     environment,
+    figures,
     hashes,
     lag,
     latency,
@@ -93,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         (compression, "compressed values: bytes stored, and time"),
         (pipelines, "pipelines of commands, against redis-py's"),
         (hashes, "hashes, written and read"),
+        (figures, "put the figures of the results files into the documentation"),
     ):
         own_command = subparsers.add_parser(module.__name__.rpartition(".")[2], help=shown)
         module.add_arguments(own_command)
