@@ -23,6 +23,8 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "redis_fastbatch"
 NAME = PACKAGE.name
 
+pytestmark = pytest.mark.skipif(not PACKAGE.is_dir(), reason="a wheel is tested without the package's sources")
+
 LAYERS = (
     {"_common_types", "_messages", "_redirections", "_typing", "_version", "templates"},
     {"report"},

@@ -207,5 +207,6 @@ def test_a_hook_that_raises_ends_the_batch_with_a_right_report(valkey_client: re
     report = caught.value.report  # type: ignore[attr-defined]
     assert 0 < report.written == report.confirmed_prefix < 50_000
     assert valkey_client.exists(*(f"key:{i}" for i in range(report.written))) == report.written
-    assert report.failed > 0
+    # Whether other chunks were in flight depends on timing.
+    assert not set(report.failures) & {f"key:{i}" for i in range(report.written)}
     assert valkey_client.ping()
