@@ -40,8 +40,13 @@ def test_rows_are_the_bytes_of_the_codec_json(valkey_client: redis.Redis) -> Non
             row["small"] = None if row["small"] is None else pytest.approx(row["small"])
         reader = FastBatch(valkey_client, codec="json")
         assert reader.batch_get(["row:1", "row:2", "row:3"]) == {f"row:{row['id']}": row for row in rows}
+
+
+def test_the_type_of_a_codec_is_ignored(valkey_client: redis.Redis) -> None:
+    pytest.importorskip("msgspec")
     whole = PLAIN.drop_columns(["small"])
-    fb.batch_set_table(whole, key="id", codec=JsonCodec(type=dict[str, int], default=str))
+    codec = JsonCodec(type=dict[str, int], default=str)
+    FastBatch(valkey_client).batch_set_table(whole, key="id", codec=codec)
     for row in whole.to_pylist(maps_as_pydicts="strict"):
         assert valkey_client.get(str(row["id"])) == JsonCodec().dumps(row)
 
