@@ -20,7 +20,7 @@ from benchmarks import pipelines as piped
 from benchmarks import results, tables
 
 ROOT = Path(__file__).parent.parent
-PAGES = (Path("docs", "performance.md"),)
+PAGES = (Path("docs", "performance.md"), Path("benchmarks", "README.md"))
 
 _BLOCK = re.compile(r"(<!-- figures: ([\w-]+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
 
@@ -112,13 +112,15 @@ def _large(name: str, ours: str) -> str:
 
 
 def _pipelines() -> str:
-    pairs = ((piped.OURS, piped.THEIRS), (piped.OURS_ASYNC, piped.THEIRS_ASYNC))
+    measured = _content("pipelines")["pipelines"]
+    pairs = (("", piped.OURS, piped.THEIRS), (", asyncio", piped.OURS_ASYNC, piped.THEIRS_ASYNC))
     lines = [
-        (operation, f"{int(size):,}", *(_small(found, *pair) for pair in pairs))
-        for operation, by_size in _content("pipelines")["pipelines"].items()
-        for size, found in by_size.items()
+        (f"{operation}{kind}", *(_small(found, *pair) for found in by_size.values()))
+        for kind, *pair in pairs
+        for operation, by_size in measured.items()
     ]
-    return tables.table(("", "commands", "pipeline", "asyncio pipeline"), lines, numbers={1, 2, 3})
+    sizes = [f"{int(size):,}" for size in next(iter(measured.values()))]
+    return tables.table(("commands", *sizes), lines, numbers=set(range(1, len(sizes) + 1)))
 
 
 TABLES: dict[str, Callable[[], str]] = {
