@@ -98,6 +98,9 @@ class Lease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None and self._channel is not None:
+            # Interrupted after exchange(): a part of the reply may still come.
+            self.connection.disconnect()
         if self._single is not None:
             self._single.__exit__(kind, error, trace)
         else:
@@ -131,8 +134,8 @@ class Lease:
         Raises:
             BaseException: what has interrupted exchange(), such as KeyboardInterrupt.
         """
-        failure, self._failure, self._channel = self._failure, None, None
         self.connection.disconnect()
+        failure, self._failure, self._channel = self._failure, None, None
         if failure is not None and not isinstance(failure, Exception):
             raise failure
 

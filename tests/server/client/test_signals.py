@@ -162,3 +162,23 @@ def test_a_signal_handler_may_use_the_same_client(valkey_client: redis.Redis) ->
         signal.signal(signal.SIGALRM, before)
     assert written
     assert set(written) == {1}
+
+
+def test_an_interrupt_between_a_short_command_and_its_flight_closes_the_connection(
+    valkey_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reader may hold a part of the reply only."""
+    fast = FastBatch(valkey_client)
+    fast.batch_set({"a": 1})
+    fast.batch_get(["a"])
+    [connection] = valkey_client.connection_pool._available_connections
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fast, "_takes_all", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fast.batch_get(["a"])
+    assert connection._sock is None
+    assert fast.batch_get(["a"]) == {"a": 1}
