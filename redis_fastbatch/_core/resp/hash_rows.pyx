@@ -214,7 +214,7 @@ cdef class HashRows:
         """Read the hashes of `keys` into `out`, if just these have arrived.
 
         Returns:
-            The number of bytes read. If it is 0, read() is to be called, which returns or raises what there is. `out`
+            The number of bytes read. If it is 0, call read(): it reads what has arrived, and finds the errors. `out`
             may have some of the hashes then.
         """
         cdef Py_ssize_t start = reader.position

@@ -30,7 +30,6 @@ from redis_fastbatch.errors import EncodeError
 cdef enum:
     INCOMPLETE = 0
     VALUE = 0           # stands for the number of an argument that is a value
-    LONGEST_COUNT = 13  # bytes of a reply that says how many fields are new
     FIRST_FIELD = 2     # the number of the first field's name among HSET's arguments
 
 cdef extern from "Python.h":
@@ -360,19 +359,13 @@ cdef class RoutedMappingWriter(RoutedWriter):
 def all_counts(ReplyReader reader, Py_ssize_t count, Py_ssize_t most):
     """Return whether `count` numbers from 0 to `most` have arrived, and nothing else.
 
-    They are read then. Else nothing is read, and counts() returns or raises what there is.
+    They are read then. Else nothing is read: counts() reads them, and finds the other replies.
     """
     cdef Py_ssize_t start = reader.position
-    cdef Py_ssize_t i, stop, number
+    cdef Py_ssize_t i
     for i in range(count):
-        stop = reader.after_integer()
-        # Not with digits that no number of fields has.
-        if stop == INCOMPLETE or stop - reader.position > LONGEST_COUNT:
+        if reader.next_number(most) < 0:
             break
-        number = reader.integer(reader.position + 1, stop - 2)
-        if not 0 <= number <= most:
-            break
-        reader.position = stop
     else:
         if reader.position == reader.end:
             return True

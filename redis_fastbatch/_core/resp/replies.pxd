@@ -52,6 +52,7 @@ cdef class ReplyReader(ReceiveBuffer):
     cdef bint other_value(self, ValueRun run) except -1
     cdef Py_ssize_t bulk_start(self, Py_ssize_t* size) except -2
     cdef Py_ssize_t after_integer(self) noexcept
+    cdef Py_ssize_t next_number(self, Py_ssize_t most) except -2
     cdef Py_ssize_t head_end(self, Py_ssize_t at, Py_ssize_t* count) except -2
     cdef Py_ssize_t whole_end(self) except -2
     cdef bint drop(self) except -1

@@ -305,15 +305,12 @@ cdef class ReplyReader(ReceiveBuffer):
         self.position = self.end
         return True
 
-    def only_number(self, Py_ssize_t most):
-        """Return the number from 0 to `most` that has arrived, if that is all, and read it.
-
-        Else return -1. Then nothing is read.
-        """
+    cdef Py_ssize_t next_number(self, Py_ssize_t most) except -2:
+        """Read the next reply if it is a number from 0 to `most`, and return it. Else read nothing, and return -1."""
         cdef Py_ssize_t stop = self.after_integer()
         cdef Py_ssize_t number
-        # Not with digits that no number of keys has.
-        if stop == INCOMPLETE or stop != self.end or stop - self.position - 3 >= LONGEST_NUMBER:
+        # Longer ones are left to the general way of reading.
+        if stop == INCOMPLETE or stop - self.position - 3 >= LONGEST_NUMBER:
             return -1
         number = self.integer(self.position + 1, stop - 2)
         if not 0 <= number <= most:
@@ -321,10 +318,22 @@ cdef class ReplyReader(ReceiveBuffer):
         self.position = stop
         return number
 
+    def only_number(self, Py_ssize_t most):
+        """Return the number from 0 to `most` that has arrived, if that is all, and read it.
+
+        Else return -1. Then nothing is read.
+        """
+        cdef Py_ssize_t start = self.position
+        cdef Py_ssize_t number = self.next_number(most)
+        if number >= 0 and self.position != self.end:
+            self.position = start
+            return -1
+        return number
+
     def skip_all(self, Py_ssize_t count):
         """Return whether `count` replies have arrived, no error among them, and nothing else.
 
-        They are read then. Else nothing is read, and skip() returns or raises what there is.
+        They are read then. Else nothing is read: skip() reads them, and finds the errors.
         """
         cdef Py_ssize_t start = self.position
         cdef Py_ssize_t pushes = len(self.pushes)
