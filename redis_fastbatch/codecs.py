@@ -74,8 +74,8 @@ class CompressedCodec(Compressing):
     """A codec that compresses the values of another codec.
 
     Values shorter than `min_size` are stored as the other codec writes them, and so are values that compression
-    does not make shorter. Both are read, and values that were written without compression or with another
-    algorithm too: a frame's first bytes say what it is.
+    does not make shorter. It reads both. It also reads values that were written without compression, or with
+    another algorithm, because a frame's first bytes name its algorithm.
 
     Args:
         codec: the codec of the values: a name, a codec, or any object with dumps() and loads().

@@ -34,8 +34,8 @@ def exchange_with_node(
         max_value_size: longer values are refused on reading, in bytes; 0 for no limit.
 
     Returns:
-        Whether `take` has read the reply. If not, the batch has to be carried out by a ClusterLease. That follows
-        redirections, waits for nodes that are down, and raises what there is to raise.
+        Whether `take` has read the reply. If not, a ClusterLease has to carry out the batch: it follows
+        redirections, waits for nodes that are down, and raises the errors.
     """
     topology = topology_of(cluster, reading=reading)
     if topology.is_stale:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from functools import partial
 from typing import Any
 
 from redis_fastbatch._transports.threads import affordable, run_threads
@@ -150,7 +149,7 @@ def _in_threads(copy: Copy, segments: KeySegments, workers: int) -> None:
             segments.stop()
             errors.append(error)
 
-    run_threads([partial(work) for _ in range(workers)], segments.stop)
+    run_threads([work] * workers, segments.stop)
     if errors:
         raise errors[0]
 

@@ -47,7 +47,7 @@ def _reads(target: FastBatch, version: int) -> bool:
     value = content + _checksum(content).to_bytes(8, "little")
     probe = ("RESTORE", f"redis-fastbatch:probe:{secrets.token_hex(8)}", 0, value)
     reply = next(target.batch_execute_iter([probe], raise_on_error=False))
-    # Other errors, such as of a user who may not write this key, do not show the version.
+    # Another error, for example because the user may not write this key, says nothing about the version.
     return not (isinstance(reply, redis.ResponseError) and "version or checksum" in str(reply))
 
 

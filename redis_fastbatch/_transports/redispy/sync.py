@@ -15,7 +15,7 @@ from redis.sentinel import SentinelManagedConnection
 
 from redis_fastbatch._core.resp.replies import ErrorReply
 from redis_fastbatch._transports import redispy
-from redis_fastbatch._transports.waiting import wait_for
+from redis_fastbatch._transports.sockets import has_arrived
 
 _locks: weakref.WeakKeyDictionary[Any, threading.RLock] = weakref.WeakKeyDictionary()
 
@@ -54,7 +54,7 @@ def close_if_stale(connection: Any) -> None:
     Such a reply would be taken for the answer to the next command.
     """
     sock = getattr(connection, "_sock", None)
-    if not isinstance(sock, socket.socket) or not any(wait_for(sock, False, 0.0)):
+    if not isinstance(sock, socket.socket) or not has_arrived(sock):
         return
     try:
         # TLS has no way to peek.
