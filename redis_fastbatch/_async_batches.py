@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any
 
@@ -88,19 +88,39 @@ async def carry_out(borrowed: AsyncLease, flight: Any, source: AsyncSource | Non
             await source.aclose()
 
 
-async def write_out(borrowed: AsyncLease, flight: Any, source: AsyncSource | None) -> None:
-    """Carry out a batch of writes. If it ends early, items that were taken ahead count as not sent."""
-    with flight:
-        ended: BaseException | None = None
-        try:
-            await carry_out(borrowed, flight, source)
-            ended = flight.source_error
-        except BaseException as error:
-            ended = error
-            raise
-        finally:
-            if source is not None and ended is not None:
-                flight.ended_before(source.ahead, ended)
+async def write_with(
+    lease: contextlib.AbstractAsyncContextManager[Any],
+    begin: Callable[[Any], Awaitable[Any]],
+    source: AsyncSource | None,
+) -> None:
+    """Carry out a batch of writes. If it ends early, items that were taken ahead count as not sent.
+
+    Args:
+        lease: lends a connection, or those of a cluster's nodes.
+        begin: awaited with what is lent. Returns the batch's flight; None if the batch is done already.
+        source: the source of the items, if it is asynchronous.
+
+    Raises:
+        BaseException: what has ended the source of the items.
+    """
+    async with lease as borrowed:
+        flight = await begin(borrowed)
+        if flight is None:
+            return
+        with flight:
+            ended: BaseException | None = None
+            try:
+                await carry_out(borrowed, flight, source)
+                ended = flight.source_error
+            except BaseException as error:
+                ended = error
+                raise
+            finally:
+                if source is not None and ended is not None:
+                    flight.ended_before(source.ahead, ended)
+    # Outside the lease: its context manager fails with exceptions whose attributes cannot be set.
+    if flight.source_error is not None:
+        raise flight.source_error
 
 
 def async_source(items: Any) -> AsyncSource | None:

@@ -15,7 +15,7 @@ from redis_fastbatch._arguments import (
     checked_on_error,
     progress_of,
 )
-from redis_fastbatch._async_batches import PAIRS, async_source, fill, rounds_of, write_out
+from redis_fastbatch._async_batches import PAIRS, async_source, fill, rounds_of, write_with
 from redis_fastbatch._base_client import (
     ITER_ROUND,
     NO_CLUSTER_PIPELINE,
@@ -27,7 +27,6 @@ from redis_fastbatch._base_client import (
     parts_of,
     raise_failures,
 )
-from redis_fastbatch._core.resp.encoder import IN_MEMORY
 from redis_fastbatch._engine.execute import ExecuteFlight
 from redis_fastbatch._engine.options import ExecuteOptions
 from redis_fastbatch._engine.outcome import OnError
@@ -88,17 +87,13 @@ class AsyncCommandMethods(BaseClient):
         self, commands: Any, options: ExecuteOptions, report: BatchReport, display: Progress | None
     ) -> None:
         source = async_source(commands)
-        async with self._lease() as borrowed:
-            hooked = display is not None or options.on_chunk is not None
-            if hooked or self._is_cluster or type(commands) not in IN_MEMORY:
-                flight = self._execute_flight(source or commands, options, report, display)
-            else:
-                flight = await self._execute_at_once(borrowed, commands, options, report)
-                if flight is None:
-                    return
-            await write_out(borrowed, flight, source)
-        if flight.source_error is not None:
-            raise flight.source_error
+
+        async def begin(borrowed: Any) -> Any:
+            if self._may_go_at_once(commands, options, display):
+                return await self._execute_at_once(borrowed, commands, options, report)
+            return self._execute_flight(source or commands, options, report, display)
+
+        await write_with(self._lease(), begin, source)
 
     async def _execute_at_once(
         self, borrowed: AsyncLease, commands: Any, options: ExecuteOptions, report: BatchReport

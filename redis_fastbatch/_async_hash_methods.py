@@ -20,7 +20,7 @@ from redis_fastbatch._async_batches import (
     carry_out,
     fill,
     rounds_of,
-    write_out,
+    write_with,
 )
 from redis_fastbatch._base_client import (
     ITER_ROUND,
@@ -97,17 +97,13 @@ class AsyncHashMethods(HashClient):
 
     async def _hset(self, items: Any, writing: HashWriting, report: BatchReport, display: Progress | None) -> None:
         source = async_source(items)
-        async with self._lease() as borrowed:
-            hooked = display is not None or writing.options.on_chunk is not None
-            if hooked or self._is_cluster or type(items) not in IN_MEMORY:
-                flight = self._hset_flight(source or items, writing, report, display)
-            else:
-                flight = await self._hset_at_once(borrowed, items, writing, report)
-                if flight is None:
-                    return
-            await write_out(borrowed, flight, source)
-        if flight.source_error is not None:
-            raise flight.source_error
+
+        async def begin(borrowed: Any) -> Any:
+            if self._may_go_at_once(items, writing.options, display):
+                return await self._hset_at_once(borrowed, items, writing, report)
+            return self._hset_flight(source or items, writing, report, display)
+
+        await write_with(self._lease(), begin, source)
 
     async def _hset_at_once(
         self, borrowed: AsyncLease, items: Any, writing: HashWriting, report: BatchReport

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from redis_fastbatch._arguments import counted
 from redis_fastbatch._core.resp.command_chunks import CommandWriter
 from redis_fastbatch._core.resp.commands import CommandEncoder
-from redis_fastbatch._core.resp.encoder import BatchWriter, Chunk, Command
+from redis_fastbatch._core.resp.encoder import IN_MEMORY, BatchWriter, Chunk, Command
 from redis_fastbatch._core.resp.replies import ErrorReply, ReplyFormat, ReplyReader, new_dict
 from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch._engine import commands
@@ -156,6 +156,11 @@ class BaseClient:
             outcome = WriteOutcome(report, options.on_error, progress, options.on_chunk)
             return self._cluster.write_flight(items, options, outcome)
         return self._server_flight(self._set_writer(items, options, msetex=msetex), options, report, progress)
+
+    def _may_go_at_once(self, items: Any, options: Any, display: Progress | None) -> bool:
+        """Return whether a batch of writes need not be a flight if it is short: hooks and clusters need one."""
+        hooked = display is not None or options.on_chunk is not None
+        return not hooked and not self._is_cluster and type(items) in IN_MEMORY
 
     def _set_writer(self, items: Any, options: WriteOptions, *, msetex: bool) -> BatchWriter:
         command = options.set.command(msetex=msetex)

@@ -25,7 +25,7 @@ from redis_fastbatch._base_client import (
     parts_of,
     raise_failures,
 )
-from redis_fastbatch._core.resp.encoder import IN_MEMORY
+from redis_fastbatch._batches import write_with
 from redis_fastbatch._engine.execute import ExecuteFlight
 from redis_fastbatch._engine.flight import NO_LIMIT
 from redis_fastbatch._engine.options import ExecuteOptions
@@ -100,18 +100,12 @@ class CommandMethods(BaseClient):
     def _execute(
         self, commands: Any, options: ExecuteOptions, report: BatchReport, display: Progress | None
     ) -> None:
-        with self._lease() as borrowed:
-            hooked = display is not None or options.on_chunk is not None
-            if hooked or self._is_cluster or type(commands) not in IN_MEMORY:
-                flight = self._execute_flight(commands, options, report, display)
-            else:
-                flight = self._execute_at_once(borrowed, commands, options, report)
-                if flight is None:
-                    return
-            with flight:
-                borrowed.run(flight)
-        if flight.source_error is not None:
-            raise flight.source_error
+        def begin(borrowed: Any) -> Any:
+            if self._may_go_at_once(commands, options, display):
+                return self._execute_at_once(borrowed, commands, options, report)
+            return self._execute_flight(commands, options, report, display)
+
+        write_with(self._lease(), begin)
 
     def _execute_at_once(
         self, borrowed: Lease, commands: Any, options: ExecuteOptions, report: BatchReport

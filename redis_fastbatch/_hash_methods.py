@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from redis_fastbatch._arguments import (
@@ -21,6 +21,7 @@ from redis_fastbatch._base_client import (
     raise_failures,
     read_rounds,
 )
+from redis_fastbatch._batches import write_with
 from redis_fastbatch._core.resp.encoder import IN_MEMORY
 from redis_fastbatch._core.runtime import gc_pause
 from redis_fastbatch._engine.commands import Duration, Moment, set_options
@@ -103,18 +104,12 @@ class HashMethods(HashClient):
         return report
 
     def _hset(self, items: Any, writing: HashWriting, report: BatchReport, display: Progress | None) -> None:
-        with self._lease() as borrowed:
-            hooked = display is not None or writing.options.on_chunk is not None
-            if hooked or self._is_cluster or type(items) not in IN_MEMORY:
-                flight = self._hset_flight(items, writing, report, display)
-            else:
-                flight = self._hset_at_once(borrowed, items, writing, report)
-                if flight is None:
-                    return
-            with flight:
-                borrowed.run(flight)
-        if flight.source_error is not None:
-            raise flight.source_error
+        def begin(borrowed: Any) -> Any:
+            if self._may_go_at_once(items, writing.options, display):
+                return self._hset_at_once(borrowed, items, writing, report)
+            return self._hset_flight(items, writing, report, display)
+
+        write_with(self._lease(), begin)
 
     def _hset_at_once(
         self, borrowed: Lease, items: Any, writing: HashWriting, report: BatchReport
@@ -142,8 +137,7 @@ class HashMethods(HashClient):
         def make_flight(borrowed: Any, some: Any, part: BatchReport, progress: Progress | None) -> Any:
             return self._hset_flight(some, writing, part, progress)
 
-        pairs = items.items() if isinstance(items, Mapping) else items
-        write(self._lease, pairs, workers, make_flight, report, display)
+        write(self._lease, items, workers, make_flight, report, display)
 
     @observed("HGETALL")
     def batch_hgetall(

@@ -30,7 +30,7 @@ from redis_fastbatch._async_batches import (
     carry_out,
     fill,
     rounds_of,
-    write_out,
+    write_with,
 )
 from redis_fastbatch._async_command_methods import AsyncCommandMethods
 from redis_fastbatch._async_hash_methods import AsyncHashMethods
@@ -209,19 +209,14 @@ class AsyncFastBatch(AsyncHashMethods, AsyncCommandMethods, AsyncTableMethods):
         self, items: Any, options: WriteOptions, report: BatchReport, display: Progress | None
     ) -> None:
         source = async_source(items)
-        async with self._lease() as borrowed:
+
+        async def begin(borrowed: Any) -> Any:
             msetex = options.set.msetex_helps and not self._is_cluster and await has_msetex_async(borrowed)
-            hooked = display is not None or options.on_chunk is not None
-            if hooked or self._is_cluster or type(items) not in IN_MEMORY:
-                flight = self._write_flight(source or items, options, report, display, msetex=msetex)
-            else:
-                flight = await self._write_at_once(borrowed, items, options, report, msetex)
-                if flight is None:
-                    return
-            await write_out(borrowed, flight, source)
-        # Outside the lease: its context manager fails with exceptions whose attributes cannot be set.
-        if flight.source_error is not None:
-            raise flight.source_error
+            if self._may_go_at_once(items, options, display):
+                return await self._write_at_once(borrowed, items, options, report, msetex)
+            return self._write_flight(source or items, options, report, display, msetex=msetex)
+
+        await write_with(self._lease(), begin, source)
 
     async def _write_at_once(
         self, borrowed: AsyncLease, items: Any, options: WriteOptions, report: BatchReport, msetex: bool

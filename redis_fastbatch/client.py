@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, overload
@@ -31,6 +31,7 @@ from redis_fastbatch._base_client import (
     read_rounds,
     writes_alone,
 )
+from redis_fastbatch._batches import write_with
 from redis_fastbatch._command_methods import CommandMethods
 from redis_fastbatch._core.resp.encoder import IN_MEMORY
 from redis_fastbatch._core.runtime import gc_pause
@@ -206,21 +207,22 @@ class FastBatch(HashMethods, CommandMethods, TableMethods):
         return report
 
     def _write(self, items: Any, options: WriteOptions, report: BatchReport, display: Progress | None) -> None:
-        hooked = display is not None or options.on_chunk is not None
-        if self._is_cluster and display is None and _one_key().write_one(self, items, options, report):
-            return
-        with self._lease() as borrowed:
-            msetex = options.set.msetex_helps and not self._is_cluster and has_msetex(borrowed)
-            if hooked or self._is_cluster or type(items) not in IN_MEMORY:
-                flight = self._write_flight(items, options, report, display, msetex=msetex)
-            else:
-                flight = self._write_at_once(borrowed, items, options, report, msetex)
-                if flight is None:
-                    return
-            with flight:
-                borrowed.run(flight)
-        if flight.source_error is not None:
-            raise flight.source_error
+        if self._is_cluster and display is None:
+            from redis_fastbatch._one_key import write_one
+
+            if write_one(self, items, options, report):
+                return
+
+        def begin(borrowed: Any) -> Any:
+            msetex = self._uses_msetex(borrowed, options)
+            if self._may_go_at_once(items, options, display):
+                return self._write_at_once(borrowed, items, options, report, msetex)
+            return self._write_flight(items, options, report, display, msetex=msetex)
+
+        write_with(self._lease(), begin)
+
+    def _uses_msetex(self, borrowed: Any, options: WriteOptions) -> bool:
+        return options.set.msetex_helps and not self._is_cluster and has_msetex(borrowed)
 
     def _write_at_once(
         self, borrowed: Lease, items: Any, options: WriteOptions, report: BatchReport, msetex: bool
@@ -241,11 +243,10 @@ class FastBatch(HashMethods, CommandMethods, TableMethods):
         options.on_error, options.on_chunk = one_at_a_time(options.on_error), one_at_a_time(options.on_chunk)
 
         def make_flight(borrowed: Lease, some: Any, part: BatchReport, progress: Progress | None) -> Any:
-            msetex = options.set.msetex_helps and not self._is_cluster and has_msetex(borrowed)
+            msetex = self._uses_msetex(borrowed, options)
             return self._write_flight(some, options, part, progress, msetex=msetex)
 
-        pairs = items.items() if isinstance(items, Mapping) else items
-        write(self._lease, pairs, workers, make_flight, report, display)
+        write(self._lease, items, workers, make_flight, report, display)
 
     @overload
     def batch_get(  # type: ignore[overload-overlap]
@@ -333,8 +334,11 @@ class FastBatch(HashMethods, CommandMethods, TableMethods):
         yield from read_rounds(source, size, lambda some, found: self._read(some, found, options))
 
     def _read(self, keys: Iterable[AnyKey], out: Found, options: ReadOptions) -> None:
-        if self._is_cluster and _one_key().read_one(self, keys, out, options):
-            return
+        if self._is_cluster:
+            from redis_fastbatch._one_key import read_one
+
+            if read_one(self, keys, out, options):
+                return
         with self._lease(self._max_value_size) as borrowed:
             if type(keys) in IN_MEMORY and type(out) is dict and self._fit_one_reply(keys):
                 flight = self._read_at_once(borrowed, keys, out, options)
@@ -415,10 +419,3 @@ class FastBatch(HashMethods, CommandMethods, TableMethods):
         for key in keys:
             yield key
             check_free(self._client.connection, threading.get_ident())
-
-
-def _one_key() -> Any:
-    """Return the module for batches of one key. Only programs that use a cluster import it."""
-    from redis_fastbatch import _one_key
-
-    return _one_key

@@ -10,7 +10,7 @@ import _thread
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
@@ -256,7 +256,7 @@ def write(
 
     Args:
         borrow: each thread borrows its connection with it.
-        items: pairs. Threads do not keep their order.
+        items: a mapping, or pairs. Threads do not keep their order.
         threads: the number of threads.
         make_flight: called as (lease, items, report, progress) in each thread.
         report: gets the sum.
@@ -267,7 +267,7 @@ def write(
         Exception: what `items` or a hook of the caller's has raised; or, if no thread was left to go on, the error
             of the last one.
     """
-    source = Source(items)
+    source = Source(items.items() if isinstance(items, Mapping) else items)
     sum_of_all = SharedProgress(progress)
     writers: list[_Writer] = []
     try:

@@ -34,7 +34,7 @@ LAYERS = (
     {"_arguments"},
     {"_transports"},
     {"_cluster", "_tables"},
-    {"_async_batches", "_base_client"},
+    {"_async_batches", "_base_client", "_batches"},
     {"_hash_client", "_one_key"},
     {
         *("_async_command_methods", "_async_hash_methods", "_async_table_methods"),
